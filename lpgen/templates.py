@@ -1,0 +1,115 @@
+"""Which templates there are and which apply: found by path, schedules/<family>/<algorithm>.py.
+
+The path is the registry. A module there offers `applies(op, target) -> str | None` (None: it
+applies, else the reason why not), `space(op, target) -> Space`, `default(op, target) -> dict` and
+`kernel(op, target, knobs) -> Kernel` (raises ScheduleRefused). A module without `applies`, or whose
+name starts with an underscore, is a helper that templates share.
+"""
+
+import importlib
+import pkgutil
+import re
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import lpgen.schedules
+from lpgen.errors import UserError
+from lpgen.space import Space
+
+_NAME = re.compile(r"([a-z0-9_]+)/([a-z0-9_]+)")
+
+
+@dataclass(frozen=True)
+class Template:
+    """One algorithm scheduled for one ISA family; `name` is e.g. "avx512vnni/dot"."""
+
+    family: str
+    algorithm: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}/{self.algorithm}"
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(f"{lpgen.schedules.__name__}.{self.family}.{self.algorithm}")
+
+    def applies(self, op: Any, target: Any) -> str | None:
+        """None where the template serves the operator on the target, else the reason why not."""
+        return self.module.applies(op, target)
+
+    def space(self, op: Any, target: Any) -> Space:
+        """All its knobs for this operator on this target."""
+        return self.module.space(op, target)
+
+    def default(self, op: Any, target: Any) -> dict:
+        """The knobs used where nothing was tuned; always a point of `space`."""
+        return self.module.default(op, target)
+
+    def kernel(self, op: Any, target: Any, knobs: dict) -> Any:
+        """The scheduled Kernel. Raises ScheduleRefused where the schedule refuses these knobs."""
+        return self.module.kernel(op, target, knobs)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@cache
+def algorithms_of(family: str) -> tuple[str, ...]:
+    """The algorithms that have a schedule for this family, sorted (empty: no such folder)."""
+    try:
+        package = importlib.import_module(f"{lpgen.schedules.__name__}.{family}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{lpgen.schedules.__name__}.{family}":
+            raise
+        return ()
+    found = pkgutil.iter_modules(package.__path__)
+    return tuple(sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_")))
+
+
+def templates_of(target: Any) -> list[Template]:
+    """Every template in the target's chain of families, best family first."""
+    return [Template(f, algorithm) for f in target.families for algorithm in algorithms_of(f)]
+
+
+def explain(op: Any, target: Any) -> dict[Template, str | None]:
+    """Each template of the chain with None where it is used, else the reason why it is not.
+
+    For each algorithm the first family of the chain that has it and applies is used; the later
+    families are answered with the one that serves in their stead.
+    """
+    answers: dict[Template, str | None] = {}
+    serving: dict[str, str] = {}
+    for template in templates_of(target):
+        if template.algorithm in serving:
+            answers[template] = f"{serving[template.algorithm]} serves instead"
+            continue
+        answers[template] = template.applies(op, target)
+        if answers[template] is None:
+            serving[template.algorithm] = template.name
+    return answers
+
+
+def templates_for(op: Any, target: Any) -> list[Template]:
+    """The templates that serve the operator on the target, best family first."""
+    return [template for template, reason in explain(op, target).items() if reason is None]
+
+
+def known() -> list[str]:
+    """The names of all templates of all families, sorted."""
+    folders = pkgutil.iter_modules(lpgen.schedules.__path__)
+    families = sorted(folder.name for folder in folders if folder.ispkg)
+    templates = [Template(f, algorithm) for f in families for algorithm in algorithms_of(f)]
+    return [template.name for template in templates if hasattr(template.module, "applies")]
+
+
+def get(name: str) -> Template:
+    """The template of that name, e.g. "avx2/dot". Raises UserError listing what is known."""
+    match = _NAME.fullmatch(name) if isinstance(name, str) else None
+    if match and match[2] in algorithms_of(match[1]):
+        template = Template(match[1], match[2])
+        if hasattr(template.module, "applies"):
+            return template
+    raise UserError(f"template: {name!r} is not known; known: {', '.join(known()) or 'none'}")
