@@ -1,0 +1,200 @@
+"""Scheduled kernels to machine code: one way for measuring and for exporting.
+
+A kernel becomes a plain C function of pointers, `int32_t f(x, packed, y)`, 0 on success. What TVM
+would leave to its runtime is settled here:
+
+* x and y may have any address. TVM would tell LLVM that every parameter starts on a 64-byte
+  boundary, and does not check it; a raw pointer carries no such promise, and only the packed
+  weights, which lpgen allocates, get it back.
+* Scratch memory up to `STACK_LIMIT` bytes lies on the stack, where LLVM turns a register tile into
+  registers; the rest is asked for through TVMBackendAllocWorkspace, and `Lowered` says how much.
+* Parallel loops call TVMBackendParallelLaunch.
+
+When measuring, libtvm answers these two calls; in a library, support.c does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tvm
+from tvm import IRModule, tirx
+from tvm.ir import PointerType, PrimType, StringImm
+from tvm.s_tir.pipeline import default_s_tir_pipeline
+from tvm_ffi import structural_map, structural_walk
+
+from lpgen.algorithms.kernel import ALIGNMENT, Kernel
+
+if TYPE_CHECKING:
+    from lpgen.target import Target
+
+STACK_LIMIT = 16 * 1024
+"""Largest scratch buffer kept on the stack, in bytes. The arena in the caller's workspace takes
+the larger ones: the stacks of other people's threads can be small."""
+
+STACK_TOTAL = 64 * 1024
+"""All scratch buffers of one kernel on the stack, in bytes."""
+
+_PACKED = (
+    1  # the position of the packed weights, in a kernel (x, packed, y) and a packer (w, packed)
+)
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Workspace a function needs, in bytes: `serial` once, `per_thread` for each thread."""
+
+    serial: int
+    per_thread: int
+
+    def nbytes(self, threads: int) -> int:
+        """Bytes of workspace for a call on `threads` threads."""
+        return self.serial + threads * self.per_thread
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """PrimFuncs after every pass of TVM's pipeline, and the scratch memory of each symbol."""
+
+    module: IRModule
+    target: tvm.target.Target
+    scratch: dict[str, Scratch]
+
+    def compile(self) -> tvm.runtime.Module:
+        """Machine code: a module that can be called, written as an object or read as assembly."""
+        return tvm.get_global_func("target.build.llvm")(self.module, self.target)
+
+
+def lower(functions: Mapping[str, IRModule], target: Target) -> Lowered:
+    """Lower the PrimFunc "main" of every module to a plain C function named by its key.
+
+    In each of them parameter 1 (the packed weights) is on a 64-byte boundary, and the parameters
+    do not overlap.
+    """
+    raw = {symbol: _raw_pointers(mod["main"], symbol) for symbol, mod in functions.items()}
+    return _lower(raw, target)
+
+
+def jit(kernel: Kernel | IRModule, target: Target) -> Callable[..., None]:
+    """Compile for this machine: a function of tvm-ffi tensors (x, packed, y), checked by TVM.
+
+    The code is that of the exported library, with libtvm's workspace and thread pool.
+    """
+    return jit_module(kernel, target)["main"]
+
+
+def jit_module(kernel: Kernel | IRModule, target: Target) -> tvm.runtime.Module:
+    """The module of `jit`; its `inspect_source("asm")` shows the assembly."""
+    func = (kernel.module if isinstance(kernel, Kernel) else kernel)["main"]
+    functions = {"kernel": _raw_pointers(func, "kernel"), "main": _entry(func, "kernel")}
+    return _lower(functions, target).compile()
+
+
+def _lower(functions: dict[str, tirx.PrimFunc], target: Target) -> Lowered:
+    tvm_target = target.tvm()
+    to_tir, _, _ = default_s_tir_pipeline()
+    with tvm.transform.PassContext(opt_level=3):
+        mod = tirx.transform.BindTarget(tvm_target.with_host(tvm_target))(IRModule(functions))
+        mod = to_tir(mod)
+        scratch = {}
+        for var, func in mod.functions.items():
+            if func.attrs["calling_conv"] == 1 and var.name_hint in functions:
+                mod[var], scratch[var.name_hint] = _place_scratch(func)
+        mod = tirx.transform.LowerTVMBuiltin()(mod)
+        mod = tirx.transform.LowerIntrin()(mod)
+    return Lowered(mod, tvm_target, scratch)
+
+
+def _raw_pointers(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
+    """`func` with pointers for parameters and its buffers declared on top of them.
+
+    calling_conv 1 (C) makes MakePackedAPI leave the function and its symbol alone.
+    """
+    pointers = [tirx.Var(f"{p.name}_ptr", PointerType(p.ty.dtype)) for p in func.params]
+    pairs = zip(func.params, pointers, strict=True)
+    declarations = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in pairs]
+    # It returns int because the check behind every workspace call returns -1.
+    success = tirx.Return(_int32(0))
+    body = tirx.SeqStmt([*declarations, func.body, success])
+    raw = tirx.PrimFunc(pointers, body, PrimType("int32"))
+    return raw.with_attr(
+        {"global_symbol": symbol, "calling_conv": 1, "tirx.noalias": True, "s_tir": True}
+    )
+
+
+def _entry(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
+    """A tvm-ffi function that checks the tensors for `symbol` and calls it."""
+    buffers = [
+        tirx.decl_buffer(p.shape, p.dtype, p.name, data_alignment=ALIGNMENT if i == _PACKED else 1)
+        for i, p in enumerate(func.params)
+    ]
+    call = tirx.call_extern("int32", symbol, *(buffer.data for buffer in buffers))
+    error, message = StringImm("RuntimeError"), StringImm("the kernel failed: out of memory?")
+    entry = tirx.PrimFunc(buffers, tirx.AssertStmt(call == _int32(0), error, [message]))
+    return entry.with_attr({"global_symbol": "main", "s_tir": True})
+
+
+def _place_scratch(func: tirx.PrimFunc) -> tuple[tirx.PrimFunc, Scratch]:
+    """Put small scratch buffers on the stack and count the bytes of the others."""
+    buffers = _allocations(func.body)
+    on_stack = _fitting_the_stack(buffers)
+    workspace = {b: _rounded(b) for b in buffers if b not in on_stack}
+    parallel = [set(_allocations(loop.body)) for loop in _parallel_loops(func.body)]
+    # Sums, not the peak: StorageRewrite has already let buffers share what they can.
+    scratch = Scratch(
+        serial=sum(n for b, n in workspace.items() if not any(b in loop for loop in parallel)),
+        per_thread=max((sum(workspace.get(b, 0) for b in loop) for loop in parallel), default=0),
+    )
+
+    def annotate(alloc: tirx.AllocBuffer) -> tirx.AllocBuffer:
+        if alloc.buffer in on_stack:
+            return tirx.AllocBuffer(alloc.buffer, {"disable_lower_builtin": _int32(1)})
+        return alloc
+
+    body = structural_map(func.body, (tirx.AllocBuffer, annotate))
+    for var in (func.params[_PACKED], *workspace):
+        body = tirx.AttrStmt(var, "storage_alignment", _int32(ALIGNMENT), body)
+    # A workspace call names its device, which MakePackedAPI would have supplied; 1 is the CPU.
+    # Not earlier than here: the lowering moves allocations out of an AttrStmt.
+    body = tirx.AttrStmt(_int32(0), "device_type", _int32(1), body)
+    body = tirx.AttrStmt(_int32(0), "device_id", _int32(0), body)
+    return func.with_body(body), scratch
+
+
+def _fitting_the_stack(buffers: list[tirx.Var]) -> set[tirx.Var]:
+    fitting, total = set(), 0
+    for buffer in sorted(buffers, key=_nbytes):  # the small ones are the register tiles
+        size = _nbytes(buffer)
+        if size <= STACK_LIMIT and total + size <= STACK_TOTAL:
+            fitting.add(buffer)
+            total += size
+    return fitting
+
+
+def _allocations(body: tirx.Stmt) -> list[tirx.Var]:
+    found: list[tirx.Var] = []
+    structural_walk(body, (tirx.AllocBuffer, lambda alloc: found.append(alloc.buffer)))
+    return found
+
+
+def _parallel_loops(body: tirx.Stmt) -> list[tirx.For]:
+    found: list[tirx.For] = []
+    structural_walk(body, (tirx.For, found.append))
+    return [loop for loop in found if loop.kind == tirx.ForKind.PARALLEL]
+
+
+def _rounded(buffer: tirx.Var) -> int:
+    return -(-_nbytes(buffer) // ALIGNMENT) * ALIGNMENT
+
+
+def _nbytes(buffer: tirx.Var) -> int:
+    dtype = tvm.DataType(str(buffer.dtype))  # StorageRewrite makes vector types: int32x16
+    elements = int(np.prod([int(extent) for extent in buffer.shape]))
+    return elements * dtype.bits * dtype.lanes // 8
+
+
+def _int32(value: int) -> tirx.IntImm:
+    return tirx.IntImm("int32", value)
