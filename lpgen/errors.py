@@ -1,0 +1,42 @@
+"""The errors of lpgen.
+
+Everything raised on purpose is a `LpgenError`. A `UserError` is a mistake in what was asked for: the
+message is one line that names the value and the limit, and the command line prints it without a
+traceback and exits with status 2.
+"""
+
+
+class LpgenError(Exception):
+    """Base of all errors that lpgen raises on purpose."""
+
+
+class UserError(LpgenError):
+    """Something asked for cannot be; the message is one line naming the value and the limit."""
+
+
+class FormatError(UserError):
+    """A number format that does not exist, or a value that its format cannot hold."""
+
+
+class WorkloadError(UserError):
+    """A workload text that does not parse, or an operator whose shape cannot be."""
+
+
+class TargetError(UserError):
+    """An unknown target, or a CPU that lacks what a target needs."""
+
+
+class RecordError(UserError):
+    """A tuning log that cannot be read or written, or a record that no longer fits."""
+
+
+class LibraryError(UserError):
+    """A library that cannot be built, loaded or called as asked."""
+
+
+class TuneError(UserError):
+    """A tuning run that cannot start, or in which no candidate worked."""
+
+
+class ScheduleRefused(LpgenError):
+    """A template refuses this choice of knobs. The search counts it as a failed candidate."""

@@ -1,0 +1,167 @@
+"""The two-dimensional convolution, NHWC activations and OHWI weights."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lpgen.formats import Format
+from lpgen.ops.base import (
+    EDGES,
+    FORMAT,
+    KERNEL,
+    NUMBER,
+    PAIR,
+    TEXT,
+    Matrix,
+    Operator,
+    Word,
+    as_edges,
+    as_pair,
+    rows_per_block,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv2d(Operator):
+    """Convolution (as networks define it: no flip) of x[n, h, w, ic] to int32 y[n, oh, ow, oc].
+
+    Weights are [oc, kh, kw, ic / groups]. `kernel`, `stride`, `dilation` are (height, width) or one
+    number for both; `pad` is (top, left, bottom, right), (height, width) or one number: that many
+    positions that add nothing to a sum, in every format. `act` and `weight` are formats (or their
+    texts) of x and w; `out` is "s32". Fields hold the full tuples.
+    Raises WorkloadError when a size is outside its limits, the kernel is larger than the padded
+    input, `groups` does not divide the channels, or a result may exceed int32.
+    """
+
+    n: int = 1
+    h: int
+    w: int
+    ic: int
+    oc: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    act: Format
+    weight: Format
+    out: str = "s32"
+
+    kind: ClassVar[str] = "conv2d"
+    WORDS: ClassVar[dict[str, Word]] = {
+        "n": NUMBER,
+        "h": NUMBER,
+        "w": NUMBER,
+        "ic": NUMBER,
+        "oc": NUMBER,
+        "kernel": KERNEL,
+        "stride": PAIR,
+        "pad": EDGES,
+        "dilation": PAIR,
+        "groups": NUMBER,
+        "act": FORMAT,
+        "weight": FORMAT,
+        "out": TEXT,
+    }
+
+    def __post_init__(self) -> None:
+        for key in ("n", "h", "w", "ic", "oc", "groups"):
+            self._take_sizes(key, 1)
+        for key in ("kernel", "stride", "dilation"):
+            self._take_sizes(key, 1, as_pair)
+        self._take_sizes("pad", 0, as_edges)
+        self._check_formats()
+        self._check_geometry()
+        self._check_sizes()
+
+    def _check_geometry(self) -> None:
+        for key in ("ic", "oc"):
+            if getattr(self, key) % self.groups:
+                self._fail(f"groups={self.groups} does not divide {key}={getattr(self, key)}")
+        for axis, size, reach in zip(("h", "w"), self.padded, self.reach, strict=True):
+            if reach > size:
+                spread = " with its dilation" if reach > max(self.kernel) else ""
+                self._fail(
+                    f"kernel={self.WORDS['kernel'].write(self.kernel)} spans {reach}{spread}, "
+                    f"more than the padded input's {axis}={size}"
+                )
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """(height, width) of the input window that one output position reads."""
+        (kh, kw), (dh, dw) = self.kernel, self.dilation
+        return (kh - 1) * dh + 1, (kw - 1) * dw + 1
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """(height, width) of the input with its padding."""
+        top, left, bottom, right = self.pad
+        return self.h + top + bottom, self.w + left + right
+
+    @property
+    def oh(self) -> int:
+        """Height of the result."""
+        return (self.padded[0] - self.reach[0]) // self.stride[0] + 1
+
+    @property
+    def ow(self) -> int:
+        """Width of the result."""
+        return (self.padded[1] - self.reach[1]) // self.stride[1] + 1
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether every group has one input channel."""
+        return self.groups == self.ic
+
+    @property
+    def matrix(self) -> Matrix:
+        """m: output positions, n: output channels of a group, k: taps and input channels."""
+        kh, kw = self.kernel
+        return Matrix(
+            groups=self.groups,
+            m=self.n * self.oh * self.ow,
+            n=self.oc // self.groups,
+            k=kh * kw * (self.ic // self.groups),
+        )
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """(n, h, w, ic)"""
+        return (self.n, self.h, self.w, self.ic)
+
+    @property
+    def w_shape(self) -> tuple[int, ...]:
+        """(oc, kh, kw, ic / groups)"""
+        return (self.oc, *self.kernel, self.ic // self.groups)
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """(n, oh, ow, oc)"""
+        return (self.n, self.oh, self.ow, self.oc)
+
+    def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        groups, _, n, k = self.matrix
+        kind = self._exact_float
+        right = w.reshape(groups, n, k).astype(kind).transpose(0, 2, 1)
+        y = np.empty(self.y_shape, np.int32)
+        block = rows_per_block(groups * self.ow * k)
+        for image in range(self.n):
+            windows = self._windows(x[image])
+            for oh in range(0, self.oh, block):
+                part = windows[oh : oh + block]
+                # [oh, ow, groups, kh, kw, ic/groups] -> [groups, oh * ow, k]
+                left = np.moveaxis(part, 2, 0).astype(kind).reshape(groups, -1, k)
+                sums = (left @ right).transpose(1, 0, 2)
+                y[image, oh : oh + block] = sums.reshape(-1, self.ow, self.oc)
+        return y
+
+    def _windows(self, image: np.ndarray) -> np.ndarray:
+        """View [oh, ow, groups, kh, kw, ic/groups] of one image [h, w, ic] with its padding."""
+        top, left, bottom, right = self.pad
+        padded = np.pad(image, ((top, bottom), (left, right), (0, 0)))
+        (sh, sw), (dh, dw) = self.stride, self.dilation
+        view = np.lib.stride_tricks.sliding_window_view(padded, self.reach, axis=(0, 1))
+        view = view[::sh, ::sw, :, ::dh, ::dw]
+        view = view.reshape(*view.shape[:2], self.groups, -1, *self.kernel)
+        return np.moveaxis(view, 3, 5)

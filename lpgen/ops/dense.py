@@ -1,0 +1,69 @@
+"""The dense (fully connected) operator: y[m, n] = sum over k of x[m, k] * w[n, k]."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lpgen.formats import Format
+from lpgen.ops.base import FORMAT, NUMBER, TEXT, Matrix, Operator, Word, rows_per_block
+
+
+@dataclass(frozen=True)
+class Dense(Operator):
+    """x[m, k] times w[n, k] transposed, to int32 y[m, n].
+
+    `act` and `weight` are formats (or their texts) of x and w; `out` is "s32".
+    Raises WorkloadError when a size is outside its limits or a result may exceed int32.
+    """
+
+    m: int
+    n: int
+    k: int
+    act: Format
+    weight: Format
+    out: str = "s32"
+
+    kind: ClassVar[str] = "dense"
+    WORDS: ClassVar[dict[str, Word]] = {
+        "m": NUMBER,
+        "n": NUMBER,
+        "k": NUMBER,
+        "act": FORMAT,
+        "weight": FORMAT,
+        "out": TEXT,
+    }
+
+    def __post_init__(self) -> None:
+        for key in ("m", "n", "k"):
+            self._take_sizes(key, 1)
+        self._check_formats()
+        self._check_sizes()
+
+    @property
+    def matrix(self) -> Matrix:
+        """One matrix product of the operator's own m, n, k."""
+        return Matrix(1, self.m, self.n, self.k)
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """(m, k)"""
+        return (self.m, self.k)
+
+    @property
+    def w_shape(self) -> tuple[int, ...]:
+        """(n, k)"""
+        return (self.n, self.k)
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """(m, n)"""
+        return (self.m, self.n)
+
+    def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        left = x.astype(self._exact_float)
+        y = np.empty(self.y_shape, np.int32)
+        block = rows_per_block(self.k)
+        for n in range(0, self.n, block):
+            y[:, n : n + block] = left @ w[n : n + block].astype(self._exact_float).T
+        return y

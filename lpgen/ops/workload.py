@@ -1,0 +1,117 @@
+"""Workload texts: one line that is at once an operator's canonical name and how a user writes it.
+
+    dense m=1024 n=1024 k=1024 act=u2 weight=s2 out=s32
+    conv2d h=56 w=56 ic=64 oc=64 kernel=3x3 pad=1 act=u8 weight=s8
+
+The words of each kind, and their two-way texts, are the `WORDS` of its operator class; words with a
+default may be left out, and their order is free. `str(op)` prints all of them in canonical order.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lpgen.errors import FormatError, WorkloadError
+from lpgen.formats import Format
+from lpgen.ops.base import Operator
+from lpgen.ops.conv2d import Conv2d
+from lpgen.ops.dense import Dense
+
+KINDS: dict[str, type[Operator]] = {kind.kind: kind for kind in (Conv2d, Dense)}
+
+
+def parse(text: str) -> Operator:
+    """The operator that `text` describes; `parse(str(op)) == op` for every operator.
+
+    Raises WorkloadError naming the word that is wrong, or the limit that a shape breaks.
+    """
+    words = text.split()
+    if not words:
+        raise WorkloadError(f"workload is empty; it starts with {' or '.join(KINDS)}")
+    kind = KINDS.get(words[0])
+    if kind is None:
+        known = f"{_near(words[0], KINDS)}known: {', '.join(KINDS)}"
+        raise WorkloadError(f"workload kind {_shown(words[0])} is unknown; {known}")
+    given: dict[str, Any] = {}
+    for word in words[1:]:
+        key, value = _read(kind, word)
+        if key in given:
+            raise WorkloadError(f"{kind.kind}: {_shown(word)} gives {key} a second time")
+        given[key] = value
+    missing = [key for key in kind.WORDS if key not in given and key not in kind.defaults()]
+    if missing:
+        raise WorkloadError(f"{kind.kind}: missing {', '.join(f'{key}=' for key in missing)}")
+    return kind(**given)
+
+
+def _read(kind: type[Operator], word: str) -> tuple[str, Any]:
+    """(key, value) of one `key=value` word."""
+    key, equals, text = word.partition("=")
+    if not equals:
+        raise WorkloadError(f"{kind.kind}: {_shown(word)} is not key=value")
+    if key not in kind.WORDS:
+        known = f"{_near(key, kind.WORDS)}known: {', '.join(kind.WORDS)}"
+        raise WorkloadError(f"{kind.kind}: {_shown(word)} has an unknown key; {known}")
+    try:
+        return key, kind.WORDS[key].read(text)
+    except (ValueError, FormatError) as error:
+        raise WorkloadError(f"{kind.kind}: {_shown(word)}: {error}") from None
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name[:40], list(known), n=2)
+    return f"did you mean {' or '.join(near)}? " if near else ""
+
+
+def _shown(word: str) -> str:
+    """The word in quotes, on one line and cut to a readable length."""
+    return repr(word if len(word) <= 40 else word[:37] + "...")
+
+
+def read_workloads(arguments: Iterable[str]) -> list[Operator]:
+    """The operators of command-line arguments, in order and without repetitions.
+
+    An argument is a workload, or `@FILE`: a UTF-8 file with one workload per line, where `#` starts
+    a comment and empty lines are skipped.
+    Raises WorkloadError, for a file with its name and line number.
+    """
+    found: list[Operator] = []
+    for argument in arguments:
+        if argument.startswith("@"):
+            found += _read_file(Path(argument[1:]))
+        else:
+            found.append(parse(argument))
+    return list(dict.fromkeys(found))
+
+
+def _read_file(path: Path) -> list[Operator]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise WorkloadError(f"workload file {str(path)!r}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise WorkloadError(f"workload file {str(path)!r} is not UTF-8 text") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        if text := line.partition("#")[0].strip():
+            try:
+                found.append(parse(text))
+            except WorkloadError as error:
+                raise WorkloadError(f"{path}:{number}: {error}") from None
+    if not found:
+        raise WorkloadError(f"workload file {str(path)!r} holds no workload")
+    return found
+
+
+def formats_of_bits(text: str) -> tuple[Format, Format]:
+    """(act, weight) that "wXaY" means: act=uY, weight=sX, and b1 for one-bit weights.
+
+    Raises FormatError unless X and Y are 1..8.
+    """
+    match = re.fullmatch(r"w([0-9])a([0-9])", text)
+    if not match or not all(1 <= int(bits) <= 8 for bits in match.groups()):
+        raise FormatError(f"bits {_shown(text)} are not wXaY with X and Y of 1..8, such as w2a8")
+    weight, act = (int(bits) for bits in match.groups())
+    return Format("u", act), Format("b", 1) if weight == 1 else Format("s", weight)
