@@ -1,0 +1,203 @@
+"""Tuning logs: one JSON line for each candidate, append-only.
+
+A line names choices (workload, target, template, knobs), what they measured, and where. The winner
+of a race is marked `best`; every other measured candidate is kept too, so that a tuning run can go
+on where it stopped. A log may be cut off at any byte, written by two processes, merged by
+concatenation and damaged by anything: lines that hold no record are reported and skipped.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from filelock import FileLock, Timeout
+
+import lpgen.tuning_logs
+from lpgen import templates
+from lpgen.errors import LpgenError, RecordError
+from lpgen.record import MAX_LINE, Record, this_cpu, this_versions
+
+__all__ = [
+    "Contents",
+    "Log",
+    "Record",
+    "RecordWarning",
+    "best",
+    "misfit",
+    "shipped",
+    "this_cpu",
+    "this_versions",
+]
+
+_LOCK_SECONDS = 20.0
+
+
+class RecordWarning(UserWarning):
+    """A line of a tuning log that was skipped, with file, line and reason."""
+
+
+class Contents(NamedTuple):
+    """What a log holds: its records, and one line of text for each line that is none."""
+
+    records: list[Record]
+    problems: list[str]
+
+
+class Log:
+    """An append-only file of records."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        self._read: tuple[tuple, Contents] | None = None
+
+    def __repr__(self) -> str:
+        return f"Log({str(self.path)!r})"
+
+    def _lock(self) -> FileLock:
+        return FileLock(f"{self.path}.lock", timeout=_LOCK_SECONDS)
+
+    def check_writable(self) -> None:
+        """Create the log if there is none. Raises RecordError when it could not be written."""
+        self._write("")
+
+    def append(self, record: Record) -> None:
+        """Add a record, on disk when this returns. Raises RecordError when it cannot be written.
+
+        One write of one line under a lock, after whatever another process or a cut-off left.
+        """
+        self._write(record.to_line())
+
+    def _require_file(self) -> None:
+        """Refuse what is no file: a pipe or a device would block or never end."""
+        if not self.path.parent.is_dir():
+            # Said here because taking the lock would create the folder.
+            raise RecordError(f"log {self.path}: there is no folder {self.path.parent}")
+        if self.path.is_dir():
+            raise RecordError(f"log {self.path}: is a folder, not a file")
+        if self.path.exists() and not self.path.is_file():
+            raise RecordError(f"log {self.path}: is not a regular file")
+
+    def _write(self, line: str) -> None:
+        try:
+            self._require_file()
+            with self._lock():
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+                descriptor = os.open(self.path, flags, 0o644)
+                try:
+                    if line:
+                        _append_line(descriptor, line)
+                finally:
+                    os.close(descriptor)
+        except Timeout:
+            raise RecordError(
+                f"log {self.path}: still locked by another process after {_LOCK_SECONDS:.0f} s"
+            ) from None
+        except OSError as error:
+            raise RecordError(f"log {self.path}: {error.strerror or error}") from None
+
+    def read(self) -> Contents:
+        """Everything in the log; a log that does not exist is empty.
+
+        Raises RecordError when there is something that cannot be read, such as a folder.
+        """
+        try:
+            if not self.path.exists():
+                return Contents([], [])
+            self._require_file()
+            with open(self.path, "rb") as file:
+                status = os.fstat(file.fileno())
+                version = (status.st_ino, status.st_size, status.st_mtime_ns)
+                if self._read is None or self._read[0] != version:
+                    self._read = version, _parse(self.path, file)
+        except OSError as error:
+            raise RecordError(f"log {self.path}: {error.strerror or error}") from None
+        return self._read[1]
+
+    def records(self) -> list[Record]:
+        """The records, oldest first; each line that is none gives a RecordWarning."""
+        contents = self.read()
+        for problem in contents.problems:
+            warnings.warn(problem, RecordWarning, stacklevel=2)
+        return contents.records
+
+
+def _append_line(descriptor: int, line: str) -> None:
+    size = os.fstat(descriptor).st_size
+    torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+    data = f"{chr(10) if torn else ''}{line}\n".encode()
+    if os.write(descriptor, data) != len(data):
+        raise OSError("the disk is full")
+    os.fsync(descriptor)
+
+
+def _parse(path: Path, file: BinaryIO) -> Contents:
+    contents = Contents([], [])
+    number = 0
+    while line := file.readline(MAX_LINE + 1):
+        number += 1
+        complete = line.endswith(b"\n")
+        while not complete and (rest := file.readline(1 << 20)):
+            complete = rest.endswith(b"\n")
+        if not line.strip():
+            continue
+        try:
+            contents.records.append(Record.from_line(line))
+        except RecordError as error:
+            contents.problems.append(f"{path}:{number}: skipped: {error}")
+    return contents
+
+
+@cache
+def shipped() -> tuple[Log, ...]:
+    """The logs that are installed with lpgen."""
+    folder = Path(str(resources.files(lpgen.tuning_logs)))
+    return tuple(Log(path) for path in sorted(folder.glob("*.jsonl")))
+
+
+def misfit(record: Record, op: Any, target: Any) -> str | None:
+    """None where the record's template still offers its knobs for the operator, else the reason."""
+    try:
+        template = templates.get(record.template)
+        reason = template.applies(op, target)
+        if reason is not None:
+            return reason
+        if record.knobs in template.space(op, target):
+            return None
+    except LpgenError as error:
+        return str(error)
+    return f"{record.template} has no such knobs {json.dumps(record.knobs)}"
+
+
+def best(
+    op: Any, target: Any, logs: Iterable[Log] = (), *, use_shipped: bool = True
+) -> Record | None:
+    """The record to build an operator with, or None.
+
+    The first log that holds a winner decides: the given logs in their order, then the shipped
+    ones; where none does, the first that holds any measured candidate (an interrupted run must
+    not outdo a finished one). Within a log, records of this CPU and these versions come first,
+    then winners over more candidates, then the faster. A record that no longer fits its template
+    is reported with a RecordWarning and skipped.
+    """
+    found: list[tuple[tuple, Log, Record]] = []
+    for place, log in enumerate([*logs, *(shipped() if use_shipped else ())]):
+        for record in log.records():
+            named = (record.workload, record.target) == (op.name, target.name)
+            if named and record.failed is None:
+                found.append(((not record.best, place, *_preference(record)), log, record))
+    for _, log, record in sorted(found, key=lambda entry: entry[0]):
+        reason = misfit(record, op, target)
+        if reason is None:
+            return record
+        warnings.warn(f"{log.path}: {op.name}: skipped: {reason}", RecordWarning, stacklevel=2)
+    return None
+
+
+def _preference(record: Record) -> tuple:
+    # Times of different races are not comparable: the race that more candidates lost decides.
+    return (not record.measured_here, -record.trials if record.best else 0, record.seconds)
