@@ -116,9 +116,9 @@ def _raw_pointers(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
     pointers = [tirx.Var(f"{p.name}_ptr", PointerType(p.ty.dtype)) for p in func.params]
     pairs = zip(func.params, pointers, strict=True)
     declarations = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in pairs]
-    # It returns int because the check behind every workspace call returns -1.
-    success = tirx.Return(_int32(0))
-    body = tirx.SeqStmt([*declarations, func.body, success])
+    body = tirx.SeqStmt([*declarations, func.body])
+    # It returns int because the check behind every workspace call returns -1. Code generation
+    # ends it with `return 0`; a Return here would come before the release of the workspace.
     raw = tirx.PrimFunc(pointers, body, PrimType("int32"))
     return raw.with_attr(
         {"global_symbol": symbol, "calling_conv": 1, "tirx.noalias": True, "s_tir": True}
@@ -149,12 +149,10 @@ def _place_scratch(func: tirx.PrimFunc) -> tuple[tirx.PrimFunc, Scratch]:
         per_thread=max((sum(workspace.get(b, 0) for b in loop) for loop in parallel), default=0),
     )
 
-    def annotate(alloc: tirx.AllocBuffer) -> tirx.AllocBuffer:
-        if alloc.buffer in on_stack:
-            return tirx.AllocBuffer(alloc.buffer, {"disable_lower_builtin": _int32(1)})
-        return alloc
+    def place(alloc: tirx.AllocBuffer) -> tirx.Stmt:
+        return _on_stack(alloc.buffer) if alloc.buffer in on_stack else alloc
 
-    body = structural_map(func.body, (tirx.AllocBuffer, annotate))
+    body = structural_map(func.body, (tirx.AllocBuffer, place))
     for var in (func.params[_PACKED], *workspace):
         body = tirx.AttrStmt(var, "storage_alignment", _int32(ALIGNMENT), body)
     # A workspace call names its device, which MakePackedAPI would have supplied; 1 is the CPU.
@@ -162,6 +160,21 @@ def _place_scratch(func: tirx.PrimFunc) -> tuple[tirx.PrimFunc, Scratch]:
     body = tirx.AttrStmt(_int32(0), "device_type", _int32(1), body)
     body = tirx.AttrStmt(_int32(0), "device_id", _int32(0), body)
     return func.with_body(body), scratch
+
+
+def _on_stack(buffer: tirx.Var) -> tirx.Stmt:
+    """An allocation that no later pass turns into a call, on a 64-byte boundary.
+
+    TVM's code generation aligns an array of scalars to at most 16 bytes, and vectors read from it
+    would then straddle cache lines: the memory is allocated as 64-byte vectors.
+    """
+    keep = {"disable_lower_builtin": _int32(1)}
+    nbytes = _nbytes(buffer)
+    if nbytes <= ALIGNMENT or tvm.DataType(str(buffer.dtype)).lanes > 1:
+        return tirx.AllocBuffer(buffer, keep)
+    lines = [-(-nbytes // ALIGNMENT)]
+    memory = tirx.decl_buffer(lines, f"uint8x{ALIGNMENT}", f"{buffer.name}_memory")
+    return tirx.SeqStmt([tirx.AllocBuffer(memory, keep), tirx.DeclBuffer(buffer, data=memory.data)])
 
 
 def _fitting_the_stack(buffers: list[tirx.Var]) -> set[tirx.Var]:
