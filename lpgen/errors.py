@@ -1,7 +1,7 @@
 """The errors of lpgen.
 
-Everything raised on purpose is a `LpgenError`. A `UserError` is a mistake in what was asked for: the
-message is one line that names the value and the limit, and the command line prints it without a
+Everything raised on purpose is a `LpgenError`. A `UserError` is a mistake in what was asked for:
+its message is one line naming the value and the limit, and the command line prints it without a
 traceback and exits with status 2.
 """
 

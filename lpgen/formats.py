@@ -128,10 +128,13 @@ class Format:
 
         `array` is of any integer dtype and shape; `what` names it in the message.
         """
+        array = np.asarray(array)
         if array.dtype.kind not in "iu":
             raise FormatError(
                 f"{what}: dtype {array.dtype} holds no integers; {self} is {self.dtype}"
             )
+        if self.levels == 256 and array.dtype == self.dtype:
+            return
         legal = (array >= self.min) & (array <= self.max)
         if self.step == 2:
             legal &= (array & 1).astype(bool)

@@ -22,9 +22,9 @@ from lpgen.errors import TargetError
 
 _KIB = 1024
 
-# Extensions by level. Besides what kernels ask for, these are the vector and bit extensions that LLVM
-# may choose by itself for the row's CPU (Intel SDM vol. 1 ch. 5 names them; LLVM's X86.td lists them
-# per CPU). Left out: system and cryptographic ones, which only explicit intrinsics reach.
+# Extensions by level: what kernels ask for, and the vector and bit extensions that LLVM may choose
+# by itself for the row's CPU (LLVM's X86.td lists them per CPU). Left out: system and cryptographic
+# extensions, which only explicit intrinsics reach.
 _SSE2 = ("sse", "sse2")
 _SSE4 = (*_SSE2, "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt")
 _AVX2 = (*_SSE4, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
@@ -208,7 +208,6 @@ def amx_permitted(features: frozenset[str] | set[str]) -> bool:
     return syscall(ctypes.c_long(sys_arch_prctl), *arguments) == 0
 
 
-@cache
 def cpu_fingerprint() -> dict[str, Any]:
     """What CPU this is: vendor, brand (text), family, model, stepping (numbers, -1 if unknown)."""
     cpu = _cpu()

@@ -171,6 +171,7 @@ class Operator:
         padding count as 0, also in formats that have no zero.
         Raises WorkloadError on another shape and FormatError on a value outside its format.
         """
+        x, w = np.asarray(x), np.asarray(w)
         for what, array, shape, form in (
             ("x", x, self.x_shape, self.act),
             ("w", w, self.w_shape, self.weight),
