@@ -124,9 +124,8 @@ def test_oracles_work_in_blocks(monkeypatch):
             assert np.array_equal(op.reference(x, w), expected)
 
 
-@pytest.mark.parametrize(
-    ("act", "weight"), list(itertools.product(["u8", "s8", "b7"], ["s8", "u8"]))
-)
+@pytest.mark.parametrize("weight", ["s8", "u8"])
+@pytest.mark.parametrize("act", ["u8", "s8", "b7"])
 def test_extremes_are_exact_up_to_the_int32_limit(act, weight):
     largest = Format.parse(act).largest * Format.parse(weight).largest
     op = Dense(1, 2, (2**31 - 1) // largest, act=act, weight=weight)
