@@ -52,7 +52,7 @@ class Format:
         """
         if isinstance(text, Format):
             return text
-        match = re.fullmatch(r"([a-z])([0-9]{1,3})", text)
+        match = re.fullmatch(r"([a-z])([0-9]{1,3})", text) if isinstance(text, str) else None
         if not match:
             raise FormatError(f"{text!r} is not a format; formats are {_KNOWN}")
         return cls(match[1], int(match[2]))

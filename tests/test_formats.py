@@ -103,6 +103,11 @@ def test_formats_that_do_not_exist(text):
         Format.parse(text)
 
 
+def test_only_texts_and_formats_are_parsed():
+    with pytest.raises(FormatError, match="8 is not a format"):
+        Format.parse(8)
+
+
 def test_a_format_error_names_the_limit_and_is_a_user_error():
     with pytest.raises(UserError, match=r"format u9: bits must be 1\.\.8"):
         Format("u", 9)

@@ -186,6 +186,7 @@ def test_numbers_spread_to_tuples_and_equal_operators_are_one_key():
     assert {op: 1}[same] == 1
     assert pickle.loads(pickle.dumps(op)) == op
     assert type(op.stride[0]) is int
+    assert str(Dense(True, 2, 3, "u8", "s8")) == "dense m=1 n=2 k=3 act=u8 weight=s8 out=s32"
 
 
 BASE = {"h": 8, "w": 8, "ic": 64, "oc": 64, "kernel": 3, "act": "u8", "weight": "s8"}
@@ -211,6 +212,8 @@ BASE = {"h": 8, "w": 8, "ic": 64, "oc": 64, "kernel": 3, "act": "u8", "weight": 
         ({"weight": "b8"}, r"^conv2d: weight: format b8: bits must be 1\.\.7"),
         ({"out": "f32"}, "^conv2d: out=f32 is unknown; known: s32$"),
         ({"n": 2**20}, r"x has 4294967296 elements .*the limit is 2147483647"),
+        ({"pad": 2**31 - 1}, r"h=4294967302 with its padding is above the limit 2147483647"),
+        ({"pad": 2**15, "stride": 2**14}, "x with its padding has more elements than the limit 2"),
         ({"oc": 2**23}, r"w has 4831838208 elements .*the limit is 2147483647"),
         ({"ic": 2**14}, r"k=147456 with act=u8 weight=s8 may reach 4812963840.* k may be 65793 at"),
     ],

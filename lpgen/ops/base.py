@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -201,7 +201,7 @@ class Operator:
     def _set(self, key: str, value: Any) -> None:
         object.__setattr__(self, key, value)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str) -> NoReturn:
         raise WorkloadError(f"{self.kind}: {reason}")
 
     def _check_formats(self) -> None:
@@ -218,7 +218,7 @@ class Operator:
         value = getattr(self, key)
         try:
             sizes = spread(value) if spread else (value,)
-            sizes = tuple(operator.index(size) for size in sizes)
+            sizes = tuple(int(operator.index(size)) for size in sizes)
         except (TypeError, ValueError) as error:
             self._fail(f"{key}={value!r} is not a size: {error}")
         self._set(key, sizes if spread else sizes[0])

@@ -1,5 +1,6 @@
 """The two-dimensional convolution, NHWC activations and OHWI weights."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from lpgen.ops.base import (
     EDGES,
     FORMAT,
     KERNEL,
+    MAX_ELEMENTS,
     NUMBER,
     PAIR,
     TEXT,
@@ -74,12 +76,16 @@ class Conv2d(Operator):
         self._check_formats()
         self._check_geometry()
         self._check_sizes()
+        if self.n * math.prod(self.padded) * self.ic > MAX_ELEMENTS:
+            self._fail(f"x with its padding has more elements than the limit {MAX_ELEMENTS}")
 
     def _check_geometry(self) -> None:
         for key in ("ic", "oc"):
             if getattr(self, key) % self.groups:
                 self._fail(f"groups={self.groups} does not divide {key}={getattr(self, key)}")
         for axis, size, reach in zip(("h", "w"), self.padded, self.reach, strict=True):
+            if size > MAX_ELEMENTS:
+                self._fail(f"{axis}={size} with its padding is above the limit {MAX_ELEMENTS}")
             if reach > size:
                 spread = " with its dilation" if reach > max(self.kernel) else ""
                 self._fail(
