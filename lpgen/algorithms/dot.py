@@ -1,0 +1,189 @@
+"""The dot algorithm: operands of 8 (or 16) bits into the dot-product instruction of the ISA.
+
+The definition computes register tiles of `rows` rows x `vectors` vectors of `lanes` columns:
+
+    tile[g, mo, no, mi, nv, nl] = sum over (r, s, k4, kt) of left(m, k) * right(k, n)
+
+and copies them out. A step of the instruction takes `kq` values of k for every lane. Instructions of
+mixed signedness take an unsigned and a signed byte; which side is unsigned follows from the formats:
+
+* weights that fit int8 are the signed side, and activations with negative values get `-min` added;
+* u8 weights are the unsigned side, and activations that do not fit int8 get 128 subtracted.
+
+Either way the sum is off by offset * (sum of the column's weights), which is known when the weights
+are packed: it is their correction, added on the way out. int32 sums wrap modulo 2^32 in all
+instructions used, so only the final result has to fit (operators see to that).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import te
+
+from lpgen.algorithms.left import Left, left_side
+from lpgen.algorithms.reduction import Reduction, cut
+from lpgen.algorithms.weights import PanelWeights
+from lpgen.ops import Conv2d, Dense
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What the two sides become before they are multiplied.
+
+    left, right: dtypes ("uint8", "int8" or "int16"); offset: what is added to every activation;
+    left_max, right_max: the largest absolute values, from which accumulator bounds follow.
+    """
+
+    left: str
+    right: str
+    offset: int
+    left_max: int
+    right_max: int
+
+
+def byte_operands(op: Dense | Conv2d) -> Operands:
+    """Operands for an instruction that multiplies an unsigned with a signed byte."""
+    act, weight = op.act, op.weight
+    if weight.max <= 127:
+        offset = -act.min
+        return Operands("uint8", "int8", offset, act.max + offset, weight.largest)
+    offset = -128 if act.max > 127 else 0
+    largest = max(abs(act.min + offset), act.max + offset)
+    return Operands("int8", "uint8", offset, largest, weight.max)
+
+
+def word_operands(op: Dense | Conv2d) -> Operands:
+    """Operands for an instruction that multiplies int16: every value as it is."""
+    return Operands("int16", "int16", 0, op.act.largest, op.weight.largest)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Sizes that shape the definition.
+
+    rows x vectors x lanes: the register tile; kq: values of k in one step;
+    row_tiles, panels: how many tiles down and across (the last ones may be partly or wholly empty);
+    copied: whether the left side is copied into tile order (im2col) or read in place;
+    chunk: k groups summed in int16 before they are widened to int32, 0 for int32 throughout;
+    multiple: what the number of k groups in a run must be a multiple of.
+    """
+
+    rows: int
+    vectors: int
+    lanes: int
+    kq: int
+    row_tiles: int
+    panels: int
+    copied: bool = False
+    chunk: int = 0
+    multiple: int = 1
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Tensors of the computation; `args` are the parameters, in order."""
+
+    cut: Reduction
+    layout: PanelWeights
+    args: list[te.Tensor]
+    expanded: bool
+    """Whether a stage "expand" makes operands of the stored weights."""
+
+
+def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition:
+    """The tensor expressions of `op`: stages pad (optional), pack (if copied), expand (unless the
+    weights are stored as operands), partial (if chunked), tile and y.
+    """
+    matrix, t = op.matrix, tiling
+    reduction = cut(op, t.kq, t.multiple)
+    layout = PanelWeights(
+        op.w_shape, op.weight, reduction, matrix.groups, matrix.n, t.panels, t.vectors, t.lanes,
+        -operands.offset,
+    )
+    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
+    left = left_side(op, reduction, operands.left, operands.offset)
+    left_at = _left(left, reduction, t, matrix.groups)
+    expanded = bool(layout.planes) or sections[0].dtype != operands.right
+    right_at = _right(layout, sections, operands, expanded)
+    tile = _tile(left_at, right_at, reduction, t, matrix.groups)
+
+    def result(m, g, n):
+        where = (g, m // t.rows, n // layout.panel, m % t.rows)
+        value = tile[(*where, n % layout.panel // t.lanes, n % t.lanes)]
+        return value + sections[-1][g, n] if layout.correction else value
+
+    y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
+    return Definition(reduction, layout, [left.x, *sections, y], expanded)
+
+
+def _left(left: Left, c: Reduction, t: Tiling, groups: int):
+    """left_at(g, mo, mi, r, s, k4, kt): the left side in place, or its copy in tile order."""
+
+    def direct(g, mo, mi, r, s, k4, kt):
+        return left.at(g, mo * t.rows + mi, r, s, k4 * c.kq + kt)
+
+    if not t.copied:
+        return direct
+    packed = te.compute(
+        (groups, t.row_tiles, c.r, c.s, c.kg, t.rows, c.kq),
+        lambda g, mo, r, s, k4, mi, kt: direct(g, mo, mi, r, s, k4, kt),
+        name="pack",
+    )
+    return lambda g, mo, mi, r, s, k4, kt: packed[g, mo, r, s, k4, mi, kt]
+
+
+def _right(layout: PanelWeights, sections: list[te.Tensor], operands: Operands, expanded: bool):
+    """right_at(g, no, r, s, k4, nv, nl, kt): the operand, from "expand" or as it is stored."""
+    c = layout.cut
+    source = sections[0]
+    if expanded:
+        kgs = sections[0].shape[2] * (8 // layout.planes[0] if layout.planes else 1)
+        source = te.compute(
+            (layout.groups, layout.panels, kgs, layout.vectors, layout.lanes, c.kq),
+            lambda *index: layout.value(sections, operands.right, index),
+            name="expand",
+        )
+    return lambda g, no, r, s, k4, nv, nl, kt: source[g, no, (r * c.s + s) * c.kg + k4, nv, nl, kt]
+
+
+def _tile(left_at, right_at, c: Reduction, t: Tiling, groups: int) -> te.Tensor:
+    r = te.reduce_axis((0, c.r), name="r")
+    s = te.reduce_axis((0, c.s), name="s")
+    if not t.chunk:
+        k4 = te.reduce_axis((0, c.kg), name="k4")
+        kt = te.reduce_axis((0, c.kq), name="kt")
+
+        def product(g, mo, no, mi, nv, nl):
+            left = left_at(g, mo, mi, r, s, k4, kt).astype("int32")
+            right = right_at(g, no, r, s, k4, nv, nl, kt).astype("int32")
+            return te.sum(left * right, axis=[r, s, k4, kt])
+
+        return te.compute(_tile_shape(t, groups), product, name="tile")
+
+    # Two products of neighbours in k share an int16 lane, as vpmaddubsw leaves them.
+    ki = te.reduce_axis((0, t.chunk), name="ki")
+    kt = te.reduce_axis((0, 2), name="kt")
+
+    def partial(g, mo, no, rr, ss, ko, mi, nv, nl, pair):
+        k4, byte = ko * t.chunk + ki, pair * 2 + kt
+        left = left_at(g, mo, mi, rr, ss, k4, byte).astype("int16")
+        right = right_at(g, no, rr, ss, k4, nv, nl, byte).astype("int16")
+        return te.sum(left * right, axis=[ki, kt])
+
+    chunks = c.kg // t.chunk
+    shape = (groups, t.row_tiles, t.panels, c.r, c.s, chunks, t.rows, t.vectors, t.lanes, 2)
+    partials = te.compute(shape, partial, name="partial")
+    ko = te.reduce_axis((0, chunks), name="ko")
+    pair = te.reduce_axis((0, 2), name="pair")
+    return te.compute(
+        _tile_shape(t, groups),
+        lambda g, mo, no, mi, nv, nl: te.sum(
+            partials[g, mo, no, r, s, ko, mi, nv, nl, pair].astype("int32"), axis=[r, s, ko, pair]
+        ),
+        name="tile",
+    )
+
+
+def _tile_shape(t: Tiling, groups: int) -> tuple[int, ...]:
+    return (groups, t.row_tiles, t.panels, t.rows, t.vectors, t.lanes)

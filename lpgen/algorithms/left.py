@@ -1,0 +1,148 @@
+"""The left side of the implicit matrix product: element (m, k) of a dense or conv2d input.
+
+Nothing is copied that need not be: where the input has no padding, its values fit the instruction as
+they are and its runs fill their k groups, the *source* is the input itself. Otherwise one pass
+writes a padded source, in which the values are already what the instruction wants and every index
+that `at` can form is inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as tb
+
+from lpgen.algorithms.reduction import Reduction
+from lpgen.ops import Conv2d, Dense
+
+
+@dataclass(frozen=True)
+class Left:
+    """x: the input as the kernel sees it (flat rows); source: what `at` reads."""
+
+    op: Dense | Conv2d
+    cut: Reduction
+    x: te.Tensor
+    source: te.Tensor
+    pixel: int
+    """Distance of neighbouring pixels in the source's last axis (conv2d)."""
+    channels: int
+    """Distance of neighbouring groups in the source's last axis (conv2d)."""
+
+    def at(self, g: tirx.Expr, m: tirx.Expr, r: tirx.Expr, s: tirx.Expr, j: tirx.Expr):
+        """Value `j` of run (r, s) of row `m` in group `g`, in the source's dtype.
+
+        Rows past the last one repeat it: a partial tile computes them and throws them away.
+        """
+        rows = self.op.matrix.m
+        m = te.min(m, rows - 1)
+        if isinstance(self.op, Dense):
+            return self.source[m, j]
+        op = self.op
+        image, oh, ow = m // (op.oh * op.ow), m // op.ow % op.oh, m % op.ow
+        row = oh * op.stride[0] + r * op.dilation[0]
+        column = ow * op.stride[1] + s * op.dilation[1]
+        return self.source[image, row, column * self.pixel + g * self.channels + j]
+
+
+def left_side(op: Dense | Conv2d, cut: Reduction, dtype: str, offset: int) -> Left:
+    """The left side in `dtype`, every value plus `offset` (so that a signed value fits uint8).
+
+    A uint8 input is read as int8, and an int8 one as uint8, without a copy where that changes no
+    value: with offset 0 the caller vouches for it.
+    """
+    as_is = offset == 0 and tirx.const(0, dtype).ty.dtype.bits == 8
+    view = dtype if as_is else op.act.dtype
+    if isinstance(op, Dense):
+        return _dense(op, cut, view, dtype, offset)
+    return _conv(op, cut, view, dtype, offset)
+
+
+def _dense(op: Dense, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
+    x = te.placeholder((op.m, op.k), view, name="x")
+    if view == dtype and cut.exact:
+        return Left(op, cut, x, x, 0, 0)
+    width = cut.kg * cut.kq
+
+    def body(source_in, source_out):
+        with tb.serial(0, op.m) as m:
+            with tb.serial(0, op.k) as k:
+                tb.buffer_store(source_out, _convert(source_in[m, k], dtype, offset), [m, k])
+            _fill(source_out, [m], op.k, width, 0, dtype)
+
+    return Left(op, cut, x, _stage((op.m, width), dtype, x, body), 0, 0)
+
+
+def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
+    row_bytes = op.w * op.ic
+    x = te.placeholder((op.n, op.h, row_bytes), view, name="x")
+    if view == dtype and not any(op.pad) and cut.exact:
+        return Left(op, cut, x, x, op.ic, op.ic // op.groups)
+    channels = op.ic // op.groups
+    # Bipolar weights need zeros behind every run; there each group's channels get their own.
+    spread = channels if cut.exact or op.weight.has_zero else cut.kg * cut.kq
+    pixel = spread * op.groups
+    height, width = op.padded
+    top, left, _, _ = op.pad
+    # The last run of a row may reach past it by the empty places of its groups.
+    pitch = width * pixel + cut.kg * cut.kq - cut.run if spread == channels else width * pixel
+
+    def copy_row(source_in, source_out, image, row):
+        if spread == channels:
+            with tb.serial(0, row_bytes) as i:
+                value = _convert(source_in[image, row - top, i], dtype, offset)
+                tb.buffer_store(source_out, value, [image, row, left * pixel + i])
+            return
+        with tb.serial(0, op.w) as w, tb.serial(0, op.groups) as g:
+            to = (left + w) * pixel + g * spread
+            with tb.serial(0, channels) as c:
+                value = _convert(
+                    source_in[image, row - top, w * op.ic + g * channels + c], dtype, offset
+                )
+                tb.buffer_store(source_out, value, [image, row, to + c])
+            with tb.serial(0, spread - channels) as c:
+                tb.buffer_store(source_out, tirx.const(0, dtype), [image, row, to + channels + c])
+
+    def body(source_in, source_out):
+        with tb.serial(0, op.n) as image, tb.serial(0, height) as row:
+            with tb.If(tirx.all(row >= top, row < top + op.h)):
+                with tb.Then():
+                    _fill(source_out, [image, row], 0, left * pixel, offset, dtype)
+                    copy_row(source_in, source_out, image, row)
+                    _fill(source_out, [image, row], (left + op.w) * pixel, pitch, offset, dtype)
+                with tb.Else():
+                    _fill(source_out, [image, row], 0, pitch, offset, dtype)
+
+    source = _stage((op.n, height, pitch), dtype, x, body)
+    return Left(op, cut, x, source, pixel, spread)
+
+
+def _convert(value: tirx.Expr, dtype: str, offset: int) -> tirx.Expr:
+    """`value + offset` in `dtype`; between the 8-bit types it wraps to the same bits."""
+    converted = value.astype(dtype)
+    return converted + tirx.const(offset, dtype) if offset else converted
+
+
+def _fill(buffer, row: list, start: int, stop: int, value: int, dtype: str) -> None:
+    """Emit a loop that sets places start..stop of the row to `value`."""
+    if start < stop:
+        with tb.serial(0, stop - start) as i:
+            tb.buffer_store(buffer, tirx.const(value, dtype), [*row, start + i])
+
+
+def _stage(shape: tuple[int, ...], dtype: str, x: te.Tensor, body) -> te.Tensor:
+    """One pass over the input as plain loops, which LLVM turns into memset, memcpy or vectors."""
+
+    def emit(inputs, outputs):
+        with IRBuilder() as builder, tb.seq_scope():
+            body(inputs[0], outputs[0])
+        return builder.get()
+
+    # Buffers of our own: the ones te.extern would make have a symbolic offset.
+    read = tirx.decl_buffer(x.shape, x.dtype, name=x.op.name)
+    written = tirx.decl_buffer(shape, dtype, name="pad")
+    return te.extern(
+        [shape], [x], emit, name="pad", dtype=[dtype], in_buffers=[read], out_buffers=[written]
+    )

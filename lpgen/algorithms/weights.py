@@ -1,0 +1,231 @@
+"""Packed weights of the dot algorithm: register-tile panels, exactly `bits` bits a weight.
+
+An 8-bit weight is stored as itself, in the order in which the kernel reads it:
+
+    main[group][panel][k group][vector][lane][kq]
+
+where a panel is `vectors` vectors of `lanes` output columns and a k group `kq` steps of k. Codes of
+fewer bits are split into *planes* whose widths divide 8 (7 = 4 + 2 + 1) and `8 / width` successive
+k groups share a byte as *fields*, so that one vector load gives `8 / width` vectors after a shift
+and a mask:
+
+    plane[group][panel][k group / fields][vector][lane][kq]
+
+Behind them may follow `correction`, int32[group][column]: a multiple of the sum of each column's
+weights, which undoes the offset that the left side was given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lpgen.algorithms.entry import Section, joined_sections, pack_entry
+from lpgen.algorithms.reduction import Reduction
+from lpgen.formats import Format
+
+if TYPE_CHECKING:
+    from tvm import IRModule, te, tirx
+
+# Codes of so many bits are stored as planes of these widths, low bits first.
+PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
+
+
+@dataclass(frozen=True)
+class PanelWeights:
+    """The layout above for `groups` x `columns` columns, `panels` panels of vectors x lanes each.
+
+    correction: what the sums of weights are multiplied with; 0 leaves the section out.
+    shape: op.w_shape, that of the weights given to `pack`.
+    """
+
+    shape: tuple[int, ...]
+    format: Format
+    cut: Reduction
+    groups: int
+    columns: int
+    panels: int
+    vectors: int
+    lanes: int
+    correction: int
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """Widths of the planes in bits, low bits first; empty for 8-bit weights."""
+        return PLANES.get(self.format.bits, ())
+
+    @property
+    def fields(self) -> int:
+        """k groups that share a byte of the narrowest plane."""
+        return 8 // min(self.planes, default=8)
+
+    @property
+    def panel(self) -> int:
+        """Columns of a panel."""
+        return self.vectors * self.lanes
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """Parts of the packed bytes, in order: name, shape, dtype."""
+        outer, inner = (self.groups, self.panels), (self.vectors, self.lanes, self.cut.kq)
+        if self.planes:
+            kgs = -(-self.cut.groups // self.fields) * self.fields
+            parts = [
+                Section(f"plane{i}", (*outer, kgs * width // 8, *inner), "uint8")
+                for i, width in enumerate(self.planes)
+            ]
+        else:
+            parts = [Section("main", (*outer, self.cut.groups, *inner), self.format.dtype)]
+        if self.correction:
+            parts.append(Section("correction", (self.groups, self.panels * self.panel), "int32"))
+        return parts
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the packed weights, every section on a 64-byte boundary."""
+        return joined_sections(self.sections)[1]
+
+    # ---- NumPy
+
+    def pack(self, w: np.ndarray) -> np.ndarray:
+        """The packed weights (uint8[nbytes]) of the weight values `w` (`shape`)."""
+        cut, kgs = self.cut, self.sections[0].shape[2] * (8 // self.planes[0] if self.planes else 1)
+        runs = w.reshape(self.groups, self.columns, cut.r * cut.s, cut.run)
+        codes = self.format.encode(runs) if self.planes else runs
+        empty = self._empty_code
+        full = np.full(
+            (self.groups, self.panels * self.panel, cut.r * cut.s, cut.kg * cut.kq),
+            empty, codes.dtype,
+        )
+        full[:, : self.columns, :, : cut.run] = codes
+        full = full.reshape(
+            self.groups, self.panels, self.vectors, self.lanes, cut.groups, cut.kq
+        ).transpose(0, 1, 4, 2, 3, 5)
+        parts = [full]
+        if self.planes:
+            spare = [(0, 0)] * 6
+            spare[2] = (0, kgs - cut.groups)
+            parts = self._split_planes(np.pad(full, spare))
+        if self.correction:
+            sums = np.zeros((self.groups, self.panels * self.panel), np.int64)
+            sums[:, : self.columns] = runs.sum(axis=(2, 3), dtype=np.int64) * self.correction
+            parts.append(sums.astype(np.int32))
+        offsets, nbytes = joined_sections(self.sections)
+        packed = np.zeros(nbytes, np.uint8)
+        for part, offset in zip(parts, offsets, strict=True):
+            data = np.ascontiguousarray(part).view(np.uint8).ravel()
+            packed[offset : offset + data.size] = data
+        return packed
+
+    @property
+    def _empty_code(self) -> int:
+        """What stands where there is no weight: the code of 0, or code 0 where 0 has none."""
+        has_code = self.planes and self.format.has_zero
+        return -self.format.min // self.format.step if has_code else 0
+
+    def _split_planes(self, codes: np.ndarray) -> list[np.ndarray]:
+        planes, low = [], 0
+        for width in self.planes:
+            bits = codes >> low & (1 << width) - 1
+            fields = bits.reshape(*bits.shape[:2], -1, 8 // width, *bits.shape[3:])
+            shifts = (np.arange(8 // width, dtype=np.uint8) * width)[:, None, None, None]
+            planes.append(np.bitwise_or.reduce(fields << shifts, axis=3).astype(np.uint8))
+            low += width
+        return planes
+
+    # ---- TIR
+
+    def value(self, tensors: list[te.Tensor], dtype: str, index: tuple) -> tirx.Expr:
+        """The weight at (group, panel, k group, vector, lane, kt) in `dtype`, out of the sections.
+
+        Bytes are taken modulo 256, so that one addition and, for bipolar codes, one doubling make
+        the value of a code.
+        """
+        from tvm import tirx
+
+        if not self.planes:
+            return tensors[0][index].astype(dtype)
+        group, panel, kg, *rest = index
+        code, low = None, 0
+        for width, tensor in zip(self.planes, tensors, strict=False):
+            fields = 8 // width
+            byte = tensor[(group, panel, kg // fields, *rest)]
+            shift = (kg % fields * width).astype("uint8")
+            bits = byte >> shift & tirx.const((1 << width) - 1, "uint8")
+            bits = bits << tirx.const(low, "uint8") if low else bits
+            code = bits if code is None else code | bits
+            low += width
+        if self.format.step == 2:
+            code = code + code
+        if self.format.min:
+            code = code + tirx.const(self.format.min % 256, "uint8")
+        return code if dtype == "uint8" else code.astype("int8").astype(dtype)
+
+    def te_module(self) -> IRModule:
+        """The packer as TIR: "main"(w, packed), see `Layout`."""
+        from tvm import te
+
+        cut = self.cut
+        w = te.placeholder(
+            (self.groups, self.columns, cut.r * cut.s, cut.run), self.format.dtype, name="w"
+        )
+        outputs = []
+        for section, width, low in zip(
+            self.sections, self.planes or (8,), np.cumsum((0, *self.planes))[:-1], strict=False
+        ):
+            outputs.append(self._te_plane(w, section, width, int(low)))
+        if self.correction:
+            outputs.append(self._te_correction(w))
+        return pack_entry(w, outputs, self.sections, self.shape, self.format.dtype)
+
+    def _te_plane(self, w: te.Tensor, section: Section, width: int, low: int) -> te.Tensor:
+        from tvm import te, tirx
+
+        cut, fields = self.cut, 8 // width
+
+        def code(group, panel, kg, vector, lane, kt):
+            column = panel * self.panel + vector * self.lanes + lane
+            run, j = kg // cut.kg, kg % cut.kg * cut.kq + kt
+            inside = tirx.all(column < self.columns, kg < cut.groups, j < cut.run)
+            if not self.planes:
+                zero = tirx.const(0, self.format.dtype)
+                return te.if_then_else(inside, w[group, column, run, j], zero)
+            value = w[group, column, run, j].astype("uint8")
+            bits = value - tirx.const(self.format.min % 256, "uint8")
+            bits = bits >> tirx.const(1, "uint8") if self.format.step == 2 else bits
+            return te.if_then_else(inside, bits, tirx.const(self._empty_code, "uint8"))
+
+        def byte(group, panel, kg, *rest):
+            if not self.planes:
+                return code(group, panel, kg, *rest)
+            parts = None
+            for field in range(fields):
+                bits = code(group, panel, kg * fields + field, *rest) >> tirx.const(low, "uint8")
+                bits = bits & tirx.const((1 << width) - 1, "uint8")
+                bits = bits << tirx.const(field * width, "uint8")
+                parts = bits if parts is None else parts | bits
+            return parts
+
+        return te.compute(section.shape, byte, name=section.name)
+
+    def _te_correction(self, w: te.Tensor) -> te.Tensor:
+        from tvm import te, tirx
+
+        run = te.reduce_axis((0, self.cut.r * self.cut.s), name="run")
+        j = te.reduce_axis((0, self.cut.run), name="j")
+        sums = te.compute(
+            (self.groups, self.columns),
+            lambda g, n: te.sum(w[g, n, run, j].astype("int32"), axis=[run, j]),
+            name="sums",
+        )
+        factor = tirx.const(self.correction, "int32")
+        return te.compute(
+            self.sections[-1].shape,
+            lambda g, n: te.if_then_else(
+                n < self.columns, sums[g, n] * factor, tirx.const(0, "int32")
+            ),
+            name="correction",
+        )

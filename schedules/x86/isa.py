@@ -1,0 +1,41 @@
+"""The vector instruction sets of x86 that the dot algorithm is scheduled for.
+
+Instruction facts: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Isa:
+    """A vector instruction set.
+
+    bits: width of a vector; registers: how many vectors the register file holds;
+    dot: LLVM's name of acc32 += u8 * s8 over four neighbours, or None;
+    pairs: of s16 = u8 * s8 over two neighbours, saturating (vpmaddubsw);
+    widen: of s32 = s16 * s16 over two neighbours (vpmaddwd).
+    """
+
+    name: str
+    bits: int
+    registers: int
+    dot: str | None
+    pairs: str
+    widen: str
+
+    @property
+    def lanes(self) -> int:
+        """32-bit lanes of a vector: output columns."""
+        return self.bits // 32
+
+
+SSE4 = Isa(
+    "sse4", 128, 16, None, "llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd"
+)
+AVX2 = Isa("avx2", 256, 16, None, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd")
+AVX512BW = Isa(
+    "avx512bw", 512, 32, None, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"
+)
+AVX512VNNI = Isa(
+    "avx512vnni", 512, 32, "llvm.x86.avx512.vpdpbusd.512", AVX512BW.pairs, AVX512BW.widen
+)
