@@ -89,31 +89,31 @@ def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Lef
     # The last run of a row may reach past it by the empty places of its groups.
     pitch = width * pixel + cut.kg * cut.kq - cut.run if spread == channels else width * pixel
 
-    def copy_row(source_in, source_out, image, row):
-        if spread == channels:
-            with tb.serial(0, row_bytes) as i:
-                value = _convert(source_in[image, row - top, i], dtype, offset)
-                tb.buffer_store(source_out, value, [image, row, left * pixel + i])
-            return
-        with tb.serial(0, op.w) as w, tb.serial(0, op.groups) as g:
-            to = (left + w) * pixel + g * spread
-            with tb.serial(0, channels) as c:
-                value = _convert(
-                    source_in[image, row - top, w * op.ic + g * channels + c], dtype, offset
-                )
-                tb.buffer_store(source_out, value, [image, row, to + c])
-            with tb.serial(0, spread - channels) as c:
-                tb.buffer_store(source_out, tirx.const(0, dtype), [image, row, to + channels + c])
+    def row_of_pixels(source_in, source_out, image, row):
+        """Pixel after pixel, each group's channels followed by zeros."""
+        with tb.serial(0, width) as w, tb.serial(0, op.groups) as g, tb.serial(0, spread) as c:
+            inside = tirx.all(row >= top, row < top + op.h, w >= left, w < left + op.w)
+            x_at = (image, row - top, (w - left) * op.ic + g * channels + c)
+            value = _convert(source_in[x_at], dtype, offset)
+            value = tirx.if_then_else(inside, value, tirx.const(offset, dtype))
+            value = tirx.if_then_else(c < channels, value, tirx.const(0, dtype))
+            tb.buffer_store(source_out, value, [image, row, w * pixel + g * spread + c])
+
+    def row_as_a_whole(source_in, source_out, image, row):
+        with tb.If(tirx.all(row >= top, row < top + op.h)):
+            with tb.Then():
+                _fill(source_out, [image, row], 0, left * pixel, offset, dtype)
+                with tb.serial(0, row_bytes) as i:
+                    value = _convert(source_in[image, row - top, i], dtype, offset)
+                    tb.buffer_store(source_out, value, [image, row, left * pixel + i])
+                _fill(source_out, [image, row], (left + op.w) * pixel, pitch, offset, dtype)
+            with tb.Else():
+                _fill(source_out, [image, row], 0, pitch, offset, dtype)
 
     def body(source_in, source_out):
         with tb.serial(0, op.n) as image, tb.serial(0, height) as row:
-            with tb.If(tirx.all(row >= top, row < top + op.h)):
-                with tb.Then():
-                    _fill(source_out, [image, row], 0, left * pixel, offset, dtype)
-                    copy_row(source_in, source_out, image, row)
-                    _fill(source_out, [image, row], (left + op.w) * pixel, pitch, offset, dtype)
-                with tb.Else():
-                    _fill(source_out, [image, row], 0, pitch, offset, dtype)
+            copy_row = row_as_a_whole if spread == channels else row_of_pixels
+            copy_row(source_in, source_out, image, row)
 
     source = _stage((op.n, height, pitch), dtype, x, body)
     return Left(op, cut, x, source, pixel, spread)

@@ -65,10 +65,12 @@ class _Tiles:
 
     def schedule(self) -> None:
         block, inner, reduction = self._order()
-        self._place_left(block)
+        if self.chunked:
+            self.sch.compute_at(self.stages["partial"], reduction[1], preserve_unit_loops=True)
+        self._place_left()
         if "expand" in self.stages and self.knobs["expand"] == "panel":
             self._place_expanded_panel(block)
-        self.sch.reverse_compute_at(self.stages["y"], inner)
+        self.sch.reverse_compute_at(self.stages["y"], inner, preserve_unit_loops=True)
         if self.chunked:
             self._product_in_chunks(reduction)
         else:
@@ -101,12 +103,12 @@ class _Tiles:
             return knobs["left"] == "copied"
         return knobs["expand"] == "panel"
 
-    def _place_left(self, block) -> None:
+    def _place_left(self) -> None:
         if "pack" not in self.stages:
             return
         sch, pack = self.sch, self.stages["pack"]
         if self.knobs["outer"] == "mn":
-            sch.compute_at(pack, self.outer)
+            sch.compute_at(pack, self.outer, preserve_unit_loops=True)
         *_, r, s, k4, mi, kt = sch.get_loops(pack)
         sch.reorder(r, s, mi, k4, kt)
         sch.vectorize(kt)
@@ -114,7 +116,7 @@ class _Tiles:
     def _place_expanded_panel(self, block) -> None:
         sch, expand = self.sch, self.stages["expand"]
         at = self.outer if self.knobs["outer"] == "nm" else block
-        sch.compute_at(expand, at)
+        sch.compute_at(expand, at, preserve_unit_loops=True)
         *_, kg, nv, nl, kt = sch.get_loops(expand)
         fields = self.definition.layout.fields
         kg_byte, field = sch.split(kg, [None, fields])
@@ -124,7 +126,7 @@ class _Tiles:
 
     def _expand_in_registers(self, k_group) -> None:
         sch, expand = self.sch, self.stages["expand"]
-        sch.compute_at(expand, k_group)
+        sch.compute_at(expand, k_group, preserve_unit_loops=True)
         *_, nv, nl, kt = sch.get_loops(expand)
         sch.unroll(nv)
         sch.vectorize(sch.fuse(nl, kt))
@@ -150,8 +152,7 @@ class _Tiles:
     def _product_in_chunks(self, reduction) -> None:
         """int16 sums of a chunk in registers, int32 sums beside them in memory."""
         sch, tile, partial = self.sch, self.stages["tile"], self.stages["partial"]
-        first, chunk = reduction
-        sch.compute_at(partial, chunk)
+        first, _ = reduction
         *_, mi, nv, nl, pair, ki, kt = sch.get_loops(partial)
         sch.reorder(ki, mi, nv, nl, pair, kt)
         step = self._unrolled(ki)

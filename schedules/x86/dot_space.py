@@ -121,9 +121,10 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
 
 
 def _rows(m: int) -> Iterator[int]:
-    """Tile heights that waste little of the last tile (always the exact fit of a small m)."""
-    for rows in ROWS:
-        if rows == m or (rows < m and -(-m // rows) * rows - m <= max(m // WASTE, 1)):
+    """Tile heights that waste little of the last tile, among them the even cuts of a small m."""
+    even = {-(-m // tiles) for tiles in range(1, 5)}
+    for rows in sorted({*ROWS, *(rows for rows in even if rows <= ROWS[-1])}):
+        if rows in even or (rows < m and -(-m // rows) * rows - m <= m // WASTE):
             yield rows
 
 
