@@ -1,0 +1,89 @@
+/* The checks behind every public function: a wrong call is an error code, never a crash. */
+
+#include <stdlib.h>
+
+#include "internal.h"
+
+PUBLIC const char *lpgen_status_message(lpgen_status status) {
+  static const char *const messages[LPGEN_STATUS_COUNT] = {
+      [LPGEN_OK] = "ok",
+      [LPGEN_NULL_POINTER] = "a pointer is NULL",
+      [LPGEN_X_BYTES] = "x_bytes is not the size of x (the header's _X_BYTES)",
+      [LPGEN_Y_BYTES] = "y_bytes is not the size of y (the header's _Y_BYTES)",
+      [LPGEN_WEIGHTS_BYTES] = "weights_bytes is not the size of the weights (_WEIGHTS_BYTES)",
+      [LPGEN_PACKED_BYTES] = "packed_bytes is not the size of the packed weights (_PACKED_BYTES)",
+      [LPGEN_WORKSPACE_BYTES] = "workspace_bytes is less than _workspace_bytes(threads) says",
+      [LPGEN_MISALIGNED] = "packed or workspace does not start on a 64-byte boundary",
+      [LPGEN_THREADS] = "threads is not within 1..1024",
+      [LPGEN_WEIGHT_VALUE] = "a weight is not a value of its format (see the header)",
+      [LPGEN_CPU] = "this CPU lacks instructions the kernel needs (lpgen_missing_features)",
+      [LPGEN_OUT_OF_MEMORY] = "out of memory",
+  };
+  if ((int)status < 0 || status >= LPGEN_STATUS_COUNT) return "unknown status";
+  return messages[status];
+}
+
+size_t tensor_bytes(const struct tensor *tensor) {
+  size_t bytes = (size_t)tensor->bits / 8;
+  for (int i = 0; i < tensor->ndim; i++) bytes *= (size_t)tensor->shape[i];
+  return bytes;
+}
+
+size_t kernel_workspace_bytes(const struct kernel *kernel, int threads) {
+  if (threads < 1) threads = 1;
+  if (threads > MAX_THREADS) threads = MAX_THREADS;
+  return kernel->serial_bytes + (size_t)threads * kernel->thread_bytes;
+}
+
+static int misaligned(const void *pointer) { return (uintptr_t)pointer % ALIGNMENT != 0; }
+
+lpgen_status kernel_run(const struct kernel *kernel, const void *x, size_t x_bytes,
+                        const void *packed, size_t packed_bytes, void *y, size_t y_bytes,
+                        void *workspace, size_t workspace_bytes, int threads) {
+  if (!cpu_runs(kernel)) return LPGEN_CPU;
+  if (threads < 1 || threads > MAX_THREADS) return LPGEN_THREADS;
+  size_t needed = kernel_workspace_bytes(kernel, threads);
+  if (!x || !packed || !y || (needed > 0 && !workspace)) return LPGEN_NULL_POINTER;
+  if (x_bytes != tensor_bytes(&kernel->x)) return LPGEN_X_BYTES;
+  if (packed_bytes != tensor_bytes(&kernel->packed)) return LPGEN_PACKED_BYTES;
+  if (y_bytes != tensor_bytes(&kernel->y)) return LPGEN_Y_BYTES;
+  if (workspace_bytes < needed) return LPGEN_WORKSPACE_BYTES;
+  if (misaligned(packed) || (needed > 0 && misaligned(workspace))) return LPGEN_MISALIGNED;
+  int32_t failed = call_kernel(kernel, x, packed, y, workspace, needed, threads);
+  return failed ? LPGEN_OUT_OF_MEMORY : LPGEN_OK;
+}
+
+/* Whether every weight is min, min + step, ... or max: without branches, so that it vectorizes. */
+static int weights_legal(const struct kernel *kernel, const void *weights) {
+  size_t count = tensor_bytes(&kernel->weights);
+  int min = kernel->weight_min, max = kernel->weight_max, odd = kernel->weight_step - 1;
+  unsigned illegal = 0;
+  if (kernel->weights.is_signed) {
+    const int8_t *values = weights;
+    for (size_t i = 0; i < count; i++)
+      illegal |= (values[i] < min) | (values[i] > max) | ((values[i] - min) & odd);
+  } else {
+    const uint8_t *values = weights;
+    for (size_t i = 0; i < count; i++)
+      illegal |= (values[i] < min) | (values[i] > max) | ((values[i] - min) & odd);
+  }
+  return !illegal;
+}
+
+lpgen_status kernel_pack(const struct kernel *kernel, const void *weights, size_t weights_bytes,
+                         void *packed, size_t packed_bytes) {
+  if (!cpu_runs(kernel)) return LPGEN_CPU;
+  if (!weights || !packed) return LPGEN_NULL_POINTER;
+  if (weights_bytes != tensor_bytes(&kernel->weights)) return LPGEN_WEIGHTS_BYTES;
+  if (packed_bytes != tensor_bytes(&kernel->packed)) return LPGEN_PACKED_BYTES;
+  if (misaligned(packed)) return LPGEN_MISALIGNED;
+  if (!weights_legal(kernel, weights)) return LPGEN_WEIGHT_VALUE;
+  void *scratch = NULL;
+  if (kernel->pack_bytes > 0) {
+    scratch = aligned_alloc(ALIGNMENT, kernel->pack_bytes);
+    if (!scratch) return LPGEN_OUT_OF_MEMORY;
+  }
+  int32_t failed = call_packer(kernel, weights, packed, scratch, kernel->pack_bytes);
+  free(scratch);
+  return failed ? LPGEN_OUT_OF_MEMORY : LPGEN_OK;
+}

@@ -1,0 +1,179 @@
+/* The same functions for tvm-ffi: __tvm_ffi_NAME(x, packed, y[, workspace][, threads]).
+ *
+ * Tensors are checked (type, dimensions, shape, contiguity) and named in the error. libtvm_ffi is
+ * imported weakly: a plain C program neither has nor needs it. */
+
+#include <dlpack/dlpack.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <tvm/ffi/c_api.h>
+
+#include "ffi.h"
+
+__attribute__((weak)) extern void TVMFFIErrorSetRaisedFromCStr(const char *kind,
+                                                               const char *message);
+__attribute__((weak)) extern int TVMFFIStringFromByteArray(const TVMFFIByteArray *input,
+                                                           TVMFFIAny *out);
+
+static int fail(const char *kind, const char *message) {
+  if (TVMFFIErrorSetRaisedFromCStr) TVMFFIErrorSetRaisedFromCStr(kind, message);
+  return -1;
+}
+
+/* "[1, 56, 56, 64] int32" */
+static void describe(char *text, size_t size, int ndim, const int64_t *shape, int code, int bits) {
+  size_t at = (size_t)snprintf(text, size, "[");
+  for (int i = 0; i < ndim && at < size; i++)
+    at += (size_t)snprintf(text + at, size - at, "%s%lld", i ? ", " : "", (long long)shape[i]);
+  const char *type = code == kDLInt ? "int" : code == kDLUInt ? "uint" : "non-integer ";
+  if (at < size) snprintf(text + at, size - at, "] %s%d", type, bits);
+}
+
+static int is_dense(const DLTensor *tensor) {
+  if (!tensor->strides) return 1;
+  int64_t stride = 1;
+  for (int i = tensor->ndim - 1; i >= 0; i--) {
+    if (tensor->shape[i] != 1 && tensor->strides[i] != stride) return 0;
+    stride *= tensor->shape[i];
+  }
+  return 1;
+}
+
+static const DLTensor *tensor_of(const TVMFFIAny *value) {
+  if (value->type_index == kTVMFFIDLTensorPtr) return value->v_ptr;
+  if (value->type_index == kTVMFFITensor)
+    return (const DLTensor *)((const char *)value->v_obj + sizeof(TVMFFIObject));
+  return NULL;
+}
+
+static void *start_of(const DLTensor *tensor) { return (char *)tensor->data + tensor->byte_offset; }
+
+/* The data of argument `value`, or NULL with an error raised. */
+static void *checked(const TVMFFIAny *value, const struct tensor *expected, const char *symbol) {
+  char message[512], want[128], got[128];
+  const DLTensor *tensor = tensor_of(value);
+  if (!tensor) {
+    snprintf(message, sizeof message, "%s: %s is not a tensor", symbol, expected->name);
+    fail("TypeError", message);
+    return NULL;
+  }
+  int code = expected->is_signed ? kDLInt : kDLUInt;
+  int same = tensor->dtype.code == code && tensor->dtype.bits == expected->bits &&
+             tensor->dtype.lanes == 1 && tensor->ndim == expected->ndim;
+  for (int i = 0; same && i < expected->ndim; i++) same = tensor->shape[i] == expected->shape[i];
+  if (!same) {
+    describe(want, sizeof want, expected->ndim, expected->shape, code, expected->bits);
+    describe(got, sizeof got, tensor->ndim, tensor->shape, tensor->dtype.code,
+             tensor->dtype.bits);
+    snprintf(message, sizeof message, "%s: %s is %s, expected %s", symbol, expected->name, got,
+             want);
+    fail("ValueError", message);
+    return NULL;
+  }
+  int on_cpu = tensor->device.device_type == kDLCPU || tensor->device.device_type == kDLCUDAHost;
+  if (!on_cpu || !is_dense(tensor) || !tensor->data) {
+    snprintf(message, sizeof message, "%s: %s is not %s", symbol, expected->name,
+             on_cpu ? "contiguous" : "in the CPU's memory");
+    fail("ValueError", message);
+    return NULL;
+  }
+  return start_of(tensor);
+}
+
+static int finish(const struct kernel *kernel, lpgen_status status, TVMFFIAny *result) {
+  char message[512];
+  result->type_index = kTVMFFINone;
+  result->zero_padding = 0;
+  result->v_int64 = 0;
+  if (status == LPGEN_OK) return 0;
+  const char *missing = status == LPGEN_CPU ? lpgen_missing_features() : NULL;
+  snprintf(message, sizeof message, "%s: %s%s%s", kernel->symbol, lpgen_status_message(status),
+           missing ? ": " : "", missing ? missing : "");
+  return fail("RuntimeError", message);
+}
+
+static int wrong_count(const char *symbol, const char *arguments) {
+  char message[512];
+  snprintf(message, sizeof message, "%s: expected the arguments %s", symbol, arguments);
+  return fail("TypeError", message);
+}
+
+int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFFIAny *result) {
+  static const char arguments[] = "(x, packed, y[, workspace][, threads])";
+  if (count < 3 || count > 5) return wrong_count(kernel->symbol, arguments);
+  const DLTensor *workspace = count > 3 ? tensor_of(&args[3]) : NULL;
+  int threads = 1, next = workspace ? 4 : 3;
+  if (next < count) {
+    if (args[next].type_index != kTVMFFIInt || next + 1 < count)
+      return wrong_count(kernel->symbol, arguments);
+    int64_t value = args[next].v_int64;
+    threads = value > MAX_THREADS ? MAX_THREADS + 1 : value < 0 ? 0 : (int)value;
+  }
+  const void *x = checked(&args[0], &kernel->x, kernel->symbol);
+  const void *packed = x ? checked(&args[1], &kernel->packed, kernel->symbol) : NULL;
+  void *y = packed ? checked(&args[2], &kernel->y, kernel->symbol) : NULL;
+  if (!y) return -1;
+
+  size_t bytes = kernel_workspace_bytes(kernel, threads);
+  void *memory = NULL, *own = NULL;
+  if (workspace) {
+    memory = start_of(workspace);
+    if (!is_dense(workspace) || workspace->ndim != 1 || workspace->dtype.bits != 8 ||
+        workspace->dtype.lanes != 1 || workspace->device.device_type != kDLCPU)
+      return wrong_count(kernel->symbol, "workspace as uint8[bytes]");
+    bytes = (size_t)workspace->shape[0];
+  } else if (bytes > 0) {
+    memory = own = aligned_alloc(ALIGNMENT, bytes);
+    if (!own) return finish(kernel, LPGEN_OUT_OF_MEMORY, result);
+  }
+  lpgen_status status =
+      kernel_run(kernel, x, tensor_bytes(&kernel->x), packed, tensor_bytes(&kernel->packed), y,
+                 tensor_bytes(&kernel->y), memory, bytes, threads);
+  free(own);
+  return finish(kernel, status, result);
+}
+
+int ffi_pack_weights(const struct kernel *kernel, const TVMFFIAny *args, int count,
+                     TVMFFIAny *result) {
+  if (count != 2) return wrong_count(kernel->symbol, "(weights, packed)");
+  const void *weights = checked(&args[0], &kernel->weights, kernel->symbol);
+  void *packed = weights ? checked(&args[1], &kernel->packed, kernel->symbol) : NULL;
+  if (!packed) return -1;
+  return finish(kernel,
+                kernel_pack(kernel, weights, tensor_bytes(&kernel->weights), packed,
+                            tensor_bytes(&kernel->packed)),
+                result);
+}
+
+int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int count,
+                        TVMFFIAny *result) {
+  if (count != 1 || args[0].type_index != kTVMFFIInt)
+    return wrong_count(kernel->symbol, "(threads)");
+  int64_t threads = args[0].v_int64;
+  threads = threads > MAX_THREADS ? MAX_THREADS : threads < 1 ? 1 : threads;
+  result->type_index = kTVMFFIInt;
+  result->zero_padding = 0;
+  result->v_int64 = (int64_t)kernel_workspace_bytes(kernel, (int)threads);
+  return 0;
+}
+
+static int return_text(const char *text, TVMFFIAny *result) {
+  TVMFFIByteArray bytes = {text, strlen(text)};
+  if (!TVMFFIStringFromByteArray) return -1;
+  return TVMFFIStringFromByteArray(&bytes, result);
+}
+
+PUBLIC int __tvm_ffi_lpgen_manifest(void *self, const TVMFFIAny *args, int32_t count,
+                                    TVMFFIAny *result) {
+  (void)self, (void)args, (void)count;
+  return return_text(lpgen_manifest(), result);
+}
+
+/* "" when nothing is missing. */
+PUBLIC int __tvm_ffi_lpgen_missing_features(void *self, const TVMFFIAny *args, int32_t count,
+                                            TVMFFIAny *result) {
+  (void)self, (void)args, (void)count;
+  const char *missing = lpgen_missing_features();
+  return return_text(missing ? missing : "", result);
+}

@@ -1,0 +1,77 @@
+/* What the parts of a library share. Every library is compiled from support.c, cpu.c, entry.c,
+ * ffi.c and one generated file that describes its kernels; users see only the generated header. */
+
+#ifndef LPGEN_INTERNAL_H
+#define LPGEN_INTERNAL_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ALIGNMENT 64
+#define MAX_THREADS 1024
+#define MAX_NDIM 4
+
+#define PUBLIC __attribute__((visibility("default")))
+
+/* In the order of the messages in entry.c; the generated header repeats them. */
+typedef enum {
+  LPGEN_OK,
+  LPGEN_NULL_POINTER,
+  LPGEN_X_BYTES,
+  LPGEN_Y_BYTES,
+  LPGEN_WEIGHTS_BYTES,
+  LPGEN_PACKED_BYTES,
+  LPGEN_WORKSPACE_BYTES,
+  LPGEN_MISALIGNED,
+  LPGEN_THREADS,
+  LPGEN_WEIGHT_VALUE,
+  LPGEN_CPU,
+  LPGEN_OUT_OF_MEMORY,
+  LPGEN_STATUS_COUNT
+} lpgen_status;
+
+/* A dense row-major tensor of 8- or 32-bit integers. */
+struct tensor {
+  const char *name;
+  int is_signed, bits, ndim;
+  int64_t shape[MAX_NDIM];
+};
+
+struct kernel {
+  const char *symbol;
+  const char *const *features; /* in LLVM's spelling, ended by NULL */
+  struct tensor x, weights, packed, y;
+  int weight_min, weight_max, weight_step;
+  size_t serial_bytes, thread_bytes; /* workspace: once, and for each thread */
+  size_t pack_bytes;                 /* scratch memory of the packer */
+  int32_t (*run)(const void *x, const void *packed, void *y);
+  int32_t (*pack)(const void *weights, void *packed);
+  atomic_int *cpu; /* 0: not looked yet, 1: this CPU runs it, 2: it does not */
+};
+
+/* entry.c */
+size_t tensor_bytes(const struct tensor *tensor);
+size_t kernel_workspace_bytes(const struct kernel *kernel, int threads);
+lpgen_status kernel_run(const struct kernel *kernel, const void *x, size_t x_bytes,
+                        const void *packed, size_t packed_bytes, void *y, size_t y_bytes,
+                        void *workspace, size_t workspace_bytes, int threads);
+lpgen_status kernel_pack(const struct kernel *kernel, const void *weights, size_t weights_bytes,
+                         void *packed, size_t packed_bytes);
+const char *lpgen_status_message(lpgen_status status);
+
+/* cpu.c */
+int cpu_runs(const struct kernel *kernel);
+const char *lpgen_missing_features(void);
+
+/* support.c: calls a generated function with `bytes` of workspace at its disposal. */
+int32_t call_kernel(const struct kernel *kernel, const void *x, const void *packed, void *y,
+                    void *workspace, size_t bytes, int threads);
+int32_t call_packer(const struct kernel *kernel, const void *weights, void *packed,
+                    void *workspace, size_t bytes);
+
+/* The generated file. */
+extern const struct kernel *const lpgen_kernels[]; /* ended by NULL */
+const char *lpgen_manifest(void);
+
+#endif

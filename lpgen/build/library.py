@@ -1,0 +1,150 @@
+"""Building a library: one .so with kernels, weight packers and manifest, and its header."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lpgen.build import source
+from lpgen.build.source import Choice, Part
+from lpgen.errors import LibraryError
+
+if TYPE_CHECKING:
+    from lpgen.target import Target
+
+C_FILES = ("support.c", "cpu.c", "entry.c", "ffi.c")
+H_FILES = ("internal.h", "ffi.h")
+
+# Everything else is internal, so that two libraries in one program do not meet.
+_EXPORTS = "{ global: lpgen_*; __tvm_ffi_*; local: *; };"
+
+# -O3: the check of the weights vectorizes. Baseline CPU: it must run before the CPU is known.
+_C_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
+# Debug lines that TVM emits are dropped; an undefined symbol is found now and not at load time.
+_LINK_FLAGS = ("-Wl,--strip-debug", "-Wl,-z,defs", "-Wl,-z,noexecstack")
+
+
+def build(choices: Sequence[Choice], out: str | os.PathLike[str]) -> Path:
+    """Write a library with a kernel for every choice to `out`, and its header beside it (.h).
+
+    The order of several choices for one workload is the order in which the runtime prefers them.
+    Both files appear complete or not at all. Returns the path of the library.
+    Raises LibraryError when nothing or the same twice is chosen, when `out` cannot be written, or
+    when there is no C compiler.
+    """
+    out = check_output(out)
+    compiler = find_compiler()
+    _check_choices(choices)
+    # Beside `out`, so that the files only need to be renamed in the end.
+    with tempfile.TemporaryDirectory(prefix=".lpgen-", dir=out.parent) as name:
+        folder = Path(name)
+        parts, objects = _compile(choices, folder)
+        _write_sources(parts, folder)
+        (folder / "header").write_text(source.header(parts, out.name), encoding="utf-8")
+        _link(compiler, objects, folder)
+        os.replace(folder / "library", out)
+        os.replace(folder / "header", header_path(out))
+    return out
+
+
+def header_path(library: str | os.PathLike[str]) -> Path:
+    """Where the header of a library is written: the same name, ending in .h."""
+    return Path(library).with_suffix(".h")
+
+
+def check_output(out: str | os.PathLike[str]) -> Path:
+    """The absolute path of a library to be written; nothing is written yet.
+
+    Raises LibraryError when `out` is a folder, names no .so, or lies where no file can be created.
+    """
+    path = Path(out).absolute()
+    if path.is_dir() or header_path(path).is_dir():
+        raise LibraryError(f"output {out} is a folder; give the path of a file, such as lib.so")
+    if path.suffix != ".so":
+        raise LibraryError(f"output {out} does not end in .so")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".lpgen-", dir=path.parent):
+            return path
+    except OSError as error:
+        raise LibraryError(f"output {out} cannot be written: {error.strerror}") from None
+
+
+def find_compiler() -> list[str]:
+    """The command of the C compiler: $CC, or the first of cc, gcc, clang on the path.
+
+    Raises LibraryError when there is none.
+    """
+    given = shlex.split(os.environ.get("CC", ""))
+    for command in [given] if given else [["cc"], ["gcc"], ["clang"]]:
+        if shutil.which(command[0]):
+            return command
+    asked = f"$CC={given[0]}" if given else "cc, gcc, clang"
+    raise LibraryError(f"no C compiler found ({asked}); install gcc or clang, or set $CC")
+
+
+def _check_choices(choices: Sequence[Choice]) -> None:
+    if not choices:
+        raise LibraryError("a library needs at least one kernel")
+    seen = set()
+    for choice in choices:
+        key = (choice.op.name, choice.target.name)
+        if key in seen:
+            raise LibraryError(f"{choice.op.name}: twice for target {choice.target.name}")
+        seen.add(key)
+
+
+def _compile(choices: Sequence[Choice], folder: Path) -> tuple[list[Part], list[Path]]:
+    """One object file for each target, with the kernels and the packers of its choices."""
+    from lpgen.build.lower import lower  # imports TVM, and check_output has to be quick
+
+    named = dict(zip(source.symbols(choices), choices, strict=True))
+    parts: dict[str, Part] = {}
+    objects = []
+    for target in _targets(choices):
+        functions = {}
+        own = {symbol: c for symbol, c in named.items() if c.target == target}
+        for symbol, choice in own.items():
+            functions[source.run_symbol(symbol)] = choice.kernel.module
+            functions[source.pack_symbol(symbol)] = choice.kernel.layout.te_module()
+        lowered = lower(functions, target)
+        for symbol, choice in own.items():
+            run, pack = source.run_symbol(symbol), source.pack_symbol(symbol)
+            parts[symbol] = Part(choice, symbol, lowered.scratch[run], lowered.scratch[pack])
+        objects.append(folder / f"{len(objects)}.o")
+        lowered.compile().write_to_file(str(objects[-1]), "o")
+    return [parts[symbol] for symbol in named], objects
+
+
+def _targets(choices: Sequence[Choice]) -> list[Target]:
+    return list(dict.fromkeys(choice.target for choice in choices))
+
+
+def _write_sources(parts: Sequence[Part], folder: Path) -> None:
+    for name in (*C_FILES, *H_FILES):
+        text = (resources.files("lpgen.build") / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
+    text = source.c_source(parts, source.manifest(parts))
+    (folder / "kernels.c").write_text(text, encoding="utf-8")
+    (folder / "exports").write_text(_EXPORTS, encoding="utf-8")
+
+
+def _link(compiler: list[str], objects: Sequence[Path], folder: Path) -> None:
+    from tvm_ffi import libinfo
+
+    includes = dict.fromkeys([libinfo.find_include_path(), libinfo.find_dlpack_include_path()])
+    command = [
+        *(*compiler, *_C_FLAGS, *(f"-I{include}" for include in includes)),
+        *(*C_FILES, "kernels.c", *map(str, objects)),
+        *(*_LINK_FLAGS, "-Wl,--version-script=exports", "-o", "library"),
+    ]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        reason = next((line for line in run.stderr.splitlines() if "error" in line), run.stderr)
+        raise LibraryError(f"the C compiler {compiler[0]} failed: {reason.strip()[:300]}")

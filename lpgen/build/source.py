@@ -1,0 +1,232 @@
+"""The texts of a library: its manifest, the C file that describes its kernels, its header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata, resources
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lpgen.algorithms.kernel import Kernel
+    from lpgen.build.lower import Scratch
+    from lpgen.ops import Operator
+    from lpgen.target import Target
+
+SCHEMA = 1
+"""Version of the manifest's form; the runtime refuses others."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One kernel of a library: the operator, the target, and what was chosen for them.
+
+    seconds: the time of one call as it was tuned, None for a default that nobody measured.
+    """
+
+    op: Operator
+    target: Target
+    template: str
+    knobs: Mapping[str, Any]
+    kernel: Kernel
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A choice with its name in the library and the scratch memory of its two functions."""
+
+    choice: Choice
+    symbol: str
+    scratch: Scratch
+    pack_scratch: Scratch
+
+
+def symbols(choices: Sequence[Choice]) -> list[str]:
+    """A unique C name for each choice.
+
+    A readable root and a hash of the canonical workload, the same in every library that has the
+    workload once; several variants of one workload carry their targets as well.
+    """
+    names = [choice.op.name for choice in choices]
+    return [
+        f"{_root(choice.op)}_{hashlib.sha256(choice.op.name.encode()).hexdigest()[:6]}"
+        + (f"_{_identifier(choice.target.name)}" if names.count(choice.op.name) > 1 else "")
+        for choice in choices
+    ]
+
+
+def _root(op: Operator) -> str:
+    """lpgen_conv2d_3x3_64x56x56_64_u8s8 (kernel, ic x h x w, oc), lpgen_dense_64x256x512_u4s2."""
+    formats = f"{op.act}{op.weight}"
+    if op.kind == "conv2d":
+        kernel = "x".join(map(str, op.kernel))
+        return f"lpgen_conv2d_{kernel}_{op.ic}x{op.h}x{op.w}_{op.oc}_{formats}"
+    return f"lpgen_{op.kind}_{op.matrix.m}x{op.matrix.n}x{op.matrix.k}_{formats}"
+
+
+def _identifier(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", "_", text)
+
+
+def manifest(parts: Sequence[Part]) -> dict[str, Any]:
+    """What a library holds, as JSON values: its workloads, each with its variants, best first."""
+    kernels: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        op = part.choice.op
+        entry = kernels.setdefault(op.name, _interface(op) | {"variants": []})
+        entry["variants"].append(_variant(part))
+    return {
+        "schema": SCHEMA,
+        "lpgen": metadata.version("lpgen"),
+        "tvm": metadata.version("apache-tvm"),
+        "kernels": list(kernels.values()),
+    }
+
+
+def _interface(op: Operator) -> dict[str, Any]:
+    def tensor(shape, form):
+        values = {"min": form.min, "max": form.max, "step": form.step}
+        return {"shape": list(shape), "dtype": form.dtype, "format": str(form), **values}
+
+    return {
+        "workload": op.name,
+        "ops": op.ops,
+        "x": tensor(op.x_shape, op.act),
+        "weights": tensor(op.w_shape, op.weight),
+        "y": {"shape": list(op.y_shape), "dtype": "int32"},
+    }
+
+
+def _variant(part: Part) -> dict[str, Any]:
+    choice, scratch = part.choice, part.scratch
+    return {
+        "symbol": part.symbol,
+        "target": choice.target.name,
+        "features": list(choice.target.features),
+        "template": choice.template,
+        "knobs": dict(choice.knobs),
+        "packed_bytes": choice.kernel.layout.nbytes,
+        "workspace_bytes": {"serial": scratch.serial, "per_thread": scratch.per_thread},
+        "seconds": choice.seconds,
+    }
+
+
+def c_source(parts: Sequence[Part], manifest: Mapping[str, Any]) -> str:
+    """The generated C file: a description of every kernel, its public functions, the manifest."""
+    text = json.dumps(manifest, separators=(",", ":"))
+    lines = (text[i : i + 90] for i in range(0, len(text), 90))
+    return "\n".join(
+        [
+            '#include "ffi.h"',
+            *(_c_kernel(part) for part in parts),
+            "const struct kernel *const lpgen_kernels[] = {",
+            *(f"    &{part.symbol}_kernel," for part in parts),
+            "    NULL};",
+            "PUBLIC const char *lpgen_manifest(void) {",
+            "  return",
+            *(f"      {_c_string(line)}" for line in lines),
+            "      ;",
+            "}",
+            "",
+        ]
+    )
+
+
+def _c_kernel(part: Part) -> str:
+    op, layout, symbol = part.choice.op, part.choice.kernel.layout, part.symbol
+    features = ", ".join(_c_string(name) for name in part.choice.target.features)
+    packed = [layout.nbytes]
+    return f"""
+int32_t {run_symbol(symbol)}(const void *x, const void *packed, void *y);
+int32_t {pack_symbol(symbol)}(const void *weights, void *packed);
+static const char *const {symbol}_features[] = {{{features}{", " if features else ""}NULL}};
+static atomic_int {symbol}_cpu;
+static const struct kernel {symbol}_kernel = {{
+    .symbol = {_c_string(symbol)},
+    .features = {symbol}_features,
+    .x = {_c_tensor("x", op.x_shape, op.act.dtype)},
+    .weights = {_c_tensor("weights", op.w_shape, op.weight.dtype)},
+    .packed = {_c_tensor("packed", packed, "uint8")},
+    .y = {_c_tensor("y", op.y_shape, "int32")},
+    .weight_min = {op.weight.min}, .weight_max = {op.weight.max}, .weight_step = {op.weight.step},
+    .serial_bytes = {part.scratch.serial}, .thread_bytes = {part.scratch.per_thread},
+    .pack_bytes = {part.pack_scratch.nbytes(1)},
+    .run = {run_symbol(symbol)}, .pack = {pack_symbol(symbol)}, .cpu = &{symbol}_cpu}};
+LPGEN_KERNEL({symbol}, {op.act.dtype}_t, {op.weight.dtype}_t, &{symbol}_kernel)"""
+
+
+def run_symbol(symbol: str) -> str:
+    """The generated function behind the public one; internal to the library."""
+    return f"run_{symbol}"
+
+
+def pack_symbol(symbol: str) -> str:
+    """The generated packer behind the public one; internal to the library."""
+    return f"pack_{symbol}"
+
+
+def _c_tensor(name: str, shape: Sequence[int], dtype: str) -> str:
+    sizes = ", ".join(map(str, shape))
+    signed, bits = int(not dtype.startswith("u")), re.sub(r"\D", "", dtype)
+    return f'{{"{name}", {signed}, {bits}, {len(shape)}, {{{sizes}}}}}'
+
+
+def _c_string(text: str) -> str:
+    # json escapes what C does, and the manifest is ASCII.
+    return json.dumps(text)
+
+
+def header(parts: Sequence[Part], library: str) -> str:
+    """The header of the library file `library`."""
+    folder = resources.files("lpgen.build")
+    values = {
+        "NAME": library.rpartition(".")[0] + ".h",
+        "VERSION": metadata.version("lpgen"),
+        "LIBRARY": library,
+        "GUARD": f"LPGEN_{_identifier(library).upper()}_H",
+        "STATUSES": _statuses((folder / "internal.h").read_text(encoding="utf-8")),
+        "KERNELS": "".join(_header_kernel(part) for part in parts),
+    }
+    text = (folder / "header.h").read_text(encoding="utf-8")
+    return re.sub(r"@([A-Z]+)@", lambda match: values[match[1]], text)
+
+
+def _statuses(internal: str) -> str:
+    """The members of lpgen_status as internal.h has them, with their numbers."""
+    names = re.findall(r"^  (LPGEN_[A-Z_]+),$", internal, re.MULTILINE)
+    return ",\n".join(f"  {name} = {number}" for number, name in enumerate(names))
+
+
+def _header_kernel(part: Part) -> str:
+    choice, symbol = part.choice, part.symbol
+    op, macro = choice.op, symbol.upper()
+    x_bytes, y_bytes, w_bytes = map(math.prod, (op.x_shape, (4, *op.y_shape), op.w_shape))
+    scratch = part.scratch
+    return f"""
+/* {op.name}
+ * x {_c_shape("uint8_t" if op.act.min >= 0 else "int8_t", op.x_shape)}, format {op.act}
+ * weights {_c_shape(f"{op.weight.dtype}_t", op.w_shape)}, format {op.weight}
+ * y {_c_shape("int32_t", op.y_shape)}
+ * {choice.template} for {choice.target.name} */
+#define {macro}_X_BYTES ((size_t){x_bytes})
+#define {macro}_WEIGHTS_BYTES ((size_t){w_bytes})
+#define {macro}_PACKED_BYTES ((size_t){choice.kernel.layout.nbytes})
+#define {macro}_Y_BYTES ((size_t){y_bytes})
+#define {macro}_WORKSPACE_BYTES(threads) \\
+  ((size_t){scratch.serial} + (size_t)(threads) * {scratch.per_thread})
+lpgen_status {symbol}(const {op.act.dtype}_t *x, size_t x_bytes, const void *packed,
+                      size_t packed_bytes, int32_t *y, size_t y_bytes, void *workspace,
+                      size_t workspace_bytes, int threads);
+lpgen_status {symbol}_pack_weights(const {op.weight.dtype}_t *weights, size_t weights_bytes,
+                                   void *packed, size_t packed_bytes);
+size_t {symbol}_workspace_bytes(int threads);
+"""
+
+
+def _c_shape(c_type: str, shape: Sequence[int]) -> str:
+    return f"{c_type}{list(shape)}"
