@@ -1,0 +1,126 @@
+"""A cost model: gradient-boosted trees that rank candidates by knobs, template and operator.
+
+In the manner of AutoTVM (Chen et al., "Learning to Optimize Tensor Programs", NeurIPS 2018), with
+features of the knobs instead of the loops. Times are seen relative to the operator's fastest, so
+that rows of several operators teach together.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lpgen.space import Knobs, Space
+from lpgen.tune.messages import Candidate
+
+SLOWEST = 5.0
+"""Logarithm (base 2) of the slowdown from which on all candidates, and failed ones, are equal."""
+
+_TREES = 60
+_PARAMETERS = {
+    "objective": "reg:squarederror",
+    "max_depth": 6,
+    "eta": 0.15,
+    "min_child_weight": 1,
+    "subsample": 0.9,
+    "nthread": 1,
+    "verbosity": 0,
+}
+
+
+@dataclass
+class _Rows:
+    """What was measured for one operator: features of each candidate, and its seconds."""
+
+    features: list[np.ndarray]
+    seconds: list[float | None]
+
+
+class CostModel:
+    """Learns from candidates of any operator on one target; the same seed gives the same model."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._columns: dict[str, int] = {}
+        self._places: dict[tuple[str, Any], np.ndarray] = {}
+        self._rows: dict[str, _Rows] = {}
+        self._booster: Any = None
+
+    def _encode(self, op: Any, space: Space, template: str, knobs: Knobs) -> np.ndarray:
+        """The candidate as a row over all columns known so far; NaN for features of others."""
+        place = self._place(op, space, template)
+        row = np.full(len(self._columns), np.nan, np.float32)
+        row[place] = np.concatenate([_operator_features(op), [1.0], space.features(knobs)])
+        return row
+
+    def _place(self, op: Any, space: Space, template: str) -> np.ndarray:
+        key = template, space.feature_names
+        if key not in self._places:
+            names = [
+                *_OPERATOR_FEATURES,
+                template,
+                *(f"{template}:{n}" for n in space.feature_names),
+            ]
+            self._places[key] = np.array(
+                [self._columns.setdefault(name, len(self._columns)) for name in names]
+            )
+        return self._places[key]
+
+    def add(self, op: Any, space: Space, candidate: Candidate, seconds: float | None) -> None:
+        """Teach the model one measured candidate; seconds is None for a failed one."""
+        rows = self._rows.setdefault(op.name, _Rows([], []))
+        rows.features.append(self._encode(op, space, candidate.template.name, candidate.knobs))
+        rows.seconds.append(seconds)
+
+    def rows_of_others(self, op: Any) -> int:
+        """How many measured candidates of other operators it has."""
+        return sum(len(rows.seconds) for name, rows in self._rows.items() if name != op.name)
+
+    def fit(self, op: Any) -> None:
+        """Train on all rows; those of `op` count most."""
+        import xgboost
+
+        features, costs, weights = [], [], []
+        for name, rows in self._rows.items():
+            features += rows.features
+            costs += relative_costs(rows.seconds)
+            weights += [1.0 if name == op.name else 0.3] * len(rows.seconds)
+        data = xgboost.DMatrix(self._matrix(features), label=costs, weight=weights)
+        self._booster = xgboost.train(_PARAMETERS | {"seed": self._seed}, data, _TREES)
+
+    def predict(self, op: Any, space: Space, template: str, points: Sequence[Knobs]) -> np.ndarray:
+        """The cost of each point: log2 of its slowdown, lower is better. Call `fit` before."""
+        import xgboost
+
+        # Every column that the template needs has to exist before the rows are made.
+        place = self._place(op, space, template)
+        matrix = np.full((len(points), len(self._columns)), np.nan, np.float32)
+        known = np.concatenate([_operator_features(op), [1.0]])
+        matrix[:, place[: len(known)]] = known
+        if points:
+            matrix[:, place[len(known) :]] = [space.features(point) for point in points]
+        width = self._booster.num_features()
+        return self._booster.predict(xgboost.DMatrix(matrix[:, :width]))
+
+    def _matrix(self, rows: list[np.ndarray]) -> np.ndarray:
+        matrix = np.full((len(rows), len(self._columns)), np.nan, np.float32)
+        for i, row in enumerate(rows):
+            matrix[i, : len(row)] = row
+        return matrix
+
+
+def relative_costs(seconds: Sequence[float | None]) -> list[float]:
+    """log2 of each time relative to the fastest, at most SLOWEST, which failures get."""
+    fastest = min((s for s in seconds if s is not None), default=1.0)
+    return [SLOWEST if s is None else min(SLOWEST, math.log2(s / fastest)) for s in seconds]
+
+
+_OPERATOR_FEATURES = ("op:groups", "op:m", "op:n", "op:k", "op:kernel", "op:act", "op:weight")
+
+
+def _operator_features(op: Any) -> np.ndarray:
+    """Sizes as log2, bits as they are, in the order of _OPERATOR_FEATURES."""
+    sizes = [*op.matrix, math.prod(getattr(op, "kernel", (1,)))]
+    return np.array([*np.log2(sizes), op.act.bits, op.weight.bits], dtype=np.float32)

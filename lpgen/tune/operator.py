@@ -1,0 +1,217 @@
+"""The tuning of one operator: resume, search, measure, log, race."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lpgen import records
+from lpgen.errors import TuneError
+from lpgen.ops import Operator
+from lpgen.records import Log, Record
+from lpgen.target import Target
+from lpgen.templates import Template
+from lpgen.tune.cost_model import CostModel
+from lpgen.tune.events import (
+    CandidateMeasured,
+    OperatorFinished,
+    OperatorStarted,
+    RaceStarted,
+    TuneEvent,
+    TuneResult,
+)
+from lpgen.tune.messages import Candidate, Measure, Outcome, Race
+from lpgen.tune.pool import Pool
+from lpgen.tune.race import Standing, leaders, standings
+from lpgen.tune.search import Search
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operators of a run share; the fields are the arguments of `tune`."""
+
+    target: Target
+    trials: int
+    log: Log | None
+    seed: int
+    strategy: str
+    model: CostModel
+    on_event: Callable[[TuneEvent], None]
+
+    def known(self) -> list[Record]:
+        """What the log holds of this target, CPU and versions, oldest first."""
+        logged = self.log.records() if self.log is not None else []
+        return [r for r in logged if r.target == self.target.name and r.measured_here]
+
+
+class AllFailed(TuneError):
+    """No candidate of an operator worked."""
+
+
+class OperatorSession:
+    """The tuning of one operator by the templates that serve it, on a pool of workers."""
+
+    def __init__(
+        self, settings: Settings, op: Operator, serving: list[Template], pool: Pool
+    ) -> None:
+        self._settings, self._op, self._pool = settings, op, pool
+        self._templates = {template.name: template for template in serving}
+        self._started = time.monotonic()
+        self._failed: Counter[str] = Counter()
+        logs = [settings.log] if settings.log is not None else []
+        tuned = records.best(op, settings.target, logs)
+        self._search = Search(
+            op,
+            settings.target,
+            serving,
+            trials=settings.trials,
+            # The operator is part of the seed, its place in the run is not.
+            rng=np.random.default_rng([settings.seed, *op.name.encode()]),
+            strategy=settings.strategy,
+            model=settings.model,
+            first=self._candidates([tuned] if tuned else []),
+        )
+        size = sum(len(space) for space in self._search.spaces.values())
+        self._trials = size if settings.strategy == "exhaustive" else min(size, settings.trials)
+        self._winner = self._resume()
+        self._resumed = self._done
+
+    @property
+    def _done(self) -> int:
+        return len(self._search.times)
+
+    def _candidates(self, known: Iterable[Record]) -> list[Candidate]:
+        """The candidates of the records whose templates compete."""
+        return [
+            Candidate(self._templates[record.template], record.knobs)
+            for record in known
+            if record.template in self._templates
+        ]
+
+    def _resume(self) -> Record | None:
+        """Tell the search what the log holds; the winner that was chosen over all of it, if any."""
+        known = [r for r in self._settings.known() if r.workload == self._op.name]
+        # Where nothing worked, everything is tried again: the reason may be gone.
+        if all(record.failed is not None for record in known):
+            return None
+        winner = None
+        # Winners last: their times are from races, those of single candidates compare better.
+        for record in sorted(known, key=lambda record: record.best):
+            candidate = next(iter(self._candidates([record])), None)
+            if candidate is None or not self._search.holds(candidate):
+                continue
+            if candidate.key not in self._search.times:
+                self._search.tell(candidate, record.seconds)
+                self._failed.update([record.failed] if record.failed else [])
+            if record.best and record.trials >= self._trials:
+                winner = record
+        return winner
+
+    def run(self, index: int, operators: int) -> TuneResult:
+        """Search, race, log. Raises AllFailed when no candidate works."""
+        report, names = self._settings.on_event, tuple(self._templates)
+        total = max(self._trials, self._done)
+        report(OperatorStarted(self._op, index, operators, total, self._resumed, names))
+        self._measure_all()
+        if self._search.fastest is None:
+            reason, count = self._failed.most_common(1)[0]
+            raise AllFailed(
+                f"{self._op.name}: all {self._done} candidates failed; {count} of them: {reason}"
+            )
+        if self._winner is not None and self._resumed == self._done:
+            result = self._result(self._winner, [])
+        else:
+            result = self._race()
+        report(OperatorFinished(self._op, result))
+        return result
+
+    def _measure_all(self) -> None:
+        """Keep every worker busy until the trials are used up or the space is."""
+        submitted, exhausted = self._done, False
+        while True:
+            while self._pool.free and submitted < self._trials and not exhausted:
+                candidate = self._search.propose()
+                exhausted = candidate is None
+                if candidate is not None:
+                    self._pool.submit(self._request(candidate))
+                    submitted += 1
+            if not self._pool.busy:
+                return
+            request, outcome = self._pool.answer()
+            self._take(request.candidate, outcome)
+
+    def _request(self, candidate: Candidate) -> Measure:
+        settings = self._settings
+        return Measure(self._op, settings.target, candidate, settings.seed, self._search.fastest)
+
+    def _take(self, candidate: Candidate, outcome: Outcome) -> None:
+        """Log first: what is told is on disk."""
+        self._log(candidate, outcome, trials=self._done + 1)
+        self._search.tell(candidate, outcome.seconds)
+        self._failed.update([outcome.failed] if outcome.failed else [])
+        self._settings.on_event(
+            CandidateMeasured(
+                self._op,
+                candidate.template.name,
+                candidate.knobs,
+                outcome.seconds,
+                outcome.failed,
+                self._search.fastest,
+                self._done,
+                max(self._trials, self._done),
+            )
+        )
+
+    def _log(
+        self, candidate: Candidate, outcome: Outcome, trials: int, best: bool = False
+    ) -> Record:
+        record = Record(
+            workload=self._op.name,
+            target=self._settings.target.name,
+            template=candidate.template.name,
+            knobs=candidate.knobs,
+            seconds=outcome.seconds,
+            spread=outcome.spread,
+            trials=trials,
+            best=best,
+            failed=outcome.failed,
+        )
+        if self._settings.log is not None:
+            self._settings.log.append(record)
+        return record
+
+    def _race(self) -> TuneResult:
+        """Time the leaders in turns and log the winner."""
+        racing = leaders(self._search)
+        settings = self._settings
+        settings.on_event(RaceStarted(self._op, len(racing)))
+        self._pool.submit(Race(self._op, settings.target, tuple(racing), settings.seed))
+        _, laps = self._pool.answer()
+        if laps.failed is None:
+            order = standings(racing, laps)
+        else:
+            # A candidate that worked before fails now: what was measured stands.
+            order = [Standing(s, 0.0, c) for s, c in self._search.measured if c in racing]
+        winner = order[0]
+        outcome = Outcome(winner.seconds, winner.spread)
+        record = self._log(winner.candidate, outcome, trials=self._done, best=True)
+        return self._result(record, order)
+
+    def _result(self, best: Record, order: list[Standing]) -> TuneResult:
+        raced = {standing.candidate.key: standing.seconds for standing in order}
+        times = self._search.times | raced
+        defaults = [times[c.key] for c in self._search.defaults if times.get(c.key) is not None]
+        others = [(s, c) for s, c in self._search.measured if c.template.name != best.template]
+        second = (others[0][1].template.name, others[0][0]) if others else None
+        return TuneResult(
+            op=self._op,
+            best=best,
+            default_seconds=min(defaults, default=None),
+            second=second,
+            trials=self._done,
+            resumed=self._resumed,
+            failed=self._failed,
+            elapsed=time.monotonic() - self._started,
+        )

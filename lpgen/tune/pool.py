@@ -1,0 +1,190 @@
+"""The parent's side of the worker processes: who is free, who is late, who died of what."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from multiprocessing.connection import Pipe, wait
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import psutil
+
+from lpgen.errors import TuneError
+from lpgen.tune.messages import READY, Laps, Measure, Outcome, Phase, Race
+
+_START_LIMIT = 120.0
+_UNLIMITED = 600.0
+"""Seconds for what is not the candidate's fault, such as the oracle of a large operator."""
+
+_ONE_THREAD = {
+    name: "1"
+    for name in ("OMP_NUM_THREADS", "TVM_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+}
+
+
+class _Process:
+    """One worker process and what it is doing."""
+
+    def __init__(self, lock: str, core: int) -> None:
+        self.output: BinaryIO = tempfile.TemporaryFile()
+        self.pipe, theirs = Pipe()
+        path = [entry or os.getcwd() for entry in sys.path]
+        arguments = [str(theirs.fileno()), str(os.getpid()), lock, str(core)]
+        try:
+            self.process = subprocess.Popen(
+                # -P: what lies in the working directory does not shadow any module.
+                [sys.executable, "-P", "-m", "lpgen.tune.worker", *arguments],
+                env=os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(path)},
+                stdin=subprocess.DEVNULL,
+                stdout=self.output,
+                stderr=self.output,
+                pass_fds=[theirs.fileno()],
+            )
+        finally:
+            theirs.close()
+        self.core = core
+        self.request: Measure | Race | None = None
+        self.started = False
+        self.enter(Phase("starting", True), _START_LIMIT)
+
+    def enter(self, phase: Phase, limit: float) -> None:
+        self.phase = phase
+        self.deadline = time.monotonic() + (limit if phase.limited else _UNLIMITED)
+
+    def stop(self) -> None:
+        """Kill the process and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+        self.pipe.close()
+        self.output.close()
+
+    def cause_of_death(self) -> str:
+        """What ended the process, with the message of a failed check or of LLVM."""
+        try:
+            code = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        what = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        self.output.seek(max(0, self.output.seek(0, os.SEEK_END) - 4096))
+        lines = self.output.read().decode(errors="replace").splitlines()
+        errors = [line.strip() for line in lines if "error" in line.lower()]
+        return f"crashed: {what} while {self.phase.name}" + (f": {errors[-1]}" if errors else "")
+
+
+class Pool:
+    """Worker processes that build in parallel and time one at a time.
+
+    workers: how many; timeout: seconds a candidate may take to build, and again to be checked and
+    to be timed. A worker that crashes or is late is replaced, and its request is answered with the
+    reason. Use as a context manager: leaving it kills all workers.
+    """
+
+    def __init__(self, workers: int, timeout: float) -> None:
+        self._timeout = timeout
+        self._ready: deque[tuple[Measure | Race, Outcome | Laps]] = deque()
+        self._lock = tempfile.NamedTemporaryFile(prefix="lpgen-timing-")
+        self._workers: list[_Process] = []
+        try:
+            for core in _cores(workers):
+                self._workers.append(_Process(self._lock.name, core))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill all workers, whatever they are doing."""
+        for worker in self._workers:
+            worker.stop()
+        self._workers.clear()
+        self._lock.close()
+
+    @property
+    def free(self) -> int:
+        """How many requests can be submitted now."""
+        return sum(worker.request is None for worker in self._workers)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is to come."""
+        return bool(self._ready) or any(worker.request for worker in self._workers)
+
+    def submit(self, request: Measure | Race) -> None:
+        """Give the request to a free worker."""
+        worker = next(worker for worker in self._workers if worker.request is None)
+        worker.request = request
+        if worker.started:
+            self._send(worker)
+
+    def answer(self) -> tuple[Measure | Race, Any]:
+        """Wait for the next request that is done: it and its Outcome or Laps.
+
+        Raises TuneError when workers do not start.
+        """
+        while not self._ready:
+            waiting = [w for w in self._workers if w.request or not w.started]
+            limit = min(worker.deadline for worker in waiting) - time.monotonic()
+            heard = wait([worker.pipe for worker in waiting], timeout=max(0.0, limit))
+            for worker in waiting:
+                if worker.pipe in heard:
+                    self._receive(worker)
+                elif worker.deadline < time.monotonic():
+                    seconds = self._timeout if worker.started else _START_LIMIT
+                    self._replace(worker, f"no result in {seconds:g} s of {worker.phase.name}")
+        return self._ready.popleft()
+
+    def _receive(self, worker: _Process) -> None:
+        try:
+            message = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._replace(worker, worker.cause_of_death())
+            return
+        if message == READY:
+            worker.started = True
+            if worker.request:
+                self._send(worker)
+        elif isinstance(message, Phase):
+            worker.enter(message, self._timeout)
+        else:
+            self._ready.append((worker.request, message))
+            worker.request = None
+
+    def _send(self, worker: _Process) -> None:
+        worker.enter(Phase("reading its request", True), self._timeout)
+        try:
+            worker.pipe.send(worker.request)
+        except OSError:
+            self._replace(worker, worker.cause_of_death())
+
+    def _replace(self, worker: _Process, reason: str) -> None:
+        worker.stop()
+        if not worker.started:
+            raise TuneError(f"a measuring process does not start: {reason}")
+        if worker.request:
+            failed = Laps((), reason) if isinstance(worker.request, Race) else None
+            self._ready.append((worker.request, failed or Outcome(None, failed=reason)))
+        at = self._workers.index(worker)
+        self._workers[at] = _Process(self._lock.name, worker.core)
+
+
+def _cores(workers: int) -> list[int]:
+    """The core of each worker: the last ones, the first being the busiest; -1 for no choice."""
+    allowed = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else []
+    if len(allowed) < 2:
+        return [-1] * workers
+    return [allowed[-1 - i % len(allowed)] for i in range(workers)]

@@ -1,0 +1,190 @@
+"""Which candidate to measure next: defaults, random ones, then what a cost model ranks first.
+
+The search asks nobody and measures nothing: `propose` gives a candidate, `tell` takes its time.
+That lets it be replayed against a table of measured times (compare.py).
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from lpgen.space import Knobs, Space
+from lpgen.templates import Template
+from lpgen.tune.cost_model import CostModel
+from lpgen.tune.messages import Candidate
+
+STRATEGIES = ("model", "random", "exhaustive")
+
+_BATCH = 8
+_POPULATION = 512
+_GENERATIONS = 4
+_PARENTS = 64
+_AT_RANDOM = 0.1
+_TRIES = 200
+_NEVER_WORKED = 0.1
+
+
+class Search:
+    """The search over the templates of one operator.
+
+    trials: how many candidates there will be; a quarter of them are drawn at random at first (an
+    eighth when the model knows other operators). first: candidates to try right after the
+    defaults, where they fit. model: taught by `tell`; shared by the operators of a run.
+    """
+
+    def __init__(
+        self,
+        op: Any,
+        target: Any,
+        templates: Iterable[Template],
+        *,
+        trials: int,
+        rng: np.random.Generator,
+        strategy: str = "model",
+        model: CostModel | None = None,
+        first: Iterable[Candidate] = (),
+    ) -> None:
+        self.op = op
+        self.spaces: dict[Template, Space] = {t: t.space(op, target) for t in templates}
+        self.defaults = [Candidate(t, t.default(op, target)) for t in self.spaces]
+        self.times: dict[tuple, float | None] = {}
+        self._candidates: dict[tuple, Candidate] = {}
+        self._proposed: set[tuple] = set()
+        self._rng = rng
+        self._strategy = strategy
+        self._model = model if model is not None else CostModel(seed=0)
+        share = 8 if self._model.rows_of_others(op) >= 64 else 4
+        self._random_until = max(len(self.defaults) + 2, trials // share)
+        self._queue = deque(self._fitting([*self.defaults, *first]))
+        self._rest = self._everything()
+
+    def _fitting(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        return [c for c in candidates if c.template in self.spaces and self.holds(c)]
+
+    def holds(self, candidate: Candidate) -> bool:
+        """Whether the candidate is a point of its template's space."""
+        space = self.spaces.get(candidate.template)
+        return space is not None and candidate.knobs in space
+
+    def propose(self) -> Candidate | None:
+        """The next candidate, never one that was proposed or told before; None: no more."""
+        while True:
+            candidate = self._queue.popleft() if self._queue else self._invent()
+            if candidate is None:
+                return None
+            if candidate.key not in self._proposed:
+                self._proposed.add(candidate.key)
+                return candidate
+
+    def tell(self, candidate: Candidate, seconds: float | None) -> None:
+        """The time of a candidate (None: it failed), proposed here or known from a log."""
+        self._proposed.add(candidate.key)
+        self._candidates[candidate.key] = candidate
+        self.times[candidate.key] = seconds
+        self._model.add(self.op, self.spaces[candidate.template], candidate, seconds)
+
+    @property
+    def measured(self) -> list[tuple[float, Candidate]]:
+        """Candidates that work, fastest first."""
+        timed = [(s, self._candidates[key]) for key, s in self.times.items() if s is not None]
+        return sorted(timed, key=lambda entry: entry[0])
+
+    @property
+    def fastest(self) -> float | None:
+        """Seconds of the fastest candidate."""
+        return min((s for s in self.times.values() if s is not None), default=None)
+
+    def _invent(self) -> Candidate | None:
+        """A candidate for an empty queue, which may be filled with more."""
+        if self._strategy != "exhaustive":
+            early = len(self._proposed) < self._random_until
+            if self._strategy == "random" or early or self.fastest is None:
+                candidate = self._draw()
+            else:
+                self._queue.extend(self._ranked())
+                candidate = self._queue.popleft() if self._queue else None
+            if candidate is not None:
+                return candidate
+        return next(self._rest, None)
+
+    def _everything(self) -> Iterator[Candidate]:
+        for template, space in self.spaces.items():
+            for knobs in space.enumerate():
+                yield Candidate(template, knobs)
+
+    def _draw(self) -> Candidate | None:
+        """A new random candidate; None when none was found, as in a space that is nearly done."""
+        templates, weights = list(self.spaces), self._weights()
+        for _ in range(_TRIES):
+            template = templates[self._rng.choice(len(templates), p=weights)]
+            candidate = Candidate(template, self.spaces[template].sample(self._rng))
+            if candidate.key not in self._proposed:
+                return candidate
+        return None
+
+    def _weights(self) -> np.ndarray:
+        """How probable each template is: like the inverse square of its fastest time so far."""
+        fastest: dict[Template, float] = {}
+        for seconds, candidate in self.measured:
+            fastest.setdefault(candidate.template, seconds)
+        told = {candidate.template for candidate in self._candidates.values()}
+        unknown = min(fastest.values(), default=1.0)
+        weights = [
+            _NEVER_WORKED
+            if t in told - fastest.keys()
+            else (unknown / fastest.get(t, unknown)) ** 2
+            for t in self.spaces
+        ]
+        return np.array(weights) / sum(weights)
+
+    def _ranked(self) -> list[Candidate]:
+        """The next batch: the model's best new candidates, and a few at random."""
+        self._model.fit(self.op)
+        scored: dict[tuple, tuple[float, Candidate]] = {}
+        for template in self.spaces:
+            scored |= self._evolve(template)
+        ranked = [c for _, c in sorted(scored.values(), key=lambda entry: entry[0])]
+        batch = ranked[:_BATCH]
+        for i in range(len(batch)):
+            if self._rng.random() < _AT_RANDOM and (drawn := self._draw()) is not None:
+                batch[i] = drawn
+        return batch
+
+    def _evolve(self, template: Template) -> dict[tuple, tuple[float, Candidate]]:
+        """New candidates of a template with their predicted costs, evolved from good ones."""
+        space, rng = self.spaces[template], self._rng
+        seen: dict[tuple, tuple[float, Candidate]] = {}
+        population = self._founders(template)
+        for generation in range(_GENERATIONS + 1):
+            new = {c.key: c for c in (Candidate(template, k) for k in population)}
+            new = {key: c for key, c in new.items() if key not in seen}
+            points = [c.knobs for c in new.values()]
+            costs = self._model.predict(self.op, space, template.name, points) if points else []
+            for (key, candidate), cost in zip(new.items(), costs, strict=True):
+                seen[key] = float(cost), candidate
+            if generation == _GENERATIONS or len(seen) == len(space):
+                break
+            ranked = sorted(seen.values(), key=lambda entry: entry[0])[:_PARENTS]
+            population = self._children(space, [c.knobs for _, c in ranked], rng)
+        return {key: entry for key, entry in seen.items() if key not in self._proposed}
+
+    def _founders(self, template: Template) -> list[Knobs]:
+        """The whole of a small space; else what was fastest, and random points."""
+        space = self.spaces[template]
+        if len(space) <= _POPULATION:
+            return list(space.enumerate())
+        known = [c.knobs for _, c in self.measured if c.template == template]
+        drawn = [space.sample(self._rng) for _ in range(_POPULATION - _PARENTS)]
+        return known[:_PARENTS] + drawn
+
+    @staticmethod
+    def _children(space: Space, parents: list[Knobs], rng: np.random.Generator) -> list[Knobs]:
+        # The better a parent, the more often it is drawn.
+        places = np.minimum(rng.geometric(0.05, size=(_POPULATION // 2, 2)), len(parents)) - 1
+        children = []
+        for a, b in places:
+            child = space.crossover(rng, parents[a], parents[b])
+            children.append(space.mutate(rng, child) if rng.random() < 0.7 else child)
+        return children

@@ -1,0 +1,135 @@
+"""A tuning run over operators."""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from lpgen import templates as registry
+from lpgen.errors import TuneError, UserError
+from lpgen.ops import Operator, parse
+from lpgen.records import Log
+from lpgen.target import Target, cpu_features
+from lpgen.templates import Template
+from lpgen.tune.cost_model import CostModel
+from lpgen.tune.events import OperatorFailed, TuneEvent, TuneResult
+from lpgen.tune.messages import Candidate
+from lpgen.tune.operator import AllFailed, OperatorSession, Settings
+from lpgen.tune.pool import Pool
+from lpgen.tune.search import STRATEGIES
+
+MAX_TRIALS = 1_000_000
+
+
+def tune(
+    ops: Iterable[Operator | str],
+    target: Target | str = "native",
+    *,
+    trials: int = 64,
+    log: Log | str | os.PathLike | None = None,
+    seed: int = 0,
+    timeout: float = 10.0,
+    jobs: int = 1,
+    templates: Iterable[Template | str] | None = None,
+    strategy: str = "model",
+    on_event: Callable[[TuneEvent], None] | None = None,
+) -> list[TuneResult]:
+    """Find fast templates and knobs for operators by measuring on this machine.
+
+    ops: operators or workload texts; target: must be one that this CPU can run
+    trials: candidates measured per operator; those that `log` holds of the same CPU and versions
+        count, so that a run goes on where another one stopped
+    log: every measured candidate and every winner is appended to it at once (None: nowhere)
+    timeout: seconds a candidate may take to build, and again to be checked and to be timed
+    jobs: processes that build at a time; only one times at once
+    templates: which compete (default: all that apply); naming one restricts the search to it
+    strategy: "model" (cost model and evolution), "random", or "exhaustive" (the whole space,
+        whatever `trials` says)
+    on_event: called with each TuneEvent
+
+    A candidate that crashes, hangs, refuses or computes anything but the oracle's result is a
+    failed candidate and nothing more. Raises UserError for arguments out of range, RecordError
+    when the log cannot be written (before anything is measured), TuneError when all candidates of
+    an operator failed (after the other operators are done). KeyboardInterrupt leaves after all
+    processes are gone; what was measured is in the log.
+    """
+    _check_range("trials", trials, 1, MAX_TRIALS)
+    _check_range("timeout", timeout, 0.001, 3600)
+    _check_range("jobs", jobs, 1, 256)
+    _check_range("seed", seed, 0, 2**31 - 1)
+    if strategy not in STRATEGIES:
+        raise TuneError(f"strategy={strategy} is unknown; known: {', '.join(STRATEGIES)}")
+    target = _runnable(target)
+    log = log if isinstance(log, Log) or log is None else Log(log)
+    distinct = list(dict.fromkeys(parse(op) if isinstance(op, str) else op for op in ops))
+    chosen = templates and [t if isinstance(t, Template) else registry.get(t) for t in templates]
+    serving = {op: _serving(op, target, chosen) for op in distinct}
+    if log is not None:
+        log.check_writable()
+    report = on_event or (lambda event: None)
+    model = CostModel(seed)
+    settings = Settings(target, trials, log, seed, strategy, model, report)
+    _teach(settings, distinct)
+    return _tune_all(settings, serving, Pool(jobs, timeout))
+
+
+def _check_range(name: str, value: Any, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise TuneError(f"{name}={value} is outside {low}..{high}")
+
+
+def _runnable(target: Target | str) -> Target:
+    """The target. Raises TuneError when this machine cannot run its code."""
+    target = target if isinstance(target, Target) else Target.parse(target)
+    if missing := target.missing_on(cpu_features()):
+        raise TuneError(
+            f"target {target.name}: tuning measures on this machine, and its CPU lacks "
+            f"{', '.join(missing)}"
+        )
+    return target
+
+
+def _serving(op: Operator, target: Target, chosen: list[Template] | None) -> list[Template]:
+    """The templates that compete for an operator. Raises TuneError when none applies."""
+    if chosen is None:
+        explained = registry.explain(op, target)
+    else:
+        explained = {template: template.applies(op, target) for template in chosen}
+    serving = [template for template, reason in explained.items() if reason is None]
+    if not serving:
+        reasons = "; ".join(f"{t.name}: {reason}" for t, reason in explained.items())
+        raise TuneError(f"{op.name}: no template applies on {target.name}: {reasons}")
+    return serving
+
+
+def _teach(settings: Settings, ops: list[Operator]) -> None:
+    """Show the cost model what the log holds of operators that are not tuned in this run."""
+    names = {op.name for op in ops}
+    for record in settings.known():
+        if record.workload in names or record.best:
+            continue
+        try:
+            op, template = parse(record.workload), registry.get(record.template)
+        except UserError:
+            continue
+        if template.applies(op, settings.target) is None:
+            space = template.space(op, settings.target)
+            if record.knobs in space:
+                settings.model.add(op, space, Candidate(template, record.knobs), record.seconds)
+
+
+def _tune_all(
+    settings: Settings, serving: dict[Operator, list[Template]], pool: Pool
+) -> list[TuneResult]:
+    results, failures = [], []
+    with pool:
+        for index, (op, templates) in enumerate(serving.items()):
+            try:
+                session = OperatorSession(settings, op, templates, pool)
+                results.append(session.run(index, len(serving)))
+            except AllFailed as error:
+                failures.append(error)
+                settings.on_event(OperatorFailed(op, str(error)))
+    if failures:
+        more = f" (and {len(failures) - 1} operators more)" if len(failures) > 1 else ""
+        raise TuneError(f"{failures[0]}{more}")
+    return results

@@ -1,0 +1,141 @@
+"""A worker process: builds, checks and times candidates, and may die of any of them.
+
+pool.py starts it as `python -m lpgen.tune.worker PIPE PARENT LOCK CORE`: the file descriptor of its
+end of a pipe, its parent's process id, the file whose lock is its turn to time, and the core it is
+bound to (-1: none). It serves one request at a time until the pipe closes.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from typing import Any
+
+import psutil
+
+from lpgen.errors import ScheduleRefused
+from lpgen.tune.messages import READY, Candidate, Laps, Measure, Outcome, Phase, Race
+from lpgen.tune.timing import Run, time_calls, time_in_turns
+from lpgen.tune.workbench import Miscomputed, Workbench
+
+GIVE_UP = 3.0
+"""A candidate this many times slower than the fastest is not timed further."""
+
+ROUNDS = 15
+
+
+class Worker:
+    """Serves the requests of one pool."""
+
+    def __init__(self, pipe: Connection, lock: int) -> None:
+        self._pipe = pipe
+        self._lock = lock
+        self._workbench = lru_cache(maxsize=1)(Workbench)
+
+    def serve(self) -> None:
+        """Answer requests until the other end of the pipe is closed."""
+        while True:
+            try:
+                request = self._pipe.recv()
+            except EOFError:
+                return
+            answer = self._race(request) if isinstance(request, Race) else self._measure(request)
+            self._pipe.send(answer)
+
+    def _say(self, name: str, limited: bool = True) -> None:
+        self._pipe.send(Phase(name, limited))
+
+    @contextlib.contextmanager
+    def _turn_to_time(self) -> Iterator[None]:
+        """Hold the lock that lets one process time at once."""
+        self._say("waiting for its turn", limited=False)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            self._say("timing")
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _measure(self, request: Measure) -> Outcome:
+        try:
+            run = self._prepare(request, request.candidate, check=True)
+            with self._turn_to_time():
+                limit = GIVE_UP * (request.fastest or float("inf"))
+                timing = time_calls(run, limit)
+        except Exception as error:
+            # Whatever a candidate does, it is a failed candidate and nothing more.
+            return Outcome(None, failed=reason_of(error))
+        return Outcome(timing.best, timing.spread)
+
+    def _race(self, request: Race) -> Laps:
+        try:
+            runs = [self._prepare(request, c, check=False) for c in request.candidates]
+            with self._turn_to_time():
+                laps = time_in_turns(runs, ROUNDS, on_round=lambda: self._say("racing"))
+        except Exception as error:
+            return Laps((), failed=reason_of(error))
+        return Laps(tuple(map(tuple, laps)))
+
+    def _prepare(self, request: Measure | Race, candidate: Candidate, check: bool) -> Run:
+        """The candidate built and, if asked for, checked."""
+        from lpgen.build.lower import jit
+
+        self._say("computing the expected results", limited=False)
+        bench = self._workbench(request.op, request.target, request.seed)
+        self._say("building")
+        kernel = candidate.template.kernel(request.op, request.target, candidate.knobs)
+        function = jit(kernel, request.target)
+        self._say("packing weights", limited=False)
+        bench.packed(kernel.layout)
+        if check:
+            self._say("checking")
+            bench.check(function, kernel.layout)
+        return bench.run(function, kernel.layout)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a candidate failed, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # TVM puts a backtrace before the message.
+    message = lines[-1] if lines else "no message"
+    if isinstance(error, Miscomputed):
+        return f"wrong: {message}"
+    if isinstance(error, ScheduleRefused):
+        return f"refused: {message}"
+    return f"{type(error).__name__}: {message}"
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, in whatever way."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
+        # A candidate that takes all memory must not take the tuner with it.
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve one pool; `arguments` as in the module's description."""
+    pipe, parent, lock, core = arguments
+    # Ctrl-C reaches the whole group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with(int(parent))
+    if int(core) >= 0:
+        psutil.Process().cpu_affinity([int(core)])
+    import lpgen.build.lower  # noqa: F401  (TVM, now rather than in the first candidate's time)
+
+    connection: Any = Connection(int(pipe))
+    connection.send(READY)
+    Worker(connection, os.open(lock, os.O_RDONLY)).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
