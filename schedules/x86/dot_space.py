@@ -16,8 +16,10 @@
 | unroll  | k groups of one iteration of the innermost loop                                        |
 """
 
+import itertools
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 from lpgen.algorithms.dot import Operands, Tiling, byte_operands, word_operands
 from lpgen.algorithms.reduction import cut
@@ -28,7 +30,8 @@ from lpgen.space import Knobs, Space
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28)
 VECTORS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
-BLOCKS = (1, 2, 4, 8, 16, 32, 64, 128)
+M_BLOCKS = (0, 2, 8, 32, 128)
+N_BLOCKS = (0, 1, 2, 4, 8, 16)
 INT16_MAX = 2**15 - 1
 WASTE = 8  # empty row tiles or panels may be one in so many
 
@@ -48,15 +51,13 @@ def steps(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
         return ("bytes",)
     operands = byte_operands(op)
     most = INT16_MAX // (2 * operands.left_max * operands.right_max)
-    names = ["words"]
-    if most >= 1:
-        names.append("bytes")
+    if most == 0:
+        return ("words",)
     kg = cut(op, 4).kg
     chunks = {2**i for i in range(1, 13) if 2**i <= min(most, kg)}
     if most >= 2 and kg >= 2:
         chunks.add(-(-kg // -(-kg // most)))
-    names += [f"pairs{chunk}" for chunk in sorted(chunks)[-4:]]
-    return tuple(names)
+    return ("bytes", *(f"pairs{chunk}" for chunk in sorted(chunks)[-3:]))
 
 
 def chunk_of(step: str) -> int:
@@ -71,7 +72,7 @@ def expanded(op: Dense | Conv2d, step: str) -> bool:
 
 def multiple_of(op: Dense | Conv2d, knobs: Knobs) -> int:
     """What the number of k groups of a run has to be a multiple of."""
-    fields = 8 // min(PLANES.get(op.weight.bits, (8,))) if knobs["expand"] == "register" else 1
+    fields = _fields(op) if knobs["expand"] == "register" else 1
     return math.lcm(chunk_of(knobs["step"]) or 1, fields, knobs["unroll"])
 
 
@@ -100,21 +101,20 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
     matrix = op.matrix
     names = steps(op, isa)
-    places = ("panel", "register") if any(expanded(op, step) for step in names) else ("none",)
-    if any(not expanded(op, step) for step in names) and "none" not in places:
-        places = (*places, "none")
+    places = ("panel", "register") if expanded(op, names[0]) else ("none",)
+    fields = _fields(op)
     return Space(
         {
             "step": names,
-            "rows": tuple(_rows(matrix.m)),
+            "rows": tuple(rows for rows in _rows(matrix.m) if rows < isa.registers),
             "vectors": tuple(_vectors(matrix.n, isa)),
-            "m_block": (0, *(b for b in BLOCKS if b < matrix.m)),
-            "n_block": (0, *(b for b in BLOCKS if b * isa.lanes < matrix.n)),
+            "m_block": tuple(b for b in M_BLOCKS if b < matrix.m),
+            "n_block": tuple(b for b in N_BLOCKS if b * isa.lanes < matrix.n),
             "outer": ("mn", "nm"),
             "inner": ("mn", "nm"),
             "left": ("direct", "copied"),
             "expand": places,
-            "unroll": (1, 2, 4, 8),
+            "unroll": (1, 2, *([fields] if fields > 2 else [])),
         },
         lambda knobs: refusal(op, isa, knobs) is None,
     )
@@ -145,84 +145,108 @@ def unfit(op: Dense | Conv2d) -> str | None:
 def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space: it cannot be scheduled, does the same as another
     combination, or cannot be any good."""
-    matrix = op.matrix
-    rows, vectors, step = knobs["rows"], knobs["vectors"], knobs["step"]
-    if not _fits_registers(isa, rows, vectors, step, knobs["expand"]):
+    m, n = op.matrix.m, op.matrix.n
+    rows, vectors = knobs["rows"], knobs["vectors"]
+    if not _fits_registers(isa, knobs):
         return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
-    if rows * vectors < min(8, isa.registers // 3) and rows < matrix.m:
+    if rows * vectors < min(8, isa.registers // 3) and (rows < m or vectors * isa.lanes < n):
         return f"{rows} x {vectors} accumulators do not hide the latency of an instruction"
-    tiles, panels = -(-matrix.m // rows), -(-matrix.n // (vectors * isa.lanes))
+    tiles, panels = -(-m // rows), -(-n // (vectors * isa.lanes))
     for name, count in (("m_block", tiles), ("n_block", panels)):
         block = knobs[name]
         if block and (block >= count or _rounded(count, block) - count > count // WASTE):
             return f"{name}={block} does not divide {count} well"
-    blocks = (tiles if knobs["m_block"] else 1, panels if knobs["n_block"] else 1)
-    if 1 in blocks and knobs["outer"] != "mn":
+    if knobs["outer"] != "mn" and not (knobs["m_block"] and knobs["n_block"]):
         return "one block in a direction: there is only one order"
     inside = (knobs["m_block"] or tiles, knobs["n_block"] or panels)
-    if 1 in inside and knobs["inner"] != "mn":
+    if knobs["inner"] != "mn" and 1 in inside:
         return "one tile in a direction: there is only one order"
     return _expand_refusal(op, knobs) or _unroll_refusal(op, knobs)
 
 
-def _fits_registers(isa: Isa, rows: int, vectors: int, step: str, expand: str) -> bool:
+def _fits_registers(isa: Isa, knobs: Knobs) -> bool:
+    rows, vectors, step = knobs["rows"], knobs["vectors"], knobs["step"]
     # One row takes its weights from memory, more rows hold a vector of each; then the broadcast
-    # left value, and for two-instruction steps the constant and a temporary.
-    weights = vectors if rows > 1 or expand == "register" else 0
-    extra = {"bytes": 1 if isa.dot else 3, "words": 2}.get(step, 2)
+    # left value, and for steps of several instructions the constant and a temporary.
+    weights = vectors if rows > 1 or knobs["expand"] == "register" else 0
     if isa.registers == 16:
         weights = min(weights, 2)  # a weight vector can be a memory operand as well
+    extra = {"bytes": 1 if isa.dot else 3, "words": 2}.get(step, 2)
     return rows * vectors + weights + extra <= isa.registers
 
 
+def _fields(op: Dense | Conv2d) -> int:
+    """k groups that share a byte of the packed weights."""
+    return 8 // min(PLANES.get(op.weight.bits, (8,)))
+
+
 def _expand_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
-    if expanded(op, knobs["step"]) == (knobs["expand"] == "none"):
-        return "weights are expanded exactly if they are not stored as operands"
-    fields = 8 // min(PLANES.get(op.weight.bits, (8,)))
     if knobs["expand"] == "register":
+        fields = _fields(op)
         if knobs["unroll"] % fields:
-            return f"expanding in registers needs unroll={fields} or a multiple"
-        if isinstance(op, Conv2d) and cut(op, 4).kg % fields:
+            return f"expanding in registers needs unroll={fields}"
+        if isinstance(op, Conv2d) and _kg(op, knobs["step"]) % fields:
             return f"the k groups of a run are no multiple of the {fields} fields of a byte"
+        if chunk_of(knobs["step"]) % fields:
+            return f"the k groups of a chunk are no multiple of the {fields} fields of a byte"
     return None
 
 
 def _unroll_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
-    unroll, chunk = knobs["unroll"], chunk_of(knobs["step"])
-    if unroll > 1:
-        kg = chunk or cut(op, 2 if knobs["step"] == "words" else 4).kg
-        if unroll > kg or (chunk and chunk % unroll) or (isinstance(op, Conv2d) and kg % unroll):
-            return f"unroll={unroll} does not divide the {kg} k groups"
-        fields = 8 // min(PLANES.get(op.weight.bits, (8,)))
-        if unroll * knobs["rows"] * knobs["vectors"] > 64 and unroll > fields:
-            return f"unroll={unroll} makes the loop too long"
+    unroll = knobs["unroll"]
+    if unroll == 1:
+        return None
+    if unroll > 2 and knobs["expand"] != "register":
+        return f"unroll={unroll} is for expanding in registers"
+    chunk = chunk_of(knobs["step"])
+    kg = chunk or _kg(op, knobs["step"])
+    if unroll > kg or (kg % unroll and (chunk or isinstance(op, Conv2d))):
+        return f"unroll={unroll} does not divide the {kg} k groups"
     return None
 
 
+@lru_cache(maxsize=256)
+def _kg(op: Dense | Conv2d, step: str) -> int:
+    return cut(op, 2 if step == "words" else 4).kg
+
+
 def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
-    """A good first guess: the point of the space with the best preferences, looked at in turn."""
+    """A good first guess: the tile with the fewest loads and empty places, full k, panels of
+    weights that stay in the L2 cache while all rows pass by."""
     choices = space(op, isa)
-    matrix = op.matrix
-    small = matrix.m <= 16
-    bytes_per_panel = op.matrix.k * isa.lanes
+    points = [point for point in _candidates(op, isa, choices) if point in choices]
+    if not points:  # an unusual shape: anything valid
+        return next(choices.enumerate())
+    return min(points, key=lambda point: _cost(op, isa, point))
 
-    def cost(knobs: Knobs) -> tuple:
-        t = tiling(op, isa, knobs)
-        rows, vectors = knobs["rows"], knobs["vectors"]
-        wasted = t.row_tiles * rows * t.panels * vectors / (matrix.m * matrix.n / isa.lanes)
-        # Loads of a step against its multiplications.
-        loads = (rows + vectors) / (rows * vectors)
-        n_block = (knobs["n_block"] or t.panels) * vectors * bytes_per_panel
-        return (
-            {"b": 1, "w": 2, "p": 0}[knobs["step"][0]] - chunk_of(knobs["step"]) / 1e4,
-            knobs["left"] != "direct",
-            knobs["expand"] != ("register" if small and knobs["expand"] != "none" else "panel"),
-            round(wasted + loads, 3),
-            knobs["m_block"],
-            knobs["inner"] != "mn",
-            abs(math.log2(n_block / 2**18)),
-            knobs["outer"] != "mn" if small else knobs["outer"] != "nm",
-            knobs["unroll"],
-        )
 
-    return min(choices.enumerate(), key=cost)
+def _candidates(op: Dense | Conv2d, isa: Isa, choices: Space) -> Iterator[Knobs]:
+    knobs = choices.knobs
+    fields = _fields(op)
+    # Expanding a panel pays from about 32 rows.
+    expand = knobs["expand"][-1 if op.matrix.m < 32 else 0]
+    for place in dict.fromkeys((expand, knobs["expand"][0])):
+        unroll = fields if place == "register" else 1
+        for step, rows, vectors, n_block in itertools.product(
+            knobs["step"], knobs["rows"], knobs["vectors"], knobs["n_block"]
+        ):
+            yield {
+                "step": step, "rows": rows, "vectors": vectors, "m_block": 0, "n_block": n_block,
+                "outer": "mn", "inner": "mn", "left": "direct", "expand": place, "unroll": unroll,
+            }  # fmt: skip
+
+
+def _cost(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> tuple:
+    m, n, k = op.matrix.m, op.matrix.n, op.matrix.k
+    t = tiling(op, isa, knobs)
+    rows, vectors = knobs["rows"], knobs["vectors"]
+    computed = t.row_tiles * rows * t.panels * vectors * isa.lanes / (m * n)
+    loads = (rows + vectors) / (rows * vectors)
+    block = (knobs["n_block"] or t.panels) * vectors * isa.lanes * k
+    preferred = "register" if m < 32 else "panel"
+    return (
+        -chunk_of(knobs["step"]),
+        knobs["expand"] not in ("none", preferred),
+        round(computed * (1 + loads), 3),
+        abs(math.log2(block / 2**18)),
+    )
