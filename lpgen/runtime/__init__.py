@@ -1,0 +1,14 @@
+"""Loading and calling exported libraries, without the compiler.
+
+    lib = lpgen.runtime.load("lib.so")        # lib.kernels: the canonical names inside
+    kernel = lib["dense m=1024 n=1024 k=1024 act=u2 weight=s2 out=s32"]
+    packed = kernel.pack_weights(w)           # w: one value per element, [n, k] or OHWI
+    y = kernel(x, packed)                     # x: one value per byte, [m, k] or NHWC
+
+It needs NumPy and apache-tvm-ffi, and of lpgen only `lpgen.errors`.
+"""
+
+from lpgen.runtime.kernel import Kernel, PackedWeights
+from lpgen.runtime.library import Library, load
+
+__all__ = ["Kernel", "Library", "PackedWeights", "load"]

@@ -1,0 +1,112 @@
+"""NumPy arrays and DLPack tensors on their way into a kernel and out of it."""
+
+import sys
+from typing import Any
+
+import numpy as np
+import tvm_ffi
+
+from lpgen.errors import LibraryError
+
+ALIGNMENT = 64
+
+
+def aligned(nbytes: int) -> np.ndarray:
+    """Uninitialized uint8[nbytes] on a 64-byte boundary."""
+    memory = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + nbytes]
+
+
+def readable(what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """`value` as a tensor of tvm-ffi; copied if it is not contiguous, or a read-only ndarray.
+
+    Raises LibraryError, naming `what`, unless it has this shape and dtype and is on the CPU.
+    """
+    if isinstance(value, np.ndarray):
+        _check(what, value, shape, dtype)
+        if not (value.flags.c_contiguous and value.flags.writeable):
+            value = value.copy(order="C")  # DLPack cannot export a read-only array
+        return tvm_ffi.from_dlpack(value)
+    tensor = _tensor(what, value)
+    _check(what, tensor, shape, dtype)
+    return tensor if tensor.is_contiguous() else _contiguous(tensor)
+
+
+def writable(what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """`value` as a tensor of tvm-ffi that shares its memory; LibraryError where it cannot be."""
+    if isinstance(value, np.ndarray):
+        _check(what, value, shape, dtype)
+        if not value.flags.writeable:
+            raise LibraryError(f"{what} is read-only")
+        contiguous = value.flags.c_contiguous
+        tensor = tvm_ffi.from_dlpack(value) if contiguous else None
+    else:
+        tensor = _tensor(what, value)
+        _check(what, tensor, shape, dtype)
+        contiguous = tensor.is_contiguous()
+    if not contiguous:
+        raise LibraryError(f"{what} is not contiguous")
+    return tensor
+
+
+def to_numpy(what: str, value: Any) -> np.ndarray:
+    """`value`, an ndarray or a DLPack tensor on the CPU, as an ndarray."""
+    return value if isinstance(value, np.ndarray) else np.from_dlpack(_tensor(what, value))
+
+
+def like(x: Any, y: np.ndarray) -> Any:
+    """`y` as an array of x's library, sharing its memory; `y` where that takes no DLPack tensor."""
+    if hasattr(x, "__array_namespace__"):
+        library = x.__array_namespace__()
+    else:
+        library = sys.modules.get(type(x).__module__.partition(".")[0])
+    convert = getattr(library, "from_dlpack", None)
+    return y if convert is None else convert(y)
+
+
+def check_shape(what: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raise LibraryError unless the shapes are the same."""
+    if shape != expected:
+        raise LibraryError(f"{what} has shape {list(shape)}, expected {list(expected)}")
+
+
+def check_values(what: str, array: np.ndarray, form: dict[str, Any]) -> None:
+    """Raise LibraryError, naming the first illegal value, unless all are values of the format.
+
+    form: min, max, step and format of a tensor, as in the manifest.
+    """
+    if array.dtype.kind not in "iu":
+        raise LibraryError(f"{what}: {array.dtype}, expected integers")
+    low, high, step = form["min"], form["max"], form["step"]
+    illegal = (array < low) | (array > high)
+    if step != 1:
+        illegal |= array % step != low % step
+    if illegal.any():
+        first = np.unravel_index(int(np.argmax(illegal)), array.shape)
+        where, odd = ", ".join(map(str, map(int, first))), "odd " if step == 2 else ""
+        raise LibraryError(
+            f"{what}[{where}] = {array[first]} is not a value of {form['format']}: "
+            f"{odd}integers {low}..{high}"
+        )
+
+
+def _contiguous(tensor: Any) -> Any:
+    return tvm_ffi.from_dlpack(np.from_dlpack(tensor).copy(order="C"))
+
+
+def _tensor(what: str, value: Any) -> Any:
+    try:
+        tensor = value if isinstance(value, tvm_ffi.Tensor) else tvm_ffi.from_dlpack(value)
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
+        kind = type(value).__name__
+        raise LibraryError(f"{what}: {kind} is no array or DLPack tensor ({error})") from None
+    if tensor.device.type != "cpu":
+        raise LibraryError(f"{what} is on {tensor.device}, not in the CPU's memory")
+    return tensor
+
+
+def _check(what: str, array: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    check_shape(what, tuple(array.shape), shape)
+    if array.dtype != (dtype if isinstance(array, np.ndarray) else dtype.name):
+        raise LibraryError(f"{what}: {array.dtype}, expected {dtype}")

@@ -1,0 +1,142 @@
+"""A kernel of a loaded library, and weights packed for it."""
+
+import json
+import threading
+from typing import Any
+
+import numpy as np
+import tvm_ffi
+
+from lpgen.errors import LibraryError
+from lpgen.runtime import arrays
+
+MAX_THREADS = 1024
+_INT32 = np.dtype(np.int32)
+
+
+class PackedWeights:
+    """Weights as one kernel reads them, made by `Kernel.pack_weights`.
+
+    `name`: the kernel's; `nbytes`: their size. A DLPack tensor of uint8[nbytes] on a 64-byte
+    boundary; `numpy()` is a view of it, to be saved and given to `Kernel.packed_weights` later.
+    """
+
+    def __init__(self, name: str, layout: str, data: np.ndarray) -> None:
+        self.name, self.layout, self._data = name, layout, data
+        self.tensor = tvm_ffi.from_dlpack(data)
+
+    @property
+    def nbytes(self) -> int:
+        return self._data.nbytes
+
+    def numpy(self) -> np.ndarray:
+        return self._data
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._data.__dlpack_device__()
+
+    def __repr__(self) -> str:
+        return f"<weights packed for {self.name}: {self.nbytes} bytes>"
+
+
+class Kernel:
+    """One kernel of a library: `name`, its place in the manifest as `interface` and `variant`.
+
+    x_shape, x_dtype, weights_shape, weights_dtype, y_shape, packed_bytes: what it takes and gives;
+    y is always int32. Threads may share it; each has its own workspace, which is kept.
+    """
+
+    def __init__(self, module: Any, version: str, interface: dict, variant: dict) -> None:
+        self.name: str = interface["workload"]
+        self.interface, self.variant = interface, variant
+        self.x_shape = tuple(interface["x"]["shape"])
+        self.x_dtype = np.dtype(interface["x"]["dtype"])
+        self.weights_shape = tuple(interface["weights"]["shape"])
+        self.weights_dtype = np.dtype(interface["weights"]["dtype"])
+        self.y_shape = tuple(interface["y"]["shape"])
+        self.packed_bytes: int = variant["packed_bytes"]
+        # What decides the order of packed weights: with all of it the same, they may be shared.
+        choice = (self.name, variant["target"], variant["template"], variant["knobs"], version)
+        self.layout = json.dumps(choice, sort_keys=True)
+        self._module = module  # keeps the code loaded
+        self._run = module.get_function(variant["symbol"])
+        self._pack = module.get_function(f"{variant['symbol']}_pack_weights")
+        self._kept = threading.local()
+
+    def __repr__(self) -> str:
+        return f"<lpgen kernel {self.name}: {self.variant['template']}>"
+
+    def workspace_bytes(self, threads: int = 1) -> int:
+        """Bytes of scratch memory that a call on `threads` threads uses."""
+        sizes = self.variant["workspace_bytes"]
+        return sizes["serial"] + threads * sizes["per_thread"]
+
+    def pack_weights(self, weights: Any) -> PackedWeights:
+        """The weights in the order in which this kernel reads them.
+
+        weights: their values, one per element: integers of any dtype, [n, k] or OHWI, a NumPy array
+        or a DLPack tensor. Raises LibraryError for another shape and for a value that the format
+        does not have.
+        """
+        values = arrays.to_numpy("weights", weights)
+        arrays.check_shape("weights", values.shape, self.weights_shape)
+        arrays.check_values("weights", values, self.interface["weights"])
+        plain = np.require(values, self.weights_dtype, ["C", "W"])
+        packed = PackedWeights(self.name, self.layout, arrays.aligned(self.packed_bytes))
+        self._pack(tvm_ffi.from_dlpack(plain), packed.tensor)
+        return packed
+
+    def packed_weights(self, data: Any) -> PackedWeights:
+        """Packed weights from the bytes of earlier ones (`PackedWeights.numpy`, saved and loaded).
+
+        data: uint8[packed_bytes], packed by this kernel of the same build: nothing in the bytes
+        tells. Raises LibraryError for another size.
+        """
+        data = np.asarray(data)
+        if data.dtype != np.uint8 or data.shape != (self.packed_bytes,):
+            got, expected = f"{data.dtype}{list(data.shape)}", f"uint8[{self.packed_bytes}]"
+            raise LibraryError(f"packed weights are {got}, expected {expected}")
+        memory = arrays.aligned(self.packed_bytes)
+        memory[...] = data
+        return PackedWeights(self.name, self.layout, memory)
+
+    def __call__(self, x: Any, packed: PackedWeights, out: Any = None, threads: int = 1) -> Any:
+        """The exact int32 result for activations `x`, computed on `threads` threads.
+
+        x: one value per byte, dtype x_dtype, [m, k] or NHWC, a NumPy array or a DLPack tensor in
+        the CPU's memory; what is not contiguous is copied. Values outside of the format are not
+        noticed and give a wrong result. packed: from `pack_weights` of this kernel. out: contiguous
+        int32 memory for the result, which is returned; without it the result is a new array of x's
+        library (of NumPy where that takes no DLPack tensors). Other Python threads run meanwhile.
+        Raises LibraryError naming the argument that does not fit.
+        """
+        if not isinstance(packed, PackedWeights) or packed.layout != self.layout:
+            raise LibraryError(self._why_not(packed))
+        if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+            raise LibraryError(f"threads={threads!r} is not within 1..{MAX_THREADS}")
+        source = arrays.readable("x", x, self.x_shape, self.x_dtype)
+        if out is None:
+            y = np.empty(self.y_shape, _INT32)
+            self._run(source, packed.tensor, y, self._workspace(threads), threads)
+            return y if isinstance(x, np.ndarray) else arrays.like(x, y)
+        target = arrays.writable("out", out, self.y_shape, _INT32)
+        self._run(source, packed.tensor, target, self._workspace(threads), threads)
+        return out
+
+    def _workspace(self, threads: int) -> Any:
+        """This thread's workspace, made larger where it is too small: fresh memory is slow."""
+        nbytes = self.workspace_bytes(threads)
+        kept = getattr(self._kept, "workspace", None)
+        if kept is None or kept.shape[0] < nbytes:
+            kept = self._kept.workspace = tvm_ffi.from_dlpack(arrays.aligned(max(nbytes, 1)))
+        return kept
+
+    def _why_not(self, packed: Any) -> str:
+        if not isinstance(packed, PackedWeights):
+            return f"packed: {type(packed).__name__}, expected the result of pack_weights"
+        if packed.name != self.name:
+            return f"packed: weights of {packed.name!r} do not fit {self.name!r}"
+        return f"packed: weights of another build of {self.name!r}; pack them again"
