@@ -58,6 +58,12 @@ def word_operands(op: Dense | Conv2d) -> Operands:
     return Operands("int16", "int16", 0, op.act.largest, op.weight.largest)
 
 
+def plain_operands(op: Dense | Conv2d) -> Operands:
+    """Operands for multiplication in int32: every value as it is, in its own type."""
+    act, weight = op.act, op.weight
+    return Operands(act.dtype, weight.dtype, 0, act.largest, weight.largest)
+
+
 @dataclass(frozen=True)
 class Tiling:
     """Sizes that shape the definition.
@@ -66,7 +72,9 @@ class Tiling:
     row_tiles, panels: how many tiles down and across (the last ones may be partly or wholly empty);
     copied: whether the left side is copied into tile order (im2col) or read in place;
     chunk: k groups summed in int16 before they are widened to int32, 0 for int32 throughout;
-    multiple: what the number of k groups in a run must be a multiple of.
+    multiple: what the number of k groups in a run must be a multiple of;
+    across_groups: the columns are the groups of a depthwise convolution, so that the left side
+        differs from lane to lane.
     """
 
     rows: int
@@ -78,6 +86,7 @@ class Tiling:
     copied: bool = False
     chunk: int = 0
     multiple: int = 1
+    across_groups: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,31 +105,41 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     weights are stored as operands), partial (if chunked), tile and y.
     """
     matrix, t = op.matrix, tiling
+    groups, columns = (1, matrix.groups) if t.across_groups else (matrix.groups, matrix.n)
     reduction = cut(op, t.kq, t.multiple)
     layout = PanelWeights(
-        op.w_shape, op.weight, reduction, matrix.groups, matrix.n, t.panels, t.vectors, t.lanes,
-        -operands.offset,
+        shape=op.w_shape,
+        format=op.weight,
+        cut=reduction,
+        groups=groups,
+        columns=columns,
+        panels=t.panels,
+        vectors=t.vectors,
+        lanes=t.lanes,
+        correction=-operands.offset,
     )
     sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
     left = left_side(op, reduction, operands.left, operands.offset)
     left_at = _left(left, reduction, t, matrix.groups)
+    if t.across_groups:
+        left_at = _left_across_groups(left, reduction, t)
     expanded = bool(layout.planes) or sections[0].dtype != operands.right
     right_at = _right(layout, sections, operands, expanded)
-    tile = _tile(left_at, right_at, reduction, t, matrix.groups)
+    tile = _tile(left_at, right_at, reduction, t, groups)
 
     def result(m, g, n):
         where = (g, m // t.rows, n // layout.panel, m % t.rows)
         value = tile[(*where, n % layout.panel // t.lanes, n % t.lanes)]
         return value + sections[-1][g, n] if layout.correction else value
 
-    y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
+    y = te.compute((matrix.m, groups, columns), result, name="y")
     return Definition(reduction, layout, [left.x, *sections, y], expanded)
 
 
 def _left(left: Left, c: Reduction, t: Tiling, groups: int):
-    """left_at(g, mo, mi, r, s, k4, kt): the left side in place, or its copy in tile order."""
+    """left_at(g, mo, mi, r, s, k4, kt, column): the left side in place or its copy in tile order."""
 
-    def direct(g, mo, mi, r, s, k4, kt):
+    def direct(g, mo, mi, r, s, k4, kt, column=None):
         return left.at(g, mo * t.rows + mi, r, s, k4 * c.kq + kt)
 
     if not t.copied:
@@ -130,7 +149,18 @@ def _left(left: Left, c: Reduction, t: Tiling, groups: int):
         lambda g, mo, r, s, k4, mi, kt: direct(g, mo, mi, r, s, k4, kt),
         name="pack",
     )
-    return lambda g, mo, mi, r, s, k4, kt: packed[g, mo, r, s, k4, mi, kt]
+    return lambda g, mo, mi, r, s, k4, kt, column: packed[g, mo, r, s, k4, mi, kt]
+
+
+def _left_across_groups(left: Left, c: Reduction, t: Tiling):
+    last = left.op.matrix.groups - 1
+    whole = last + 1 == t.panels * t.vectors * t.lanes
+
+    def at(g, mo, mi, r, s, k4, kt, column):
+        group = column if whole else te.min(column, last)
+        return left.at(group, mo * t.rows + mi, r, s, k4 * c.kq + kt)
+
+    return at
 
 
 def _right(layout: PanelWeights, sections: list[te.Tensor], operands: Operands, expanded: bool):
@@ -155,7 +185,8 @@ def _tile(left_at, right_at, c: Reduction, t: Tiling, groups: int) -> te.Tensor:
         kt = te.reduce_axis((0, c.kq), name="kt")
 
         def product(g, mo, no, mi, nv, nl):
-            left = left_at(g, mo, mi, r, s, k4, kt).astype("int32")
+            column = (no * t.vectors + nv) * t.lanes + nl
+            left = left_at(g, mo, mi, r, s, k4, kt, column).astype("int32")
             right = right_at(g, no, r, s, k4, nv, nl, kt).astype("int32")
             return te.sum(left * right, axis=[r, s, k4, kt])
 
@@ -167,7 +198,7 @@ def _tile(left_at, right_at, c: Reduction, t: Tiling, groups: int) -> te.Tensor:
 
     def partial(g, mo, no, rr, ss, ko, mi, nv, nl, pair):
         k4, byte = ko * t.chunk + ki, pair * 2 + kt
-        left = left_at(g, mo, mi, rr, ss, k4, byte).astype("int16")
+        left = left_at(g, mo, mi, rr, ss, k4, byte, None).astype("int16")
         right = right_at(g, no, rr, ss, k4, nv, nl, byte).astype("int16")
         return te.sum(left * right, axis=[ki, kt])
 

@@ -1,0 +1,11 @@
+"""The compute peak of AVX2."""
+
+from lpgen.algorithms.peak import Peak
+from lpgen.schedules.x86.isa import AVX2
+from lpgen.schedules.x86.peak import peak as x86_peak
+from lpgen.space import Knobs
+
+
+def peak(knobs: Knobs) -> Peak:
+    """The loop that bounds a kernel of this family with these knobs."""
+    return x86_peak(AVX2, knobs)

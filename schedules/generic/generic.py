@@ -1,0 +1,113 @@
+"""Plain loops over int32 lanes that LLVM vectorizes for any CPU: the fallback of every operator.
+
+The definition is that of the dot algorithm with one step of k at a time; nothing in it depends on
+an instruction. A depthwise convolution runs its lanes across the groups.
+"""
+
+from tvm import IRModule, te
+from tvm.s_tir import Schedule
+
+from lpgen.algorithms import dot
+from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.errors import ScheduleRefused
+from lpgen.ops import Conv2d, Dense
+from lpgen.space import Knobs, Space
+from lpgen.target import Target
+
+
+def applies(op: Dense | Conv2d, target: Target) -> str | None:
+    """None: the template serves every operator."""
+    return None
+
+
+def space(op: Dense | Conv2d, target: Target) -> Space:
+    """rows x lanes: the tile of int32 sums; n_block: panels whose weights are expanded together, 0
+    for all; expand: weights of fewer than 8 bits become bytes per panel or at each use.
+    """
+    columns = _columns(op)
+    lanes = [lanes for lanes in (8, 16, 32) if lanes < 2 * columns] or [8]
+    return Space(
+        {
+            "rows": tuple(rows for rows in (1, 2, 4, 8) if rows <= op.matrix.m),
+            "lanes": tuple(lanes),
+            "n_block": tuple(block for block in (0, 1, 4) if block * 8 < columns),
+            "expand": ("panel", "use") if op.weight.bits < 8 else ("none",),
+        },
+        lambda knobs: _refusal(op, knobs) is None,
+    )
+
+
+def default(op: Dense | Conv2d, target: Target) -> Knobs:
+    """Knobs for an operator that nobody has tuned."""
+    choices = space(op, target)
+    rows = max(rows for rows in choices.knobs["rows"] if rows <= 4)
+    lanes = 16 if 16 in choices.knobs["lanes"] else choices.knobs["lanes"][0]
+    return {"rows": rows, "lanes": lanes, "n_block": 0, "expand": choices.knobs["expand"][0]}
+
+
+def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
+    """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
+    reason = _refusal(op, knobs)
+    if reason:
+        raise ScheduleRefused(reason)
+    definition = dot.define(op, dot.plain_operands(op), _tiling(op, knobs))
+    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    _schedule(sch, knobs, definition.expanded)
+    func = peel_partial_vectors(sch.mod["main"])
+    return Kernel(op, kernel_entry(func, op, definition.layout.sections), definition.layout)
+
+
+def _across_groups(op: Dense | Conv2d) -> bool:
+    return op.matrix.groups > 1 and op.matrix.n == 1
+
+
+def _columns(op: Dense | Conv2d) -> int:
+    return op.matrix.groups if _across_groups(op) else op.matrix.n
+
+
+def _tiling(op: Dense | Conv2d, knobs: Knobs) -> dot.Tiling:
+    panels, block = -(-_columns(op) // knobs["lanes"]), knobs["n_block"]
+    return dot.Tiling(
+        rows=knobs["rows"],
+        vectors=1,
+        lanes=knobs["lanes"],
+        kq=1,
+        row_tiles=-(-op.matrix.m // knobs["rows"]),
+        panels=-(-panels // block) * block if block else panels,
+        across_groups=_across_groups(op),
+    )
+
+
+def _refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
+    panels = -(-_columns(op) // knobs["lanes"])
+    block = knobs["n_block"]
+    if block and (block >= panels or -(-panels // block) * block - panels > panels // 8):
+        return f"n_block={block} does not divide {panels} panels well"
+    return None
+
+
+def _schedule(sch: Schedule, knobs: Knobs, expanded: bool) -> None:
+    tile, y = sch.get_sblock("tile"), sch.get_sblock("y")
+    if expanded and knobs["expand"] == "use":
+        sch.compute_inline(sch.get_sblock("expand"))
+    g, mo, no, mi, nv, nl, r, s, k4, kt = sch.get_loops(tile)
+    block, no = sch.split(no, [None, knobs["n_block"] or sch.get(no).extent])
+    sch.reorder(g, block, mo, no, r, s, k4, kt, mi, nv, nl)
+    outer = sch.fuse(g, block) if expanded and knobs["expand"] == "panel" else None
+    if outer is None:
+        outer = sch.fuse(g, block, mo)
+    sch.parallel(outer)
+    if expanded and knobs["expand"] == "panel":
+        expand = sch.get_sblock("expand")
+        sch.compute_at(expand, outer, preserve_unit_loops=True)
+        sch.vectorize(sch.get_loops(expand)[-2])
+    sch.reverse_compute_at(y, no, preserve_unit_loops=True)
+    # Before the reduction is decomposed: afterwards a lane would depend on what it reads.
+    sch.unroll(mi)
+    sch.vectorize(nl)
+    sch.decompose_reduction(tile, r)
+    *_, column = sch.get_loops(y)
+    _, lane = sch.split(column, [None, knobs["lanes"]])
+    sch.vectorize(lane)
