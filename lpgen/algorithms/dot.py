@@ -73,6 +73,9 @@ class Tiling:
     copied: whether the left side is copied into tile order (im2col) or read in place;
     chunk: k groups summed in int16 before they are widened to int32, 0 for int32 throughout;
     multiple: what the number of k groups in a run must be a multiple of;
+    together: rows that are read as one piece, a constant distance apart: past the last row of the
+        matrix a whole piece is repeated, not its rows one by one;
+    pack_groups: k groups of a row that stay neighbours when the left side is copied;
     across_groups: the columns are the groups of a depthwise convolution, so that the left side
         differs from lane to lane.
     """
@@ -86,6 +89,8 @@ class Tiling:
     copied: bool = False
     chunk: int = 0
     multiple: int = 1
+    together: int = 1
+    pack_groups: int = 1
     across_groups: bool = False
 
 
@@ -96,6 +101,7 @@ class Definition:
     cut: Reduction
     layout: PanelWeights
     args: list[te.Tensor]
+    left: Left
     expanded: bool
     """Whether a stage "expand" makes operands of the stored weights."""
 
@@ -133,32 +139,39 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
         return value + sections[-1][g, n] if layout.correction else value
 
     y = te.compute((matrix.m, groups, columns), result, name="y")
-    return Definition(reduction, layout, [left.x, *sections, y], expanded)
+    return Definition(reduction, layout, [left.x, *sections, y], left, expanded)
 
 
 def _left(left: Left, c: Reduction, t: Tiling, groups: int):
     """left_at(g, mo, mi, r, s, k4, kt, column): the left side in place or its copy in tile order."""
 
+    last = left.op.matrix.m - t.together
+
     def direct(g, mo, mi, r, s, k4, kt, column=None):
-        return left.at(g, mo * t.rows + mi, r, s, k4 * c.kq + kt)
+        piece, row = mi // t.together * t.together, mi % t.together
+        m = te.min(mo * t.rows + piece, last) + row
+        return left.at(g, m, r, s, k4 * c.kq + kt)
 
     if not t.copied:
         return direct
+    near = t.pack_groups
     packed = te.compute(
-        (groups, t.row_tiles, c.r, c.s, c.kg, t.rows, c.kq),
-        lambda g, mo, r, s, k4, mi, kt: direct(g, mo, mi, r, s, k4, kt),
+        (groups, t.row_tiles, c.r, c.s, c.kg // near, t.rows, near, c.kq),
+        lambda g, mo, r, s, ko, mi, ki, kt: direct(g, mo, mi, r, s, ko * near + ki, kt),
         name="pack",
     )
-    return lambda g, mo, mi, r, s, k4, kt, column: packed[g, mo, r, s, k4, mi, kt]
+    return lambda g, mo, mi, r, s, k4, kt, column: packed[
+        g, mo, r, s, k4 // near, mi, k4 % near, kt
+    ]
 
 
 def _left_across_groups(left: Left, c: Reduction, t: Tiling):
-    last = left.op.matrix.groups - 1
+    last, rows = left.op.matrix.groups - 1, left.op.matrix.m
     whole = last + 1 == t.panels * t.vectors * t.lanes
 
     def at(g, mo, mi, r, s, k4, kt, column):
         group = column if whole else te.min(column, last)
-        return left.at(group, mo * t.rows + mi, r, s, k4 * c.kq + kt)
+        return left.at(group, te.min(mo * t.rows + mi, rows - 1), r, s, k4 * c.kq + kt)
 
     return at
 

@@ -31,13 +31,16 @@ class Left:
     channels: int
     """Distance of neighbouring groups in the source's last axis (conv2d)."""
 
-    def at(self, g: tirx.Expr, m: tirx.Expr, r: tirx.Expr, s: tirx.Expr, j: tirx.Expr):
-        """Value `j` of run (r, s) of row `m` in group `g`, in the source's dtype.
+    @property
+    def row_distance(self) -> int:
+        """Elements from one row of the matrix to the next, while both are in one line of output
+        pixels (conv2d) or anywhere (dense, and a convolution whose lines follow each other)."""
+        if isinstance(self.op, Dense):
+            return int(self.source.shape[1])
+        return self.op.stride[1] * self.pixel
 
-        Rows past the last one repeat it: a partial tile computes them and throws them away.
-        """
-        rows = self.op.matrix.m
-        m = te.min(m, rows - 1)
+    def at(self, g: tirx.Expr, m: tirx.Expr, r: tirx.Expr, s: tirx.Expr, j: tirx.Expr):
+        """Value `j` of run (r, s) of row `m` in group `g`, in the source's dtype."""
         if isinstance(self.op, Dense):
             return self.source[m, j]
         op = self.op

@@ -1,14 +1,11 @@
 """The dot algorithm on x86: one schedule for SSE4, AVX2, AVX-512BW and AVX-512VNNI.
 
-Loops, from the outside: blocks of the result (parallel), register tiles of a block, the k axis, and
-inside, straight-line, one instruction for every accumulator of the tile:
+Inside the blocks (see `blocks`), for every register tile:
 
-    for g, block of row tiles, block of panels          # outer=nm: the blocks the other way round
-      for row tile, panel                               # inner=nm: the other way round
-        tile = 0                                        # rows x vectors registers
-        for r, s, k4                                    # taps, k groups
-          for mi, nv: tile[mi, nv] += dot(left[mi, k4], right[k4, nv])
-        y = tile (+ correction)
+    tile = 0                                          # rows x vectors registers
+    for r, s, k4                                      # taps, k groups
+      for mi, nv: tile[mi, nv] += dot(left[mi, k4], right[k4, nv])      # straight-line
+    y = tile (+ correction)
 """
 
 from tvm import IRModule, te
@@ -20,7 +17,7 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.x86 import intrinsics
+from lpgen.schedules.x86 import blocks, intrinsics
 from lpgen.schedules.x86.dot_space import chunk_of, operands_of, refusal, tiling
 from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Knobs
@@ -53,79 +50,31 @@ class _Tiles:
         self.sch, self.isa, self.operands, self.knobs = sch, isa, operands, knobs
         self.definition = definition
         self.chunked = bool(chunk_of(knobs["step"]))
-        self.stages = {
-            name: sch.get_sblock(name)
-            for name in ("pad", "pack", "expand", "partial", "tile", "y")
-            if self._has(name)
-        }
-
-    def _has(self, name: str) -> bool:
-        blocks = self.sch.get_child_blocks(self.sch.get_sblock("root"))
-        return name in {self.sch.get(block).name_hint for block in blocks}
+        self.tile = sch.get_sblock("tile")
 
     def schedule(self) -> None:
-        block, inner, reduction = self._order()
-        if self.chunked:
-            self.sch.compute_at(self.stages["partial"], reduction[1], preserve_unit_loops=True)
-        self._place_left()
-        if "expand" in self.stages and self.knobs["expand"] == "panel":
-            self._place_expanded_panel(block)
-        self.sch.reverse_compute_at(self.stages["y"], inner, preserve_unit_loops=True)
-        if self.chunked:
-            self._product_in_chunks(reduction)
-        else:
-            self._product(reduction)
-        self._copy_out()
-
-    def _order(self):
-        """Split and reorder the loops of the tile, parallelize; returns (the innermost loop over
-        blocks, the innermost loop over tiles, the loops over k groups)."""
         sch, knobs = self.sch, self.knobs
-        g, mo, no, mi, nv, nl, r, s, *k = sch.get_loops(self.stages["tile"])
-        mb, mo = sch.split(mo, [None, knobs["m_block"] or sch.get(mo).extent])
-        nb, no = sch.split(no, [None, knobs["n_block"] or sch.get(no).extent])
-        blocks = (mb, nb) if knobs["outer"] == "mn" else (nb, mb)
-        tiles = (mo, no) if knobs["inner"] == "mn" else (no, mo)
-        k4, *rest = k  # kt, or pair when the k groups are chunks
-        sch.reorder(g, *blocks, *tiles, r, s, k4, mi, nv, nl, *rest)
-        if self._one_stage_per_outer_block():
-            self.outer = sch.fuse(g, blocks[0])
-            sch.parallel(self.outer)
-            return blocks[1], tiles[1], (r, k4)
-        self.outer = sch.fuse(g, *blocks)
-        sch.parallel(self.outer)
-        return self.outer, tiles[1], (r, k4)
-
-    def _one_stage_per_outer_block(self) -> bool:
-        """Whether a stage belongs to an outer block alone: its copy serves all inner blocks."""
-        knobs = self.knobs
-        if knobs["outer"] == "mn":
-            return knobs["left"] == "copied"
-        return knobs["expand"] == "panel"
-
-    def _place_left(self) -> None:
-        if "pack" not in self.stages:
-            return
-        sch, pack = self.sch, self.stages["pack"]
-        if self.knobs["outer"] == "mn":
-            sch.compute_at(pack, self.outer, preserve_unit_loops=True)
-        *_, r, s, k4, mi, kt = sch.get_loops(pack)
-        sch.reorder(r, s, mi, k4, kt)
-        sch.vectorize(kt)
-
-    def _place_expanded_panel(self, block) -> None:
-        sch, expand = self.sch, self.stages["expand"]
-        at = self.outer if self.knobs["outer"] == "nm" else block
-        sch.compute_at(expand, at, preserve_unit_loops=True)
-        *_, kg, nv, nl, kt = sch.get_loops(expand)
-        fields = self.definition.layout.fields
-        kg_byte, field = sch.split(kg, [None, fields])
-        sch.reorder(kg_byte, nv, field, nl, kt)
-        sch.unroll(field)
-        sch.vectorize(sch.fuse(nl, kt))
+        panels = knobs["expand"] == "panel"
+        copied = knobs["left"] == "copied"
+        order = blocks.order_blocks(sch, self.tile, knobs, copied=copied, panels=panels)
+        if self.chunked:
+            _, _, chunk, _ = order.reduction
+            self.partial = sch.get_sblock("partial")
+            sch.compute_at(self.partial, chunk, preserve_unit_loops=True)
+        if copied:
+            blocks.place_copy(sch, order, knobs)
+        if panels:
+            blocks.expand_panel(sch, order, self.definition.layout.fields)
+        sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
+        if self.chunked:
+            self._product_in_chunks(order.reduction)
+        else:
+            self._product(order.reduction)
+        # The accumulators are registers only if each is read at a constant place.
+        blocks.copy_out(sch, order, self.isa.lanes, unroll_rows=True)
 
     def _expand_in_registers(self, k_group) -> None:
-        sch, expand = self.sch, self.stages["expand"]
+        sch, expand = self.sch, self.sch.get_sblock("expand")
         sch.compute_at(expand, k_group, preserve_unit_loops=True)
         *_, nv, nl, kt = sch.get_loops(expand)
         sch.unroll(nv)
@@ -141,32 +90,31 @@ class _Tiles:
         return inner
 
     def _product(self, reduction) -> None:
-        sch, tile = self.sch, self.stages["tile"]
-        first, k4 = reduction
+        sch, tile = self.sch, self.tile
+        first, _, k4, _ = reduction
         step = self._unrolled(k4)
-        if "expand" in self.stages and self.knobs["expand"] == "register":
+        if self.knobs["expand"] == "register":
             self._expand_in_registers(step)
         self._zero(sch.decompose_reduction(tile, first), 3)
         self._tensorize(tile, 2, self._intrinsic())
 
     def _product_in_chunks(self, reduction) -> None:
         """int16 sums of a chunk in registers, int32 sums beside them in memory."""
-        sch, tile, partial = self.sch, self.stages["tile"], self.stages["partial"]
-        first, _ = reduction
+        sch, tile, partial = self.sch, self.tile, self.partial
         *_, mi, nv, nl, pair, ki, kt = sch.get_loops(partial)
         sch.reorder(ki, mi, nv, nl, pair, kt)
         step = self._unrolled(ki)
-        if "expand" in self.stages and self.knobs["expand"] == "register":
+        if self.knobs["expand"] == "register":
             self._expand_in_registers(step)
         self._zero(sch.decompose_reduction(partial, self._outer_step(step)), 4)
         pairs = intrinsics.dot_pairs(self.isa, self.operands.left, self.operands.right)
         self._tensorize(partial, 3, pairs)
-        self._zero(sch.decompose_reduction(tile, first), 3)
+        self._zero(sch.decompose_reduction(tile, reduction[0]), 3)
         self._tensorize(tile, 2, intrinsics.widen_pairs(self.isa))
 
     def _outer_step(self, step):
         """The loop over the k groups of a chunk that contains all others over them."""
-        loops = self.sch.get_loops(self.stages["partial"])
+        loops = self.sch.get_loops(self.partial)
         return loops[-6] if self.knobs["unroll"] == 1 else loops[-7]
 
     def _intrinsic(self) -> str:
@@ -187,12 +135,3 @@ class _Tiles:
         self.sch.unroll(mi)
         self.sch.unroll(nv)
         self.sch.vectorize(self.sch.fuse(*lanes) if len(lanes) > 1 else lanes[0])
-
-    def _copy_out(self) -> None:
-        sch = self.sch
-        *_, row, column = sch.get_loops(self.stages["y"])
-        vector, lane = sch.split(column, [None, self.isa.lanes])
-        if sch.get(row).extent.value <= 64:
-            sch.unroll(row)
-        sch.unroll(vector)
-        sch.vectorize(lane)

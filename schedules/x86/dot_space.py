@@ -25,15 +25,13 @@ from lpgen.algorithms.dot import Operands, Tiling, byte_operands, word_operands
 from lpgen.algorithms.reduction import cut
 from lpgen.algorithms.weights import PLANES
 from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.x86 import blocks
 from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Knobs, Space
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28)
 VECTORS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
-M_BLOCKS = (0, 2, 8, 32, 128)
-N_BLOCKS = (0, 1, 2, 4, 8, 16)
 INT16_MAX = 2**15 - 1
-WASTE = 8  # empty row tiles or panels may be one in so many
 
 
 def operands_of(op: Dense | Conv2d, step: str) -> Operands:
@@ -85,16 +83,12 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         vectors=vectors,
         lanes=isa.lanes,
         kq=2 if knobs["step"] == "words" else 4,
-        row_tiles=_rounded(-(-matrix.m // rows), knobs["m_block"]),
-        panels=_rounded(-(-matrix.n // (vectors * isa.lanes)), knobs["n_block"]),
+        row_tiles=blocks.rounded(-(-matrix.m // rows), knobs["m_block"]),
+        panels=blocks.rounded(-(-matrix.n // (vectors * isa.lanes)), knobs["n_block"]),
         copied=knobs["left"] == "copied",
         chunk=chunk_of(knobs["step"]),
         multiple=multiple_of(op, knobs),
     )
-
-
-def _rounded(count: int, block: int) -> int:
-    return -(-count // block) * block if block else count
 
 
 def space(op: Dense | Conv2d, isa: Isa) -> Space:
@@ -108,10 +102,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
             "step": names,
             "rows": tuple(rows for rows in _rows(matrix.m) if rows < isa.registers),
             "vectors": tuple(_vectors(matrix.n, isa)),
-            "m_block": tuple(b for b in M_BLOCKS if b < matrix.m),
-            "n_block": tuple(b for b in N_BLOCKS if b * isa.lanes < matrix.n),
-            "outer": ("mn", "nm"),
-            "inner": ("mn", "nm"),
+            **blocks.knobs(matrix.m, matrix.n, isa.lanes),
             "left": ("direct", "copied"),
             "expand": places,
             "unroll": (1, 2, *([fields] if fields > 2 else [])),
@@ -124,7 +115,7 @@ def _rows(m: int) -> Iterator[int]:
     """Tile heights that waste little of the last tile, among them the even cuts of a small m."""
     even = {-(-m // tiles) for tiles in range(1, 5)}
     for rows in sorted({*ROWS, *(rows for rows in even if rows <= ROWS[-1])}):
-        if rows in even or (rows < m and -(-m // rows) * rows - m <= m // WASTE):
+        if rows in even or (rows < m and -(-m // rows) * rows - m <= m // blocks.WASTE):
             yield rows
 
 
@@ -151,16 +142,9 @@ def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
         return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
     if rows * vectors < min(8, isa.registers // 3) and (rows < m or vectors * isa.lanes < n):
         return f"{rows} x {vectors} accumulators do not hide the latency of an instruction"
-    tiles, panels = -(-m // rows), -(-n // (vectors * isa.lanes))
-    for name, count in (("m_block", tiles), ("n_block", panels)):
-        block = knobs[name]
-        if block and (block >= count or _rounded(count, block) - count > count // WASTE):
-            return f"{name}={block} does not divide {count} well"
-    if knobs["outer"] != "mn" and not (knobs["m_block"] and knobs["n_block"]):
-        return "one block in a direction: there is only one order"
-    inside = (knobs["m_block"] or tiles, knobs["n_block"] or panels)
-    if knobs["inner"] != "mn" and 1 in inside:
-        return "one tile in a direction: there is only one order"
+    unfit_blocks = blocks.refusal(op, rows, vectors * isa.lanes, knobs)
+    if unfit_blocks:
+        return unfit_blocks
     return _expand_refusal(op, knobs) or _unroll_refusal(op, knobs)
 
 
@@ -227,12 +211,13 @@ def _candidates(op: Dense | Conv2d, isa: Isa, choices: Space) -> Iterator[Knobs]
     expand = knobs["expand"][-1 if op.matrix.m < 32 else 0]
     for place in dict.fromkeys((expand, knobs["expand"][0])):
         unroll = fields if place == "register" else 1
-        for step, rows, vectors, n_block in itertools.product(
-            knobs["step"], knobs["rows"], knobs["vectors"], knobs["n_block"]
+        for step, rows, vectors, m_block, n_block in itertools.product(
+            *(knobs[name] for name in ("step", "rows", "vectors", "m_block", "n_block"))
         ):
             yield {
-                "step": step, "rows": rows, "vectors": vectors, "m_block": 0, "n_block": n_block,
-                "outer": "mn", "inner": "mn", "left": "direct", "expand": place, "unroll": unroll,
+                "step": step, "rows": rows, "vectors": vectors,
+                "m_block": m_block, "n_block": n_block, "outer": "nm" if m_block and n_block else "mn",
+                "inner": "mn", "left": "direct", "expand": place, "unroll": unroll,
             }  # fmt: skip
 
 
@@ -249,4 +234,5 @@ def _cost(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> tuple:
         knobs["expand"] not in ("none", preferred),
         round(computed * (1 + loads), 3),
         abs(math.log2(block / 2**18)),
+        -(knobs["m_block"] or t.row_tiles),
     )

@@ -20,65 +20,85 @@ def peak(isa: Isa, knobs: Knobs) -> Peak:
     that sum in int16 (step=pairsN) vpmaddubsw, vpaddw.
     """
     pairs = str(knobs.get("step", "")).startswith("pairs")
+    # Enough independent chains to hide the latency, and registers left for everything else.
+    chains = isa.registers * 5 // 8
     if isa.dot:
-        names = ("vpdpbusd",)
+        names, sums, step = "vpdpbusd", chains, _dot
     else:
-        prefix = "" if isa.bits == 128 else "v"
-        names = ("pmaddubsw", "paddw") if pairs else ("pmaddubsw", "pmaddwd", "paddd")
-        names = tuple(prefix + name for name in names)
-    # Enough independent sums to hide the latency; the operands need registers, too.
-    chains = isa.registers - 4
-    instruction = f"{' + '.join(names)} {_WIDTH[isa.bits]}"
-    ops = 2 * 4 * isa.lanes * chains * _STEPS
-    module = _module(isa, chains, pairs and not isa.dot)
-    return Peak(instruction, ops, chains * isa.lanes, module)
+        v = "v" if isa.bits > 128 else ""
+        names = f"{v}pmaddubsw + {v}paddw" if pairs else f"{v}pmaddubsw + {v}pmaddwd + {v}paddd"
+        # One sum takes the products of several chains: an addition takes a single cycle.
+        sums, step = isa.registers // 5, _add_pairs if pairs else _add_widened
+    return Peak(
+        instruction=f"{names} {_WIDTH[isa.bits]}",
+        ops=2 * 4 * isa.lanes * chains * _STEPS,
+        outputs=sums * isa.lanes,
+        module=_module(isa, chains, sums, step),
+    )
 
 
-def _module(isa: Isa, chains: int, pairs: bool) -> IRModule:
+def _module(isa: Isa, chains: int, sums: int, step) -> IRModule:
     with IRBuilder() as builder:
         with tb.prim_func(s_tir=True):
             tb.func_name("main")
             tb.func_attr({"tirx.noalias": True, "global_symbol": "main"})
             x = tb.arg("x", tb.buffer((64,), "uint8"))
             packed = tb.arg("packed", tb.buffer((64,), "uint8"))
-            y = tb.arg("y", tb.buffer((chains * isa.lanes,), "int32"))
+            y = tb.arg("y", tb.buffer((sums * isa.lanes,), "int32"))
             with tb.sblock("root"):
                 tb.reads([])
                 tb.writes([])
-                _body(isa, chains, pairs, x, packed, y)
+                _loop(isa, chains, sums, step, (x, packed, y))
     return IRModule({"main": builder.get()})
 
 
-def _body(isa: Isa, chains: int, pairs: bool, x, packed, y) -> None:
-    lanes = isa.lanes
-    sums = tb.sblock_alloc_buffer((chains * lanes,), "int32")
-    left = tb.Bind(x[(_ramp(0, 4 * lanes),)])
-    right = tb.Bind(tirx.reinterpret(f"int8x{4 * lanes}", packed[(_ramp(0, 4 * lanes),)]))
-    for chain in range(chains):
+def _loop(isa: Isa, chains: int, sums: int, step, parameters) -> None:
+    x, packed, y = parameters
+    lanes, width = isa.lanes, 4 * isa.lanes
+    total = tb.sblock_alloc_buffer((sums * lanes,), "int32")
+    operand = tb.sblock_alloc_buffer((chains * width,), "uint8")
+    first = tb.Bind(x[(_ramp(0, width),)])
+    right = tb.Bind(tirx.reinterpret(f"int8x{width}", packed[(_ramp(0, width),)]))
+    for i in range(sums):
         zero = tirx.Broadcast(tirx.const(0, "int32"), lanes)
-        tb.buffer_store(sums, zero, [_ramp(chain * lanes, lanes)])
+        tb.buffer_store(total, zero, [_ramp(i * lanes, lanes)])
+    for i in range(chains):
+        tb.buffer_store(operand, first, [_ramp(i * width, width)])
     with tb.serial(0, _STEPS):
-        for chain in range(chains):
-            where = _ramp(chain * lanes, lanes)
-            tb.buffer_store(sums, _step(isa, sums[(where,)], left, right, pairs), [where])
-    for chain in range(chains):
-        where = _ramp(chain * lanes, lanes)
-        tb.buffer_store(y, sums[(where,)], [where])
+        for i in range(chains):
+            to, at = _ramp(i % sums * lanes, lanes), _ramp(i * width, width)
+            new_total, new_operand = step(isa, total[(to,)], operand[(at,)], right)
+            tb.buffer_store(total, new_total, [to])
+            tb.buffer_store(operand, new_operand, [at])
+    for i in range(sums):
+        where = _ramp(i * lanes, lanes)
+        tb.buffer_store(y, total[(where,)], [where])
 
 
-def _step(isa: Isa, old, left, right, pairs: bool):
-    lanes = isa.lanes
-    if isa.dot:
-        return tirx.call_llvm_intrin(f"int32x{lanes}", isa.dot, old, left, right)
-    # The old sum is the operand: products of two constants would be moved out of the loop.
-    old = tb.Bind(old)
-    operand = tirx.reinterpret(f"uint8x{4 * lanes}", old)
-    words = f"int16x{2 * lanes}"
-    products = tb.Bind(tirx.call_llvm_intrin(words, isa.pairs, operand, right))
-    if pairs:
-        return tirx.reinterpret(f"int32x{lanes}", tirx.reinterpret(words, old) + products)
-    ones = tirx.Broadcast(tirx.const(1, "int16"), 2 * lanes)
-    return old + tirx.call_llvm_intrin(f"int32x{lanes}", isa.widen, products, ones)
+def _dot(isa: Isa, total, left, right) -> tuple:
+    return tirx.call_llvm_intrin(f"int32x{isa.lanes}", isa.dot, total, left, right), left
+
+
+def _add_pairs(isa: Isa, total, left, right) -> tuple:
+    words, products = f"int16x{2 * isa.lanes}", _products(isa, left, right)
+    added = tirx.reinterpret(words, total) + products
+    return tirx.reinterpret(f"int32x{isa.lanes}", added), _as_operand(isa, products)
+
+
+def _add_widened(isa: Isa, total, left, right) -> tuple:
+    products = _products(isa, left, right)
+    ones = tirx.Broadcast(tirx.const(1, "int16"), 2 * isa.lanes)
+    widened = tirx.call_llvm_intrin(f"int32x{isa.lanes}", isa.widen, products, ones)
+    return total + widened, _as_operand(isa, products)
+
+
+def _products(isa: Isa, left, right):
+    return tb.Bind(tirx.call_llvm_intrin(f"int16x{2 * isa.lanes}", isa.pairs, left, right))
+
+
+def _as_operand(isa: Isa, products):
+    # The next operand: products of two constants would be moved out of the loop.
+    return tirx.reinterpret(f"uint8x{4 * isa.lanes}", products)
 
 
 def _ramp(start: int, lanes: int) -> tirx.Ramp:

@@ -1,0 +1,162 @@
+"""Matrix multiply-accumulate on AMX tile registers: 16 times the arithmetic of a vector instruction.
+
+The definition is that of the dot algorithm with bytes of any signedness. A register tile is `down` x
+`across` accumulators of `rows` rows and 16 columns. The rows of one left tile lie a constant
+distance apart, so that reading them in place needs tiles that do not cross from one line of output
+pixels to the next; where `rows` does not divide a line, the left side is copied (im2col).
+
+| knob    | meaning                                                                                |
+|---------|----------------------------------------------------------------------------------------|
+| rows    | rows of a tile                                                                         |
+| down    | left tiles side by side                                                                |
+| across  | right tiles side by side                                                               |
+| step    | k groups of 4 bytes in one multiplication: a short run of k fills 8 better than 16     |
+| m_block, n_block, outer, inner, left: see `lpgen.schedules.x86.dot_space`; weights of fewer than 8
+bits are expanded per block of panels.
+"""
+
+from tvm import IRModule, te
+from tvm.s_tir import Schedule
+
+from lpgen.algorithms import dot
+from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.reduction import cut
+from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.errors import ScheduleRefused
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.x86 import blocks, tiles
+from lpgen.space import Knobs, Space
+from lpgen.target import Target
+
+LANES, BYTES = 16, 4
+ROWS = (16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4)
+
+
+def applies(op: Dense | Conv2d, target: Target) -> str | None:
+    """Why the template does not serve `op`; None if it does."""
+    if op.matrix.m < 2:
+        return f"m={op.matrix.m}: a tile register needs several rows to pay"
+    if op.matrix.n < 4 and op.matrix.groups > 1:
+        return f"groups={op.matrix.groups} leave {op.matrix.n} output channels each"
+    return None
+
+
+def space(op: Dense | Conv2d, target: Target) -> Space:
+    """The knobs above."""
+    line, m, n = _line(op), op.matrix.m, op.matrix.n
+    rows = {max((r for r in ROWS if line % r == 0), default=16), min(16, m)}
+    if line < 4:
+        rows = {min(16, m)}
+    return Space(
+        {
+            "rows": tuple(sorted(rows)),
+            "down": (1, 2, 3),
+            "across": tuple(a for a in (1, 2, 3, 4, 6) if a == 1 or (a - 1) * LANES < n),
+            "step": (8, 16),
+            **blocks.knobs(m, n, LANES),
+            "left": ("direct", "copied"),
+        },
+        lambda knobs: _refusal(op, knobs) is None,
+    )
+
+
+def default(op: Dense | Conv2d, target: Target) -> Knobs:
+    """Knobs for an operator that nobody has tuned: 2 x 2 tiles, read in place if possible."""
+    choices = space(op, target)
+    wanted = {"down": 2, "across": 2, "step": 16, "left": "direct", "m_block": 0, "n_block": 0}
+
+    def cost(knobs: Knobs) -> tuple:
+        t = _tiling(op, knobs)
+        waste = t.row_tiles * t.rows * t.panels * t.vectors * LANES / (op.matrix.m * op.matrix.n)
+        padded = cut(op, BYTES, t.multiple)
+        waste *= padded.groups * BYTES / op.matrix.k
+        return (round(waste, 1), sum(knobs[name] != value for name, value in wanted.items()))
+
+    return min(choices.enumerate(), key=cost)
+
+
+def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
+    """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
+    reason = _refusal(op, knobs)
+    if reason:
+        raise ScheduleRefused(reason)
+    tiling, operands = _tiling(op, knobs), dot.plain_operands(op)
+    definition = dot.define(op, operands, tiling)
+    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    _schedule(sch, knobs, definition)
+    step = tiles.TileStep(
+        down=knobs["down"],
+        across=knobs["across"],
+        rows=knobs["rows"],
+        groups=knobs["step"],
+        left_stride=_left_stride(definition, knobs),
+        right_stride=knobs["across"] * LANES * BYTES,
+        signs=(operands.left, operands.right),
+    )
+    func = peel_partial_vectors(tiles.use_tiles(sch.mod["main"], step))
+    return Kernel(op, kernel_entry(func, op, definition.layout.sections), definition.layout)
+
+
+def _line(op: Dense | Conv2d) -> int:
+    """How many rows of the matrix product lie a constant distance apart in the input."""
+    if isinstance(op, Dense):
+        return op.m
+    if op.kernel == (1, 1) and op.stride == (1, 1) and not any(op.pad):
+        return op.matrix.m
+    return op.ow
+
+
+def _left_stride(definition: dot.Definition, knobs: Knobs) -> int:
+    if knobs["left"] == "copied":
+        return knobs["step"] * BYTES
+    return definition.left.row_distance
+
+
+def _tiling(op: Dense | Conv2d, knobs: Knobs) -> dot.Tiling:
+    rows = knobs["rows"] * knobs["down"]
+    return dot.Tiling(
+        rows=rows,
+        vectors=knobs["across"],
+        lanes=LANES,
+        kq=BYTES,
+        row_tiles=blocks.rounded(-(-op.matrix.m // rows), knobs["m_block"]),
+        panels=blocks.rounded(-(-op.matrix.n // (knobs["across"] * LANES)), knobs["n_block"]),
+        copied=knobs["left"] == "copied",
+        multiple=knobs["step"],
+        together=knobs["rows"] if knobs["left"] == "direct" else 1,
+        pack_groups=knobs["step"],
+    )
+
+
+def _refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
+    down, across, rows = knobs["down"], knobs["across"], knobs["rows"]
+    if down * across + down + 1 > tiles.TILES:
+        return f"{down} x {across} accumulators exceed {tiles.TILES} tile registers"
+    if knobs["left"] == "direct" and _line(op) % rows:
+        return f"rows={rows} does not divide a line of {_line(op)} output pixels"
+    if down > 1 and (down - 1) * rows >= op.matrix.m:
+        return f"down={down}: there are only {op.matrix.m} rows"
+    if across > 1 and (across - 1) * LANES >= op.matrix.n:
+        return f"across={across}: there are only {op.matrix.n} columns"
+    reduction = cut(op, BYTES)
+    if knobs["step"] == 8 and reduction.kg % 16 in (0, *range(9, 16)):
+        return f"step=8 saves nothing for {reduction.kg} k groups"
+    return blocks.refusal(op, rows * down, across * LANES, knobs)
+
+
+def _schedule(sch: Schedule, knobs: Knobs, definition: dot.Definition) -> None:
+    tile = sch.get_sblock("tile")
+    copied = knobs["left"] == "copied"
+    order = blocks.order_blocks(sch, tile, knobs, copied=copied, panels=definition.expanded)
+    r, s, k4, kt = order.reduction
+    down, row = sch.split(order.row, [knobs["down"], None])
+    k_step, group = sch.split(k4, [None, knobs["step"]])
+    sch.reorder(r, s, k_step, down, order.vector, row, order.lane, group, kt)
+    if copied:
+        blocks.place_copy(sch, order, knobs)
+    if definition.expanded:
+        blocks.expand_panel(sch, order, definition.layout.fields)
+    sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
+    sch.decompose_reduction(tile, r)
+    blocks.copy_out(sch, order, LANES, unroll_rows=False)

@@ -1,0 +1,180 @@
+"""AMX: the matrix multiply-accumulate instructions on two-dimensional tile registers.
+
+A tile register holds up to 16 rows of 64 bytes. `tdpbusd` and its sisters compute, for a tile A of
+rows x 64 bytes, B of 16 k groups x 16 columns x 4 bytes and C of rows x 16 int32,
+
+    C[i, n] += sum over k4 < 16, kt < 4 of A[i, 4 * k4 + kt] * B[k4, n, kt]
+
+Tile registers are not vectors: their numbers are immediates and no compiler allocates them. So the
+nest of loops that means one step is replaced by the instructions, and the accumulators live in the
+registers from the first step to the last.
+
+Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.ir.expr import TensorLoad
+from tvm.s_tir import SBlockRealize
+from tvm_ffi import WalkOrder, structural_map, structural_walk
+
+PALETTE_BYTES = 64
+TILES = 8
+MULTIPLY = {
+    ("uint8", "int8"): "llvm.x86.tdpbusd",
+    ("int8", "uint8"): "llvm.x86.tdpbsud",
+    ("int8", "int8"): "llvm.x86.tdpbssd",
+    ("uint8", "uint8"): "llvm.x86.tdpbuud",
+}
+
+
+@dataclass(frozen=True)
+class TileStep:
+    """One step: `down` x `across` accumulators of `rows` x 16, over `groups` k groups.
+
+    left_stride, right_stride: bytes from row to row of a left tile and from k group to k group of
+    a right one; signs: the dtypes of the two sides.
+    """
+
+    down: int
+    across: int
+    rows: int
+    groups: int
+    left_stride: int
+    right_stride: int
+    signs: tuple[str, str]
+
+    @property
+    def accumulators(self) -> int:
+        """Tile registers that accumulate; after them come `down` left tiles and the right ones."""
+        return self.down * self.across
+
+    def palette(self) -> list[int]:
+        """The 64 bytes that ldtilecfg loads: palette 1, bytes a row and rows of each register."""
+        sizes = [(64, self.rows)] * self.accumulators + [(4 * self.groups, self.rows)] * self.down
+        sizes += [(64, self.groups)] * (TILES - len(sizes))
+        data = [0] * PALETTE_BYTES
+        data[0] = 1
+        for tile, (row_bytes, rows) in enumerate(sizes):
+            data[16 + 2 * tile], data[48 + tile] = row_bytes, rows
+        return data
+
+
+def use_tiles(func: tirx.PrimFunc, step: TileStep) -> tirx.PrimFunc:
+    """`func` with the blocks "tile_init" and "tile_update" as tile instructions.
+
+    The six innermost loops around "tile_update" have to be one step: down, across, rows, columns,
+    k groups and bytes. The body of every parallel loop configures the tile registers and, at its
+    end, releases them.
+    """
+    body = _replace(func.body, "tile_init", lambda loops, realize: _zero(step))
+    body = _replace(body, "tile_update", lambda loops, realize: _reduction(step, loops, realize))
+    return func.with_body(structural_map(body, (tirx.For, lambda loop: _configured(step, loop))))
+
+
+def _replace(body: tirx.Stmt, block: str, make: Callable) -> tirx.Stmt:
+    """Replace the outermost loop that has only `block` inside by make(its loops, the block)."""
+
+    def visit(loop: tirx.For) -> tirx.Stmt:
+        loops, inner = [loop], loop.body
+        while isinstance(inner, tirx.For):
+            loops.append(inner)
+            inner = inner.body
+        if isinstance(inner, SBlockRealize) and inner.block.name_hint == block:
+            return make(loops, inner)
+        return loop
+
+    return structural_map(body, (tirx.For, visit), order=WalkOrder.PREORDER)
+
+
+def _zero(step: TileStep) -> tirx.Stmt:
+    zeros = [_emit("llvm.x86.tilezero", i) for i in range(step.accumulators)]
+    return tirx.SeqStmt(zeros) if len(zeros) > 1 else zeros[0]
+
+
+def _reduction(step: TileStep, loops: list[tirx.For], realize: SBlockRealize) -> tirx.Stmt:
+    """The loops over k around one step, and the stores of the accumulators behind them."""
+    store = realize.block.body
+    left, right = _operands(store)
+    tile = store.buffer[tuple(store.indices)]
+    down, across, *rest = loops[-6:]
+    values = {
+        axis.var: value
+        for axis, value in zip(realize.block.iter_vars, realize.iter_values, strict=True)
+    }
+
+    def place(access, mi: int, nv: int) -> tirx.Expr:
+        """Address of the first element that the tile at (mi, nv) takes of `access`."""
+        at = {down.loop_var: mi, across.loop_var: nv, **{loop.loop_var: 0 for loop in rest}}
+        indices = [_substitute(_substitute(index, values), at) for index in access.indices]
+        return tirx.address_of(access.source[tuple(indices)])
+
+    body = tirx.SeqStmt(list(_step(step, left, right, place)))
+    for loop in reversed(loops[:-6]):
+        body = tirx.For(loop.loop_var, 0, loop.extent, loop.kind, body)
+    row_bytes = tirx.const(step.across * 64, "int64")
+    stores = [
+        _emit("llvm.x86.tilestored64", mi * step.across + nv, place(tile, mi, nv), row_bytes)
+        for mi in range(step.down)
+        for nv in range(step.across)
+    ]
+    return tirx.SeqStmt([body, *stores])
+
+
+def _step(step: TileStep, left, right, place: Callable) -> Iterator[tirx.Stmt]:
+    first_left = step.accumulators
+    first_right = first_left + step.down
+    for mi in range(step.down):
+        yield _load(first_left + mi, place(left, mi, 0), step.left_stride)
+    for nv in range(step.across):
+        # Right tiles take turns in the registers that remain, so that one loads under the other.
+        tile = first_right + nv % (TILES - first_right)
+        yield _load(tile, place(right, 0, nv), step.right_stride)
+        for mi in range(step.down):
+            yield _emit(MULTIPLY[step.signs], mi * step.across + nv, first_left + mi, tile)
+
+
+def _operands(store: tirx.BufferStore) -> list[TensorLoad]:
+    """The left and the right side of `tile += left * right`."""
+    loads: list[TensorLoad] = []
+    structural_walk(store.value, (TensorLoad, loads.append))
+    return [load for load in loads if not load.source.same_as(store.buffer)]
+
+
+def _substitute(expression: tirx.Expr, values: dict) -> tirx.Expr:
+    def replace(var: tirx.Var) -> tirx.Expr:
+        for known, value in values.items():
+            if var.same_as(known):
+                return tirx.const(value, "int32") if isinstance(value, int) else value
+        return var
+
+    return structural_map(expression, (tirx.Var, replace))
+
+
+def _configured(step: TileStep, loop: tirx.For) -> tirx.Stmt:
+    if loop.kind != tirx.ForKind.PARALLEL:
+        return loop
+    words = np.array(step.palette(), np.uint8).view(np.int32)
+    palette = tirx.decl_buffer((words.size,), "int32", name="palette")
+    stores = [tirx.BufferStore(palette, int(word), [i]) for i, word in enumerate(words)]
+    body = tirx.SeqStmt([
+        tirx.AllocBuffer(palette),
+        *stores,
+        _emit("llvm.x86.ldtilecfg", tirx.address_of(palette[0])),
+        loop.body,
+        _emit("llvm.x86.tilerelease"),
+    ])  # fmt: skip
+    return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+
+
+def _load(tile: int, address: tirx.Expr, stride: int) -> tirx.Stmt:
+    return _emit("llvm.x86.tileloadd64", tile, address, tirx.const(stride, "int64"))
+
+
+def _emit(name: str, *args) -> tirx.Stmt:
+    """One instruction; numbers of tiles are immediates of 8 bits."""
+    operands = [tirx.const(arg, "int8") if isinstance(arg, int) else arg for arg in args]
+    return tirx.Evaluate(tirx.call_llvm_intrin("void", name, *operands))
