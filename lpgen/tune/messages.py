@@ -26,13 +26,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Measure:
-    """Build, check and time a candidate; one much slower than `fastest` seconds only briefly."""
+    """Build, check and time a candidate; one much slower than `fastest` seconds only briefly.
+
+    reference: a candidate that works and its seconds, beside which this one is timed.
+    """
 
     op: Any
     target: Any
     candidate: Candidate
     seed: int
     fastest: float | None = None
+    reference: tuple[Candidate, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -129,22 +129,27 @@ class OperatorSession:
 
     def _measure_all(self) -> None:
         """Keep every worker busy until the trials are used up or the space is."""
-        submitted, exhausted = self._done, False
-        while True:
-            while self._pool.free and submitted < self._trials and not exhausted:
-                candidate = self._search.propose()
-                exhausted = candidate is None
-                if candidate is not None:
-                    self._pool.submit(self._request(candidate))
-                    submitted += 1
-            if not self._pool.busy:
-                return
+        submitted = self._done
+        # The next candidate is chosen while the workers build: ranking takes its time.
+        upcoming = self._search.propose() if submitted < self._trials else None
+        while upcoming is not None or self._pool.busy:
+            while upcoming is not None and self._may_submit():
+                self._pool.submit(self._request(upcoming))
+                submitted += 1
+                upcoming = self._search.propose() if submitted < self._trials else None
             request, outcome = self._pool.answer()
             self._take(request.candidate, outcome)
 
+    def _may_submit(self) -> bool:
+        """Not before the first candidate that works: the others are timed beside it."""
+        if self._search.reference is None and self._pool.busy:
+            return False
+        return self._pool.free > 0
+
     def _request(self, candidate: Candidate) -> Measure:
-        settings = self._settings
-        return Measure(self._op, settings.target, candidate, settings.seed, self._search.fastest)
+        settings, search = self._settings, self._search
+        common = self._op, settings.target, candidate, settings.seed
+        return Measure(*common, search.fastest, search.reference)
 
     def _take(self, candidate: Candidate, outcome: Outcome) -> None:
         """Log first: what is told is on disk."""

@@ -1,10 +1,10 @@
 """The final race: the leaders of a search timed in turns, since single timings waver."""
 
-from statistics import median
 from typing import NamedTuple
 
 from lpgen.tune.messages import Candidate, Laps
 from lpgen.tune.search import Search
+from lpgen.tune.timing import compare_laps
 
 LEADERS = 5
 MARGIN = 1.25
@@ -12,7 +12,7 @@ MARGIN = 1.25
 
 
 class Standing(NamedTuple):
-    """How a candidate did in the race: seconds of one call (median of its rounds)."""
+    """How a candidate did in the race: seconds of one call and how much they wavered."""
 
     seconds: float
     spread: float
@@ -31,13 +31,7 @@ def leaders(search: Search) -> list[Candidate]:
 
 
 def standings(candidates: list[Candidate], laps: Laps) -> list[Standing]:
-    """The result of a race, winner first.
-
-    A round's time is the best of some samples, which leaves out short disturbances; the median of
-    the rounds leaves out the longer ones and lucky moments of the clock.
-    """
-    results = []
-    for candidate, seconds in zip(candidates, laps.seconds, strict=True):
-        middle = median(seconds)
-        results.append(Standing(middle, middle / min(seconds) - 1, candidate))
+    """The result of a race, winner first."""
+    timings = compare_laps(laps.seconds)
+    results = [Standing(*timing, c) for timing, c in zip(timings, candidates, strict=True)]
     return sorted(results, key=lambda standing: standing.seconds)

@@ -96,6 +96,14 @@ class Search:
         """Seconds of the fastest candidate."""
         return min((s for s in self.times.values() if s is not None), default=None)
 
+    @property
+    def reference(self) -> tuple[Candidate, float] | None:
+        """The candidate that others are timed beside, and its seconds: the first that works."""
+        for key in [*(c.key for c in self.defaults), *self.times]:
+            if (seconds := self.times.get(key)) is not None:
+                return self._candidates[key], seconds
+        return None
+
     def _invent(self) -> Candidate | None:
         """A candidate for an empty queue, which may be filled with more."""
         if self._strategy != "exhaustive":

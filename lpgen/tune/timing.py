@@ -1,34 +1,37 @@
-"""How long a call takes, on a machine that is not quiet."""
+"""How long a call takes, on a machine that is not quiet.
+
+Another machine's load on the same physical core slows everything down for milliseconds or for
+minutes, by a third and more: in absolute times a good candidate then loses to a bad one that had
+luck. What two kernels take in turns wavers little relative to each other, so that candidates are
+timed beside a reference, and leaders beside each other.
+"""
 
 import math
 import time
-from collections.abc import Callable
-from statistics import median
+from collections.abc import Callable, Sequence
+from statistics import geometric_mean, median, quantiles
 from typing import NamedTuple
 
 # The core changes its clock with the kind of vector instructions and is slow around the change
 # for half a millisecond: run until that is over.
 WARM_UP = 2e-3
 SAMPLE = 2e-4
+TURN = 1e-3
 BUDGET = 30e-3
 LAP = 4e-3
-RACE_BUDGET = 4.0
-SLOW = 0.5
-"""Seconds: a call slower than this is timed once after its warm-up."""
+RACE_BUDGET = 5.0
+SLOW = 0.2
+"""Seconds of timing after which one sample is enough."""
 
 Run = Callable[[int], float]
 """Seconds that some number of calls take together."""
 
 
 class Timing(NamedTuple):
-    """Seconds of one call: the best sample and the median of the samples."""
+    """Seconds of one call, and how much its samples wavered: (median - best) / best."""
 
-    best: float
-    median: float
-
-    @property
-    def spread(self) -> float:
-        return self.median / self.best - 1
+    seconds: float
+    spread: float
 
 
 def warm_up(run: Run, seconds: float = WARM_UP) -> float:
@@ -38,37 +41,63 @@ def warm_up(run: Run, seconds: float = WARM_UP) -> float:
         elapsed = run(count)
         spent += elapsed
         best = min(best, elapsed / count)
-        count = calls_per_sample(best)
+        count = calls_in(SAMPLE, best)
     return best
 
 
-def calls_per_sample(seconds: float) -> int:
-    """So many calls that the clock's resolution and its own cost do not count."""
-    return max(1, math.ceil(SAMPLE / max(seconds, 1e-7)))
+def calls_in(span: float, seconds: float) -> int:
+    """How many calls of `seconds` each last at least `span` seconds together."""
+    return max(1, math.ceil(span / max(seconds, 1e-7)))
 
 
-def time_calls(run: Run, give_up_above: float = math.inf, budget: float = BUDGET) -> Timing:
-    """The time of one call: best and median of samples of about 0.2 ms over `budget` seconds.
+def time_calls(run: Run, budget: float = BUDGET) -> Timing:
+    """The best of samples of about 0.2 ms over `budget` seconds."""
+    count = calls_in(SAMPLE, warm_up(run))
+    samples = [elapsed / count for elapsed in _until(budget, lambda: run(count))]
+    return Timing(min(samples), median(samples) / min(samples) - 1)
 
-    A call that takes longer than `give_up_above` seconds after its warm-up is not timed further.
+
+def time_beside(
+    run: Run, reference: Run, reference_seconds: float, give_up_above: float = math.inf
+) -> Timing:
+    """The time of one call relative to a reference that takes `reference_seconds` when undisturbed.
+
+    Both run in turns of about 1 ms; the median of the ratios counts. A call that takes longer than
+    `give_up_above` seconds after its warm-up is not timed further.
     """
     first = warm_up(run)
     if first > give_up_above:
-        return Timing(first, first)
-    count = calls_per_sample(first)
-    samples, spent = [], 0.0
-    while spent < budget or (len(samples) < 3 and spent < SLOW):
-        elapsed = run(count)
-        spent += elapsed
-        samples.append(elapsed / count)
-    return Timing(min(samples), median(samples))
+        return Timing(first, 0.0)
+    count, reference_count = calls_in(TURN, first), calls_in(TURN, reference_seconds)
+
+    def turn(chosen: Run, count: int) -> float:
+        chosen(1)  # brings its operands back into the caches
+        return chosen(count) / count
+
+    ratios: list[float] = []
+
+    def pair() -> float:
+        mine, its = turn(run, count), turn(reference, reference_count)
+        ratios.append(mine / its)
+        return mine * count + its * reference_count
+
+    _until(BUDGET, pair)
+    middle = median(ratios)
+    return Timing(middle * reference_seconds, middle / min(ratios) - 1)
+
+
+def _until(budget: float, sample: Callable[[], float]) -> list[float]:
+    """Seconds of samples that add up to `budget`; at least three unless they are slow."""
+    samples: list[float] = []
+    while sum(samples) < budget or (len(samples) < 3 and sum(samples) < SLOW):
+        samples.append(sample())
+    return samples
 
 
 def time_in_turns(runs: list[Run], rounds: int, on_round: Callable[[], None]) -> list[list[float]]:
     """Seconds of one call for each run in each round, every round timing all of them in turn.
 
-    What disturbs the machine for longer than a round disturbs all of them. `on_round` is called
-    before each round. After `RACE_BUDGET` seconds three rounds are enough.
+    `on_round` is called before each round. After `RACE_BUDGET` seconds three rounds are enough.
     """
     laps: list[list[float]] = [[] for _ in runs]
     end = time.monotonic() + RACE_BUDGET
@@ -77,5 +106,21 @@ def time_in_turns(runs: list[Run], rounds: int, on_round: Callable[[], None]) ->
             break
         on_round()
         for run, times in zip(runs, laps, strict=True):
-            times.append(time_calls(run, budget=LAP).best)
+            times.append(time_calls(run, budget=LAP).seconds)
     return laps
+
+
+def compare_laps(laps: Sequence[Sequence[float]]) -> list[Timing]:
+    """The time of each racer from its seconds in each round.
+
+    In a round all met the same machine: a racer's time is the median of its ratios to the round's
+    mean, times that mean in a quiet round (the lower quartile).
+    """
+    means = [geometric_mean(times) for times in zip(*laps, strict=True)]
+    quiet = quantiles(means, n=4)[0] if len(means) > 1 else means[0]
+    results = []
+    for times in laps:
+        ratios = [seconds / mean for seconds, mean in zip(times, means, strict=True)]
+        middle = median(ratios)
+        results.append(Timing(middle * quiet, middle / min(ratios) - 1))
+    return results

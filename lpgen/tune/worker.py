@@ -18,15 +18,17 @@ from typing import Any
 
 import psutil
 
+from lpgen.algorithms.kernel import Layout
 from lpgen.errors import ScheduleRefused
+from lpgen.target import cpu_features
 from lpgen.tune.messages import READY, Candidate, Laps, Measure, Outcome, Phase, Race
-from lpgen.tune.timing import Run, time_calls, time_in_turns
-from lpgen.tune.workbench import Miscomputed, Workbench
+from lpgen.tune.timing import BUDGET, Run, Timing, time_beside, time_calls, time_in_turns
+from lpgen.tune.workbench import KernelFunction, Miscomputed, Workbench
 
 GIVE_UP = 3.0
 """A candidate this many times slower than the fastest is not timed further."""
 
-ROUNDS = 15
+ROUNDS = 20
 
 
 class Worker:
@@ -36,6 +38,7 @@ class Worker:
         self._pipe = pipe
         self._lock = lock
         self._workbench = lru_cache(maxsize=1)(Workbench)
+        self._built_reference: tuple[Any, Run] | None = None
 
     def serve(self) -> None:
         """Answer requests until the other end of the pipe is closed."""
@@ -56,33 +59,61 @@ class Worker:
         self._say("waiting for its turn", limited=False)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
-            self._say("timing")
             yield
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _measure(self, request: Measure) -> Outcome:
         try:
-            run = self._prepare(request, request.candidate, check=True)
+            function, layout = self._build(request, request.candidate)
+            reference = self._reference(request)
             with self._turn_to_time():
-                limit = GIVE_UP * (request.fastest or float("inf"))
-                timing = time_calls(run, limit)
+                # Not beside another process's timing either: it would disturb it.
+                self._say("checking")
+                bench = self._workbench(request.op, request.target, request.seed)
+                bench.check(function, layout)
+                self._say("timing")
+                timing = self._time(bench.run(function, layout), reference, request)
         except Exception as error:
             # Whatever a candidate does, it is a failed candidate and nothing more.
             return Outcome(None, failed=reason_of(error))
-        return Outcome(timing.best, timing.spread)
+        return Outcome(timing.seconds, timing.spread)
+
+    @staticmethod
+    def _time(run: Run, reference: Run | None, request: Measure) -> Timing:
+        if reference is None or request.reference is None:
+            # The scale of all that follow.
+            return time_calls(run, 4 * BUDGET)
+        limit = GIVE_UP * (request.fastest or float("inf"))
+        return time_beside(run, reference, request.reference[1], limit)
+
+    def _reference(self, request: Measure) -> Run | None:
+        """The run of the request's reference, built when it is a new one."""
+        if request.reference is None:
+            return None
+        candidate = request.reference[0]
+        key = request.op, request.target, request.seed, candidate.key
+        if self._built_reference is None or self._built_reference[0] != key:
+            self._built_reference = key, self._run(request, candidate)
+        return self._built_reference[1]
 
     def _race(self, request: Race) -> Laps:
         try:
-            runs = [self._prepare(request, c, check=False) for c in request.candidates]
+            runs = [self._run(request, candidate) for candidate in request.candidates]
             with self._turn_to_time():
                 laps = time_in_turns(runs, ROUNDS, on_round=lambda: self._say("racing"))
         except Exception as error:
             return Laps((), failed=reason_of(error))
         return Laps(tuple(map(tuple, laps)))
 
-    def _prepare(self, request: Measure | Race, candidate: Candidate, check: bool) -> Run:
-        """The candidate built and, if asked for, checked."""
+    def _run(self, request: Measure | Race, candidate: Candidate) -> Run:
+        function, layout = self._build(request, candidate)
+        return self._workbench(request.op, request.target, request.seed).run(function, layout)
+
+    def _build(
+        self, request: Measure | Race, candidate: Candidate
+    ) -> tuple[KernelFunction, Layout]:
+        """The candidate as a function, and its layout, for which the weights are packed."""
         from lpgen.build.lower import jit
 
         self._say("computing the expected results", limited=False)
@@ -92,10 +123,7 @@ class Worker:
         function = jit(kernel, request.target)
         self._say("packing weights", limited=False)
         bench.packed(kernel.layout)
-        if check:
-            self._say("checking")
-            bench.check(function, kernel.layout)
-        return bench.run(function, kernel.layout)
+        return function, kernel.layout
 
 
 def reason_of(error: Exception) -> str:
@@ -130,6 +158,8 @@ def main(arguments: list[str]) -> None:
     _die_with(int(parent))
     if int(core) >= 0:
         psutil.Process().cpu_affinity([int(core)])
+    # Asks the system for the registers that it gives on request only (AMX tiles).
+    cpu_features()
     import lpgen.build.lower  # noqa: F401  (TVM, now rather than in the first candidate's time)
 
     connection: Any = Connection(int(pipe))
