@@ -98,7 +98,8 @@ class PanelWeights:
         empty = self._empty_code
         full = np.full(
             (self.groups, self.panels * self.panel, cut.r * cut.s, cut.kg * cut.kq),
-            empty, codes.dtype,
+            empty,
+            codes.dtype,
         )
         full[:, : self.columns, :, : cut.run] = codes
         full = full.reshape(
@@ -174,7 +175,7 @@ class PanelWeights:
         )
         outputs = []
         for section, width, low in zip(
-            self.sections, self.planes or (8,), np.cumsum((0, *self.planes))[:-1], strict=False
+            self.sections, self.planes or (8,), np.cumsum((0, *self.planes)), strict=False
         ):
             outputs.append(self._te_plane(w, section, width, int(low)))
         if self.correction:
