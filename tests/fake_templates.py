@@ -45,8 +45,7 @@ def dense_kernel(op, tile: int = 1, extra: int = 0, packing_bias: int = 0) -> Ke
     y = te.compute((m, n), lambda i, j: sums[i, j] + extra, "y")
     sch = s_tir.Schedule(te.create_prim_func([x, packed, y]))
     block = sch.get_sblock("y")
-    i, j = sch.get_loops(block)
-    outer, _ = sch.split(j, [None, tile])
+    outer, _ = sch.split(sch.get_loops(block)[1], [None, tile])
     sch.compute_at(sch.get_sblock("sums"), outer)
     return Kernel(op, sch.mod, PlainLayout(op.w_shape, packing_bias))
 
@@ -92,19 +91,6 @@ def _refuse(op):
 
 def _fail(op):
     raise ZeroDivisionError("Traceback\n  somewhere\n\nthe real reason")
-
-
-def _outside(op):
-    from tvm.script import tirx as T
-
-    m, n, k = op.m, op.n, op.k
-
-    @T.prim_func(s_tir=True)
-    def main(x: T.Buffer((m, k), op.act.dtype), packed: T.Buffer((n * k,), "uint8"),
-             y: T.Buffer((m, n), "int32")):
-        y.data  # noqa: B018
-
-    return Kernel(op, main, PlainLayout(op.w_shape))
 
 
 BEHAVIOURS = {

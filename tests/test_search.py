@@ -1,0 +1,253 @@
+import json
+
+import numpy as np
+import pytest
+from fake_templates import Moody, Tiles
+
+from lpgen.errors import RecordError
+from lpgen.ops import parse
+from lpgen.records import Log, Record
+from lpgen.space import Space
+from lpgen.target import Target
+from lpgen.tune.compare import compare_search
+from lpgen.tune.cost_model import SLOWEST, CostModel, relative_costs
+from lpgen.tune.messages import Candidate, Laps
+from lpgen.tune.race import LEADERS, leaders, standings
+from lpgen.tune.search import Search
+
+OP = parse("dense m=16 n=32 k=64 act=u8 weight=s8")
+OTHER = parse("dense m=64 n=32 k=128 act=u8 weight=s8")
+TARGET = Target.parse("avx2")
+
+
+class Big(Tiles):
+    """1440 points with one best, a ridge around it, and a knob that matters not at all."""
+
+    def space(self, op, target):
+        knobs = {
+            "rows": (1, 2, 3, 4, 6, 8, 12, 16, 24, 28),
+            "vectors": (1, 2, 3, 4, 6, 8),
+            "unroll": (1, 2, 4, 8),
+            "order": ("mn", "nm", "km"),
+            "copy": (False, True),
+        }
+        return Space(knobs, lambda p: p["rows"] * p["vectors"] <= 28)
+
+    def default(self, op, target):
+        return {"rows": 1, "vectors": 1, "unroll": 1, "order": "mn", "copy": False}
+
+
+BIG = Big()
+
+
+def seconds_of(knobs) -> float:
+    """1e-4 s at rows=6 vectors=4 unroll=2 order=nm."""
+    slow = 1 + abs(np.log2(knobs["rows"] * knobs["vectors"] / 24)) + abs(knobs["rows"] - 6) / 20
+    slow += 0.2 * abs(np.log2(knobs["unroll"] / 2)) + 0.5 * (knobs["order"] != "nm")
+    return 1e-4 * slow
+
+
+def search(templates=(BIG,), trials=64, seed=0, **options) -> Search:
+    rng = np.random.default_rng(seed)
+    return Search(OP, TARGET, templates, trials=trials, rng=rng, **options)
+
+
+def run(searching: Search, trials: int, measure=seconds_of) -> list[Candidate]:
+    done = []
+    while len(done) < trials and (candidate := searching.propose()) is not None:
+        searching.tell(candidate, measure(candidate.knobs))
+        done.append(candidate)
+    return done
+
+
+def test_defaults_come_first_then_what_was_tuned_before():
+    tuned = Candidate(Tiles(), {"tile": 8, "order": "mn", "copy": True})
+    stale = Candidate(Tiles(), {"tile": 5, "order": "mn", "copy": True})
+    searching = search((Tiles(), Moody()), first=[stale, tuned])
+    first = [searching.propose() for _ in range(3)]
+    assert first[:2] == searching.defaults
+    assert first[2] == tuned
+
+
+def test_nothing_is_proposed_twice_and_all_is_in_the_space():
+    searching = search()
+    done = run(searching, 200)
+    assert len({candidate.key for candidate in done}) == 200
+    assert all(candidate.knobs in Big().space(OP, TARGET) for candidate in done)
+
+
+def test_the_same_seed_gives_the_same_search():
+    assert run(search(seed=5), 40) == run(search(seed=5), 40)
+    assert run(search(seed=5), 40) != run(search(seed=6), 40)
+
+
+def test_what_is_told_from_a_log_is_not_proposed():
+    known = [Candidate(Tiles(), knobs) for knobs in Tiles().space(OP, TARGET)][:-3]
+    searching = search((Tiles(),))
+    for candidate in known:
+        searching.tell(candidate, 1e-4)
+    rest = run(searching, 100, measure=lambda knobs: 1e-4)
+    assert len(rest) == 3
+    assert not {c.key for c in rest} & {c.key for c in known}
+
+
+@pytest.mark.parametrize("strategy", ["model", "random", "exhaustive"])
+def test_a_small_space_is_exhausted(strategy):
+    searching = search((Tiles(), Moody()), strategy=strategy, trials=10_000)
+    done = run(searching, 10_000, measure=lambda knobs: 1e-4)
+    assert len(done) == sum(len(t.space(OP, TARGET)) for t in (Tiles(), Moody()))
+    assert searching.propose() is None
+
+
+def test_exhaustive_goes_through_in_order():
+    searching = search((Tiles(),), strategy="exhaustive")
+    done = [candidate.knobs for candidate in run(searching, 100, measure=lambda knobs: 1e-4)]
+    assert done == list(Tiles().space(OP, TARGET))
+
+
+def test_the_model_beats_random_search():
+    def reached(strategy):
+        found = []
+        for seed in range(5):
+            searching = search(seed=seed, strategy=strategy, model=CostModel(seed))
+            run(searching, 48)
+            found.append(searching.fastest)
+        return np.mean(found)
+
+    assert reached("model") < 1.1e-4
+    assert reached("model") < 0.95 * reached("random")
+
+
+def test_failures_are_no_obstacle():
+    def half_fails(knobs):
+        return None if knobs["copy"] else seconds_of(knobs)
+
+    searching = search()
+    run(searching, 64, measure=half_fails)
+    assert searching.fastest < 1.2e-4
+    assert all(not candidate.knobs["copy"] for _, candidate in searching.measured)
+    nothing = search()
+    assert len(run(nothing, 40, measure=lambda knobs: None)) == 40
+    assert nothing.fastest is None
+    assert nothing.reference is None
+
+
+def test_a_slow_template_gets_few_trials():
+    class Slow(Big):
+        pass
+
+    slow, fast = Slow("fake", "slow"), Big("fake", "fast")
+    searching = search((slow, fast))
+    counts = {slow: 0, fast: 0}
+    for _ in range(64):
+        candidate = searching.propose()
+        counts[candidate.template] += 1
+        factor = 20 if candidate.template is slow else 1
+        searching.tell(candidate, factor * seconds_of(candidate.knobs))
+    assert counts[slow] <= 5
+
+
+def test_the_reference_is_the_first_default_that_works():
+    searching = search((Moody(), Tiles()))
+    run(searching, 20, measure=lambda knobs: None if "mood" in knobs else 2e-4)
+    candidate, seconds = searching.reference
+    assert candidate == Candidate(Tiles(), Tiles().default(OP, TARGET))
+    assert seconds == 2e-4
+
+
+def test_costs_are_relative_and_bounded():
+    costs = relative_costs([1e-3, 2e-3, None, 1.0])
+    assert costs == pytest.approx([0, 1, SLOWEST, SLOWEST])
+    assert relative_costs([None]) == [SLOWEST]
+
+
+def test_the_model_ranks_and_transfers_to_another_operator():
+    model, space, rng = CostModel(0), Big().space(OP, TARGET), np.random.default_rng(0)
+    for _ in range(150):
+        knobs = space.sample(rng)
+        model.add(OP, space, Candidate(Big(), knobs), seconds_of(knobs))
+    assert model.rows_of_others(OTHER) == 150
+    points = [space.sample(rng) for _ in range(200)]
+    truth = np.log([seconds_of(point) for point in points])
+    for op in (OP, OTHER):
+        model.fit(op)
+        predicted = model.predict(op, space, Big().name, points)
+        assert np.corrcoef(predicted, truth)[0, 1] > 0.9
+
+
+def test_the_model_learns_templates_one_after_another():
+    model, big, tiles = CostModel(0), Big("fake", "big"), Tiles()
+    space, small = big.space(OP, TARGET), tiles.space(OP, TARGET)
+    model.add(OP, space, Candidate(big, big.default(OP, TARGET)), 1e-4)
+    model.fit(OP)
+    assert model.predict(OP, small, tiles.name, list(small)).shape == (len(small),)
+    assert model.predict(OP, small, tiles.name, []).shape == (0,)
+    model.add(OP, small, Candidate(tiles, tiles.default(OP, TARGET)), None)
+    model.fit(OP)
+    costs = [
+        model.predict(OP, s, t.name, [t.default(OP, TARGET)])
+        for s, t in ((space, big), (small, tiles))
+    ]
+    assert np.all(np.isfinite(costs))
+
+
+def test_leaders_are_the_near_best_and_the_default():
+    searching = search()
+    run(searching, 64)
+    racing = leaders(searching)
+    fastest = searching.measured[0]
+    assert racing[0] == fastest[1]
+    assert len(racing) <= LEADERS + 1
+    assert racing[-1] == searching.defaults[0]
+    times = dict((c.key, s) for s, c in searching.measured)
+    assert all(times[c.key] <= 1.25 * fastest[0] for c in racing[:-1])
+
+
+def test_the_race_decides():
+    racing = [Candidate(Tiles(), {"tile": tile}) for tile in (1, 2, 4)]
+    laps = Laps(((3e-3, 3.2e-3), (1e-3, 1.1e-3), (2e-3, 2.3e-3)))
+    order = standings(racing, laps)
+    assert [standing.candidate.knobs["tile"] for standing in order] == [2, 4, 1]
+    assert order[0].seconds < order[1].seconds < order[2].seconds
+
+
+@pytest.fixture
+def exhaustive_log(tmp_path):
+    """Every point of Tiles with a time, those of odd tiles failed."""
+    path = tmp_path / "log.jsonl"
+    with path.open("w") as file:
+        for i, knobs in enumerate(Tiles().space(OP, TARGET)):
+            seconds = None if knobs["tile"] == 1 else 1e-4 * (1 + i / 10)
+            failed = None if seconds else "crashed"
+            record = Record(OP.name, "avx2", "fake/tiles", knobs, seconds, failed=failed)
+            file.write(record.to_line() + "\n")
+    return Log(path)
+
+
+def test_searches_are_compared_by_replaying(exhaustive_log):
+    results = compare_search(OP, TARGET, exhaustive_log, trials=(4, 24), seeds=3, among=[Tiles()])
+    assert [(r.strategy, r.trials) for r in results] == [
+        ("model", 4),
+        ("model", 24),
+        ("random", 4),
+        ("random", 24),
+    ]
+    assert all(0 <= r.worst <= r.median <= 1 for r in results)
+    assert all(r.worst == 1 for r in results if r.trials == 24)
+
+
+def test_an_incomplete_log_is_not_compared(exhaustive_log):
+    lines = exhaustive_log.path.read_text().splitlines()
+    exhaustive_log.path.write_text("\n".join(lines[:-2]))
+    with pytest.raises(RecordError, match="holds 22 of the 24 points of fake/tiles"):
+        compare_search(OP, TARGET, exhaustive_log, among=[Tiles()])
+    with pytest.raises(RecordError, match="holds no candidate that works"):
+        compare_search(OTHER, TARGET, exhaustive_log)
+
+
+def test_records_of_another_cpu_are_not_compared(exhaustive_log):
+    lines = [json.loads(line) for line in exhaustive_log.path.read_text().splitlines()]
+    text = "".join(json.dumps(line | {"cpu": "another"}) + "\n" for line in lines)
+    exhaustive_log.path.write_text(text)
+    with pytest.raises(RecordError, match="holds 0 of the 24 points"):
+        compare_search(OP, TARGET, exhaustive_log, among=[Tiles()])

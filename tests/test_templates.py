@@ -1,0 +1,105 @@
+import warnings
+
+import pytest
+
+from lpgen import records, templates
+from lpgen.errors import UserError
+from lpgen.ops import parse
+from lpgen.target import Target, known
+from lpgen.templates import Template
+
+DENSE = parse("dense m=16 n=32 k=64 act=u8 weight=s8")
+DEPTHWISE = parse("conv2d h=8 w=8 ic=16 oc=16 kernel=3x3 pad=1 groups=16 act=u8 weight=s8")
+OPERATORS = (
+    DENSE,
+    DEPTHWISE,
+    parse("dense m=1 n=10 k=1000 act=s8 weight=s8"),
+    parse("dense m=7 n=33 k=65 act=u1 weight=b1"),
+    parse("conv2d h=7 w=9 ic=3 oc=5 kernel=3x2 stride=2 pad=0x1x0x1 act=u4 weight=t2"),
+    parse("conv2d h=14 w=14 ic=64 oc=64 kernel=3x3 pad=1 groups=4 act=s5 weight=b3"),
+)
+
+
+def test_templates_are_found_by_path():
+    names = templates.known()
+    assert "generic/generic" in names
+    assert "avx512vnni/dot" in names
+    assert not [name for name in names if name.startswith("x86/") or "/_" in name]
+
+
+@pytest.mark.parametrize("name", templates.known())
+def test_every_template_is_complete(name):
+    template = templates.get(name)
+    assert template.name == name == str(template)
+    for function in ("applies", "space", "default", "kernel"):
+        assert callable(getattr(template.module, function))
+    assert any(template.family in target.families for target in known().values())
+
+
+@pytest.mark.parametrize("target", known().values(), ids=known())
+def test_each_algorithm_is_served_once_by_its_best_family(target):
+    for op in OPERATORS:
+        serving = templates.templates_for(op, target)
+        algorithms = [template.algorithm for template in serving]
+        assert len(set(algorithms)) == len(algorithms)
+        assert "generic" in algorithms
+        order = [target.families.index(template.family) for template in serving]
+        assert order == sorted(order)
+        for template in templates.templates_of(target):
+            better = [s for s in serving if s.algorithm == template.algorithm]
+            if template.applies(op, target) is None:
+                assert better
+                best = target.families.index(better[0].family)
+                assert best <= target.families.index(template.family)
+
+
+@pytest.mark.parametrize("target", known().values(), ids=known())
+def test_defaults_are_points_of_their_spaces(target):
+    for op in OPERATORS:
+        for template in templates.templates_for(op, target):
+            assert template.default(op, target) in template.space(op, target), (op, template)
+
+
+def test_reasons_are_given():
+    target = Target.parse("avx512vnni")
+    reasons = {t.name: reason for t, reason in templates.explain(DENSE, target).items()}
+    assert reasons["avx512vnni/dot"] is None
+    assert reasons["avx2/dot"] == "avx512vnni/dot serves instead"
+    reasons = {t.name: reason for t, reason in templates.explain(DEPTHWISE, target).items()}
+    assert "depthwise" in reasons["avx512vnni/dot"]
+    assert reasons["generic/generic"] is None
+
+
+@pytest.mark.parametrize(
+    "name", ["avx2/nothing", "z80/dot", "dot", "x86/tiles", "../x/y", "", None]
+)
+def test_an_unknown_template_is_named_and_the_known_are_listed(name):
+    with pytest.raises(UserError, match=r"template: .* is not known; known: .*avx2/dot"):
+        templates.get(name)
+
+
+def test_a_family_without_a_folder_has_no_algorithms():
+    assert templates.algorithms_of("nothing") == ()
+
+
+def test_a_broken_template_is_not_mistaken_for_a_missing_one(monkeypatch, tmp_path):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("import a_module_that_is_missing\n")
+    monkeypatch.setattr("lpgen.schedules.__path__", [str(tmp_path)])
+    with pytest.raises(ModuleNotFoundError, match="a_module_that_is_missing"):
+        templates.algorithms_of("broken")
+
+
+def test_templates_are_equal_by_name():
+    assert Template("avx2", "dot") == templates.get("avx2/dot")
+    assert len({Template("avx2", "dot"), templates.get("avx2/dot")}) == 1
+
+
+def test_shipped_records_fit_their_templates():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for log in records.shipped():
+            for record in log.records():
+                op, target = parse(record.workload), Target.parse(record.target)
+                assert records.misfit(record, op, target) is None
