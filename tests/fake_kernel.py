@@ -1,4 +1,4 @@
-"""A dense kernel small enough to read, with every kind of scratch memory: for tests of the build."""
+"""A dense kernel small enough to read, with every kind of scratch memory, for tests."""
 
 from __future__ import annotations
 
@@ -73,12 +73,3 @@ def unaligned(shape: tuple[int, ...], dtype: str, offset: int) -> np.ndarray:
     raw = np.zeros(nbytes + 128, np.uint8)
     start = -raw.ctypes.data % 64 + offset
     return raw[start : start + nbytes].view(dtype).reshape(shape)
-
-
-def aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that starts on a 64-byte boundary."""
-    copy = unaligned(array.shape, array.dtype.name, 0)
-    copy[...] = array
-    return copy
-
-

@@ -42,6 +42,9 @@ _PACKED = (
     1  # the position of the packed weights, in a kernel (x, packed, y) and a packer (w, packed)
 )
 
+_ENTRY = "main"
+"""The tvm-ffi function in front of a kernel that is only measured."""
+
 
 @dataclass(frozen=True)
 class Scratch:
@@ -79,18 +82,29 @@ def lower(functions: Mapping[str, IRModule], target: Target) -> Lowered:
 
 
 def jit(kernel: Kernel | IRModule, target: Target) -> Callable[..., None]:
-    """Compile for this machine: a function of tvm-ffi tensors (x, packed, y), checked by TVM.
+    """Compile for this machine: a function of tvm-ffi tensors (x, packed, y), or (w, packed).
 
-    The code is that of the exported library, with libtvm's workspace and thread pool.
+    It is the code of the exported library, with libtvm's workspace and thread pool. TVM checks
+    shapes and types. Nobody checks that `packed` starts on a 64-byte boundary (see `aligned`); the
+    function may crash where it does not.
     """
-    return jit_module(kernel, target)["main"]
+    return jit_module(kernel, target)[_ENTRY]
 
 
 def jit_module(kernel: Kernel | IRModule, target: Target) -> tvm.runtime.Module:
     """The module of `jit`; its `inspect_source("asm")` shows the assembly."""
     func = (kernel.module if isinstance(kernel, Kernel) else kernel)["main"]
-    functions = {"kernel": _raw_pointers(func, "kernel"), "main": _entry(func, "kernel")}
+    functions = {"kernel": _raw_pointers(func, "kernel"), _ENTRY: _entry(func, "kernel")}
     return _lower(functions, target).compile()
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A dense copy of `array` on a 64-byte boundary, as packed weights have to be."""
+    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _lower(functions: dict[str, tirx.PrimFunc], target: Target) -> Lowered:
@@ -101,7 +115,7 @@ def _lower(functions: dict[str, tirx.PrimFunc], target: Target) -> Lowered:
         mod = to_tir(mod)
         scratch = {}
         for var, func in mod.functions.items():
-            if func.attrs["calling_conv"] == 1 and var.name_hint in functions:
+            if var.name_hint != _ENTRY:
                 mod[var], scratch[var.name_hint] = _place_scratch(func)
         mod = tirx.transform.LowerTVMBuiltin()(mod)
         mod = tirx.transform.LowerIntrin()(mod)
@@ -134,7 +148,7 @@ def _entry(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
     call = tirx.call_extern("int32", symbol, *(buffer.data for buffer in buffers))
     error, message = StringImm("RuntimeError"), StringImm("the kernel failed: out of memory?")
     entry = tirx.PrimFunc(buffers, tirx.AssertStmt(call == _int32(0), error, [message]))
-    return entry.with_attr({"global_symbol": "main", "s_tir": True})
+    return entry.with_attr({"global_symbol": _ENTRY, "s_tir": True})
 
 
 def _place_scratch(func: tirx.PrimFunc) -> tuple[tirx.PrimFunc, Scratch]:

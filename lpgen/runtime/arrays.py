@@ -57,7 +57,9 @@ def to_numpy(what: str, value: Any) -> np.ndarray:
 
 def like(x: Any, y: np.ndarray) -> Any:
     """`y` as an array of x's library, sharing its memory; `y` where that takes no DLPack tensor."""
-    if hasattr(x, "__array_namespace__"):
+    if isinstance(x, tvm_ffi.Tensor):
+        library = tvm_ffi
+    elif hasattr(x, "__array_namespace__"):
         library = x.__array_namespace__()
     else:
         library = sys.modules.get(type(x).__module__.partition(".")[0])

@@ -1,0 +1,114 @@
+"""Checking a library: every kernel in a fresh process against the NumPy oracle, exactly.
+
+The checking process only loads the library and has no compiler. When a kernel brings it down, that
+is the kernel's result, and another process goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from lpgen import runtime
+from lpgen.errors import LpgenError
+from lpgen.ops import Operator, parse
+
+THREADS = (1, 2)
+RANDOM_INPUTS = 2
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of one kernel: `failure` is None when every result was exact, else the reason."""
+
+    workload: str
+    template: str
+    calls: int
+    failure: str | None = None
+
+
+def check_library(path: str | os.PathLike[str], seed: int = 0) -> Iterator[Checked]:
+    """Check every kernel of the library `path`, each as soon as it is done, in its order.
+
+    Random inputs and the worst case of each sign, on one thread and on two. Raises LibraryError
+    when the library cannot be loaded, or has no kernel that this CPU can run.
+    """
+    remaining = runtime.load(path).workloads
+    while remaining:
+        command = [sys.executable, "-P", "-m", __spec__.name, str(path), str(seed), *remaining]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                for line in process.stdout:
+                    remaining.pop(0)
+                    yield Checked(**json.loads(line))
+            finally:
+                process.kill()
+        if remaining:
+            yield Checked(remaining.pop(0), "", 0, _death(process.returncode))
+
+
+def _death(code: int) -> str:
+    """How a process ended that did not report on its kernel."""
+    if code < 0:
+        return f"the process was ended by {signal.Signals(-code).name}"
+    return f"the process exited with status {code}"
+
+
+def _check_kernel(library: runtime.Library, name: str, seed: int) -> Checked:
+    op, calls = parse(name), 0
+    try:
+        kernel = library[name]
+        template = kernel.variant["template"]
+        for label, x, w in _inputs(op, seed):
+            packed = kernel.pack_weights(w)
+            expected = op.reference(x, w)
+            for threads in THREADS:
+                y = np.full(op.y_shape, 0x5A5A5A5A, np.int32)
+                kernel(_unaligned(x), packed, out=y, threads=threads)
+                calls += 1
+                if not np.array_equal(y, expected):
+                    failure = f"{_difference(y, expected)} ({label} input, threads={threads})"
+                    return Checked(name, template, calls, failure)
+    except LpgenError as error:
+        return Checked(name, "", calls, str(error))
+    return Checked(name, template, calls)
+
+
+def _inputs(op: Operator, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    for _ in range(RANDOM_INPUTS):
+        yield "random", *op.random(rng)
+    for which in op.EXTREMES:
+        yield which, *op.extreme(which)
+
+
+def _unaligned(x: np.ndarray) -> np.ndarray:
+    """A copy at an odd address: kernels take activations from anywhere."""
+    raw = np.empty(x.nbytes + 2, np.uint8)
+    start = 1 - raw.ctypes.data % 2
+    copy = raw[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    copy[...] = x
+    return copy
+
+
+def _difference(y: np.ndarray, expected: np.ndarray) -> str:
+    first = np.unravel_index(int(np.argmax(y != expected)), y.shape)
+    where, count = ", ".join(map(str, map(int, first))), np.count_nonzero(y != expected)
+    return f"{count} of {y.size} wrong, the first y[{where}] = {y[first]}, not {expected[first]}"
+
+
+def _main(path: str, seed: str, *names: str) -> None:
+    library = runtime.Library(path)
+    for name in names:
+        print(json.dumps(asdict(_check_kernel(library, name, int(seed)))), flush=True)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,44 @@
+"""Narrow accumulators hold what they are given, exactly up to their bound."""
+
+import pytest
+from kernels import assert_exact, template
+
+from lpgen.ops import Dense
+from lpgen.schedules.x86.dot_space import INT16_MAX, chunk_of, operands_of, steps
+from lpgen.schedules.x86.isa import AVX2, AVX512VNNI
+
+
+@pytest.mark.parametrize(
+    ("act", "weight", "first"),
+    [("u8", "s8", "words"), ("s8", "s8", "words"), ("u8", "s7", "bytes"), ("u7", "s8", "bytes")],
+)
+def test_vpmaddubsw_is_used_only_where_it_cannot_saturate(act, weight, first):
+    assert steps(Dense(8, 8, 64, act=act, weight=weight), AVX2)[0] == first
+
+
+def test_vpdpbusd_has_no_bound():
+    assert steps(Dense(8, 8, 64, act="u8", weight="s8"), AVX512VNNI) == ("bytes",)
+
+
+@pytest.mark.parametrize("act", ["u1", "u2", "u4", "s3", "b2"])
+@pytest.mark.parametrize("weight", ["b1", "t2", "s4", "u3"])
+def test_chunks_are_as_long_as_int16_holds(act, weight):
+    op = Dense(8, 16, 4096, act=act, weight=weight)
+    operands = operands_of(op, "bytes")
+    longest = max(chunk_of(step) for step in steps(op, AVX2))
+    per_step = 2 * operands.left_max * operands.right_max
+    assert longest * per_step <= INT16_MAX
+    assert 2 * longest * per_step > INT16_MAX or longest == 1024
+
+
+@pytest.mark.parametrize("name", ["sse4/dot", "avx2/dot", "avx512bw/dot"])
+@pytest.mark.parametrize(
+    ("act", "weight"), [("u4", "s4"), ("u7", "s8"), ("u8", "s7"), ("u2", "s2")]
+)
+def test_the_longest_chunk_is_exact_at_the_extremes(name, act, weight):
+    chosen, target = template(name)
+    op = Dense(5, 20, 1100, act=act, weight=weight)
+    space = chosen.space(op, target)
+    for step in space.knobs["step"]:
+        knobs = next(point for point in space.enumerate() if point["step"] == step)
+        assert_exact(name, op, knobs)

@@ -1,0 +1,137 @@
+"""Lowering: exact at every address, scratch memory where it was promised to be."""
+
+import re
+
+import numpy as np
+import pytest
+import tvm_ffi
+from fake_kernel import fake_kernel, unaligned
+from tvm import IRModule, te, tirx
+from tvm.s_tir import Schedule
+
+from lpgen.build.lower import STACK_LIMIT, STACK_TOTAL, Scratch, aligned, jit, jit_module, lower
+from lpgen.ops import Dense
+from lpgen.target import Target
+
+SMALL = Dense(5, 7, 33, "u8", "s8")
+LARGE = Dense(9, 6, 5000, "u8", "s8")
+
+
+@pytest.fixture(scope="module")
+def target():
+    return Target.parse("native")
+
+
+def call(function, *arrays):
+    function(*map(tvm_ffi.from_dlpack, arrays))
+
+
+def scratch_of(kernel, target):
+    return lower({"f": kernel.module}, target).scratch["f"]
+
+
+@pytest.mark.parametrize("options", [{}, {"serial": True}, {"parallel": True}])
+@pytest.mark.parametrize("op", [SMALL, LARGE], ids=["small", "large"])
+def test_exact_at_every_address(op, options, target):
+    kernel = fake_kernel(op, **options)
+    run = jit(kernel, target)
+    values, w = op.random(np.random.default_rng(0))
+    packed = aligned(kernel.layout.pack(w))
+    for x_offset, y_offset in [(0, 0), (1, 4), (17, 1), (63, 62)]:
+        x = unaligned(op.x_shape, op.act.dtype, x_offset)
+        y = unaligned(op.y_shape, "int32", y_offset)
+        x[...] = values
+        call(run, x, packed, y)
+        assert np.array_equal(y, op.reference(values, w))
+
+
+def test_only_the_packed_weights_are_promised_to_be_aligned(target):
+    code = lower({"f": fake_kernel(SMALL).module}, target).compile().inspect_source("ll")
+    (signature,) = re.findall(r"^define .* @f\((.*)\)", code, re.MULTILINE)
+    x, packed, y = signature.split(", ")
+    assert "align 64" in packed
+    assert "align" not in x + y
+    assert all("noalias" in parameter for parameter in (x, packed, y))
+
+
+def test_vectors_move_without_alignment_where_none_is_promised():
+    """The same copy loop, from x and from the packed weights, for SSE: movups and movaps."""
+    x = te.placeholder((64,), "int32", name="x")
+    packed = te.placeholder((64,), "int32", name="packed")
+    y = te.compute((64,), lambda i: x[i] + packed[i], name="y")
+    sch = Schedule(IRModule({"main": te.create_prim_func([x, packed, y])}))
+    sch.vectorize(sch.split(sch.get_loops("y")[0], [None, 4])[-1])
+    module = lower({"f": sch.mod}, Target.parse("sse4")).compile()
+    (body,) = re.findall(r"^f:\n(.*?)\n\.Lfunc_end", module.inspect_source("asm"), re.S | re.M)
+    moves = re.findall(r"\t(mov\w+|paddd)\t(.*)", body)
+    loads = [name for name, operands in moves if operands.startswith(("(%rdi", "16(%rdi"))]
+    stores = [name for name, operands in moves if operands.endswith("(%rdx)")]
+    assert set(loads) == {"movdqu"}
+    assert set(stores) == {"movdqu"}
+    assert ("paddd", "(%rsi), %xmm0") in moves
+
+
+@pytest.mark.parametrize(
+    ("k", "options", "expected"),
+    [
+        (100, {"serial": True}, Scratch(0, 0)),
+        (STACK_LIMIT // 4, {}, Scratch(0, 0)),
+        (STACK_LIMIT // 4 + 1, {}, Scratch(STACK_LIMIT + 64, 0)),
+        (STACK_LIMIT // 4 + 1, {"parallel": True}, Scratch(0, STACK_LIMIT + 64)),
+        (5000, {"serial": True, "parallel": True}, Scratch(9 * 20_000 + 32, 20_032)),
+    ],
+)
+def test_what_the_stack_does_not_take_is_workspace(k, options, expected, target):
+    scratch = scratch_of(fake_kernel(Dense(9, 6, k, "u8", "s8"), **options), target)
+    assert scratch == expected
+    assert scratch.nbytes(3) == expected.serial + 3 * expected.per_thread
+
+
+def _shifted(x, size, by):
+    return te.compute((size,), lambda i: x[i] + tirx.const(by, "uint8"), name=f"plus{by}")
+
+
+def test_the_stack_has_a_limit_for_all_buffers_together(target):
+    count, size = STACK_TOTAL // STACK_LIMIT + 2, STACK_LIMIT
+    x = te.placeholder((size,), "uint8", name="x")
+    packed = te.placeholder((size,), "uint8", name="packed")
+    copies = [_shifted(x, size, by) for by in range(count)]
+
+    def total(i):
+        return sum((copy[size - 1 - i].astype("int32") for copy in copies), packed[i])
+
+    y = te.compute((size,), total, name="y")
+    module = IRModule({"main": te.create_prim_func([x, packed, y])})
+    assert lower({"f": module}, target).scratch["f"] == Scratch(2 * size, 0)
+
+
+def test_workspace_is_given_back_and_small_scratch_never_asked_for(target):
+    code = jit_module(fake_kernel(LARGE, serial=True), target).inspect_source("ll")
+    assert len(re.findall(r"load ptr, ptr @__TVMBackendAllocWorkspace", code)) >= 1
+    assert len(re.findall(r"load ptr, ptr @__TVMBackendFreeWorkspace", code)) >= 1
+    code = jit_module(fake_kernel(SMALL, serial=True), target).inspect_source("ll")
+    assert "Workspace" not in code
+
+
+def test_scratch_on_the_stack_starts_on_a_cache_line(target):
+    code = jit_module(fake_kernel(SMALL, serial=True), target).inspect_source("ll")
+    allocas = re.findall(r"alloca (.*), align (\d+)", code)
+    assert ("[11 x <64 x i8>]", "64") in allocas
+
+
+def test_a_packer_is_lowered_like_a_kernel(target):
+    layout = fake_kernel(SMALL).layout
+    _, w = SMALL.random(np.random.default_rng(0))
+    packed = aligned(np.zeros(layout.nbytes, np.uint8))
+    call(jit(layout.te_module(), target), w, packed)
+    assert np.array_equal(packed, layout.pack(w))
+
+
+def test_tensors_that_do_not_fit_are_refused(target):
+    run = jit(fake_kernel(SMALL), target)
+    x, packed, y = (np.zeros(s, t) for s, t in (((5, 33), "u1"), (231, "u1"), ((5, 7), "i4")))
+    call(run, x, aligned(packed), y)
+    with pytest.raises(ValueError, match=r"(?s)x\.shape.*expected 5"):
+        call(run, x[:4], aligned(packed), y)
+    with pytest.raises(TypeError, match=r"y.dtype"):
+        call(run, x, aligned(packed), y.astype("int64"))

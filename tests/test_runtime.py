@@ -1,0 +1,396 @@
+"""The runtime: what goes in and out, what is refused, and that it needs no compiler."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tvm_ffi
+from fake_kernel import fake_kernel
+
+from lpgen import runtime
+from lpgen.build import Choice, build
+from lpgen.build.check import check_library
+from lpgen.errors import LibraryError
+from lpgen.ops import Dense
+from lpgen.target import Target
+
+BYTES = Dense(5, 7, 33, "u8", "s8")
+BIPOLAR = Dense(5, 7, 33, "s4", "b2")
+LARGE = Dense(20, 30, 6000, "u2", "t2")
+
+
+@pytest.fixture(scope="module")
+def target():
+    return Target.parse("native")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory, target):
+    choices = [
+        Choice(BYTES, target, "fake/dense", {}, fake_kernel(BYTES)),
+        Choice(BIPOLAR, target, "fake/dense", {}, fake_kernel(BIPOLAR, serial=True)),
+        Choice(LARGE, target, "fake/dense", {}, fake_kernel(LARGE, serial=True, parallel=True)),
+    ]
+    return build(choices, tmp_path_factory.mktemp("runtime") / "lib.so")
+
+
+@pytest.fixture(scope="module")
+def lib(path):
+    return runtime.load(path)
+
+
+@pytest.fixture
+def problem(lib):
+    """(kernel, x, packed weights, exact result) for BYTES."""
+    kernel = lib[BYTES.name]
+    x, w = BYTES.random(np.random.default_rng(0))
+    return kernel, x, kernel.pack_weights(w), BYTES.reference(x, w)
+
+
+class Tensor:
+    """Somebody's array: DLPack in and out, and nothing else."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+class Namespaced(Tensor):
+    """The same with the array API's way to make more of it."""
+
+    def __array_namespace__(self):
+        return Namespaced
+
+    from_dlpack = classmethod(lambda cls, y: cls(np.from_dlpack(y)))
+
+
+# ---- what goes in and out ----
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("op", [BYTES, BIPOLAR, LARGE], ids=str)
+def test_results_are_exact(lib, op, threads):
+    kernel = lib[op.name]
+    inputs = [op.random(np.random.default_rng(0)), *op.extremes()]
+    for x, w in inputs:
+        y = kernel(x, kernel.pack_weights(w), threads=threads)
+        assert y.dtype == np.int32
+        assert np.array_equal(y, op.reference(x, w))
+
+
+def test_the_library_lists_its_kernels(lib):
+    assert lib.kernels == lib.workloads == list(lib) == [BYTES.name, BIPOLAR.name, LARGE.name]
+    assert BYTES.name in lib
+    assert "dense" not in lib
+    assert len(lib) == 3
+    assert lib[BYTES.name] is lib[BYTES.name]
+    assert lib[BYTES.name].x_shape == BYTES.x_shape
+    assert lib[LARGE.name].workspace_bytes(2) > lib[LARGE.name].workspace_bytes(1) > 0
+    assert lib.missing == ()
+
+
+def test_out_is_filled_and_returned(problem):
+    kernel, x, packed, expected = problem
+    out = np.full(BYTES.y_shape, -1, np.int32)
+    assert kernel(x, packed, out=out) is out
+    assert np.array_equal(out, expected)
+
+
+def test_any_memory_order_goes_in(problem):
+    kernel, x, packed, expected = problem
+    wide = np.zeros((5, 66), np.uint8)
+    wide[:, ::2] = x
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    for same in (np.asfortranarray(x), wide[:, ::2], read_only):
+        assert np.array_equal(kernel(same, packed), expected)
+
+
+def test_dlpack_tensors_go_in_and_out(problem):
+    kernel, x, packed, expected = problem
+    assert np.array_equal(kernel(Tensor(x), packed), expected)
+    assert np.array_equal(kernel(Tensor(np.asfortranarray(x)), packed), expected)
+    y = kernel(Namespaced(x), packed)
+    assert isinstance(y, Namespaced)
+    assert np.array_equal(y.array, expected)
+    y = kernel(tvm_ffi.from_dlpack(x), packed)
+    assert isinstance(y, tvm_ffi.Tensor)
+    assert np.array_equal(np.from_dlpack(y), expected)
+    out = Tensor(np.zeros(BYTES.y_shape, np.int32))
+    assert kernel(x, packed, out=out) is out
+    assert np.array_equal(out.array, expected)
+
+
+def test_torch_goes_in_and_out(problem):
+    torch = pytest.importorskip("torch")
+    kernel, x, packed, expected = problem
+    y = kernel(torch.from_numpy(x), packed)
+    assert isinstance(y, torch.Tensor)
+    assert y.dtype == torch.int32
+    assert np.array_equal(y.numpy(), expected)
+    out = torch.zeros(BYTES.y_shape, dtype=torch.int32)
+    kernel(torch.from_numpy(x).t().contiguous().t(), packed, out=out)
+    assert np.array_equal(out.numpy(), expected)
+
+
+def test_weights_are_integers_of_any_kind(lib):
+    kernel = lib[BIPOLAR.name]
+    x, w = BIPOLAR.random(np.random.default_rng(0))
+    expected = BIPOLAR.reference(x, w)
+    for same in (w.astype(np.int64), np.asfortranarray(w), Tensor(w), w.astype(np.int16)):
+        assert np.array_equal(kernel(x, kernel.pack_weights(same)), expected)
+
+
+def test_packed_weights_can_be_saved(problem, tmp_path):
+    kernel, x, packed, expected = problem
+    np.save(tmp_path / "packed.npy", packed.numpy())
+    again = kernel.packed_weights(np.load(tmp_path / "packed.npy", mmap_mode="r"))
+    assert np.array_equal(kernel(x, again), expected)
+    assert packed.nbytes == kernel.packed_bytes == np.from_dlpack(packed).size
+    assert np.from_dlpack(packed).ctypes.data % 64 == 0
+    with pytest.raises(LibraryError, match=r"packed weights are uint8\[3\], expected uint8\[231\]"):
+        kernel.packed_weights(np.zeros(3, np.uint8))
+
+
+def test_python_threads_share_a_kernel(lib):
+    kernel = lib[LARGE.name]
+    x, w = LARGE.random(np.random.default_rng(0))
+    packed, expected = kernel.pack_weights(w), LARGE.reference(x, w)
+    wrong = []
+
+    def work(threads):
+        for _ in range(10):
+            if not np.array_equal(kernel(x, packed, threads=threads), expected):
+                wrong.append(threads)
+
+    workers = [threading.Thread(target=work, args=(1 + i % 3,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+def test_a_kernel_outlives_its_library(path):
+    kernel = runtime.load(path)[BYTES.name]
+    gc.collect()
+    x, w = BYTES.random(np.random.default_rng(0))
+    assert np.array_equal(kernel(x, kernel.pack_weights(w)), BYTES.reference(x, w))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_goes_on(path):
+    code = f"""
+import os, sys, numpy as np
+from lpgen import runtime
+kernel = runtime.load({str(path)!r})[{LARGE.name!r}]
+x, w = np.ones(kernel.x_shape, np.uint8), np.ones(kernel.weights_shape, np.int8)
+packed = kernel.pack_weights(w)
+def right(): return (kernel(x, packed, threads=3) == 6000).all()
+assert right()
+child = os.fork()
+if child == 0:
+    os._exit(0 if right() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or not right())
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_loading_needs_only_numpy_and_tvm_ffi(path):
+    """In a fresh process in which nothing else outside of the standard library can be imported."""
+    code = f"""
+import sys
+class Forbid:
+    def find_spec(self, name, path=None, target=None):
+        root = name.partition(".")[0]
+        needed = {{"numpy", "tvm_ffi", "typing_extensions", "lpgen"}}
+        if root not in needed | sys.stdlib_module_names:
+            raise ModuleNotFoundError(name)
+        rooms = ("lpgen", "lpgen.runtime", "lpgen.errors")
+        if root == "lpgen" and not name.startswith("lpgen.runtime.") and name not in rooms:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Forbid())
+import lpgen.runtime, numpy as np
+lib = lpgen.runtime.load({str(path)!r})
+kernel = lib[{BYTES.name!r}]
+packed = kernel.pack_weights(np.ones((7, 33), int))
+print(kernel(np.full((5, 33), 255, np.uint8), packed).sum(), "tvm" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == [str(5 * 7 * 33 * 255), "False"], run.stderr
+
+
+# ---- what is refused ----
+
+
+def test_arguments_that_do_not_fit(problem, lib):
+    kernel, x, packed, _ = problem
+    for wrong, reason in [
+        ({"x": x[:4]}, r"x has shape \[4, 33\], expected \[5, 33\]"),
+        ({"x": x.astype(np.int8)}, "x: int8, expected uint8"),
+        ({"x": Tensor(x.astype(np.int8))}, "x: int8, expected uint8"),
+        ({"x": "text"}, "x: str is no array or DLPack tensor"),
+        ({"x": None}, "x: NoneType is no array"),
+        ({"packed": packed.numpy()}, "packed: ndarray, expected the result of pack_weights"),
+        ({"out": np.zeros((5, 7))}, "out: float64, expected int32"),
+        ({"out": np.zeros((7, 5), np.int32)}, r"out has shape \[7, 5\]"),
+        ({"out": np.zeros((7, 5), np.int32).T}, "out is not contiguous"),
+        ({"out": Tensor(np.zeros((7, 5), np.int32).T)}, "out is not contiguous"),
+        ({"out": np.broadcast_to(np.int32(0), (5, 7))}, "out is read-only"),
+        ({"threads": 0}, r"threads=0 is not within 1..1024"),
+        ({"threads": 1025}, "threads=1025"),
+        ({"threads": 1.0}, "threads=1.0"),
+    ]:
+        with pytest.raises(LibraryError, match=reason):
+            kernel(**{"x": x, "packed": packed} | wrong)
+    others = lib[BIPOLAR.name].pack_weights(np.ones((7, 33), int))
+    with pytest.raises(LibraryError, match=r"weights of 'dense m=5 .*' do not fit 'dense m"):
+        kernel(x, others)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        (BYTES.name, 128, r"weights\[6, 32\] = 128 is not a value of s8: integers -128..127"),
+        (BYTES.name, 200 + 256, r"weights\[6, 32\] = 456 "),
+        (BIPOLAR.name, 0, r"weights\[6, 32\] = 0 is not a value of b2: odd integers -3..3"),
+        (BIPOLAR.name, -5, r"weights\[6, 32\] = -5 "),
+    ],
+)
+def test_weights_outside_of_their_format(lib, name, value, reason):
+    weights = np.ones((7, 33), int)
+    weights[6, 32] = value
+    with pytest.raises(LibraryError, match=reason):
+        lib[name].pack_weights(weights)
+
+
+def test_weights_that_do_not_fit(lib):
+    kernel = lib[BYTES.name]
+    with pytest.raises(LibraryError, match=r"weights has shape \[7, 32\], expected \[7, 33\]"):
+        kernel.pack_weights(np.ones((7, 32), int))
+    with pytest.raises(LibraryError, match="weights: float64, expected integers"):
+        kernel.pack_weights(np.ones((7, 33)))
+
+
+def test_weights_of_another_build(problem, path, target, tmp_path):
+    kernel, x, _, _ = problem
+    choice = Choice(BYTES, target, "fake/other", {}, fake_kernel(BYTES))
+    other = runtime.load(build([choice], tmp_path / "lib.so"))[BYTES.name]
+    packed = other.pack_weights(np.ones((7, 33), int))
+    with pytest.raises(LibraryError, match="weights of another build of 'dense m=5"):
+        kernel(x, packed)
+
+
+def test_names_that_are_not_there(lib):
+    with pytest.raises(LibraryError, match=f"no kernel .*did you mean {BYTES.name!r}"):
+        lib[BYTES.name.removesuffix(" out=s32")]
+    with pytest.raises(LibraryError, match="no kernel 'resnet'; it has 3"):
+        lib["resnet"]
+
+
+# ---- files ----
+
+
+def test_files_that_are_no_libraries(path, tmp_path):
+    whole = path.read_bytes()
+    foreign = bytearray(whole)
+    foreign[18] = 183  # AArch64
+    newer = whole.replace(b'{"schema":1,', b'{"schema":7,')
+    empty = tmp_path / "empty.c"
+    empty.write_text("int nothing;\n")
+    subprocess.run(["cc", "-shared", "-fPIC", empty, "-o", tmp_path / "plain.so"], check=True)
+    plain = (tmp_path / "plain.so").read_bytes()
+    for content, reason in [
+        (b"", "is not a library"),
+        (b"text, and no end of it" * 10, "is not a library"),
+        (whole[:1000], "is cut off at 1000 bytes"),
+        (whole[:-1], f"is cut off at {len(whole) - 1} bytes"),
+        (bytes(foreign), r"was built for another machine \(ELF machine 183\)"),
+        (newer, "has manifest schema 7, this lpgen reads 1"),
+        (plain, "is not an lpgen library"),
+    ]:
+        file = tmp_path / "some.so"
+        file.unlink(missing_ok=True)
+        file.write_bytes(content)
+        with pytest.raises(LibraryError, match=f"^{file}: {reason}") as error:
+            runtime.load(file)
+        assert "\n" not in str(error.value)
+    with pytest.raises(LibraryError, match=r"missing.so: No such file or directory"):
+        runtime.load(tmp_path / "missing.so")
+    with pytest.raises(LibraryError, match="Is a directory"):
+        runtime.load(tmp_path)
+
+
+def test_a_rebuilt_library_is_the_new_one(tmp_path, target):
+    for op in (BYTES, BIPOLAR):
+        build([Choice(op, target, "fake/dense", {}, fake_kernel(op))], tmp_path / "lib.so")
+        lib = runtime.load(tmp_path / "lib.so")
+        assert lib.kernels == [op.name]
+
+
+def other_cpu(target):
+    return replace(target, name="future", features=(*target.features, "avx1024f", "avx1024vl"))
+
+
+def test_a_library_for_another_cpu_is_refused(tmp_path, target):
+    choice = Choice(BYTES, other_cpu(target), "fake/dense", {}, fake_kernel(BYTES))
+    path = build([choice], tmp_path / "lib.so")
+    with pytest.raises(LibraryError, match=r"for future; this CPU lacks avx1024f, avx1024vl$"):
+        runtime.load(path)
+    library = runtime.Library(path)  # its manifest can be read all the same
+    assert library.workloads == [BYTES.name]
+    assert library.kernels == []
+    assert library.missing == ("avx1024f", "avx1024vl")
+    symbol = library.manifest["kernels"][0]["variants"][0]["symbol"]
+    run = library._module.get_function(symbol)
+    arrays = np.zeros((5, 33), "u1"), np.zeros(231, "u1"), np.zeros((5, 7), "i4")
+    with pytest.raises(RuntimeError, match=r"this CPU lacks .*: avx1024f, avx1024vl"):
+        run(*map(tvm_ffi.from_dlpack, arrays))
+
+
+def test_the_first_variant_that_runs_is_taken(tmp_path, target):
+    targets = [other_cpu(target), target, Target.parse("generic")]
+    choices = [Choice(BYTES, t, f"fake/{t.name}", {}, fake_kernel(BYTES)) for t in targets]
+    future = Choice(BIPOLAR, targets[0], "fake/future", {}, fake_kernel(BIPOLAR))
+    lib = runtime.load(build([*choices, future], tmp_path / "lib.so"))
+    assert lib.kernels == [BYTES.name]
+    kernel = lib[BYTES.name]
+    assert kernel.variant["target"] == target.name
+    x, w = BYTES.random(np.random.default_rng(0))
+    assert np.array_equal(kernel(x, kernel.pack_weights(w)), BYTES.reference(x, w))
+    with pytest.raises(LibraryError, match="built for future; this CPU lacks avx1024f"):
+        lib[BIPOLAR.name]
+
+
+# ---- checking ----
+
+
+def test_a_good_library_passes_the_check(path):
+    results = list(check_library(path))
+    assert [result.workload for result in results] == [BYTES.name, BIPOLAR.name, LARGE.name]
+    assert all(result.failure is None and result.calls >= 12 for result in results)
+
+
+def test_wrong_and_crashing_kernels_fail_the_check(tmp_path, target):
+    wrong = Choice(BYTES, target, "fake/wrong", {}, fake_kernel(BIPOLAR))
+    right = Choice(BIPOLAR, target, "fake/right", {}, fake_kernel(BIPOLAR))
+    crash = Dense(5, 7, 34, "u8", "s8")
+    # A kernel for far larger tensors than it is given: it reads where nothing is.
+    huge = Dense(5, 200_000, 4000, "u8", "s8")
+    kernel = replace(fake_kernel(crash), module=fake_kernel(huge).module)
+    choices = [wrong, Choice(crash, target, "fake/crash", {}, kernel), right]
+    results = list(check_library(build(choices, tmp_path / "lib.so")))
+    assert [result.workload for result in results] == [BYTES.name, crash.name, BIPOLAR.name]
+    assert "wrong, the first y[" in results[0].failure
+    assert "the process was ended by SIG" in results[1].failure
+    assert results[2].failure is None

@@ -1,0 +1,99 @@
+"""Packed weights: the same bytes from NumPy and from the compiled packer, and no bit too many."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernels import at_address
+from strategies import TEXTS, texts
+
+from lpgen.algorithms.entry import joined_sections
+from lpgen.algorithms.reduction import cut
+from lpgen.algorithms.weights import PLANES, PanelWeights
+from lpgen.formats import Format
+from lpgen.ops import Conv2d, Dense
+from lpgen.target import Target
+
+
+def layout_of(op, panels=1, vectors=2, lanes=4, kq=4, correction=0) -> PanelWeights:
+    matrix = op.matrix
+    panels = max(panels, -(-matrix.n // (vectors * lanes)))
+    return PanelWeights(
+        op.w_shape,
+        op.weight,
+        cut(op, kq),
+        matrix.groups,
+        matrix.n,
+        panels,
+        vectors,
+        lanes,
+        correction,
+    )
+
+
+def packed_by_tir(layout: PanelWeights, w: np.ndarray) -> np.ndarray:
+    import tvm_ffi
+
+    from lpgen.build.lower import jit
+
+    packed = at_address(np.full(layout.nbytes, 0xAA, np.uint8), 0)
+    pack = jit(layout.te_module(), Target.parse("generic"))
+    pack(tvm_ffi.from_dlpack(at_address(w, 1)), tvm_ffi.from_dlpack(packed))
+    return packed
+
+
+def section_bytes(layout: PanelWeights, packed: np.ndarray) -> np.ndarray:
+    """The bytes of the sections, without what aligns them (the packer leaves that as it was)."""
+    offsets, _ = joined_sections(layout.sections)
+    pairs = zip(layout.sections, offsets, strict=True)
+    return np.concatenate([packed[start : start + s.nbytes] for s, start in pairs])
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    weight=texts,
+    shape=st.tuples(*(st.integers(1, limit) for limit in (20, 40))),
+    kq=st.sampled_from([1, 2, 4]),
+    correction=st.sampled_from([0, -128, 7]),
+)
+def test_both_packers_give_the_same_bytes(weight, shape, kq, correction):
+    n, k = shape
+    op = Dense(3, n, k, act="u8", weight=weight)
+    layout = layout_of(op, kq=kq, correction=correction)
+    _, w = op.random(np.random.default_rng(n * k))
+    by_numpy, by_tir = layout.pack(w), packed_by_tir(layout, w)
+    np.testing.assert_array_equal(section_bytes(layout, by_tir), section_bytes(layout, by_numpy))
+
+
+@pytest.mark.parametrize("weight", ["s8", "u8", "b5", "t2"])
+def test_both_packers_agree_on_grouped_convolutions(weight):
+    op = Conv2d(h=4, w=4, ic=6, oc=10, kernel=(3, 2), groups=2, act="u8", weight=weight)
+    layout = layout_of(op, correction=-3)
+    _, w = op.random(np.random.default_rng(1))
+    by_numpy, by_tir = layout.pack(w), packed_by_tir(layout, w)
+    np.testing.assert_array_equal(section_bytes(layout, by_tir), section_bytes(layout, by_numpy))
+
+
+@pytest.mark.parametrize("weight", TEXTS)
+def test_a_weight_takes_exactly_its_bits(weight):
+    bits = Format.parse(weight).bits
+    layout = layout_of(Dense(1, 64, 256, act="u8", weight=weight), panels=8)
+    assert layout.nbytes * 8 == 64 * 256 * bits
+    assert sum(PLANES.get(bits, (8,))) == bits
+
+
+def test_weights_are_stored_in_reading_order():
+    op = Dense(1, 8, 8, act="u8", weight="s8")
+    w = np.arange(64, dtype=np.int8).reshape(8, 8)
+    packed = layout_of(op).pack(w).view(np.int8).reshape(2, 2, 4, 4)  # k group, vector, lane, kq
+    np.testing.assert_array_equal(packed[1, 0, 2], w[2, 4:8])
+    np.testing.assert_array_equal(packed[0, 1, 3], w[7, 0:4])
+
+
+def test_the_correction_is_a_multiple_of_the_column_sums():
+    op = Dense(1, 5, 9, act="s8", weight="s4")
+    _, w = op.random(np.random.default_rng(0))
+    layout = layout_of(op, correction=-128)
+    offsets, _ = joined_sections(layout.sections)
+    found = layout.pack(w)[offsets[-1] :].view(np.int32)[:8]
+    np.testing.assert_array_equal(found, [*(-128 * w.astype(int).sum(axis=1)), 0, 0, 0])
