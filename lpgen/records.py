@@ -29,6 +29,7 @@ __all__ = [
     "RecordWarning",
     "best",
     "misfit",
+    "ranked",
     "shipped",
     "this_cpu",
     "this_versions",
@@ -54,6 +55,7 @@ class Log:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self._read: tuple[tuple, Contents] | None = None
+        self._reported: set[str] = set()
 
     def __repr__(self) -> str:
         return f"Log({str(self.path)!r})"
@@ -119,10 +121,12 @@ class Log:
         return self._read[1]
 
     def records(self) -> list[Record]:
-        """The records, oldest first; each line that is none gives a RecordWarning."""
+        """The records, oldest first; each line that is none gives a RecordWarning, once."""
         contents = self.read()
         for problem in contents.problems:
-            warnings.warn(problem, RecordWarning, stacklevel=2)
+            if problem not in self._reported:
+                self._reported.add(problem)
+                warnings.warn(problem, RecordWarning, stacklevel=2)
         return contents.records
 
 
@@ -184,18 +188,25 @@ def best(
     then winners over more candidates, then the faster. A record that no longer fits its template
     is reported with a RecordWarning and skipped.
     """
+    for log, record in ranked(op, target, logs, use_shipped=use_shipped):
+        reason = misfit(record, op, target)
+        if reason is None:
+            return record
+        warnings.warn(f"{log.path}: {op.name}: skipped: {reason}", RecordWarning, stacklevel=2)
+    return None
+
+
+def ranked(
+    op: Any, target: Any, logs: Iterable[Log] = (), *, use_shipped: bool = True
+) -> list[tuple[Log, Record]]:
+    """All records of candidates that worked, in the order in which `best` considers them."""
     found: list[tuple[tuple, Log, Record]] = []
     for place, log in enumerate([*logs, *(shipped() if use_shipped else ())]):
         for record in log.records():
             named = (record.workload, record.target) == (op.name, target.name)
             if named and record.failed is None:
                 found.append(((not record.best, place, *_preference(record)), log, record))
-    for _, log, record in sorted(found, key=lambda entry: entry[0]):
-        reason = misfit(record, op, target)
-        if reason is None:
-            return record
-        warnings.warn(f"{log.path}: {op.name}: skipped: {reason}", RecordWarning, stacklevel=2)
-    return None
+    return [(log, record) for _, log, record in sorted(found, key=lambda entry: entry[0])]
 
 
 def _preference(record: Record) -> tuple:

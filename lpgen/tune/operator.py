@@ -27,6 +27,8 @@ from lpgen.tune.pool import Pool
 from lpgen.tune.race import Standing, leaders, standings
 from lpgen.tune.search import Search
 
+_KNOWN_WINNERS = 3
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -61,7 +63,7 @@ class OperatorSession:
         self._started = time.monotonic()
         self._failed: Counter[str] = Counter()
         logs = [settings.log] if settings.log is not None else []
-        tuned = records.best(op, settings.target, logs)
+        winners = [r for _, r in records.ranked(op, settings.target, logs) if r.best]
         self._search = Search(
             op,
             settings.target,
@@ -71,7 +73,7 @@ class OperatorSession:
             rng=np.random.default_rng([settings.seed, *op.name.encode()]),
             strategy=settings.strategy,
             model=settings.model,
-            first=self._candidates([tuned] if tuned else []),
+            first=self._candidates(winners)[:_KNOWN_WINNERS],
         )
         size = sum(len(space) for space in self._search.spaces.values())
         self._trials = size if settings.strategy == "exhaustive" else min(size, settings.trials)

@@ -1,0 +1,242 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from fake_templates import BEHAVIOURS, Moody, Tiles
+
+from lpgen import target as targets
+from lpgen import tune as tune_package
+from lpgen.errors import RecordError, TuneError, UserError
+from lpgen.ops import parse
+from lpgen.records import Log, RecordWarning, best
+from lpgen.target import Target
+from lpgen.tune import (
+    CandidateMeasured,
+    OperatorFailed,
+    OperatorFinished,
+    OperatorStarted,
+    RaceStarted,
+    tune,
+)
+
+OP = parse("dense m=4 n=16 k=8 act=u8 weight=s8")
+NATIVE = Target.parse("native")
+
+
+def test_every_misbehaviour_is_a_failed_candidate_and_nothing_more(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    events = []
+    (result,) = tune(
+        [OP], timeout=5, log=log, templates=[Moody()], strategy="exhaustive", on_event=events.append
+    )
+    assert result.best.knobs == {"mood": "good"}
+    reasons = {record.knobs["mood"]: record.failed for record in log.records()}
+    assert set(reasons) == set(BEHAVIOURS)
+    assert reasons == {
+        "good": None,
+        "crash": "crashed: SIGSEGV while building",
+        "abort": "crashed: SIGABRT while building: "
+        "LLVM ERROR: Cannot select: intrinsic %llvm.x86.nothing",
+        "hang": "no result in 5 s of building",
+        "refuse": "refused: tile=3 does not divide n=16",
+        "fail": "ZeroDivisionError: the real reason",
+        "wrong": "wrong: 64 of 64 results differ on random input",
+        "wrong_packing": reasons["wrong_packing"],
+    }
+    assert "results differ on random input" in reasons["wrong_packing"]
+    assert result.failed.total() == len(BEHAVIOURS) - 1
+    measured = [event for event in events if isinstance(event, CandidateMeasured)]
+    assert [event.done for event in measured] == list(range(1, len(BEHAVIOURS) + 1))
+
+
+def test_a_run_goes_on_where_the_log_stands(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+
+    def measured(**options):
+        events = []
+        (result,) = tune([OP], log=log, on_event=events.append, **options)
+        return result, [event for event in events if isinstance(event, CandidateMeasured)], events
+
+    first, fresh, events = measured(trials=4, templates=[Tiles()])
+    assert [type(event) for event in events] == [
+        OperatorStarted,
+        *[CandidateMeasured] * 4,
+        RaceStarted,
+        OperatorFinished,
+    ]
+    assert (first.trials, first.resumed, len(fresh)) == (4, 0, 4)
+    assert first.best.best
+    assert first.best.seconds > 0
+    assert first.default_seconds is not None
+    # What a kill and another program left at the end.
+    with log.path.open("a") as file:
+        file.write('{"workload": "dense m=4 n=1')
+    with pytest.warns(RecordWarning, match="not JSON"):
+        second, fresh, _ = measured(trials=7, templates=[Tiles()])
+    assert (second.trials, second.resumed, len(fresh)) == (7, 4, 3)
+    knobs = [str(record.knobs) for record in log.read().records if not record.best]
+    assert len(set(knobs)) == len(knobs) == 7
+    # Nothing is left to do: the winner is known.
+    third, fresh, events = measured(trials=7, templates=[Tiles()])
+    assert third.best == second.best
+    assert not fresh
+    assert [type(event) for event in events] == [OperatorStarted, OperatorFinished]
+    assert sum(record.best for record in log.read().records) == 2
+
+
+def test_when_all_fail_the_reason_is_said_and_the_others_are_tuned(tmp_path):
+    log, events = Log(tmp_path / "log.jsonl"), []
+    bad = parse("conv2d h=4 w=4 ic=4 oc=4 kernel=1x1 act=u8 weight=s8")
+    refusing = Moody(moods=("refuse", "fail"))
+    expected = r"conv2d .*: all 2 candidates failed; 1 of them: refused: tile=3 does not divide"
+    with pytest.raises(TuneError, match=expected):
+        tune([bad, OP], log=log, trials=3, templates=[refusing, Tiles()], on_event=events.append)
+    ends = [event for event in events if isinstance(event, OperatorFailed | OperatorFinished)]
+    assert [(type(event), event.op) for event in ends] == [
+        (OperatorFailed, bad),
+        (OperatorFinished, OP),
+    ]
+    assert {record.workload for record in log.records() if record.best} == {OP.name}
+
+
+def test_two_jobs(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    (result,) = tune([OP], log=log, trials=8, templates=[Tiles()], jobs=2)
+    assert result.trials == 8
+    assert len(log.records()) == 9
+
+
+def test_without_a_log_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (result,) = tune([str(OP)], "native", trials=2, templates=[Tiles()])
+    assert result.op == OP
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_real_templates_compete(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    (result,) = tune([OP, OP], trials=6, log=log)
+    assert not result.failed
+    assert {record.template for record in log.records()} >= {"generic/generic"}
+    assert best(OP, NATIVE, [log]) == result.best
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"trials": 0}, TuneError, "trials=0 is outside 1..1000000"),
+        ({"trials": "many"}, TuneError, "trials=many is outside"),
+        ({"timeout": 0}, TuneError, "timeout=0 is outside"),
+        ({"timeout": float("nan")}, TuneError, "timeout=nan is outside"),
+        ({"jobs": -1}, TuneError, "jobs=-1 is outside 1..256"),
+        ({"seed": -1}, TuneError, "seed=-1 is outside"),
+        ({"strategy": "magic"}, TuneError, "strategy=magic is unknown; known: model, random, ex"),
+        ({"templates": ["avx2/magic"]}, UserError, "template: 'avx2/magic' is not known"),
+        ({"target": "z80"}, UserError, "target 'z80' is unknown"),
+        ({"log": "/nowhere/log.jsonl"}, RecordError, "there is no folder /nowhere"),
+    ],
+)
+def test_bad_arguments_are_found_before_anything_starts(arguments, error, message, monkeypatch):
+    monkeypatch.setattr(tune_package.session, "Pool", None)
+    with pytest.raises(error, match=message) as caught:
+        tune([OP], **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_target_that_this_cpu_lacks(monkeypatch):
+    monkeypatch.setattr(tune_package.session, "cpu_features", lambda: frozenset({"sse2"}))
+    with pytest.raises(TuneError, match=r"target avx2: .* its CPU lacks sse, sse3.*avx2"):
+        tune([OP], "avx2")
+
+
+def test_an_operator_that_no_template_serves():
+    conv = parse("conv2d h=4 w=4 ic=4 oc=4 kernel=1x1 act=u8 weight=s8")
+    with pytest.raises(
+        TuneError, match=r"no template applies on .*: fake/tiles: serves dense only"
+    ):
+        tune([conv], templates=[Tiles()])
+
+
+def test_workers_that_do_not_start(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(TuneError, match=r"a measuring process does not start: .*exit status 1"):
+        tune([OP], templates=[Tiles()])
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from fake_templates import Moody, Tiles
+from lpgen.tune import tune
+tune([{op!r}], log={log!r}, trials=1000, templates=[Tiles(), Moody(moods=("good", "hang"))],
+     timeout=60, jobs=2, strategy="exhaustive")
+"""
+
+
+@pytest.fixture
+def tuning(tmp_path):
+    """A process that tunes until both of its workers hang; the process and its log."""
+    log = Log(tmp_path / "log.jsonl")
+    tests = str(Path(__file__).parent)
+    script = SCRIPT.format(tests=tests, op=OP.name, log=str(log.path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, process_group=0, text=True
+    )
+    try:
+        wait_for(lambda: len(log.read().records) >= 5)
+        yield process, log
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def wait_for(condition):
+    """Wait until it holds; 60 seconds are for machines that do a lot else."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "did not happen"
+        time.sleep(0.02)
+
+
+def test_ctrl_c_ends_all_processes_and_keeps_the_log(tuning):
+    process, log = tuning
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) != 0
+    assert "KeyboardInterrupt" in process.stderr.read()
+    assert not any(worker.is_running() for worker in workers)
+    assert not log.read().problems
+    assert len(log.read().records) >= 5
+
+
+def test_kill_9_leaves_no_process_and_a_log_to_go_on_with(tuning):
+    process, log = tuning
+    workers = psutil.Process(process.pid).children()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not any(w.is_running() and w.status() != "zombie" for w in workers))
+    assert not log.read().problems
+    done = sum(record.template == "fake/tiles" for record in log.records())
+    (result,) = tune([OP], log=log, trials=done + 1, templates=[Tiles()])
+    assert (result.resumed, result.trials) == (done, done + 1)
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    code = "import sys, lpgen.tune; print({'tvm', 'xgboost', 'scipy'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "set()\n"
+
+
+def test_the_target_need_not_be_the_native_one():
+    lesser = Target.parse("sse4")
+    if lesser.missing_on(targets.cpu_features()):
+        pytest.skip("this CPU lacks SSE4")
+    (result,) = tune([OP], lesser, trials=2, templates=[Tiles()])
+    assert result.best.target == "sse4"
