@@ -17,7 +17,7 @@ from lpgen.build import Choice, build
 from lpgen.build.check import check_library
 from lpgen.errors import LibraryError
 from lpgen.ops import Dense
-from lpgen.target import Target
+from lpgen.target import Target, cpu_features, known
 
 BYTES = Dense(5, 7, 33, "u8", "s8")
 BIPOLAR = Dense(5, 7, 33, "s4", "b2")
@@ -356,6 +356,15 @@ def test_a_library_for_another_cpu_is_refused(tmp_path, target):
     arrays = np.zeros((5, 33), "u1"), np.zeros(231, "u1"), np.zeros((5, 7), "i4")
     with pytest.raises(RuntimeError, match=r"this CPU lacks .*: avx1024f, avx1024vl"):
         run(*map(tvm_ffi.from_dlpack, arrays))
+
+
+def test_the_library_sees_the_cpu_as_the_targets_do(tmp_path):
+    """CPUID in C agrees with what the system says, for every feature of every target."""
+    every = tuple(dict.fromkeys(name for row in known().values() for name in row.features))
+    target = replace(Target.parse("generic"), features=every)
+    choice = Choice(BYTES, target, "fake/dense", {}, fake_kernel(BYTES))
+    missing = runtime.Library(build([choice], tmp_path / "lib.so")).missing
+    assert set(missing) == set(every) - cpu_features()
 
 
 def test_the_first_variant_that_runs_is_taken(tmp_path, target):
