@@ -26,6 +26,8 @@ FLOORS = {
     "record": 4,
     "records": 4,
     "build": 4,
+    "assembly": 4,
+    "choose": 5,
     "tune": 5,
     "bench": 5,
     "cli": 6,

@@ -1,0 +1,73 @@
+"""Hot loops of a kernel's x86 assembly: the innermost loops around its multiplications."""
+
+import re
+from typing import NamedTuple
+
+# Instructions that a low-precision kernel is about, in AT&T syntax as LLVM prints them.
+KEY = re.compile(
+    r"v?p(dpbusd|dpwssd|maddubsw|maddwd|mull[wdq]|muldq|muludq|shufb|popcnt[bwdq])s?"
+    r"|vperm[it]?2?b|tdpb[su]{2}d|vpternlog[dq]|popcnt[lq]?|imul[lq]?"
+)
+_LABEL = re.compile(r"([.\w$]+):")
+_JUMP = re.compile(r"\s+j\w+\s+([.\w$]+)")
+_INSTRUCTION = re.compile(r"\s+([a-z]\w*)")
+
+
+class Loop(NamedTuple):
+    """A loop of `function`: its lines, and how many key instructions they hold."""
+
+    function: str
+    lines: list[str]
+    key_instructions: int
+
+
+def functions(assembly: str) -> dict[str, list[str]]:
+    """The instructions and jump labels of each function, by its name."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] | None = None
+    begins = {name for name in re.findall(r"\.type\s+([\w.$]+),@function", assembly)}
+    for line in assembly.splitlines():
+        label = _LABEL.match(line)
+        if label and label[1] in begins:
+            lines = found.setdefault(label[1], [])
+        elif line.startswith(".Lfunc_end"):
+            lines = None
+        elif lines is not None and (_INSTRUCTION.match(line) or line.startswith(".LBB")):
+            lines.append(line.partition("#")[0].rstrip())
+    return found
+
+
+def innermost_loops(function: str, lines: list[str]) -> list[Loop]:
+    """The loops that contain no other, in order: from a label to the last jump back to it."""
+    places = {m[1]: i for i, line in enumerate(lines) if (m := _LABEL.match(line))}
+    ends: dict[int, int] = {}
+    for i, line in enumerate(lines):
+        jump = _JUMP.match(line)
+        if jump and places.get(jump[1], i) < i:
+            ends[places[jump[1]]] = i
+    spans = sorted(ends.items())
+
+    def holds_another(a: int, b: int) -> bool:
+        return any(a <= c and d <= b for c, d in spans if (c, d) != (a, b))
+
+    bodies = [lines[a : b + 1] for a, b in spans if not holds_another(a, b)]
+    return [Loop(function, body, _count(body)) for body in bodies]
+
+
+def hot_loops(assembly: str) -> list[Loop]:
+    """The innermost loops that hold key instructions, those with most of them first.
+
+    Where no loop holds any (a kernel so small that nothing is left to loop over): the bodies of the
+    functions that do.
+    """
+    bodies = functions(assembly).items()
+    loops = [loop for name, lines in bodies for loop in innermost_loops(name, lines)]
+    straight = [Loop(name, lines, _count(lines)) for name, lines in bodies]
+    hot = [loop for loop in loops if loop.key_instructions]
+    hot = hot or [loop for loop in straight if loop.key_instructions]
+    return sorted(hot, key=lambda loop: -loop.key_instructions)
+
+
+def _count(lines: list[str]) -> int:
+    names = (m[1] for line in lines if (m := _INSTRUCTION.match(line)))
+    return sum(KEY.fullmatch(name) is not None for name in names)

@@ -1,0 +1,14 @@
+"""Measuring libraries: times, and what this machine could do at most in the same moment."""
+
+from lpgen.bench.measure import Measurement, bench, measured_peak, pinned
+from lpgen.bench.probes import ComputeProbe, ReadProbe, find_peak
+
+__all__ = [
+    "ComputeProbe",
+    "Measurement",
+    "ReadProbe",
+    "bench",
+    "find_peak",
+    "measured_peak",
+    "pinned",
+]

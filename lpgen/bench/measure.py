@@ -1,0 +1,201 @@
+"""How fast the kernels of a library are, beside what the machine could do at the same moment."""
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+
+from lpgen import runtime
+from lpgen.bench.probes import ComputeProbe, ReadProbe, aligned, find_peak, timed
+from lpgen.ops import Operator, parse
+from lpgen.target import Target, detect
+from lpgen.tune.timing import Run, time_in_turns
+
+ROUNDS = 15
+# With so few rows each weight is used once per call, and in a model the other layers have driven
+# the weights out of the caches before: such a kernel is timed on copies that do not fit there.
+COLD_ROWS = 4
+_COLD_BYTES = 1 << 30
+_MEMORY_SHARE = 4
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The speed of one kernel, and how near it comes to the roof above it.
+
+    us_best, us_median: microseconds of one call, over the rounds; gops: 1e9 operations a second at
+    best; peak_gops: what a loop of `instruction` on registers reached in the same rounds (None: the
+    CPU's families have no such loop); bytes: packed weights, x and y; bandwidth_gbs: 1e9 bytes a
+    second read from `level` ("L1", "L2", "L3", "dram"), where the kernel's data lie, in the same
+    rounds; cold: whether the weights were out of the caches at each call.
+    bound: the lower roof, "compute" (operations at peak_gops) or "memory" (bytes at bandwidth_gbs);
+    fraction: the time at that roof divided by us_best.
+    """
+
+    workload: str
+    target: str
+    template: str
+    knobs: dict[str, Any]
+    threads: int
+    us_best: float
+    us_median: float
+    gops: float
+    peak_gops: float | None
+    instruction: str | None
+    bytes: int
+    bandwidth_gbs: float
+    level: str
+    cold: bool
+    fraction: float
+    bound: str
+
+    def describe(self) -> dict[str, Any]:
+        """The measurement as a dict of JSON values, numbers to five digits."""
+        values = asdict(self).items()
+        return {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in values}
+
+
+def bench(
+    library: runtime.Library | str | os.PathLike[str], *, threads: int = 1, seed: int = 0
+) -> Iterator[Measurement]:
+    """Measure every kernel that this CPU can run, each as soon as it is done.
+
+    Calls go through `lpgen.runtime`, on `threads` threads, bound to as many cores where the system
+    allows it. Kernel, compute probe and read probe are timed in turns, 0.3 s for each kernel.
+    Raises LibraryError when the library cannot be loaded.
+    """
+    if not isinstance(library, runtime.Library):
+        library = runtime.load(library)
+    with pinned(threads):
+        for name in library.kernels:
+            yield _measure(library[name], threads, seed)
+
+
+def measured_peak(template: str, knobs: dict[str, Any], target: Target) -> float | None:
+    """Operations a second of the loop that bounds a kernel, on one thread, now; None: no loop."""
+    probe = _compute_probe(template, knobs, target, detect(), threads=1)
+    if probe is None:
+        return None
+    with pinned(1):
+        (laps,) = time_in_turns([probe.run], 5, on_round=lambda: None)
+    return probe.ops / min(laps)
+
+
+@contextlib.contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Bind the calling thread, and those it starts, to the last `threads` cores it may use."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[-threads:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def _measure(kernel: runtime.Kernel, threads: int, seed: int) -> Measurement:
+    op, target = parse(kernel.name), Target.parse(kernel.variant["target"])
+    machine = detect()
+    weights = _weights(kernel, op, machine, seed)
+    order = itertools.cycle(range(len(weights)))
+    nbytes = weights[0].nbytes + _nbytes(op.x_shape, 1) + _nbytes(op.y_shape, 4)
+    cold = len(weights) > 1
+    arrays = [w.numpy() for w in weights] if cold else [aligned(max(nbytes, 64 * threads))]
+    probe_threads = min(threads, len(os.sched_getaffinity(0)))
+    read = ReadProbe(arrays, order, target, probe_threads)
+    template, knobs = kernel.variant["template"], kernel.variant["knobs"]
+    compute = _compute_probe(template, knobs, target, machine, probe_threads)
+    runs = [_calls(kernel, op, weights, order, threads), read.run]
+    runs += [compute.run] if compute else []
+    laps = time_in_turns(runs, ROUNDS, on_round=lambda: None)
+    best, bandwidth = min(laps[0]), read.nbytes / min(laps[1])
+    peak = compute.ops / min(laps[2]) if compute else None
+    bound, fraction = _roof(best, op.ops, peak, nbytes, bandwidth)
+    return Measurement(
+        workload=op.name,
+        target=target.name,
+        template=template,
+        knobs=knobs,
+        threads=threads,
+        us_best=best * 1e6,
+        us_median=median(laps[0]) * 1e6,
+        gops=op.ops / best * 1e-9,
+        peak_gops=peak and peak * 1e-9,
+        instruction=compute.instruction if compute else None,
+        bytes=nbytes,
+        bandwidth_gbs=bandwidth * 1e-9,
+        level=level(len(weights) * nbytes, machine),
+        cold=cold,
+        fraction=fraction,
+        bound=bound,
+    )
+
+
+def _roof(
+    seconds: float, ops: int, peak: float | None, nbytes: int, bandwidth: float
+) -> tuple[str, float]:
+    """(bound, fraction): which roof is the lower one, and how near to it `seconds` come."""
+    memory = nbytes / bandwidth
+    compute = ops / peak if peak else 0.0
+    return ("compute", compute / seconds) if compute >= memory else ("memory", memory / seconds)
+
+
+def level(nbytes: int, machine: Target) -> str:
+    """The innermost level of the memory of `machine` that holds so many bytes."""
+    sizes = {"L1": machine.l1d, "L2": machine.l2, "L3": machine.l3}
+    return next((name for name, size in sizes.items() if nbytes <= size), "dram")
+
+
+def _weights(
+    kernel: runtime.Kernel, op: Operator, machine: Target, seed: int
+) -> list[runtime.PackedWeights]:
+    """Random packed weights; for a kernel that is timed cold as many copies as that takes."""
+    _, w = op.random(np.random.default_rng(seed))
+    packed = kernel.pack_weights(w)
+    if op.matrix.m > COLD_ROWS or packed.nbytes <= machine.l2:
+        return [packed]
+    spare = psutil.virtual_memory().available // _MEMORY_SHARE
+    copies = min(2 * machine.l3, _COLD_BYTES, spare) // packed.nbytes
+    return [packed, *(kernel.packed_weights(packed.numpy()) for _ in range(max(1, copies)))]
+
+
+def _compute_probe(
+    template: str, knobs: dict[str, Any], target: Target, machine: Target, threads: int
+) -> ComputeProbe | None:
+    """The probe of the template's family; for a template of none, of the best family there is."""
+    family = template.partition("/")[0]
+    for chosen in (target, machine):
+        if peak := find_peak((family, *chosen.families), knobs):
+            return ComputeProbe(peak, chosen, threads)
+    return None
+
+
+def _calls(
+    kernel: runtime.Kernel,
+    op: Operator,
+    weights: list[runtime.PackedWeights],
+    order: Iterator[int],
+    threads: int,
+) -> Run:
+    values, _ = op.random(np.random.default_rng(1))
+    x = aligned(values.nbytes).view(values.dtype).reshape(values.shape)
+    x[...] = values
+    y = aligned(_nbytes(op.y_shape, 4)).view(np.int32).reshape(op.y_shape)
+    call = partial(kernel, x, out=y, threads=threads)
+    # CPU time: a call that waits for its core to do something else is not slower.
+    clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
+    return timed(lambda: call(weights[next(order)]), clock)
+
+
+def _nbytes(shape: tuple[int, ...], itemsize: int) -> int:
+    return int(np.prod(shape)) * itemsize

@@ -1,0 +1,181 @@
+"""What this machine can do at most, measured: multiplications on registers, bytes from memory.
+
+A probe is something to be timed in turns with a kernel, so that a change of the clock or a busy
+neighbour meets both.
+"""
+
+import importlib
+import importlib.util
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm import IRModule, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as tb
+
+import lpgen.schedules
+from lpgen.algorithms.peak import Peak
+from lpgen.build.lower import jit
+from lpgen.target import Target
+from lpgen.tune.timing import Run
+
+_VECTOR = 64
+_SUMS = 2  # two loads a cycle, and an addition takes one
+_READ_AT_ONCE = 1 << 20
+"""Bytes that one call of a probe reads at least."""
+_REPEAT_ON_THREADS = 128
+"""So much more has a call to do if threads have to be started for it."""
+
+
+def find_peak(families: Sequence[str], knobs: dict[str, Any]) -> Peak | None:
+    """The loop that bounds a kernel with `knobs`: of the first family that has one.
+
+    A family states it in schedules/<family>/_peak.py, `peak(knobs) -> Peak`.
+    """
+    for family in families:
+        name = f"{lpgen.schedules.__name__}.{family}._peak"
+        if importlib.util.find_spec(name) is not None:
+            return importlib.import_module(name).peak(knobs)
+    return None
+
+
+class ComputeProbe:
+    """A `Peak` on some threads at once. `run(count)`: seconds of so many calls of `ops` each."""
+
+    def __init__(self, peak: Peak, target: Target, threads: int = 1) -> None:
+        repeat = 1 if threads == 1 else _REPEAT_ON_THREADS
+        self.instruction, self.ops = peak.instruction, peak.ops * repeat * threads
+        function = _compute_function(peak, target)
+        calls = []
+        for _ in range(threads):
+            operands = [aligned(_VECTOR), aligned(_VECTOR)]
+            for operand in operands:
+                operand[...] = 1
+            sums = aligned(4 * peak.outputs).view(np.int32)
+            tensors = [tvm_ffi.from_dlpack(array) for array in (*operands, sums)]
+            calls.append(_repeated(function, itertools.repeat(tensors), repeat))
+        self.run: Run = _timed(calls)
+
+
+class ReadProbe:
+    """Reading memory on some threads, again and again.
+
+    arrays: uint8, contiguous, of one size; order: endless places in `arrays`, which is read next.
+    `run(count)`: seconds of so many calls, each of which reads `nbytes` bytes.
+    """
+
+    def __init__(
+        self, arrays: Sequence[np.ndarray], order: Iterator[int], target: Target, threads: int = 1
+    ) -> None:
+        function = _read_function(target)
+        share = max(_VECTOR, arrays[0].nbytes // threads // _VECTOR * _VECTOR)
+        at_once = _READ_AT_ONCE * (1 if threads == 1 else _REPEAT_ON_THREADS)
+        repeat = math.ceil(at_once / (share * threads))
+        self.nbytes = repeat * share * threads
+        calls = []
+        for thread in range(threads):
+            parts = [a[thread * share :][:share] for a in arrays]
+            result = tvm_ffi.from_dlpack(aligned(_VECTOR * _SUMS).view(np.int32))
+            given = [(tvm_ffi.from_dlpack(part), result) for part in parts]
+            calls.append(_repeated(function, (given[place] for place in order), repeat))
+        self.run: Run = _timed(calls)
+
+
+_compute_functions: dict[tuple[str, Target], Any] = {}
+
+
+def _compute_function(peak: Peak, target: Target) -> Any:
+    key = peak.instruction, target
+    if key not in _compute_functions:
+        _compute_functions[key] = jit(peak.module, target)
+    return _compute_functions[key]
+
+
+@cache
+def _read_function(target: Target) -> Any:
+    return tvm.compile(_reader(), target=target.tvm())["main"]
+
+
+def aligned(nbytes: int) -> np.ndarray:
+    """uint8[nbytes] of zeros on a 64-byte boundary."""
+    raw = np.zeros(nbytes + _VECTOR, np.uint8)
+    start = -raw.ctypes.data % _VECTOR
+    return raw[start : start + nbytes]
+
+
+def _repeated(function: Any, arguments: Iterator, count: int) -> Callable[[], None]:
+    """A call of `function` with each of the next `count` arguments."""
+
+    def call() -> None:
+        for given in itertools.islice(arguments, count):
+            function(*given)
+
+    return call
+
+
+def _timed(calls: Sequence[Callable[[], None]]) -> Run:
+    """Seconds that all `calls`, each on a thread of its own, take `count` times."""
+    if len(calls) == 1:
+        return timed(calls[0], time.thread_time_ns)
+
+    def together() -> None:
+        # tvm-ffi releases Python's lock during a call.
+        threads = [threading.Thread(target=call) for call in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    return timed(together, time.perf_counter_ns)
+
+
+def timed(call: Callable[[], Any], clock: Callable[[], int]) -> Run:
+    """Seconds that `call` takes `count` times, by a clock of nanoseconds."""
+
+    def run(count: int) -> float:
+        start = clock()
+        for _ in range(count):
+            call()
+        return (clock() - start) * 1e-9
+
+    return run
+
+
+def _reader() -> IRModule:
+    """main(data: uint8[n], result): the sum of all whole pairs of 64-byte vectors."""
+    lanes = _VECTOR // 4
+    with IRBuilder() as builder:
+        with tb.prim_func(s_tir=True):
+            tb.func_name("main")
+            tb.func_attr({"tirx.noalias": True, "global_symbol": "main"})
+            n = tirx.Var("n", "int32")
+            data = tb.arg("data", tb.buffer((n,), "uint8"))
+            result = tb.arg("result", tb.buffer((_SUMS * lanes,), "int32"))
+            with tb.sblock("root"):
+                tb.reads([])
+                tb.writes([])
+                sums = tb.sblock_alloc_buffer((_SUMS * lanes,), "int32")
+                places = [_ramp(i * lanes, lanes) for i in range(_SUMS)]
+                for place in places:
+                    tb.buffer_store(sums, tirx.Broadcast(tirx.const(0, "int32"), lanes), [place])
+                with tb.serial(0, n // (_SUMS * _VECTOR)) as step:
+                    for i, place in enumerate(places):
+                        at = _ramp((step * _SUMS + i) * _VECTOR, _VECTOR)
+                        vector = tirx.reinterpret(f"int32x{lanes}", data[(at,)])
+                        tb.buffer_store(sums, sums[(place,)] + vector, [place])
+                for place in places:
+                    tb.buffer_store(result, sums[(place,)], [place])
+    return IRModule({"main": builder.get()})
+
+
+def _ramp(start: Any, lanes: int) -> tirx.Ramp:
+    start = tirx.const(start, "int32") if isinstance(start, int) else start
+    return tirx.Ramp(start, tirx.const(1, "int32"), lanes)

@@ -1,0 +1,59 @@
+"""Which kernel an operator gets in a library: what tuning found, or a first guess."""
+
+import os
+import warnings
+from collections.abc import Iterable
+
+from lpgen import records, templates
+from lpgen.build.source import Choice
+from lpgen.errors import ScheduleRefused, UserError
+from lpgen.ops import Operator, parse
+from lpgen.records import Log, RecordWarning
+from lpgen.target import Target
+from lpgen.templates import Template
+
+
+def choose(
+    op: Operator | str,
+    target: Target | str = "native",
+    logs: Iterable[Log | str | os.PathLike] = (),
+    *,
+    use_shipped: bool = True,
+) -> Choice:
+    """The kernel to build for an operator (or workload text) on a target.
+
+    The best record of `logs`, read in their order, then of the logs that come with lpgen; where
+    there is none, the default knobs of the first template that applies (`seconds` is None then).
+    A record that no longer fits its template gives a RecordWarning and is skipped.
+    Raises UserError when no template applies.
+    """
+    op = parse(op) if isinstance(op, str) else op
+    target = target if isinstance(target, Target) else Target.parse(target)
+    found = [log if isinstance(log, Log) else Log(log) for log in logs]
+    record = records.best(op, target, found, use_shipped=use_shipped)
+    if record is not None:
+        template = templates.get(record.template)
+        try:
+            return choice_of(op, target, template, record.knobs, record.seconds)
+        except ScheduleRefused as error:
+            text = f"{op.name}: {record.template} refuses the knobs of its record: {error}"
+            warnings.warn(text, RecordWarning, stacklevel=2)
+    template = best_template(op, target)
+    return choice_of(op, target, template, template.default(op, target))
+
+
+def choice_of(
+    op: Operator, target: Target, template: Template, knobs: dict, seconds: float | None = None
+) -> Choice:
+    """The choice of a template with some knobs. Raises ScheduleRefused if it refuses them."""
+    kernel = template.kernel(op, target, knobs)
+    return Choice(op, target, template.name, knobs, kernel, seconds)
+
+
+def best_template(op: Operator, target: Target) -> Template:
+    """The template of the best family that applies. Raises UserError with reasons if none does."""
+    serving = templates.templates_for(op, target)
+    if not serving:
+        reasons = "; ".join(f"{t.name}: {why}" for t, why in templates.explain(op, target).items())
+        raise UserError(f"{op.name}: no template applies on {target.name}: {reasons}")
+    return serving[0]

@@ -1,0 +1,129 @@
+"""The group of commands, and how each way to end becomes a message and an exit status."""
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import TextIO
+
+import click
+
+from lpgen.errors import LpgenError, UserError
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+
+# Command -> its module in lpgen.cli, whose `command` it is.
+_COMMANDS = {
+    "targets": "targets",
+    "suites": "suites",
+    "tune": "tune",
+    "build": "build",
+    "check": "check",
+    "bench": "bench",
+    "show": "show",
+    "export-schedule": "export_schedule",
+    "quickstart": "quickstart",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        return import_module(f"lpgen.cli.{_COMMANDS[name]}").command
+
+
+class Interrupted(Exception):
+    """Ctrl-C, with a line on how to go on."""
+
+
+@contextlib.contextmanager
+def interruptible(message: str) -> Iterator[None]:
+    """Ctrl-C inside of the block ends the program with this message."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(message) from None
+
+
+def _print_version(ctx: click.Context, option: click.Option, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        click.echo(f"lpgen {version('lpgen')} (TVM {version('apache-tvm')})")
+        ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the versions of lpgen and TVM.",
+)
+def cli() -> None:
+    """Generate, tune and export low-precision CPU kernels.
+
+    A WORKLOAD is one quoted line, such as "dense m=64 n=256 k=512 act=u8 weight=s4" or
+    "conv2d h=56 w=56 ic=64 oc=64 kernel=3x3 pad=1 act=u8 weight=s8", or @FILE, a file of such
+    lines.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line (default: that of the process) and exit."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status. What a user did wrong is one line on stderr."""
+    warnings.showwarning = _show_warning
+    try:
+        status = cli.main(arguments, prog_name="lpgen", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USER_MISTAKE
+    except click.ClickException as error:
+        return _fail(error.format_message())
+    except UserError as error:
+        return _fail(str(error))
+    except Interrupted as error:
+        return _fail(str(error), INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader has enough: `lpgen show log | head`. Python would complain while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str, status: int = USER_MISTAKE) -> int:
+    click.echo(f"lpgen: {' '.join(message.split())}", err=True)
+    return status
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """lpgen's own warnings in one line each, others as Python shows them."""
+    if category.__module__.partition(".")[0] == LpgenError.__module__.partition(".")[0]:
+        click.echo(f"lpgen: warning: {message}", err=True)
+    else:
+        click.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True)

@@ -1,0 +1,87 @@
+"""`lpgen build`: one library with a kernel for every operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lpgen.cli import options, output
+
+if TYPE_CHECKING:
+    from lpgen.build import Choice
+    from lpgen.ops import Operator
+
+
+@click.command()
+@options.workloads
+@options.target
+@options.log("Records to build with, before those that come with lpgen [the user's log].")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="LIB.so",
+    help="The library; its header LIB.h is written beside it.",
+)
+def command(
+    workloads: tuple[str, ...],
+    suite: str | None,
+    bits: str | None,
+    act: str | None,
+    weight: str | None,
+    target: str,
+    log_path: Path | None,
+    out: Path,
+) -> None:
+    """Export operators as one shared library and its header.
+
+    Each is built with its best record, or with default knobs where nobody has tuned it.
+    """
+    from lpgen.build import build, check_output, header_path
+    from lpgen.target import Target
+
+    labels = options.operators(workloads, suite, bits, act, weight)
+    chosen = Target.parse(target)
+    check_output(out)
+    logs = options.logs_to_read(log_path, chosen)
+    from lpgen.choose import choose
+
+    choices = [choose(op, chosen, logs) for op in labels]
+    path = build(choices, out)
+    print_choices(choices, labels)
+    size = output.file_size(path.stat().st_size)
+    output.note(f"{out}: {len(choices)} kernels for {chosen.name}, {size}; {header_path(out)}")
+
+
+def print_choices(choices: list[Choice], labels: dict[Operator, str]) -> None:
+    """Print what each operator was built with; say which are untuned and which are generic."""
+    rows = [
+        (
+            labels[choice.op],
+            choice.template,
+            output.knobs_text(choice.knobs),
+            output.microseconds(choice.seconds) or "default knobs",
+        )
+        for choice in choices
+    ]
+    output.print_table(("layer", "template", "knobs", ">tuned us"), rows)
+    untuned = [choice for choice in choices if choice.seconds is None]
+    if untuned:
+        names = ", ".join(labels[choice.op] for choice in untuned)
+        output.note(f"default knobs, as no log has a record (`lpgen tune` makes them): {names}")
+    for choice in choices:
+        if choice.template.startswith("generic/"):
+            output.note(f"generic kernel: {labels[choice.op]}: {_why_generic(choice)}")
+
+
+def _why_generic(choice: Choice) -> str:
+    """Why no template of the CPU's own serves the operator."""
+    from lpgen.templates import explain
+
+    answers = explain(choice.op, choice.target).items()
+    reasons = [f"{t.name}: {why}" for t, why in answers if why is not None]
+    return "; ".join(reasons) or f"{choice.target.name} has no other template"

@@ -1,0 +1,74 @@
+"""`lpgen export-schedule`: the scheduled TIR of a kernel and the assembly of its hot loops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lpgen.cli import options, output
+from lpgen.errors import UserError
+
+if TYPE_CHECKING:
+    from lpgen.build import Choice
+    from lpgen.ops import Operator
+    from lpgen.records import Log
+    from lpgen.target import Target
+
+
+@click.command("export-schedule")
+@click.argument("workload", metavar="WORKLOAD")
+@options.target
+@options.log("Records to choose from, before those that come with lpgen [the user's log].")
+@click.option("--template", metavar="NAME", help="This template with its default knobs.")
+@click.option("--tir/--no-tir", default=True, help="With or without the TIR.")
+@click.option("--asm/--no-asm", default=True, help="With or without the assembly.")
+def command(
+    workload: str, target: str, log_path: Path | None, template: str | None, tir: bool, asm: bool
+) -> None:
+    """Print how one operator is computed: the scheduled TIR, then the assembly of its hot loops."""
+    from lpgen.ops import parse
+    from lpgen.target import Target
+
+    op, chosen = parse(workload), Target.parse(target)
+    logs = options.logs_to_read(log_path, chosen)
+    choice = _choice(op, chosen, logs, template)
+    origin = "default knobs"
+    if choice.seconds is not None:
+        origin = f"tuned, {output.microseconds(choice.seconds)} us"
+    click.echo(f"# {op.name}")
+    click.echo(
+        f"# {choice.template} for {chosen.name}: {output.knobs_text(choice.knobs)} ({origin})"
+    )
+    if tir:
+        click.echo(f"\n{choice.kernel.module.script()}")
+    if asm:
+        _print_assembly(choice)
+
+
+def _choice(op: Operator, target: Target, logs: list[Log], template: str | None) -> Choice:
+    from lpgen import templates
+    from lpgen.choose import choice_of, choose
+
+    if template is None:
+        return choose(op, target, logs)
+    chosen = templates.get(template)
+    if chosen.family not in target.families:
+        raise UserError(
+            f"template {template} is not for {target.name}: {' '.join(target.families)}"
+        )
+    if reason := chosen.applies(op, target):
+        raise UserError(f"template {template} does not serve {op.name}: {reason}")
+    return choice_of(op, target, chosen, chosen.default(op, target))
+
+
+def _print_assembly(choice: Choice) -> None:
+    from lpgen.assembly import hot_loops
+    from lpgen.build.lower import lower
+
+    module = lower({"kernel": choice.kernel.module}, choice.target).compile()
+    for loop in hot_loops(module.inspect_source("asm")):
+        what = f"{loop.key_instructions} multiplications or look-ups in {len(loop.lines)} lines"
+        click.echo(f"\n# hot loop of {loop.function}: {what}")
+        click.echo("\n".join(loop.lines))

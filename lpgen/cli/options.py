@@ -1,0 +1,130 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lpgen.errors import UserError
+
+if TYPE_CHECKING:
+    from lpgen.ops import Operator
+    from lpgen.records import Log
+    from lpgen.target import Target
+
+DEFAULT_BITS = "w8a8"
+
+_FORMATS = "u1..u8, s2..s8, b1..b7 or t2"
+
+
+def _joined(*decorators: Callable) -> Callable:
+    def apply(function: Callable) -> Callable:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+formats = _joined(
+    click.option("--bits", metavar="wXaY", help=f"Formats of a suite [{DEFAULT_BITS}]."),
+    click.option("--act", metavar="FORMAT", help=f"Format of its activations: {_FORMATS}."),
+    click.option("--weight", metavar="FORMAT", help="Format of its weights."),
+)
+
+workloads = _joined(
+    click.argument("workloads", nargs=-1, metavar="[WORKLOAD | @FILE]..."),
+    click.option("--suite", metavar="NAME", help="The layers of a network, see `lpgen suites`."),
+    formats,
+)
+
+target = click.option(
+    "--target",
+    default="native",
+    metavar="NAME",
+    help="The CPU to generate for, see `lpgen targets` [native].",
+)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+def log(text: str) -> Callable:
+    """The option --log with `text` as its help; the value is a path or None."""
+    path = click.Path(path_type=Path)
+    return click.option("--log", "log_path", type=path, metavar="FILE", help=text)
+
+
+def act_and_weight(bits: str | None, act: str | None, weight: str | None) -> tuple[Any, Any]:
+    """The formats that --bits, --act and --weight mean together."""
+    from lpgen.formats import Format
+    from lpgen.ops import formats_of_bits
+
+    if bits and act and weight:
+        raise UserError("--bits is said twice: --act and --weight already give both formats")
+    default_act, default_weight = formats_of_bits(bits or DEFAULT_BITS)
+    return (
+        Format.parse(act) if act else default_act,
+        Format.parse(weight) if weight else default_weight,
+    )
+
+
+def operators(
+    workloads: tuple[str, ...],
+    suite: str | None,
+    bits: str | None,
+    act: str | None,
+    weight: str | None,
+) -> dict[Operator, str]:
+    """The operators asked for, in order, with the labels that tables show.
+
+    Raises UserError when none is asked for.
+    """
+    from lpgen.cli.output import label
+    from lpgen.ops import read_workloads
+    from lpgen.ops.suites import layers
+
+    found = {op: label(op) for op in read_workloads(workloads)}
+    if suite is not None:
+        for name, op in layers(suite, *act_and_weight(bits, act, weight)):
+            found[op] = name
+    elif bits or act or weight:
+        raise UserError("--bits, --act and --weight give the formats of a --suite")
+    if not found:
+        raise UserError("nothing to do: give WORKLOADs, @FILE or --suite NAME")
+    return found
+
+
+def default_log(target: Target) -> Path:
+    """The user's log: TARGET.jsonl in $XDG_DATA_HOME/lpgen, by default ~/.local/share/lpgen."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "lpgen" / f"{target.name}.jsonl"
+
+
+def log_to_write(path: Path | None, target: Target) -> Log:
+    """The log given, or the user's, whose folder is made. Raises RecordError if unwritable."""
+    from lpgen.errors import RecordError
+    from lpgen.records import Log
+
+    if path is None:
+        path = default_log(target)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecordError(f"log {path}: {error.strerror}; --log FILE names another") from None
+    found = Log(path)
+    found.check_writable()
+    return found
+
+
+def logs_to_read(path: Path | None, target: Target) -> list[Log]:
+    """The log given, or the user's. Raises RecordError if the one given does not exist."""
+    from lpgen.errors import RecordError
+    from lpgen.records import Log
+
+    if path is not None and not path.exists():
+        raise RecordError(f"log {path}: does not exist")
+    return [Log(path if path is not None else default_log(target))]

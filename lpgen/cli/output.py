@@ -1,0 +1,97 @@
+"""Printing: tables for people, aligned lines for pipes, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lpgen.ops import Operator
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console that leaves texts as they are."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows under column names; a name that starts with ">" is of a column of numbers.
+
+    On a terminal a table that fits its width, elsewhere one line for each row.
+    """
+    names, right = [name.lstrip(">") for name in columns], [name[0] == ">" for name in columns]
+    cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name, numbers in zip(names, right, strict=True):
+            table.add_column(name, justify="right" if numbers else "left", no_wrap=numbers)
+        for row in cells:
+            table.add_row(*row)
+        console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    for row in [names, *cells]:
+        places = zip(row, widths, right, strict=True)
+        texts = (cell.rjust(width) if end else cell.ljust(width) for cell, width, end in places)
+        click.echo("  ".join(texts).rstrip())
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one object on one line, at once."""
+    click.echo(json.dumps(value))
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Say something beside the result, on stderr."""
+    click.echo(text, err=True)
+
+
+def label(op: Operator) -> str:
+    """A short name of an operator for tables, such as "conv2d 3x3 64->128@28x28 s2 u8 x s8"."""
+    formats = f"{op.act} x {op.weight}"
+    if op.kind != "conv2d":
+        return f"{op.kind} {'x'.join(str(size) for size in op.matrix[1:])} {formats}"
+    size = f"{op.kernel[0]}x{op.kernel[1]} {op.ic}->{op.oc}@{op.h}x{op.w}"
+    batch = f" n{op.n}" if op.n > 1 else ""
+    stride = f" s{max(op.stride)}" if max(op.stride) > 1 else ""
+    groups = f" g{op.groups}" if op.groups > 1 else ""
+    return f"{op.kind} {size}{batch}{stride}{groups} {formats}"
+
+
+def knobs_text(knobs: Mapping[str, Any]) -> str:
+    """Knobs in one line: rows=6 vectors=4 ..."""
+    return " ".join(f"{name}={value}" for name, value in knobs.items())
+
+
+def microseconds(seconds: float | None) -> str | None:
+    """Seconds as microseconds to four digits."""
+    if seconds is None:
+        return None
+    value = seconds * 1e6
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def percent(share: float | None) -> str | None:
+    """A share of one as a percentage."""
+    return None if share is None else f"{100 * share:.0f} %"
+
+
+def file_size(nbytes: int) -> str:
+    """Bytes for people: "48 KiB"."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if nbytes < 1024 or unit == "MiB":
+            return f"{nbytes:.4g} {unit}" if unit == "bytes" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1024
+    raise AssertionError("unreachable")

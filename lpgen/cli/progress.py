@@ -1,0 +1,107 @@
+"""What a tuning run shows while it works: a bar on a terminal, else a line for each operator."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from lpgen.cli import output
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from lpgen.ops import Operator
+    from lpgen.tune import TuneEvent, TuneResult
+
+
+@contextlib.contextmanager
+def progress(labels: dict[Operator, str], trials: int) -> Iterator[Callable[[TuneEvent], None]]:
+    """A function that takes the events of a run over the operators `labels`."""
+    console = output.console(stderr=True)
+    if not console.is_terminal:
+        yield Lines(labels, output.note).take
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        yield Bar(labels, trials, bar).take
+
+
+class Lines:
+    """A line for each operator that is done, or failed."""
+
+    def __init__(self, labels: dict[Operator, str], say: Callable[[str], None]) -> None:
+        self._labels, self._say = labels, say
+        self._place = ""
+
+    def take(self, event: TuneEvent) -> None:
+        from lpgen.tune import OperatorFailed, OperatorFinished, OperatorStarted
+
+        if isinstance(event, OperatorStarted):
+            self._place = f"[{event.index + 1}/{event.operators}] {self._labels[event.op]}"
+        elif isinstance(event, OperatorFinished):
+            self._say(f"{self._place}: {_summary(event.result)}")
+        elif isinstance(event, OperatorFailed):
+            self._say(f"{self._place}: {event.reason}")
+
+
+class Bar:
+    """A bar over all trials of the run: the operator at work, its best, failures, time left."""
+
+    def __init__(self, labels: dict[Operator, str], trials: int, bar: Progress) -> None:
+        self._labels, self._bar = labels, bar
+        self._lines = Lines(labels, bar.console.print)
+        self._expected = trials
+        self._failed = 0
+        self._task: Any = bar.add_task("starting", total=len(labels) * trials, state="")
+        self._before = 0
+
+    def take(self, event: TuneEvent) -> None:
+        from lpgen.tune import CandidateMeasured, OperatorFinished, OperatorStarted, RaceStarted
+
+        self._lines.take(event)
+        if isinstance(event, OperatorStarted):
+            self._failed = 0
+            later = (event.operators - event.index - 1) * self._expected
+            self._update(
+                description=f"[{event.index + 1}/{event.operators}] {self._labels[event.op]}",
+                completed=self._before + event.resumed,
+                total=self._before + event.trials + later,
+                state="",
+            )
+            self._trials = event.trials
+        elif isinstance(event, CandidateMeasured):
+            self._failed += event.failed is not None
+            self._update(completed=self._before + event.done, state=self._state(event))
+        elif isinstance(event, RaceStarted):
+            self._update(state=f"racing {event.candidates} leaders")
+        elif isinstance(event, OperatorFinished):
+            self._before += self._trials
+            self._update(completed=self._before)
+
+    def _update(self, **changes: Any) -> None:
+        self._bar.update(self._task, **changes)
+
+    def _state(self, event: Any) -> str:
+        best = f"best {event.op.ops / event.fastest * 1e-9:.0f} GOP/s" if event.fastest else ""
+        return f"{best}, {self._failed} failed" if self._failed else best
+
+
+def _summary(result: TuneResult) -> str:
+    seconds, failed = result.best.seconds, sum(result.failed.values())
+    parts = [
+        f"{output.microseconds(seconds)} us, {result.op.ops / seconds * 1e-9:.0f} GOP/s",
+        f"{result.best.template}",
+        f"{result.trials} trials" + (f" ({result.resumed} from the log)" if result.resumed else ""),
+        f"{failed} failed" if failed else "",
+        f"{result.elapsed:.0f} s",
+    ]
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,146 @@
+"""`lpgen tune`: search the ways to run operators on this CPU, measure them, keep the best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lpgen.cli import options, output
+
+if TYPE_CHECKING:
+    from lpgen.ops import Operator
+    from lpgen.target import Target
+    from lpgen.tune import TuneResult
+
+
+@click.command()
+@options.workloads
+@options.target
+@click.option("--trials", default=64, show_default=True, help="Candidates for each operator.")
+@options.log("Where records are kept, and read to go on [the user's log of the target].")
+@click.option("--seed", default=0, show_default=True, help="Of all random choices.")
+@click.option("--timeout", default=10.0, show_default=True, help="Seconds to build, and to time.")
+@click.option("--jobs", type=int, help="Processes that build; one times at a time [cores].")
+@click.option("--template", "templates", multiple=True, metavar="NAME", help="Only this template.")
+@click.option("--exhaustive", "strategy", flag_value="exhaustive", help="Measure whole spaces.")
+@click.option("--random", "strategy", flag_value="random", help="Draw candidates at random.")
+@options.as_json
+def command(
+    workloads: tuple[str, ...],
+    suite: str | None,
+    bits: str | None,
+    act: str | None,
+    weight: str | None,
+    target: str,
+    log_path: Path | None,
+    strategy: str | None,
+    templates: tuple[str, ...],
+    as_json: bool,
+    jobs: int | None,
+    **settings: Any,
+) -> None:
+    """Tune operators for this machine's CPU.
+
+    Every measured candidate is logged at once. Tuning the same operators with the same log again
+    goes on where it stopped.
+    """
+    from lpgen.target import Target, detect
+
+    labels = options.operators(workloads, suite, bits, act, weight)
+    chosen = Target.parse(target)
+    log = options.log_to_write(log_path, chosen)
+    settings |= {"strategy": strategy or "model", "templates": templates or None}
+    settings["jobs"] = jobs if jobs is not None else detect().cores
+    results = run(labels, chosen, log, settings)
+    report(results, labels, chosen, as_json)
+    output.note(f"records: {log.path}")
+
+
+def run(
+    labels: dict[Operator, str], target: Target, log: Any, settings: dict[str, Any]
+) -> list[TuneResult]:
+    """Tune with progress on stderr. Raises Interrupted, which says how to go on, on Ctrl-C."""
+    from lpgen.cli.app import interruptible
+    from lpgen.cli.progress import progress
+    from lpgen.tune import tune
+
+    message = (
+        f"interrupted; what was measured is in {log.path}: the same command goes on from there"
+    )
+    with interruptible(message), progress(labels, settings["trials"]) as on_event:
+        return tune(list(labels), target, log=log, on_event=on_event, **settings)
+
+
+def report(
+    results: list[TuneResult], labels: dict[Operator, str], target: Target, as_json: bool
+) -> None:
+    """Print what tuning gave, and how fast it went."""
+    rows = []
+    for result in results:
+        best, peak = result.best, _peak(result, target)
+        gops = result.op.ops / best.seconds * 1e-9
+        if as_json:
+            output.print_json(_describe(result, gops, peak))
+        rows.append(
+            (
+                labels[result.op],
+                best.template,
+                output.knobs_text(best.knobs),
+                output.microseconds(best.seconds),
+                f"{gops:.0f}",
+                output.percent(peak and gops / peak),
+                output.microseconds(result.default_seconds),
+                result.gain and f"{result.gain:.2f}x",
+            )
+        )
+    names = (
+        "layer",
+        "template",
+        "knobs",
+        ">us",
+        ">GOP/s",
+        ">of peak",
+        ">default us",
+        ">gain",
+    )
+    if not as_json:
+        output.print_table(names, rows)
+    output.note(rate(results))
+
+
+def rate(results: list[TuneResult]) -> str:
+    """How many candidates were measured, how fast, and how many failed."""
+    trials = sum(result.trials - result.resumed for result in results)
+    seconds = sum(result.elapsed for result in results)
+    a_minute = f": {trials / seconds * 60:.0f} a minute" if trials else ""
+    failed = sum(sum(result.failed.values()) for result in results)
+    return f"{trials} candidates in {seconds:.0f} s{a_minute}; {failed} failed"
+
+
+def _describe(result: TuneResult, gops: float, peak: float | None) -> dict[str, Any]:
+    best = result.best
+    return {
+        "workload": result.op.name,
+        "target": best.target,
+        "template": best.template,
+        "knobs": best.knobs,
+        "us": best.seconds * 1e6,
+        "gops": gops,
+        "peak_gops": peak,
+        "default_us": result.default_seconds and result.default_seconds * 1e6,
+        "gain": result.gain,
+        "trials": result.trials,
+        "resumed": result.resumed,
+        "failed": dict(result.failed),
+        "elapsed": result.elapsed,
+    }
+
+
+def _peak(result: TuneResult, target: Target) -> float | None:
+    """GOP/s of the loop on registers that bounds the winner, measured now."""
+    from lpgen.bench import measured_peak
+
+    peak = measured_peak(result.best.template, result.best.knobs, target)
+    return peak and peak * 1e-9
