@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -68,8 +67,9 @@ def bench(
 ) -> Iterator[Measurement]:
     """Measure every kernel that this CPU can run, each as soon as it is done.
 
-    Calls go through `lpgen.runtime`, on `threads` threads, bound to as many cores where the system
-    allows it. Kernel, compute probe and read probe are timed in turns, 0.3 s for each kernel.
+    Calls go through `lpgen.runtime` (`Kernel.bind`) and run on `threads` threads, which are bound
+    to as many cores where the system allows it. Kernel, compute probe and read probe are timed in
+    turns, 0.3 s for each kernel.
     Raises LibraryError when the library cannot be loaded.
     """
     if not isinstance(library, runtime.Library):
@@ -191,10 +191,13 @@ def _calls(
     x = aligned(values.nbytes).view(values.dtype).reshape(values.shape)
     x[...] = values
     y = aligned(_nbytes(op.y_shape, 4)).view(np.int32).reshape(op.y_shape)
-    call = partial(kernel, x, out=y, threads=threads)
+    # Bound once: a checked call costs microseconds of Python, which are not the kernel's.
+    calls = [kernel.bind(x, packed, y, threads) for packed in weights]
     # CPU time: a call that waits for its core to do something else is not slower.
     clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
-    return timed(lambda: call(weights[next(order)]), clock)
+    if len(calls) == 1:
+        return timed(calls[0], clock)
+    return timed(lambda: calls[next(order)](), clock)
 
 
 def _nbytes(shape: tuple[int, ...], itemsize: int) -> int:

@@ -54,7 +54,8 @@ def command(
     path = build(choices, out)
     print_choices(choices, labels)
     size = output.file_size(path.stat().st_size)
-    output.note(f"{out}: {len(choices)} kernels for {chosen.name}, {size}; {header_path(out)}")
+    kernels = output.count(len(choices), "kernel")
+    output.note(f"{out}: {kernels} for {chosen.name}, {size}; {header_path(out)}")
 
 
 def print_choices(choices: list[Choice], labels: dict[Operator, str]) -> None:
@@ -82,6 +83,9 @@ def _why_generic(choice: Choice) -> str:
     """Why no template of the CPU's own serves the operator."""
     from lpgen.templates import explain
 
-    answers = explain(choice.op, choice.target).items()
-    reasons = [f"{t.name}: {why}" for t, why in answers if why is not None]
+    refusing: dict[str, list[str]] = {}
+    for template, reason in explain(choice.op, choice.target).items():
+        if reason is not None:
+            refusing.setdefault(reason, []).append(template.name)
+    reasons = [f"{', '.join(names)}: {reason}" for reason, names in refusing.items()]
     return "; ".join(reasons) or f"{choice.target.name} has no other template"

@@ -88,6 +88,11 @@ def percent(share: float | None) -> str | None:
     return None if share is None else f"{100 * share:.0f} %"
 
 
+def count(number: int, noun: str) -> str:
+    """ "1 kernel", "2 kernels"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def file_size(nbytes: int) -> str:
     """Bytes for people: "48 KiB"."""
     for unit in ("bytes", "KiB", "MiB"):

@@ -61,9 +61,9 @@ def _show_library(path: Path, as_json: bool) -> None:
         rows,
     )
     versions = f"lpgen {library.manifest['lpgen']}, TVM {library.manifest['tvm']}"
-    output.note(f"{path}: {len(entries)} workloads, built by {versions}")
+    output.note(f"{path}: {output.count(len(entries), 'workload')}, built by {versions}")
     if library.missing:
-        output.note(f"this CPU lacks {', '.join(library.missing)}: runs {len(library)} of them")
+        output.note(f"this CPU lacks {', '.join(library.missing)} and runs {len(library)} of them")
 
 
 def _variant_row(variant: dict[str, Any]) -> tuple:
@@ -103,7 +103,8 @@ def _show_log(path: Path, everything: bool, as_json: bool) -> None:
         [_record_row(record) for record in records],
     )
     failed = sum(record.failed is not None for record in contents.records)
-    output.note(f"{path}: {len(contents.records)} records, {failed} of failed candidates")
+    total = output.count(len(contents.records), "record")
+    output.note(f"{path}: {total}, {failed} of failed candidates")
 
 
 def _best(log: Log, records: list[Record]) -> list[Record]:

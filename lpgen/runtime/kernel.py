@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -125,6 +127,22 @@ class Kernel:
         target = arrays.writable("out", out, self.y_shape, _INT32)
         self._run(source, packed.tensor, target, self._workspace(threads), threads)
         return out
+
+    def bind(
+        self, x: np.ndarray, packed: PackedWeights, out: np.ndarray, threads: int = 1
+    ) -> Callable[[], None]:
+        """A function that computes `out` from what is in `x` by then, checked once, here.
+
+        For loops in which the microseconds that Python takes for a checked call would count. The
+        arguments are those of a call; x has to be contiguous and writeable, as nothing is copied.
+        The function belongs to the calling thread. Raises LibraryError as a call does.
+        """
+        self(x, packed, out=out, threads=threads)
+        if not (x.flags.c_contiguous and x.flags.writeable):
+            raise LibraryError("x is not contiguous, or read-only: bind would use a copy")
+        source, target = tvm_ffi.from_dlpack(x), tvm_ffi.from_dlpack(out)
+        workspace = self._workspace(threads)
+        return partial(self._run, source, packed.tensor, target, workspace, threads)
 
     def _workspace(self, threads: int) -> Any:
         """This thread's workspace, made larger where it is too small: fresh memory is slow."""
