@@ -4,8 +4,9 @@ The definition computes register tiles of `rows` rows x `vectors` vectors of `la
 
     tile[g, mo, no, mi, nv, nl] = sum over (r, s, k4, kt) of left(m, k) * right(k, n)
 
-and copies them out. A step of the instruction takes `kq` values of k for every lane. Instructions of
-mixed signedness take an unsigned and a signed byte; which side is unsigned follows from the formats:
+and copies them out. A step of the instruction takes `kq` values of k for every lane. Instructions
+of mixed signedness take an unsigned and a signed byte; which side is unsigned follows from the
+formats:
 
 * weights that fit int8 are the signed side, and activations with negative values get `-min` added;
 * u8 weights are the unsigned side, and activations that do not fit int8 get 128 subtracted.
@@ -143,8 +144,7 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
 
 
 def _left(left: Left, c: Reduction, t: Tiling, groups: int):
-    """left_at(g, mo, mi, r, s, k4, kt, column): the left side in place or its copy in tile order."""
-
+    """left_at(g, mo, mi, r, s, k4, kt, column): the left side, in place or copied in tile order."""
     last = left.op.matrix.m - t.together
 
     def direct(g, mo, mi, r, s, k4, kt, column=None):

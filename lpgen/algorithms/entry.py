@@ -43,9 +43,7 @@ def joined_sections(sections: list[Section]) -> tuple[list[int], int]:
     return offsets, end
 
 
-def kernel_entry(
-    func: tirx.PrimFunc, op: Dense | Conv2d, sections: list[Section]
-) -> tvm.IRModule:
+def kernel_entry(func: tirx.PrimFunc, op: Dense | Conv2d, sections: list[Section]) -> tvm.IRModule:
     """The module with "main"(x, packed, y) around `func`(x, *sections, y).
 
     x and y of `func` may have any shape and 8-bit type of the same size as op's.
@@ -55,7 +53,10 @@ def kernel_entry(
     packed = _packed_buffer(nbytes)
     y = tirx.decl_buffer(op.y_shape, "int32", name="y")
     inner_x, *inner_sections, inner_y = func.params
-    views = [(inner_x, x, 0), *((s, packed, o) for s, o in zip(inner_sections, offsets, strict=True))]
+    views = [
+        (inner_x, x, 0),
+        *((s, packed, o) for s, o in zip(inner_sections, offsets, strict=True)),
+    ]
     return _wrapped(func, [x, packed, y], [*views, (inner_y, y, 0)])
 
 
@@ -80,7 +81,7 @@ def _packed_buffer(nbytes: int):
 
 
 def _wrapped(func: tirx.PrimFunc, params: list, views: list) -> tvm.IRModule:
-    """`func` with new parameters; each view (inner, outer, offset) lies `offset` bytes into outer."""
+    """`func` with new parameters; a view (inner, outer, offset) lies `offset` bytes into outer."""
     declarations = []
     for inner, outer, offset in views:
         indices = [0] * (len(outer.shape) - 1) + [offset]

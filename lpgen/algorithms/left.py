@@ -1,7 +1,7 @@
 """The left side of the implicit matrix product: element (m, k) of a dense or conv2d input.
 
-Nothing is copied that need not be: where the input has no padding, its values fit the instruction as
-they are and its runs fill their k groups, the *source* is the input itself. Otherwise one pass
+Nothing is copied that need not be: where the input has no padding, its values fit the instruction
+as they are and its runs fill their k groups, the *source* is the input itself. Otherwise one pass
 writes a padded source, in which the values are already what the instruction wants and every index
 that `at` can form is inside.
 """
@@ -16,6 +16,9 @@ from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.reduction import Reduction
 from lpgen.ops import Conv2d, Dense
+
+PARALLEL_BYTES = 2**17
+"""From this size on, several threads copy a padded source."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def _dense(op: Dense, cut: Reduction, view: str, dtype: str, offset: int) -> Lef
     width = cut.kg * cut.kq
 
     def body(source_in, source_out):
-        with tb.serial(0, op.m) as m:
+        with _rows(op.m, op.m * width) as m:
             with tb.serial(0, op.k) as k:
                 tb.buffer_store(source_out, _convert(source_in[m, k], dtype, offset), [m, k])
             _fill(source_out, [m], op.k, width, 0, dtype)
@@ -114,7 +117,7 @@ def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Lef
                 _fill(source_out, [image, row], 0, pitch, offset, dtype)
 
     def body(source_in, source_out):
-        with tb.serial(0, op.n) as image, tb.serial(0, height) as row:
+        with tb.serial(0, op.n) as image, _rows(height, op.n * height * pitch) as row:
             copy_row = row_as_a_whole if spread == channels else row_of_pixels
             copy_row(source_in, source_out, image, row)
 
@@ -128,6 +131,11 @@ def _convert(value: tirx.Expr, dtype: str, offset: int) -> tirx.Expr:
     return converted + tirx.const(offset, dtype) if offset else converted
 
 
+def _rows(count: int, nbytes: int):
+    """The loop over rows: parallel where the copy is worth several threads."""
+    return (tb.parallel if nbytes >= PARALLEL_BYTES else tb.serial)(0, count)
+
+
 def _fill(buffer, row: list, start: int, stop: int, value: int, dtype: str) -> None:
     """Emit a loop that sets places start..stop of the row to `value`."""
     if start < stop:
@@ -139,7 +147,7 @@ def _stage(shape: tuple[int, ...], dtype: str, x: te.Tensor, body) -> te.Tensor:
     """One pass over the input as plain loops, which LLVM turns into memset, memcpy or vectors."""
 
     def emit(inputs, outputs):
-        with IRBuilder() as builder, tb.seq_scope():
+        with IRBuilder() as builder:
             body(inputs[0], outputs[0])
         return builder.get()
 

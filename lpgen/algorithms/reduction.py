@@ -2,9 +2,9 @@
 
 A convolution's k axis is (kernel row, kernel column, input channel). Wherever consecutive k are
 consecutive bytes of the input they form a *run*: a whole kernel row of kw * ic values if taps are
-neighbours in memory (no dilation across, one group), else the channels of one tap. A run is cut into
-*k groups* of `kq` values, what one dot-product instruction takes; the last group of a run may be
-partly empty.
+neighbours in memory (no dilation across, one group), else the channels of one tap. A run is cut
+into *k groups* of `kq` values, what one dot-product instruction takes; the last group of a run may
+be partly empty.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Reduction:
 
 
 def cut(op: Dense | Conv2d, kq: int, multiple: int = 1) -> Reduction:
-    """The reduction of `op` for an instruction that takes `kq` values, `kg` a multiple of `multiple`.
+    """The reduction of `op` for steps of `kq` values, with `kg` a multiple of `multiple`.
 
     Empty places at the end of a run have weight 0 and therefore may hold anything on the left
     side. Bipolar weights have no 0: there the left side has to hold 0, and so runs are not joined

@@ -109,7 +109,7 @@ class PanelWeights:
         if self.planes:
             spare = [(0, 0)] * 6
             spare[2] = (0, kgs - cut.groups)
-            parts = self._split_planes(np.pad(full, spare))
+            parts = self._split_planes(np.pad(full, spare, constant_values=empty))
         if self.correction:
             sums = np.zeros((self.groups, self.panels * self.panel), np.int64)
             sums[:, : self.columns] = runs.sum(axis=(2, 3), dtype=np.int64) * self.correction

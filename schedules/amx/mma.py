@@ -1,7 +1,7 @@
-"""Matrix multiply-accumulate on AMX tile registers: 16 times the arithmetic of a vector instruction.
+"""Matrix multiply-accumulate on AMX tile registers: many vector instructions in one.
 
-The definition is that of the dot algorithm with bytes of any signedness. A register tile is `down` x
-`across` accumulators of `rows` rows and 16 columns. The rows of one left tile lie a constant
+The definition is that of the dot algorithm with bytes of any signedness. A register tile is `down`
+x `across` accumulators of `rows` rows and 16 columns. The rows of one left tile lie a constant
 distance apart, so that reading them in place needs tiles that do not cross from one line of output
 pixels to the next; where `rows` does not divide a line, the left side is copied (im2col).
 

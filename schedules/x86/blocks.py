@@ -1,7 +1,7 @@
 """Blocks of the result and the order of their loops, shared by the schedules of x86.
 
-    for g, block of row tiles, block of panels      # parallel; outer=nm: blocks the other way round
-      for row tile, panel                           # inner=nm: the other way round
+for g, block of row tiles, block of panels      # parallel; outer=nm: blocks the other way round
+  for row tile, panel                           # inner=nm: the other way round
 """
 
 from dataclasses import dataclass

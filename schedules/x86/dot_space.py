@@ -120,14 +120,18 @@ def _rows(m: int) -> Iterator[int]:
 
 
 def _vectors(n: int, isa: Isa) -> Iterator[int]:
+    """Tile widths that waste little of the last panel, among them the even cuts of a small n."""
     whole = -(-n // isa.lanes)
-    for vectors in VECTORS:
-        if vectors == 1 or (vectors <= whole and -(-whole // vectors) * vectors <= whole * 1.25):
+    even = {-(-whole // panels) for panels in range(1, 4)}
+    for vectors in sorted({*VECTORS, *even}):
+        if vectors < isa.registers and (
+            vectors in even or -(-whole // vectors) * vectors <= whole * (1 + 1 / blocks.WASTE)
+        ):
             yield vectors
 
 
 def unfit(op: Dense | Conv2d) -> str | None:
-    """Why the algorithm does not serve the operator: one output column per group wastes a vector."""
+    """Why the algorithm does not serve the operator: one column per group wastes a vector."""
     if op.matrix.n == 1 and op.matrix.groups > 1:
         return f"groups={op.matrix.groups} leave one output channel each: a depthwise kernel fits"
     return None
@@ -136,16 +140,24 @@ def unfit(op: Dense | Conv2d) -> str | None:
 def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space: it cannot be scheduled, does the same as another
     combination, or cannot be any good."""
-    m, n = op.matrix.m, op.matrix.n
     rows, vectors = knobs["rows"], knobs["vectors"]
     if not _fits_registers(isa, knobs):
         return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
-    if rows * vectors < min(8, isa.registers // 3) and (rows < m or vectors * isa.lanes < n):
+    if rows * vectors < _fewest(op, isa):
         return f"{rows} x {vectors} accumulators do not hide the latency of an instruction"
     unfit_blocks = blocks.refusal(op, rows, vectors * isa.lanes, knobs)
     if unfit_blocks:
         return unfit_blocks
     return _expand_refusal(op, knobs) or _unroll_refusal(op, knobs)
+
+
+@lru_cache(maxsize=256)
+def _fewest(op: Dense | Conv2d, isa: Isa) -> int:
+    """Accumulators below which a tile waits for its own results: about two instructions a cycle,
+    four cycles each; of 16 registers, and of small operators, what there is."""
+    enough = min(8, isa.registers // 3)
+    tiles = itertools.product(_rows(op.matrix.m), _vectors(op.matrix.n, isa))
+    return min(enough, max(r * v for r, v in tiles if r * v <= isa.registers // 2))
 
 
 def _fits_registers(isa: Isa, knobs: Knobs) -> bool:
@@ -216,8 +228,9 @@ def _candidates(op: Dense | Conv2d, isa: Isa, choices: Space) -> Iterator[Knobs]
         ):
             yield {
                 "step": step, "rows": rows, "vectors": vectors,
-                "m_block": m_block, "n_block": n_block, "outer": "nm" if m_block and n_block else "mn",
-                "inner": "mn", "left": "direct", "expand": place, "unroll": unroll,
+                "m_block": m_block, "n_block": n_block,
+                "outer": "nm" if m_block and n_block else "mn", "inner": "mn",
+                "left": "direct", "expand": place, "unroll": unroll,
             }  # fmt: skip
 
 

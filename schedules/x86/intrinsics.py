@@ -1,4 +1,4 @@
-"""Tensor intrinsics of the dot algorithm: what an instruction means, as a loop, and the instruction.
+"""Tensor intrinsics of the dot algorithm: an instruction's meaning, as a loop, and the instruction.
 
 Each public function registers one and returns its name. All work on one vector of `isa.lanes`
 columns: A is what one row contributes to a step of k, B the weights, C the accumulator.

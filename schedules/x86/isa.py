@@ -29,9 +29,7 @@ class Isa:
         return self.bits // 32
 
 
-SSE4 = Isa(
-    "sse4", 128, 16, None, "llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd"
-)
+SSE4 = Isa("sse4", 128, 16, None, "llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd")
 AVX2 = Isa("avx2", 256, 16, None, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd")
 AVX512BW = Isa(
     "avx512bw", 512, 32, None, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"

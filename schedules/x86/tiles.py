@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
-from tvm.s_tir import SBlockRealize
+from tvm.s_tir import SBlock, SBlockRealize
 from tvm_ffi import WalkOrder, structural_map, structural_walk
 
 PALETTE_BYTES = 64
@@ -67,8 +67,8 @@ def use_tiles(func: tirx.PrimFunc, step: TileStep) -> tirx.PrimFunc:
     """`func` with the blocks "tile_init" and "tile_update" as tile instructions.
 
     The six innermost loops around "tile_update" have to be one step: down, across, rows, columns,
-    k groups and bytes. The body of every parallel loop configures the tile registers and, at its
-    end, releases them.
+    k groups and bytes. The body of the parallel loop around them configures the tile registers and,
+    at its end, releases them.
     """
     body = _replace(func.body, "tile_init", lambda loops, realize: _zero(step))
     body = _replace(body, "tile_update", lambda loops, realize: _reduction(step, loops, realize))
@@ -155,7 +155,9 @@ def _substitute(expression: tirx.Expr, values: dict) -> tirx.Expr:
 
 
 def _configured(step: TileStep, loop: tirx.For) -> tirx.Stmt:
-    if loop.kind != tirx.ForKind.PARALLEL:
+    names: list[str] = []
+    structural_walk(loop.body, (SBlock, lambda block: names.append(block.name_hint)))
+    if loop.kind != tirx.ForKind.PARALLEL or "y" not in names:
         return loop
     words = np.array(step.palette(), np.uint8).view(np.int32)
     palette = tirx.decl_buffer((words.size,), "int32", name="palette")

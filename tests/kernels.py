@@ -1,0 +1,65 @@
+"""What the tests of templates share: run a kernel and compare it with the oracle, bit for bit."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from lpgen.ops import Conv2d, Dense
+from lpgen.target import Target, cpu_features
+from lpgen.templates import Template
+
+# Every template, with the target for whose CPU level it is compiled.
+LEVELS = {
+    "generic/generic": "generic",
+    "sse4/dot": "sse4",
+    "avx2/dot": "avx2",
+    "avx512bw/dot": "avx512bw",
+    "avx512vnni/dot": "avx512vnni",
+    "amx/mma": "sapphirerapids",
+}
+
+
+def template(name: str) -> tuple[Template, Target]:
+    """The template and its target; skips the test where this CPU lacks an instruction of it."""
+    target = Target.parse(LEVELS[name])
+    missing = target.missing_on(cpu_features())
+    if missing:
+        pytest.skip(f"{name}: this CPU lacks {', '.join(missing)}")
+    return Template(*name.split("/")), target
+
+
+def inputs(op: Dense | Conv2d, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Random inputs, then the four pairs of extremes."""
+    yield op.random(np.random.default_rng(seed))
+    yield from op.extremes()
+
+
+def assert_exact(name: str, op: Dense | Conv2d, knobs: dict | None = None) -> None:
+    """The kernel of template `name` equals the oracle on random and extreme inputs, at odd
+    addresses of x and y."""
+    from lpgen.build.lower import jit
+
+    chosen, target = template(name)
+    knobs = chosen.default(op, target) if knobs is None else knobs
+    kernel = chosen.kernel(op, target, knobs)
+    run = jit(kernel, target)
+    for x, w in inputs(op):
+        y = at_address(np.full(op.y_shape, -1, np.int32), 4)
+        run(*map(_tensor, (at_address(x, 1), at_address(kernel.layout.pack(w), 0), y)))
+        np.testing.assert_array_equal(y, op.reference(x, w), err_msg=f"{op} {name} {knobs}")
+
+
+def at_address(array: np.ndarray, offset: int) -> np.ndarray:
+    """A copy of the array `offset` bytes behind a 64-byte boundary."""
+    memory = np.empty(array.nbytes + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _tensor(array: np.ndarray):
+    import tvm_ffi
+
+    return tvm_ffi.from_dlpack(array)
