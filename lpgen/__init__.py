@@ -1,8 +1,9 @@
 """lpgen generates, tunes and exports low-precision CPU kernels.
 
 `lpgen.parse(text)` (or `Dense`, `Conv2d`) makes an operator, `lpgen.tune.tune` searches how to run
-it, `lpgen.build.build` writes a library, `lpgen.runtime.load` loads it. Everything is imported when
-it is first used, because the compiler takes seconds to import.
+it, `lpgen.choose.choose` takes the best known way, `lpgen.build.build` writes a library of such
+choices, `lpgen.runtime.load` loads it. Everything is imported when it is first used, because the
+compiler takes seconds to import.
 """
 
 from importlib import import_module
@@ -14,7 +15,9 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Dense": ("lpgen.ops.dense", "Dense"),
     "Format": ("lpgen.formats", "Format"),
     "Target": ("lpgen.target", "Target"),
+    "bench": ("lpgen.bench", None),
     "build": ("lpgen.build", None),
+    "choose": ("lpgen.choose", None),
     "parse": ("lpgen.ops.workload", "parse"),
     "runtime": ("lpgen.runtime", None),
     "suites": ("lpgen.ops.suites", None),

@@ -106,7 +106,8 @@ def _read_function(target: Target) -> Any:
 
 def aligned(nbytes: int) -> np.ndarray:
     """uint8[nbytes] of zeros on a 64-byte boundary."""
-    raw = np.zeros(nbytes + _VECTOR, np.uint8)
+    raw = np.empty(nbytes + _VECTOR, np.uint8)
+    raw.fill(0)  # written, unlike np.zeros: all pages nobody wrote are one page, in the L1 cache
     start = -raw.ctypes.data % _VECTOR
     return raw[start : start + nbytes]
 

@@ -1,6 +1,7 @@
 """The group of commands, and how each way to end becomes a message and an exit status."""
 
 import contextlib
+import difflib
 import os
 import sys
 import warnings
@@ -35,9 +36,11 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
         if name not in _COMMANDS:
-            return None
+            near = difflib.get_close_matches(name, _COMMANDS, n=2)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            ctx.fail(f"command {name!r} is unknown; {hint}known: {', '.join(_COMMANDS)}")
         return import_module(f"lpgen.cli.{_COMMANDS[name]}").command
 
 

@@ -46,20 +46,17 @@ def command(library: Path, threads: int, as_json: bool) -> None:
 def print_measurements(
     measurements: Iterable[Measurement],
     labels: Mapping[str, str] | None = None,
-    knobs: bool = False,
 ) -> None:
-    """A table of them; labels: workload -> what to show; `knobs` adds a column for the knobs."""
+    """A table of them; labels: workload -> what to show."""
     from lpgen.ops import parse
 
     rows = []
     for m in measurements:
-        chosen = [output.knobs_text(m.knobs)] if knobs else []
         roof = m.instruction if m.bound == "compute" else f"{m.level} read"
         rows.append(
             (
                 (labels or {}).get(m.workload) or output.label(parse(m.workload)),
                 m.template,
-                *chosen,
                 f"{output.microseconds(m.us_best * 1e-6)}{' cold' if m.cold else ''}",
                 output.microseconds(m.us_median * 1e-6),
                 f"{m.gops:.0f}",
@@ -67,7 +64,8 @@ def print_measurements(
                 f"{m.bytes / m.us_best * 1e-3:.1f}",
                 f"{m.bandwidth_gbs:.1f}",
                 f"{output.percent(m.fraction)} of {roof}",
+                output.knobs_text(m.knobs),
             )
         )
-    names = ("kernel", "template", *(["knobs"] if knobs else []), ">us best", ">median")
-    output.print_table((*names, ">GOP/s", ">peak", ">GB/s", ">read GB/s", "reached"), rows)
+    names = ("kernel", "template", ">us best", ">median", ">GOP/s", ">peak")
+    output.print_table((*names, ">GB/s", ">read", "reached"), rows, wide="knobs")

@@ -64,12 +64,12 @@ def print_choices(choices: list[Choice], labels: dict[Operator, str]) -> None:
         (
             labels[choice.op],
             choice.template,
-            output.knobs_text(choice.knobs),
             output.microseconds(choice.seconds) or "default knobs",
+            output.knobs_text(choice.knobs),
         )
         for choice in choices
     ]
-    output.print_table(("layer", "template", "knobs", ">tuned us"), rows)
+    output.print_table(("layer", "template", ">tuned us"), rows, wide="knobs")
     untuned = [choice for choice in choices if choice.seconds is None]
     if untuned:
         names = ", ".join(labels[choice.op] for choice in untuned)

@@ -18,33 +18,41 @@ if TYPE_CHECKING:
 
 
 @click.command("export-schedule")
-@click.argument("workload", metavar="WORKLOAD")
+@click.argument("workloads", nargs=-1, required=True, metavar="WORKLOAD | @FILE...")
 @options.target
 @options.log("Records to choose from, before those that come with lpgen [the user's log].")
 @click.option("--template", metavar="NAME", help="This template with its default knobs.")
 @click.option("--tir/--no-tir", default=True, help="With or without the TIR.")
 @click.option("--asm/--no-asm", default=True, help="With or without the assembly.")
 def command(
-    workload: str, target: str, log_path: Path | None, template: str | None, tir: bool, asm: bool
+    workloads: tuple[str, ...],
+    target: str,
+    log_path: Path | None,
+    template: str | None,
+    tir: bool,
+    asm: bool,
 ) -> None:
-    """Print how one operator is computed: the scheduled TIR, then the assembly of its hot loops."""
-    from lpgen.ops import parse
+    """Print how operators are computed: the scheduled TIR, then the assembly of the hot loops."""
+    from lpgen.ops import read_workloads
     from lpgen.target import Target
 
-    op, chosen = parse(workload), Target.parse(target)
+    ops, chosen = read_workloads(workloads), Target.parse(target)
     logs = options.logs_to_read(log_path, chosen)
-    choice = _choice(op, chosen, logs, template)
-    origin = "default knobs"
-    if choice.seconds is not None:
-        origin = f"tuned, {output.microseconds(choice.seconds)} us"
-    click.echo(f"# {op.name}")
-    click.echo(
-        f"# {choice.template} for {chosen.name}: {output.knobs_text(choice.knobs)} ({origin})"
-    )
-    if tir:
-        click.echo(f"\n{choice.kernel.module.script()}")
-    if asm:
-        _print_assembly(choice)
+    for op in ops:
+        choice = _choice(op, chosen, logs, template)
+        _print_title(choice)
+        if tir:
+            click.echo(f"\n{choice.kernel.module.script()}")
+        if asm:
+            _print_assembly(choice)
+
+
+def _print_title(choice: Choice) -> None:
+    tuned = output.microseconds(choice.seconds)
+    origin = f"tuned, {tuned} us" if tuned else "default knobs"
+    click.echo(f"# {choice.op.name}")
+    click.echo(f"# {choice.template} for {choice.target.name}, {origin}:")
+    click.echo(f"# {output.knobs_text(choice.knobs)}")
 
 
 def _choice(op: Operator, target: Target, logs: list[Log], template: str | None) -> Choice:

@@ -22,29 +22,27 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], wide: str = "") -> None:
     """Print rows under column names; a name that starts with ">" is of a column of numbers.
 
-    On a terminal a table that fits its width, elsewhere one line for each row.
+    `wide` names a last column of long texts: on a terminal they stand on lines of their own.
     """
-    names, right = [name.lstrip(">") for name in columns], [name[0] == ">" for name in columns]
+    names = [name.lstrip(">") for name in columns]
     cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        from rich import box
-        from rich.table import Table
+    if wide and not sys.stdout.isatty():
+        columns, names, wide = [*columns, wide], [*names, wide], ""
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=False)]
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name, numbers in zip(names, right, strict=True):
-            table.add_column(name, justify="right" if numbers else "left", no_wrap=numbers)
-        for row in cells:
-            table.add_row(*row)
-        console().print(table)
-        return
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    for row in [names, *cells]:
-        places = zip(row, widths, right, strict=True)
-        texts = (cell.rjust(width) if end else cell.ljust(width) for cell, width, end in places)
-        click.echo("  ".join(texts).rstrip())
+    def line(row: Sequence[str]) -> str:
+        places = zip(row, widths, columns, strict=False)
+        texts = (t.rjust(width) if c[0] == ">" else t.ljust(width) for t, width, c in places)
+        return "  ".join(texts).rstrip()
+
+    click.secho(line(names), bold=True)
+    for row in cells:
+        click.echo(line(row))
+        if wide:
+            click.secho(f"    {row[-1]}", dim=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -89,7 +87,7 @@ def percent(share: float | None) -> str | None:
 
 
 def count(number: int, noun: str) -> str:
-    """ "1 kernel", "2 kernels"."""
+    """A number with its noun: 1 kernel, 2 kernels."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

@@ -99,4 +99,4 @@ def _bench(library: Path, labels: dict[Operator, str]) -> None:
     from lpgen.cli.bench import print_measurements
 
     named = {op.name: label for op, label in labels.items()}
-    print_measurements(bench(library), named, knobs=True)
+    print_measurements(bench(library), named)

@@ -48,18 +48,8 @@ def _show_library(path: Path, as_json: bool) -> None:
             output.print_json(shared | variant)
         return
     rows = [(entry["workload"], *_variant_row(variant)) for entry, variant in variants]
-    output.print_table(
-        (
-            "workload",
-            "target",
-            "template",
-            "knobs",
-            ">packed",
-            ">workspace",
-            ">tuned us",
-        ),
-        rows,
-    )
+    names = ("workload", "target", "template", ">packed", ">workspace", ">tuned us")
+    output.print_table(names, rows, wide="knobs")
     versions = f"lpgen {library.manifest['lpgen']}, TVM {library.manifest['tvm']}"
     output.note(f"{path}: {output.count(len(entries), 'workload')}, built by {versions}")
     if library.missing:
@@ -70,10 +60,10 @@ def _variant_row(variant: dict[str, Any]) -> tuple:
     return (
         variant["target"],
         variant["template"],
-        output.knobs_text(variant["knobs"]),
         output.file_size(variant["packed_bytes"]),
         output.file_size(sum(variant["workspace_bytes"].values())),
         output.microseconds(variant["seconds"]),
+        output.knobs_text(variant["knobs"]),
     )
 
 
@@ -89,19 +79,8 @@ def _show_log(path: Path, everything: bool, as_json: bool) -> None:
         for record in records:
             click.echo(record.to_line())
         return
-    output.print_table(
-        (
-            "workload",
-            "target",
-            "template",
-            "knobs",
-            ">us",
-            ">GOP/s",
-            ">trials",
-            "date",
-        ),
-        [_record_row(record) for record in records],
-    )
+    names = ("workload", "target", "template", ">us", ">GOP/s", ">trials", "date")
+    output.print_table(names, [_record_row(record) for record in records], wide="knobs")
     failed = sum(record.failed is not None for record in contents.records)
     total = output.count(len(contents.records), "record")
     output.note(f"{path}: {total}, {failed} of failed candidates")
@@ -126,9 +105,9 @@ def _record_row(record: Record) -> tuple:
         record.workload,
         record.target,
         record.template,
-        output.knobs_text(record.knobs),
         output.microseconds(seconds) or f"failed: {record.failed}",
         seconds and f"{parse(record.workload).ops / seconds * 1e-9:.0f}",
         record.trials,
         record.date,
+        output.knobs_text(record.knobs),
     )

@@ -87,26 +87,17 @@ def report(
             (
                 labels[result.op],
                 best.template,
-                output.knobs_text(best.knobs),
                 output.microseconds(best.seconds),
                 f"{gops:.0f}",
                 output.percent(peak and gops / peak),
                 output.microseconds(result.default_seconds),
                 result.gain and f"{result.gain:.2f}x",
+                output.knobs_text(best.knobs),
             )
         )
-    names = (
-        "layer",
-        "template",
-        "knobs",
-        ">us",
-        ">GOP/s",
-        ">of peak",
-        ">default us",
-        ">gain",
-    )
+    names = ("layer", "template", ">us", ">GOP/s", ">of peak", ">default us", ">gain")
     if not as_json:
-        output.print_table(names, rows)
+        output.print_table(names, rows, wide="knobs")
     output.note(rate(results))
 
 
