@@ -15,9 +15,6 @@ import numpy as np
 from lpgen.space import Knobs, Space
 from lpgen.tune.messages import Candidate
 
-SLOWEST = 5.0
-"""Logarithm (base 2) of the slowdown from which on all candidates, and failed ones, are equal."""
-
 _TREES = 60
 _PARAMETERS = {
     "objective": "reg:squarederror",
@@ -91,7 +88,7 @@ class CostModel:
         self._booster = xgboost.train(_PARAMETERS | {"seed": self._seed}, data, _TREES)
 
     def predict(self, op: Any, space: Space, template: str, points: Sequence[Knobs]) -> np.ndarray:
-        """The cost of each point: log2 of its slowdown, lower is better. Call `fit` before."""
+        """The cost of each point (see `relative_costs`), lower is better. Call `fit` before."""
         import xgboost
 
         # Every column that the template needs has to exist before the rows are made.
@@ -112,9 +109,9 @@ class CostModel:
 
 
 def relative_costs(seconds: Sequence[float | None]) -> list[float]:
-    """log2 of each time relative to the fastest, at most SLOWEST, which failures get."""
+    """The share of the fastest candidate's speed that each one lacks: 0 is best, failures get 1."""
     fastest = min((s for s in seconds if s is not None), default=1.0)
-    return [SLOWEST if s is None else min(SLOWEST, math.log2(s / fastest)) for s in seconds]
+    return [1.0 if s is None else 1.0 - fastest / s for s in seconds]
 
 
 _OPERATOR_FEATURES = ("op:groups", "op:m", "op:n", "op:k", "op:kernel", "op:act", "op:weight")
