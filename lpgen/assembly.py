@@ -60,7 +60,8 @@ def hot_loops(assembly: str) -> list[Loop]:
     Where no loop holds any (a kernel so small that nothing is left to loop over): the bodies of the
     functions that do.
     """
-    bodies = functions(assembly).items()
+    # TVM adds entry points; that of a lone function is a copy of it.
+    bodies = [(n, lines) for n, lines in functions(assembly).items() if not n.startswith("__tvm_")]
     loops = [loop for name, lines in bodies for loop in innermost_loops(name, lines)]
     straight = [Loop(name, lines, _count(lines)) for name, lines in bodies]
     hot = [loop for loop in loops if loop.key_instructions]

@@ -28,7 +28,13 @@ TRIALS = 24
     type=click.Path(path_type=Path),
     help="The folder for what is left: library, header, tuning log.",
 )
-@click.option("--trials", default=TRIALS, show_default=True, help="Candidates for each operator.")
+@click.option(
+    "--trials",
+    default=TRIALS,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Candidates for each operator.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of all random choices.")
 def command(folder: Path, trials: int, seed: int) -> int:
     """Tune five layers for this CPU, export them, check and time the library.

@@ -1,0 +1,395 @@
+"""The command line: what each command prints, and that every mistake is one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lpgen import target as targets
+from lpgen.cli import app, quickstart
+from lpgen.ops import parse, read_workloads
+from lpgen.ops.suites import suite
+from lpgen.records import Log, Record
+from lpgen.target import Target
+from lpgen.templates import templates_for
+
+DENSE = "dense m=4 n=32 k=64 act=u8 weight=s8 out=s32"
+DEPTHWISE = "conv2d h=5 w=5 ic=8 oc=8 kernel=3 pad=1 groups=8 act=u4 weight=s4"
+COMMANDS = (
+    *("targets", "suites", "tune", "build", "check", "bench", "show"),
+    *("export-schedule", "quickstart"),
+)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch) -> Path:
+    """An empty folder to work in, and for the user's logs."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def lpgen(capfd):
+    """Runs a command that has to end with `status`; returns what it printed."""
+
+    def run(*arguments: str, status: int = 0) -> str:
+        capfd.readouterr()
+        result = app.run(arguments)
+        out, err = capfd.readouterr()
+        assert result == status, f"{arguments}: {err}"
+        return out + err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory) -> Path:
+    """A library of a dense and a depthwise kernel with default knobs."""
+    path = tmp_path_factory.mktemp("library") / "small.so"
+    assert app.run(["build", DENSE, DEPTHWISE, "-o", str(path)]) == 0
+    return path
+
+
+def test_help_lists_every_command(lpgen):
+    text = lpgen("--help")
+    assert all(f"\n  {name} " in text for name in COMMANDS)
+    assert text == lpgen("-h")
+    assert "WORKLOAD" in lpgen(status=2)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(lpgen, command):
+    assert f"Usage: lpgen {command} " in lpgen(command, "--help")
+
+
+def test_version(lpgen):
+    assert lpgen("--version").startswith("lpgen 0.")
+
+
+def test_help_imports_neither_the_compiler_nor_arrays():
+    code = (
+        "import sys; from lpgen.cli.app import run; run(['--help']);"
+        "print(*{n.partition('.')[0] for n in sys.modules}, file=sys.stderr)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    loaded = set(process.stderr.split())
+    assert "click" in loaded
+    assert not loaded & {"tvm", "tvm_ffi", "numpy", "rich", "xgboost", "psutil", "filelock"}
+
+
+MISTAKES = {
+    "tun": "command 'tun' is unknown; did you mean tune?",
+    "tune": "give WORKLOADs, @FILE or --suite NAME",
+    "tune --nope": "No such option '--nope'",
+    "tune dense m=1": "missing n=, k=, act=, weight=",
+    "tune gemm m=1": "workload kind 'gemm' is unknown; known: conv2d, dense",
+    "tune conv2d h=8 w=8 ic=64 oc=64 kernel=3 groups=3 act=u8 weight=s8": (
+        "conv2d: groups=3 does not divide ic=64"
+    ),
+    "tune conv2d h=2 w=2 ic=4 oc=4 kernel=3 act=u8 weight=s8": "conv2d: kernel=3x3",
+    f"tune {DENSE} --trials 0": "trials=0 is outside 1..",
+    f"tune {DENSE} --trials many": "'many' is not a valid integer",
+    f"tune {DENSE} --jobs 0": "jobs=0 is outside 1..",
+    f"tune {DENSE} --timeout nan": "timeout=nan is outside",
+    f"tune {DENSE} --target zen9": "target 'zen9' is unknown; did you mean zen4 or zen3?",
+    f"tune {DENSE} --template avx2/dots": "template: 'avx2/dots' is not known; known: ",
+    f"tune {DENSE} --log nowhere/log.jsonl": "log nowhere/log.jsonl: there is no folder",
+    f"tune {DENSE} --log .": "log .: is a folder, not a file",
+    "tune @nothing": "workload file 'nothing': No such file",
+    "tune --suite resnet19": "suite 'resnet19' is unknown; did you mean resnet18?",
+    "tune --suite resnet18 --bits w9a8": "bits 'w9a8' are not wXaY",
+    "tune --suite resnet18 --bits w8a8 --act u8 --weight s8": "--bits is said twice",
+    "tune --suite resnet18 --act q8": "format encoding 'q' is unknown",
+    f"tune {DENSE} --bits w8a8": "give the formats of a --suite",
+    f"build {DENSE}": "Missing option '-o' / '--output'",
+    f"build {DENSE} -o lib.txt": "output lib.txt does not end in .so",
+    f"build {DENSE} -o nowhere/lib.so": "output nowhere/lib.so cannot be written",
+    f"build {DENSE} -o lib.so --log nothing.jsonl": "log nothing.jsonl: does not exist",
+    "check nothing.so": "nothing.so: No such file",
+    "check README": "README: is not a library",
+    "bench README": "README: is not a library",
+    "bench nothing.so --threads 0": "--threads 0 is outside 1..1024",
+    "show nothing": "nothing: No such file",
+    "show .": ".: Is a directory",
+    "suites resnet": "suite 'resnet' is unknown; did you mean resnet18?",
+    f"export-schedule {DENSE} --template avx2/dot --target sse4": (
+        "template avx2/dot is not for sse4"
+    ),
+    "export-schedule": "Missing argument",
+    "quickstart --out README": "folder README: ",
+    "quickstart --trials -1": "-1 is not in the range 1<=x<=10000",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_is_one_line_and_status_2(lpgen, line):
+    Path("README").write_text("no library")
+    words = line.split(" ")
+    if words[1:2] and words[1] in ("dense", "conv2d", "gemm"):
+        end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+        words = [words[0], " ".join(words[1:end]), *words[end:]]
+    text = lpgen(*words, status=2)
+    assert text.startswith("lpgen: ")
+    assert text.count("\n") == 1
+    assert MISTAKES[line] in text
+
+
+def test_an_unwritable_log_or_output_is_found_before_any_work(lpgen, monkeypatch):
+    from lpgen import choose, tune
+
+    def fail(*args, **kwargs):
+        raise AssertionError("work has begun")
+
+    monkeypatch.setattr(tune, "tune", fail)
+    monkeypatch.setattr(choose, "choose", fail)
+    Path("file").touch()
+    lpgen("tune", DENSE, "--log", "nowhere/log", status=2)
+    lpgen("build", DENSE, "-o", "nowhere/lib.so", status=2)
+    monkeypatch.setenv("XDG_DATA_HOME", str(Path("file").absolute()))
+    assert "--log FILE names another" in lpgen("tune", DENSE, status=2)
+
+
+def test_targets(lpgen):
+    lines = lpgen("targets").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(targets.known())
+    rows = [json.loads(line) for line in lpgen("targets", "--json").splitlines()]
+    assert rows[0]["families"] == ["generic"]
+
+
+def test_targets_detect(lpgen):
+    found = json.loads(lpgen("targets", "--detect", "--json"))
+    assert found["name"] == targets.detect().name
+    assert found["cpu"] == targets.cpu_fingerprint()
+    text = lpgen("targets", "--detect")
+    assert found["name"] in text
+    assert all(feature in text for feature in found["features"])
+
+
+def test_suites_are_printed_as_files_of_workloads(lpgen):
+    assert lpgen("suites").startswith("resnet18 ")
+    Path("layers").write_text(lpgen("suites", "resnet18", "--bits", "w1a2"))
+    assert read_workloads(["@layers"]) == suite("resnet18", "u2", "b1")
+    (first, *_) = lpgen(
+        "suites", "llama_7b", "--act", "s8", "--weight", "t2", "--json"
+    ).splitlines()
+    assert parse(json.loads(first)["workload"]) == suite("llama_7b", "s8", "t2")[0]
+
+
+def test_build_says_what_is_untuned_and_what_is_generic(lpgen):
+    text = lpgen("build", DENSE, DEPTHWISE, "--target", "avx2", "-o", "two.so")
+    assert "two.so: 2 kernels for avx2" in text
+    assert "default knobs, as no log has a record" in text
+    assert "generic kernel: conv2d 3x3 8->8@5x5 g8 u4 x s4: avx2/dot, sse4/dot: groups=8" in text
+    assert Path("two.h").read_text().count("_pack_weights(") >= 2
+
+
+def test_check(lpgen, library):
+    text = lpgen("check", str(library))
+    assert f"{DENSE}: exact" in text
+    assert text.endswith("2 of 2 kernels are exact\n")
+    results = [json.loads(line) for line in lpgen("check", str(library), "--json").splitlines()]
+    assert [result["exact"] for result in results] == [True, True]
+
+
+def test_check_fails_with_status_1_when_a_kernel_is_wrong(lpgen, library, monkeypatch):
+    from lpgen.build import check
+
+    wrong = check.Checked(DENSE, "avx2/dot", 1, "3 of 9 wrong")
+    monkeypatch.setattr(check, "check_library", lambda path, seed: iter([wrong]))
+    text = lpgen("check", str(library), status=1)
+    assert f"{DENSE}: 3 of 9 wrong" in text
+    assert "0 of 1 kernels are exact" in text
+
+
+def test_bench(lpgen, library):
+    lines = lpgen("bench", str(library), "--json").splitlines()
+    measurements = [json.loads(line) for line in lines]
+    assert [m["workload"] for m in measurements] == [DENSE, parse(DEPTHWISE).name]
+    for m in measurements:
+        assert m["target"] == targets.detect().name
+        assert m["threads"] == 1
+        assert 0 < m["us_best"] <= m["us_median"]
+        assert m["gops"] == pytest.approx(parse(m["workload"]).ops / m["us_best"] * 1e-3, rel=1e-3)
+        assert m["bound"] in ("compute", "memory")
+        assert m["bandwidth_gbs"] > 0
+        assert m["fraction"] > 0
+    text = lpgen("bench", str(library), "--threads", "2")
+    assert "dense 4x32x64 u8 x s8" in text
+    assert text.count("\n") == 3
+
+
+def test_a_library_of_another_cpu_is_refused_but_shown(lpgen):
+    features = targets.cpu_features()
+    other = next(t for t in targets.known().values() if t.missing_on(features))
+    lpgen("build", DENSE, "--target", other.name, "-o", "other.so")
+    missing = other.missing_on(features)[0]
+    for command in ("check", "bench"):
+        text = lpgen(command, "other.so", status=2)
+        assert other.name in text
+        assert missing in text
+    text = lpgen("show", "other.so")
+    assert DENSE in text
+    assert "this CPU lacks" in text
+
+
+def test_show_a_library(lpgen, library):
+    text = lpgen("show", str(library))
+    assert DENSE in text
+    assert "2 workloads, built by lpgen" in text
+    entries = [json.loads(line) for line in lpgen("show", str(library), "--json").splitlines()]
+    assert entries[0]["workload"] == DENSE
+    assert entries[0]["packed_bytes"] >= 32 * 64
+    assert entries[0]["target"] == targets.detect().name
+
+
+def record(log: Log, seconds: float | None, best: bool = False, **changes) -> Record:
+    """A record of DENSE with the default knobs of its first template, in `log`."""
+    op, native = parse(DENSE), Target.parse("native")
+    template = templates_for(op, native)[0]
+    failed = "refused" if seconds is None else None
+    given = {
+        "workload": op.name,
+        "target": native.name,
+        "template": template.name,
+        "knobs": template.default(op, native),
+        "seconds": seconds,
+        "best": best,
+        "failed": failed,
+    }
+    found = Record(**given | changes)
+    log.append(found)
+    return found
+
+
+def test_show_a_log(lpgen):
+    log = Log("log.jsonl")
+    record(log, 3e-6)
+    best = record(log, 2e-6, best=True)
+    record(log, None)
+    with open("log.jsonl", "a") as file:
+        file.write('{"workload": "den')
+    text = lpgen("show", "log.jsonl")
+    assert text.count(DENSE) == 1
+    assert " 2 " in text
+    assert "3 records, 1 of failed candidates" in text
+    assert "lpgen: warning: log.jsonl:4: skipped" in text
+    shown = lpgen("show", "log.jsonl", "--json").splitlines()
+    assert Record.from_line(next(line for line in shown if line.startswith("{"))) == best
+    everything = lpgen("show", "log.jsonl", "--all")
+    assert everything.count(DENSE) == 3
+    assert "failed: refused" in everything
+
+
+def test_build_takes_the_record_of_the_log(lpgen, home):
+    log = Log("log.jsonl")
+    best = record(log, 2e-6, best=True)
+    text = lpgen("build", DENSE, "--log", "log.jsonl", "-o", "lib.so")
+    assert "default knobs" not in text
+    (entry,) = lpgen("show", "lib.so", "--json").splitlines()
+    assert json.loads(entry)["seconds"] == best.seconds
+
+
+def test_a_record_that_no_longer_fits_is_reported_and_not_used(lpgen):
+    record(Log("log.jsonl"), 2e-6, best=True, knobs={"rows": 77})
+    text = lpgen("build", DENSE, "--log", "log.jsonl", "-o", "lib.so")
+    assert "lpgen: warning: log.jsonl: dense" in text
+    assert "default knobs" in text
+
+
+def test_tune_then_build_with_the_log_of_the_user(lpgen, home):
+    first = lpgen("tune", DENSE, "--trials", "3", "--jobs", "1")
+    assert "[1/1] dense 4x32x64 u8 x s8: " in first
+    assert "3 candidates in " in first
+    log = home / "data" / "lpgen" / f"{targets.detect().name}.jsonl"
+    assert f"records: {log}" in first
+    assert sum(r.best for r in Log(log).records()) == 1
+
+    again = lpgen("tune", DENSE, "--trials", "3", "--jobs", "1", "--json").splitlines()
+    result = json.loads(next(line for line in again if line.startswith("{")))
+    assert (result["trials"], result["resumed"]) == (3, 3)
+    assert result["workload"] == DENSE
+    assert result["peak_gops"] is None or result["peak_gops"] > 0
+    assert result["gain"] > 0
+
+    assert "default knobs" not in lpgen("build", DENSE, "-o", "lib.so")
+    assert "tuned" in lpgen("export-schedule", DENSE, "--no-tir", "--no-asm")
+
+
+def test_ctrl_c_keeps_the_records_and_says_how_to_go_on(home):
+    log = home / "log.jsonl"
+    command = [sys.executable, "-m", "lpgen.cli", "tune", "--suite", "resnet18", "--log", str(log)]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    give_up = time.monotonic() + 120
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("lpgen: interrupted; ")
+    assert str(log) in err
+    assert "Traceback" not in err
+    assert Log(log).records()
+
+
+@pytest.mark.parametrize(
+    ("target", "instruction"),
+    [("generic", "pm"), ("sse4", "pmaddwd"), ("avx2", "vpmaddwd"), ("avx512vnni", "vpdpbusd")],
+)
+def test_export_schedule_shows_tir_and_hot_loops(lpgen, target, instruction):
+    text = lpgen("export-schedule", DENSE, "--target", target)
+    title, tir, *loops = text.split("\n\n#")
+    assert title.startswith(f"# {DENSE}\n# ")
+    assert "T.prim_func" in tir
+    assert loops
+    assert all(" hot loop of " in loop and instruction in loop for loop in loops)
+
+
+def test_export_schedule_of_a_template_that_does_not_serve(lpgen):
+    text = lpgen(
+        "export-schedule", DEPTHWISE, "--target", "avx2", "--template", "avx2/dot", status=2
+    )
+    assert "does not serve conv2d" in text
+    Path("two").write_text(f"{DENSE}\n{DENSE.replace('m=4', 'm=5')}\n")
+    text = lpgen("export-schedule", "@two", "--target", "sse4", "--no-asm")
+    assert text.count("T.prim_func") == 2
+
+
+def test_quickstart(lpgen, monkeypatch):
+    layers = {parse(DENSE): "layer a", parse(DENSE.replace("u8", "u2")): "layer b"}
+    monkeypatch.setattr(quickstart, "layers", lambda: layers)
+    text = lpgen("quickstart", "--trials", "2", "--out", "left")
+    assert "[2/2] layer b: " in text
+    assert "2 of 2 kernels are exact" in text
+    assert "reached" in text
+    names = {"quickstart.so", "quickstart.h", f"{targets.detect().name}.jsonl"}
+    assert names <= {path.name for path in Path("left").iterdir()}
+    assert all(f"left/{name}" in text for name in names)
+
+
+def test_quickstart_layers_are_real():
+    labels = quickstart.layers()
+    assert [str(op.weight) for op in labels] == ["s8", "s8", "s8", "s2", "s4"]
+    assert {op.kind for op in labels} == {"conv2d", "dense"}
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    code = "from lpgen.cli import main; main(['suites', 'mobilenet_v2'] )"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.wait()
+    process.stderr.close()
