@@ -54,7 +54,7 @@ def test_a_peak_is_a_loop_of_its_instructions_on_registers(family, target, knobs
     assert min(counts) == max(counts) >= 6, names
     moves = {"movdqa", "movdqu", "vmovdqa", "vmovdqu"}
     allowed = {"decl", "addl", "jne", *moves, *instruction.split()}
-    assert sum("(%rsp)" in line for line in loop.lines) <= 4  # a spilled sum or two
+    assert sum("(%rsp)" in line for line in loop.lines) <= 8  # few are spilled
     assert set(names) <= allowed
 
 
