@@ -30,27 +30,30 @@ class Left:
     x: te.Tensor
     source: te.Tensor
     pixel: int
-    """Distance of neighbouring pixels in the source's last axis (conv2d)."""
+    """Distance of neighbouring pixels in the source's last axis (of rows, if x is the matrix)."""
     channels: int
-    """Distance of neighbouring groups in the source's last axis (conv2d)."""
+    """Distance of neighbouring groups in the source's last axis."""
 
     @property
     def row_distance(self) -> int:
-        """Elements from one row of the matrix to the next, while both are in one line of output
-        pixels (conv2d) or anywhere (dense, and a convolution whose lines follow each other)."""
-        if isinstance(self.op, Dense):
-            return int(self.source.shape[1])
-        return self.op.stride[1] * self.pixel
+        """Elements from one row of the matrix to the next, both in one `line`."""
+        return self.pixel if is_matrix(self.op) else self.op.stride[1] * self.pixel
 
     def at(self, g: tirx.Expr, m: tirx.Expr, r: tirx.Expr, s: tirx.Expr, j: tirx.Expr):
         """Value `j` of run (r, s) of row `m` in group `g`, in the source's dtype."""
-        if isinstance(self.op, Dense):
+        if is_matrix(self.op):
             return self.source[m, j]
         op = self.op
         image, oh, ow = m // (op.oh * op.ow), m // op.ow % op.oh, m % op.ow
         row = oh * op.stride[0] + r * op.dilation[0]
         column = ow * op.stride[1] + s * op.dilation[1]
         return self.source[image, row, column * self.pixel + g * self.channels + j]
+
+
+def line(op: Dense | Conv2d) -> int:
+    """How many rows of the left side lie a constant distance apart: a line of output pixels, or all
+    of them where the input is the matrix itself."""
+    return op.matrix.m if is_matrix(op) else op.ow
 
 
 def left_side(op: Dense | Conv2d, cut: Reduction, dtype: str, offset: int) -> Left:
@@ -61,24 +64,32 @@ def left_side(op: Dense | Conv2d, cut: Reduction, dtype: str, offset: int) -> Le
     """
     as_is = offset == 0 and tirx.const(0, dtype).ty.dtype.bits == 8
     view = dtype if as_is else op.act.dtype
-    if isinstance(op, Dense):
-        return _dense(op, cut, view, dtype, offset)
+    if is_matrix(op):
+        return _matrix(op, cut, view, dtype, offset)
     return _conv(op, cut, view, dtype, offset)
 
 
-def _dense(op: Dense, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
-    x = te.placeholder((op.m, op.k), view, name="x")
+def is_matrix(op: Dense | Conv2d) -> bool:
+    """Whether the input is the left side as it lies in memory, row after row."""
+    if isinstance(op, Dense):
+        return True
+    return op.kernel == op.stride == (1, 1) and not any(op.pad) and op.groups == 1
+
+
+def _matrix(op: Dense | Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
+    rows, run = op.matrix.m, op.matrix.k
+    x = te.placeholder((rows, run), view, name="x")
     if view == dtype and cut.exact:
-        return Left(op, cut, x, x, 0, 0)
+        return Left(op, cut, x, x, run, 0)
     width = cut.kg * cut.kq
 
     def body(source_in, source_out):
-        with _rows(op.m, op.m * width) as m:
-            with tb.serial(0, op.k) as k:
+        with _rows(rows, rows * width) as m:
+            with tb.serial(0, run) as k:
                 tb.buffer_store(source_out, _convert(source_in[m, k], dtype, offset), [m, k])
-            _fill(source_out, [m], op.k, width, 0, dtype)
+            _fill(source_out, [m], run, width, 0, dtype)
 
-    return Left(op, cut, x, _stage((op.m, width), dtype, x, body), 0, 0)
+    return Left(op, cut, x, _stage((rows, width), dtype, x, body), width, 0)
 
 
 def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:

@@ -21,6 +21,7 @@ from tvm.s_tir import Schedule
 from lpgen.algorithms import dot
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.left import line
 from lpgen.algorithms.reduction import cut
 from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.errors import ScheduleRefused
@@ -44,10 +45,8 @@ def applies(op: Dense | Conv2d, target: Target) -> str | None:
 
 def space(op: Dense | Conv2d, target: Target) -> Space:
     """The knobs above."""
-    line, m, n = _line(op), op.matrix.m, op.matrix.n
-    rows = {max((r for r in ROWS if line % r == 0), default=16), min(16, m)}
-    if line < 4:
-        rows = {min(16, m)}
+    m, n = op.matrix.m, op.matrix.n
+    rows = {max((r for r in ROWS if line(op) % r == 0), default=16), min(16, m)}
     return Space(
         {
             "rows": tuple(sorted(rows)),
@@ -98,15 +97,6 @@ def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
     return Kernel(op, kernel_entry(func, op, definition.layout.sections), definition.layout)
 
 
-def _line(op: Dense | Conv2d) -> int:
-    """How many rows of the matrix product lie a constant distance apart in the input."""
-    if isinstance(op, Dense):
-        return op.m
-    if op.kernel == (1, 1) and op.stride == (1, 1) and not any(op.pad):
-        return op.matrix.m
-    return op.ow
-
-
 def _left_stride(definition: dot.Definition, knobs: Knobs) -> int:
     if knobs["left"] == "copied":
         return knobs["step"] * BYTES
@@ -133,8 +123,8 @@ def _refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     down, across, rows = knobs["down"], knobs["across"], knobs["rows"]
     if down * across + down + 1 > tiles.TILES:
         return f"{down} x {across} accumulators exceed {tiles.TILES} tile registers"
-    if knobs["left"] == "direct" and _line(op) % rows:
-        return f"rows={rows} does not divide a line of {_line(op)} output pixels"
+    if knobs["left"] == "direct" and line(op) % rows:
+        return f"rows={rows} does not divide a line of {line(op)} output pixels"
     if down > 1 and (down - 1) * rows >= op.matrix.m:
         return f"down={down}: there are only {op.matrix.m} rows"
     if across > 1 and (across - 1) * LANES >= op.matrix.n:

@@ -106,33 +106,40 @@ def _reduction(step: TileStep, loops: list[tirx.For], realize: SBlockRealize) ->
         for axis, value in zip(realize.block.iter_vars, realize.iter_values, strict=True)
     }
 
-    def place(access, mi: int, nv: int) -> tirx.Expr:
-        """Address of the first element that the tile at (mi, nv) takes of `access`."""
-        at = {down.loop_var: mi, across.loop_var: nv, **{loop.loop_var: 0 for loop in rest}}
+    def element(access: TensorLoad, places: dict) -> TensorLoad:
+        at = {loop.loop_var: place for loop, place in places.items()}
         indices = [_substitute(_substitute(index, values), at) for index in access.indices]
-        return tirx.address_of(access.source[tuple(indices)])
+        return access.source[tuple(indices)]
 
-    body = tirx.SeqStmt(list(_step(step, left, right, place)))
+    def first(access: TensorLoad, mi: int, nv: int) -> TensorLoad:
+        """The first element that the tile at (mi, nv) takes of `access`."""
+        return element(access, {down: mi, across: nv, **dict.fromkeys(rest, 0)})
+
+    body = tirx.SeqStmt(list(_step(step, left, right, first)))
     for loop in reversed(loops[:-6]):
         body = tirx.For(loop.loop_var, 0, loop.extent, loop.kind, body)
-    row_bytes = tirx.const(step.across * 64, "int64")
     stores = [
-        _emit("llvm.x86.tilestored64", mi * step.across + nv, place(tile, mi, nv), row_bytes)
+        _move("llvm.x86.tilestored64", mi * step.across + nv, first(tile, mi, nv), step.across * 64)
         for mi in range(step.down)
         for nv in range(step.across)
     ]
-    return tirx.SeqStmt([body, *stores])
+    # The whole tile is stored, also rows and columns that are empty and that nobody reads.
+    last = element(tile, {loop: int(loop.extent) - 1 for loop in loops[-6:]})
+    return tirx.SeqStmt([body, _touch(first(tile, 0, 0)), _touch(last), *stores])
 
 
-def _step(step: TileStep, left, right, place: Callable) -> Iterator[tirx.Stmt]:
+def _step(step: TileStep, left, right, first: Callable) -> Iterator[tirx.Stmt]:
+    load = "llvm.x86.tileloadd64"
     first_left = step.accumulators
     first_right = first_left + step.down
+    yield _touch(first(left, 0, 0))
+    yield _touch(first(right, 0, 0))
     for mi in range(step.down):
-        yield _load(first_left + mi, place(left, mi, 0), step.left_stride)
+        yield _move(load, first_left + mi, first(left, mi, 0), step.left_stride)
     for nv in range(step.across):
         # Right tiles take turns in the registers that remain, so that one loads under the other.
         tile = first_right + nv % (TILES - first_right)
-        yield _load(tile, place(right, 0, nv), step.right_stride)
+        yield _move(load, tile, first(right, 0, nv), step.right_stride)
         for mi in range(step.down):
             yield _emit(MULTIPLY[step.signs], mi * step.across + nv, first_left + mi, tile)
 
@@ -172,8 +179,17 @@ def _configured(step: TileStep, loop: tirx.For) -> tirx.Stmt:
     return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
 
 
-def _load(tile: int, address: tirx.Expr, stride: int) -> tirx.Stmt:
-    return _emit("llvm.x86.tileloadd64", tile, address, tirx.const(stride, "int64"))
+def _touch(element: TensorLoad) -> tirx.Stmt:
+    """A read that says the buffer is in use here, up to this element, and then disappears.
+
+    Taking an address does not say so: CompactBufferAllocation would cut off what nobody reads, and
+    StorageRewrite would give the memory to another buffer.
+    """
+    return tirx.Evaluate(element)
+
+
+def _move(name: str, tile: int, element: TensorLoad, stride: int) -> tirx.Stmt:
+    return _emit(name, tile, tirx.address_of(element), tirx.const(stride, "int64"))
 
 
 def _emit(name: str, *args) -> tirx.Stmt:
