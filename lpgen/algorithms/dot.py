@@ -72,6 +72,7 @@ class Tiling:
     rows x vectors x lanes: the register tile; kq: values of k in one step;
     row_tiles, panels: how many tiles down and across (the last ones may be partly or wholly empty);
     copied: whether the left side is copied into tile order (im2col) or read in place;
+    folded: whether the kernel rows are folded into one run (`reduction`);
     chunk: k groups summed in int16 before they are widened to int32, 0 for int32 throughout;
     multiple: what the number of k groups in a run must be a multiple of;
     together: rows that are read as one piece, a constant distance apart: past the last row of the
@@ -88,6 +89,7 @@ class Tiling:
     row_tiles: int
     panels: int
     copied: bool = False
+    folded: bool = False
     chunk: int = 0
     multiple: int = 1
     together: int = 1
@@ -113,7 +115,7 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     """
     matrix, t = op.matrix, tiling
     groups, columns = (1, matrix.groups) if t.across_groups else (matrix.groups, matrix.n)
-    reduction = cut(op, t.kq, t.multiple)
+    reduction = cut(op, t.kq, t.multiple, t.folded)
     layout = PanelWeights(
         shape=op.w_shape,
         format=op.weight,

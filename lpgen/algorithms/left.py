@@ -45,7 +45,7 @@ class Left:
             return self.source[m, j]
         op = self.op
         image, oh, ow = m // (op.oh * op.ow), m // op.ow % op.oh, m % op.ow
-        row = oh * op.stride[0] + r * op.dilation[0]
+        row = oh if self.cut.fold else oh * op.stride[0] + r * op.dilation[0]
         column = ow * op.stride[1] + s * op.dilation[1]
         return self.source[image, row, column * self.pixel + g * self.channels + j]
 
@@ -66,6 +66,8 @@ def left_side(op: Dense | Conv2d, cut: Reduction, dtype: str, offset: int) -> Le
     view = dtype if as_is else op.act.dtype
     if is_matrix(op):
         return _matrix(op, cut, view, dtype, offset)
+    if cut.fold:
+        return _folded(op, cut, view, dtype, offset)
     return _conv(op, cut, view, dtype, offset)
 
 
@@ -136,6 +138,31 @@ def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Lef
     return Left(op, cut, x, source, pixel, spread)
 
 
+def _folded(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
+    """A copy [n, oh, kernel column's pixels] in which the kernel's rows are neighbours."""
+    kh, kw = op.kernel
+    lanes = 4 if op.ic <= 4 else 8
+    # Padded rows first, with so much behind them that whole vectors can be read.
+    room = Reduction(kh, 1, kw * op.ic, -(-(kw * op.ic + lanes) // cut.kq), cut.kq)
+    rows = _conv(op, room, view, dtype, offset)
+    width, pixel = op.padded[1], kh * op.ic
+    pitch = width * pixel + max(lanes, cut.kg * cut.kq - cut.run)
+
+    def vector(start):
+        return tirx.Ramp(start, tirx.const(1, "int32"), lanes)
+
+    def body(source_in, source_out):
+        with tb.serial(0, op.n) as image, _rows(op.oh, op.n * op.oh * pitch) as oh:
+            with tb.serial(0, width) as w, tb.unroll(0, kh) as r:
+                row = oh * op.stride[0] + r * op.dilation[0]
+                # A vector may reach past its channels: the next one is written over that.
+                pixels = source_in[image, row, vector(w * op.ic)]
+                tb.buffer_store(source_out, pixels, [image, oh, vector(w * pixel + r * op.ic)])
+
+    source = _stage((op.n, op.oh, pitch), dtype, rows.source, body, name="fold")
+    return Left(op, cut, rows.x, source, pixel, 0)
+
+
 def _convert(value: tirx.Expr, dtype: str, offset: int) -> tirx.Expr:
     """`value + offset` in `dtype`; between the 8-bit types it wraps to the same bits."""
     converted = value.astype(dtype)
@@ -154,7 +181,7 @@ def _fill(buffer, row: list, start: int, stop: int, value: int, dtype: str) -> N
             tb.buffer_store(buffer, tirx.const(value, dtype), [*row, start + i])
 
 
-def _stage(shape: tuple[int, ...], dtype: str, x: te.Tensor, body) -> te.Tensor:
+def _stage(shape: tuple[int, ...], dtype: str, x: te.Tensor, body, name: str = "pad") -> te.Tensor:
     """One pass over the input as plain loops, which LLVM turns into memset, memcpy or vectors."""
 
     def emit(inputs, outputs):
@@ -164,7 +191,7 @@ def _stage(shape: tuple[int, ...], dtype: str, x: te.Tensor, body) -> te.Tensor:
 
     # Buffers of our own: the ones te.extern would make have a symbolic offset.
     read = tirx.decl_buffer(x.shape, x.dtype, name=x.op.name)
-    written = tirx.decl_buffer(shape, dtype, name="pad")
+    written = tirx.decl_buffer(shape, dtype, name=name)
     return te.extern(
-        [shape], [x], emit, name="pad", dtype=[dtype], in_buffers=[read], out_buffers=[written]
+        [shape], [x], emit, name=name, dtype=[dtype], in_buffers=[read], out_buffers=[written]
     )

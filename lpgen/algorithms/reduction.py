@@ -5,6 +5,10 @@ consecutive bytes of the input they form a *run*: a whole kernel row of kw * ic 
 neighbours in memory (no dilation across, one group), else the channels of one tap. A run is cut
 into *k groups* of `kq` values, what one dot-product instruction takes; the last group of a run may
 be partly empty.
+
+Few channels leave much of the groups empty. There the kernel rows can be *folded*: the input is
+copied so that the pixels of a column of the kernel are neighbours, and the whole kernel is one run
+in the order (kernel column, kernel row, channel).
 """
 
 from __future__ import annotations
@@ -17,13 +21,17 @@ from lpgen.ops import Conv2d, Dense
 
 @dataclass(frozen=True)
 class Reduction:
-    """The k axis as (r, s, kg, kq): `r` x `s` runs of `run` values in `kg` groups of `kq`."""
+    """The k axis as (r, s, kg, kq): `r` x `s` runs of `run` values in `kg` groups of `kq`.
+
+    fold: (kernel rows, channels) of a folded run, else None.
+    """
 
     r: int
     s: int
     run: int
     kg: int
     kq: int
+    fold: tuple[int, int] | None = None
 
     @cached_property
     def groups(self) -> int:
@@ -35,9 +43,36 @@ class Reduction:
         """Whether the groups hold exactly the run, with no empty place at its end."""
         return self.kg * self.kq == self.run
 
+    def index(self, run, j):
+        """Where value `j` of run number `run` stands on the k axis of the operator's weights.
 
-def cut(op: Dense | Conv2d, kq: int, multiple: int = 1) -> Reduction:
+        Works on numbers, NumPy arrays and TIR expressions.
+        """
+        j = run * self.run + j
+        if self.fold is None:
+            return j
+        rows, channels = self.fold
+        columns = self.run // (rows * channels)
+        column, row, channel = j // (rows * channels), j // channels % rows, j % channels
+        return (row * columns + column) * channels + channel
+
+
+FOLDED_CHANNELS = 8
+"""Most input channels for which folding the kernel rows pays."""
+
+
+def foldable(op: Dense | Conv2d) -> bool:
+    """Whether the kernel rows of `op` can be folded into one run, and it may pay."""
+    if isinstance(op, Dense) or op.kernel[0] == 1:
+        return False
+    few = op.groups == 1 and op.ic <= FOLDED_CHANNELS
+    return few and op.dilation[1] == 1 and op.weight.has_zero
+
+
+def cut(op: Dense | Conv2d, kq: int, multiple: int = 1, folded: bool = False) -> Reduction:
     """The reduction of `op` for steps of `kq` values, with `kg` a multiple of `multiple`.
+
+    folded: fold the kernel rows (the caller asked `foldable`).
 
     Empty places at the end of a run have weight 0 and therefore may hold anything on the left
     side. Bipolar weights have no 0: there the left side has to hold 0, and so runs are not joined
@@ -47,6 +82,9 @@ def cut(op: Dense | Conv2d, kq: int, multiple: int = 1) -> Reduction:
         return Reduction(1, 1, op.k, _groups(op.k, kq, multiple), kq)
     kh, kw = op.kernel
     channels = op.ic // op.groups
+    if folded:
+        run = kh * kw * channels
+        return Reduction(1, 1, run, _groups(run, kq, multiple), kq, (kh, channels))
     joined = op.groups == 1 and op.dilation[1] == 1
     if joined and (op.weight.has_zero or kw * channels % (kq * multiple) == 0):
         return Reduction(kh, 1, kw * channels, _groups(kw * channels, kq, multiple), kq)

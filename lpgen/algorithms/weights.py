@@ -93,7 +93,8 @@ class PanelWeights:
     def pack(self, w: np.ndarray) -> np.ndarray:
         """The packed weights (uint8[nbytes]) of the weight values `w` (`shape`)."""
         cut, kgs = self.cut, self.sections[0].shape[2] * (8 // self.planes[0] if self.planes else 1)
-        runs = w.reshape(self.groups, self.columns, cut.r * cut.s, cut.run)
+        order = cut.index(np.arange(cut.r * cut.s)[:, None], np.arange(cut.run))
+        runs = w.reshape(self.groups, self.columns, -1)[:, :, order]
         codes = self.format.encode(runs) if self.planes else runs
         empty = self._empty_code
         full = np.full(
@@ -170,9 +171,8 @@ class PanelWeights:
         from tvm import te
 
         cut = self.cut
-        w = te.placeholder(
-            (self.groups, self.columns, cut.r * cut.s, cut.run), self.format.dtype, name="w"
-        )
+        shape = (self.groups, self.columns, cut.r * cut.s * cut.run)
+        w = te.placeholder(shape, self.format.dtype, name="w")
         outputs = []
         for section, width, low in zip(
             self.sections, self.planes or (8,), np.cumsum((0, *self.planes)), strict=False
@@ -193,8 +193,8 @@ class PanelWeights:
             inside = tirx.all(column < self.columns, kg < cut.groups, j < cut.run)
             if not self.planes:
                 zero = tirx.const(0, self.format.dtype)
-                return te.if_then_else(inside, w[group, column, run, j], zero)
-            value = w[group, column, run, j].astype("uint8")
+                return te.if_then_else(inside, w[group, column, cut.index(run, j)], zero)
+            value = w[group, column, cut.index(run, j)].astype("uint8")
             bits = value - tirx.const(self.format.min % 256, "uint8")
             bits = bits >> tirx.const(1, "uint8") if self.format.step == 2 else bits
             return te.if_then_else(inside, bits, tirx.const(self._empty_code, "uint8"))
@@ -215,11 +215,10 @@ class PanelWeights:
     def _te_correction(self, w: te.Tensor) -> te.Tensor:
         from tvm import te, tirx
 
-        run = te.reduce_axis((0, self.cut.r * self.cut.s), name="run")
-        j = te.reduce_axis((0, self.cut.run), name="j")
+        k = te.reduce_axis((0, self.cut.r * self.cut.s * self.cut.run), name="k")
         sums = te.compute(
             (self.groups, self.columns),
-            lambda g, n: te.sum(w[g, n, run, j].astype("int32"), axis=[run, j]),
+            lambda g, n: te.sum(w[g, n, k].astype("int32"), axis=[k]),
             name="sums",
         )
         factor = tirx.const(self.correction, "int32")

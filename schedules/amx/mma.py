@@ -54,7 +54,7 @@ def space(op: Dense | Conv2d, target: Target) -> Space:
             "across": tuple(a for a in (1, 2, 3, 4, 6) if a == 1 or (a - 1) * LANES < n),
             "step": (8, 16),
             **blocks.knobs(m, n, LANES),
-            "left": ("direct", "copied"),
+            "left": blocks.left_choices(op),
         },
         lambda knobs: _refusal(op, knobs) is None,
     )
@@ -68,7 +68,7 @@ def default(op: Dense | Conv2d, target: Target) -> Knobs:
     def cost(knobs: Knobs) -> tuple:
         t = _tiling(op, knobs)
         waste = t.row_tiles * t.rows * t.panels * t.vectors * LANES / (op.matrix.m * op.matrix.n)
-        padded = cut(op, BYTES, t.multiple)
+        padded = cut(op, BYTES, t.multiple, t.folded)
         waste *= padded.groups * BYTES / op.matrix.k
         return (round(waste, 1), sum(knobs[name] != value for name, value in wanted.items()))
 
@@ -113,8 +113,9 @@ def _tiling(op: Dense | Conv2d, knobs: Knobs) -> dot.Tiling:
         row_tiles=blocks.rounded(-(-op.matrix.m // rows), knobs["m_block"]),
         panels=blocks.rounded(-(-op.matrix.n // (knobs["across"] * LANES)), knobs["n_block"]),
         copied=knobs["left"] == "copied",
+        folded=knobs["left"] == "folded",
         multiple=knobs["step"],
-        together=knobs["rows"] if knobs["left"] == "direct" else 1,
+        together=knobs["rows"] if knobs["left"] != "copied" else 1,
         pack_groups=knobs["step"],
     )
 
@@ -123,13 +124,13 @@ def _refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     down, across, rows = knobs["down"], knobs["across"], knobs["rows"]
     if down * across + down + 1 > tiles.TILES:
         return f"{down} x {across} accumulators exceed {tiles.TILES} tile registers"
-    if knobs["left"] == "direct" and line(op) % rows:
+    if knobs["left"] != "copied" and line(op) % rows:
         return f"rows={rows} does not divide a line of {line(op)} output pixels"
     if down > 1 and (down - 1) * rows >= op.matrix.m:
         return f"down={down}: there are only {op.matrix.m} rows"
     if across > 1 and (across - 1) * LANES >= op.matrix.n:
         return f"across={across}: there are only {op.matrix.n} columns"
-    reduction = cut(op, BYTES)
+    reduction = cut(op, BYTES, 1, knobs["left"] == "folded")
     if knobs["step"] == 8 and reduction.kg % 16 in (0, *range(9, 16)):
         return f"step=8 saves nothing for {reduction.kg} k groups"
     return blocks.refusal(op, rows * down, across * LANES, knobs)

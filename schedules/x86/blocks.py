@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from tvm.s_tir import Schedule
 
+from lpgen.algorithms.reduction import foldable
+from lpgen.ops import Conv2d, Dense
 from lpgen.space import Knobs
 
 M_BLOCKS = (0, 2, 4, 8, 32, 128)
@@ -30,6 +32,11 @@ def knobs(m: int, n: int, lanes: int) -> dict[str, tuple]:
         "outer": ("mn", "nm"),
         "inner": ("mn", "nm"),
     }
+
+
+def left_choices(op: Dense | Conv2d) -> tuple[str, ...]:
+    """Choices of the knob left."""
+    return ("direct", "copied", "folded") if foldable(op) else ("direct", "copied")
 
 
 def rounded(count: int, block: int) -> int:

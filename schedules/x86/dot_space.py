@@ -10,7 +10,8 @@
 | n_block | panels of a block; 0: all                                                              |
 | outer   | order of the blocks: mn (panels vary fastest) or nm                                    |
 | inner   | order of the tiles in a block, the same way                                            |
-| left    | direct: read the rows in place; copied: copy them into tile order first (im2col)       |
+| left    | direct: read the rows in place; copied: copy them into tile order first (im2col);      |
+|         | folded: copy the input so that the kernel's rows are neighbours (few channels)         |
 | expand  | where stored weights become operands: panel (a block's, once, into the cache),         |
 |         | register (each use), none (they are stored as operands)                                |
 | unroll  | k groups of one iteration of the innermost loop                                        |
@@ -86,6 +87,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         row_tiles=blocks.rounded(-(-matrix.m // rows), knobs["m_block"]),
         panels=blocks.rounded(-(-matrix.n // (vectors * isa.lanes)), knobs["n_block"]),
         copied=knobs["left"] == "copied",
+        folded=knobs["left"] == "folded",
         chunk=chunk_of(knobs["step"]),
         multiple=multiple_of(op, knobs),
     )
@@ -103,7 +105,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
             "rows": tuple(rows for rows in _rows(matrix.m) if rows < isa.registers),
             "vectors": tuple(_vectors(matrix.n, isa)),
             **blocks.knobs(matrix.m, matrix.n, isa.lanes),
-            "left": ("direct", "copied"),
+            "left": blocks.left_choices(op),
             "expand": places,
             "unroll": (1, 2, *([fields] if fields > 2 else [])),
         },
@@ -181,7 +183,7 @@ def _expand_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
         fields = _fields(op)
         if knobs["unroll"] % fields:
             return f"expanding in registers needs unroll={fields}"
-        if isinstance(op, Conv2d) and _kg(op, knobs["step"]) % fields:
+        if isinstance(op, Conv2d) and _kg(op, knobs) % fields:
             return f"the k groups of a run are no multiple of the {fields} fields of a byte"
         if chunk_of(knobs["step"]) % fields:
             return f"the k groups of a chunk are no multiple of the {fields} fields of a byte"
@@ -195,15 +197,14 @@ def _unroll_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     if unroll > 2 and knobs["expand"] != "register":
         return f"unroll={unroll} is for expanding in registers"
     chunk = chunk_of(knobs["step"])
-    kg = chunk or _kg(op, knobs["step"])
+    kg = chunk or _kg(op, knobs)
     if unroll > kg or (kg % unroll and (chunk or isinstance(op, Conv2d))):
         return f"unroll={unroll} does not divide the {kg} k groups"
     return None
 
 
-@lru_cache(maxsize=256)
-def _kg(op: Dense | Conv2d, step: str) -> int:
-    return cut(op, 2 if step == "words" else 4).kg
+def _kg(op: Dense | Conv2d, knobs: Knobs) -> int:
+    return cut(op, 2 if knobs["step"] == "words" else 4, 1, knobs["left"] == "folded").kg
 
 
 def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
