@@ -1,0 +1,28 @@
+"""Fixtures that tests of several rooms share."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """An empty folder to work in, and for the user's logs."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def lpgen(home, capfd):
+    """Runs a command that has to end with `status`; returns what it printed."""
+    from lpgen.cli import app
+
+    def run(*arguments: str, status: int = 0) -> str:
+        capfd.readouterr()
+        result = app.run(arguments)
+        out, err = capfd.readouterr()
+        assert result == status, f"{arguments}: {err}"
+        return out + err
+
+    return run
