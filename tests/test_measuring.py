@@ -5,7 +5,7 @@ import pytest
 
 from lpgen.ops import parse
 from lpgen.target import Target
-from lpgen.tune import timing
+from lpgen.tune import timing, workbench
 from lpgen.tune.timing import compare_laps, time_beside, time_calls, time_in_turns
 from lpgen.tune.workbench import Miscomputed, Workbench, aligned_copy
 
@@ -173,6 +173,16 @@ def test_weights_are_packed_once_per_layout():
     bench.packed(Counting())
     bench.packed(Counting())
     assert len(packed) == len(bench.cases)
+
+
+def test_packed_weights_are_kept_within_a_limit(monkeypatch):
+    monkeypatch.setattr(workbench, "_KEPT_BYTES", 250)
+    bench = Workbench(OP, TARGET, seed=0)
+    layouts = [Codes() for _ in range(3)]
+    kept = [bench.packed(layout) for layout in layouts]
+    assert bench.packed(layouts[2]) is kept[2]
+    assert bench.packed(layouts[1]) is kept[1]
+    assert bench.packed(layouts[0]) is not kept[0]
 
 
 def test_few_rows_read_their_weights_from_memory():

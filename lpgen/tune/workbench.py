@@ -14,7 +14,7 @@ from lpgen.tune.timing import Run
 
 _GUARD = 64
 _GUARD_BYTE = 0xA5
-_LAYOUTS_KEPT = 4
+_KEPT_BYTES = 512 << 20
 # With so few rows each weight is used once per call: a model's other layers have driven the
 # weights out of the caches before, so that calls take turns on copies that do not fit there.
 _COLD_ROWS = 4
@@ -61,9 +61,14 @@ class Workbench:
                 packed[0] += [aligned_copy(packed[0][0]) for _ in range(copies)]
             self._packed[layout] = packed
         self._packed.move_to_end(layout)
-        while len(self._packed) > _LAYOUTS_KEPT:
+        while len(self._packed) > 1 and self._held() > _KEPT_BYTES:
             self._packed.popitem(last=False)
         return self._packed[layout]
+
+    def _held(self) -> int:
+        """Bytes of packed weights that are kept."""
+        kept = itertools.chain.from_iterable(self._packed.values())
+        return sum(array.nbytes for copies in kept for array in copies)
 
     def check(self, function: KernelFunction, layout: Layout) -> None:
         """Compare with the oracle on every case. Raises Miscomputed naming the first that differs.
