@@ -111,6 +111,20 @@ def test_any_point_of_the_space(name, data):
     assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
 
+@pytest.mark.parametrize("name", ["avx2/dot", "avx512vnni/dot"])
+@pytest.mark.parametrize("weight", ["s8", "s4", "b1"])
+def test_streamed_weights_are_prefetched(name, weight):
+    from lpgen.build.lower import jit_module
+
+    chosen, target = template(name)
+    op = Dense(1, 64, 256, act="u4", weight=weight)
+    knobs = chosen.default(op, target)
+    assert knobs["prefetch"]
+    assert_exact(name, op, knobs)
+    asm = jit_module(chosen.kernel(op, target, knobs), target).inspect_source("asm")
+    assert "prefetcht0" in asm
+
+
 @TEMPLATES
 def test_the_default_is_a_point_of_the_space(name):
     chosen, target = template(name)

@@ -20,6 +20,7 @@ from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks, intrinsics
 from lpgen.schedules.x86.dot_space import chunk_of, operands_of, refusal, tiling
 from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.prefetch import prefetch_weights
 from lpgen.space import Knobs
 
 
@@ -32,7 +33,11 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     definition = dot.define(op, operands, tiling(op, isa, knobs))
     sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
     _Tiles(sch, isa, operands, definition, knobs).schedule()
-    func = peel_partial_vectors(sch.mod["main"])
+    func = sch.mod["main"]
+    if knobs["prefetch"]:
+        weights = {section.name for section in definition.layout.sections}
+        func = prefetch_weights(func, weights, knobs["prefetch"])
+    func = peel_partial_vectors(func)
     return Kernel(op, kernel_entry(func, op, definition.layout.sections), definition.layout)
 
 

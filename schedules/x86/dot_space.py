@@ -15,6 +15,7 @@
 | expand  | where stored weights become operands: panel (a block's, once, into the cache),         |
 |         | register (each use), none (they are stored as operands)                                |
 | unroll  | k groups of one iteration of the innermost loop                                        |
+| prefetch| bytes of weights to ask for in advance, 0: none (few rows, whose weights stream by)    |
 """
 
 import itertools
@@ -32,6 +33,7 @@ from lpgen.space import Knobs, Space
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28)
 VECTORS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+STREAMED = 8  # rows up to which weights stream by, used too rarely to stay in a cache
 INT16_MAX = 2**15 - 1
 
 
@@ -108,6 +110,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
             "left": blocks.left_choices(op),
             "expand": places,
             "unroll": (1, 2, *([fields] if fields > 2 else [])),
+            "prefetch": (0, 1024, 2048, 4096) if matrix.m <= STREAMED else (0,),
         },
         lambda knobs: refusal(op, isa, knobs) is None,
     )
@@ -150,6 +153,8 @@ def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     unfit_blocks = blocks.refusal(op, rows, vectors * isa.lanes, knobs)
     if unfit_blocks:
         return unfit_blocks
+    if knobs["prefetch"] and knobs["expand"] == "panel":
+        return "panels are expanded in one sweep, which the hardware prefetches"
     return _expand_refusal(op, knobs) or _unroll_refusal(op, knobs)
 
 
@@ -232,6 +237,7 @@ def _candidates(op: Dense | Conv2d, isa: Isa, choices: Space) -> Iterator[Knobs]
                 "m_block": m_block, "n_block": n_block,
                 "outer": "nm" if m_block and n_block else "mn", "inner": "mn",
                 "left": "direct", "expand": place, "unroll": unroll,
+                "prefetch": 2048 if op.matrix.m <= STREAMED else 0,
             }  # fmt: skip
 
 

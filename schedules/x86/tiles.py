@@ -21,6 +21,8 @@ from tvm.ir.expr import TensorLoad
 from tvm.s_tir import SBlock, SBlockRealize
 from tvm_ffi import WalkOrder, structural_map, structural_walk
 
+from lpgen.schedules.x86.rewrite import axis_values, substitute
+
 PALETTE_BYTES = 64
 TILES = 8
 MULTIPLY = {
@@ -101,14 +103,11 @@ def _reduction(step: TileStep, loops: list[tirx.For], realize: SBlockRealize) ->
     left, right = _operands(store)
     tile = store.buffer[tuple(store.indices)]
     down, across, *rest = loops[-6:]
-    values = {
-        axis.var: value
-        for axis, value in zip(realize.block.iter_vars, realize.iter_values, strict=True)
-    }
+    values = axis_values(realize)
 
     def element(access: TensorLoad, places: dict) -> TensorLoad:
         at = {loop.loop_var: place for loop, place in places.items()}
-        indices = [_substitute(_substitute(index, values), at) for index in access.indices]
+        indices = [substitute(substitute(index, values), at) for index in access.indices]
         return access.source[tuple(indices)]
 
     def first(access: TensorLoad, mi: int, nv: int) -> TensorLoad:
@@ -149,16 +148,6 @@ def _operands(store: tirx.BufferStore) -> list[TensorLoad]:
     loads: list[TensorLoad] = []
     structural_walk(store.value, (TensorLoad, loads.append))
     return [load for load in loads if not load.source.same_as(store.buffer)]
-
-
-def _substitute(expression: tirx.Expr, values: dict) -> tirx.Expr:
-    def replace(var: tirx.Var) -> tirx.Expr:
-        for known, value in values.items():
-            if var.same_as(known):
-                return tirx.const(value, "int32") if isinstance(value, int) else value
-        return var
-
-    return structural_map(expression, (tirx.Var, replace))
 
 
 def _configured(step: TileStep, loop: tirx.For) -> tirx.Stmt:

@@ -1,0 +1,25 @@
+"""Small steps of rewriting scheduled TIR, shared by what no schedule primitive offers."""
+
+from collections.abc import Mapping
+
+from tvm import tirx
+from tvm.s_tir import SBlockRealize
+from tvm_ffi import structural_map
+
+
+def substitute(expression: tirx.Expr, values: Mapping[tirx.Var, tirx.Expr | int]) -> tirx.Expr:
+    """`expression` with variables replaced; numbers stand for int32 constants."""
+
+    def replace(var: tirx.Var) -> tirx.Expr:
+        for known, value in values.items():
+            if var.same_as(known):
+                return tirx.const(value, "int32") if isinstance(value, int) else value
+        return var
+
+    return structural_map(expression, (tirx.Var, replace))
+
+
+def axis_values(realize: SBlockRealize) -> dict[tirx.Var, tirx.Expr]:
+    """What the block's axes stand for, in terms of the loops around it."""
+    axes = zip(realize.block.iter_vars, realize.iter_values, strict=True)
+    return {axis.var: value for axis, value in axes}
