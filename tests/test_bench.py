@@ -80,12 +80,13 @@ def test_the_first_family_that_has_a_peak_decides():
     assert find_peak([], {}) is None
 
 
+@pytest.mark.parametrize("far", [False, True])
 @pytest.mark.parametrize("nbytes", [128, 4096, 5000, 1 << 16])
-def test_the_read_probe_reads_every_byte(nbytes):
+def test_the_read_probe_reads_every_byte(nbytes, far):
     data = aligned(nbytes)
     data[...] = np.random.default_rng(0).integers(0, 256, nbytes, dtype=np.uint8)
     result = aligned(128).view(np.int32)
-    _read_function(detect())(tvm_ffi.from_dlpack(data), tvm_ffi.from_dlpack(result))
+    _read_function(detect(), far)(tvm_ffi.from_dlpack(data), tvm_ffi.from_dlpack(result))
     whole = data[: nbytes // 128 * 128].view(np.int32).reshape(-1, 32)
     assert np.array_equal(result, whole.sum(axis=0, dtype=np.int32))
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from lpgen import target as targets
+from lpgen import tune
 from lpgen.cli import app, quickstart
+from lpgen.errors import TuneError
 from lpgen.ops import parse, read_workloads
 from lpgen.ops.suites import suite
 from lpgen.records import Log, Record
@@ -227,6 +229,21 @@ def test_tune_then_build_with_the_log_of_the_user(lpgen, home):
 
     assert "default knobs" not in lpgen("build", DENSE, "-o", "lib.so")
     assert "tuned" in lpgen("export-schedule", DENSE, "--no-tir", "--no-asm")
+
+
+def test_operators_that_work_are_reported_when_another_fails(lpgen, monkeypatch):
+    good, bad = parse(DENSE), parse("dense m=1 n=1 k=1 act=u1 weight=b1")
+    best = record(Log("log.jsonl"), 2e-6, best=True)
+
+    def fake(ops, target, on_event, **settings):
+        on_event(tune.OperatorStarted(good, 0, 2, 1, 0, ("avx2/dot",)))
+        on_event(tune.OperatorFinished(good, tune.TuneResult(good, best, 3e-6, None, 1, 0)))
+        raise TuneError("dense: all 3 candidates failed")
+
+    monkeypatch.setattr(tune, "tune", fake)
+    text = lpgen("tune", DENSE, str(bad), "--log", "log.jsonl", status=2)
+    assert "1.50x" in text
+    assert "lpgen: dense: all 3 candidates failed" in text
 
 
 def test_ctrl_c_keeps_the_records_and_says_how_to_go_on(home):

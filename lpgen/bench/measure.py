@@ -112,7 +112,8 @@ def _measure(kernel: runtime.Kernel, threads: int, seed: int) -> Measurement:
     cold = len(weights) > 1
     arrays = [w.numpy() for w in weights] if cold else [aligned(max(nbytes, 64 * threads))]
     probe_threads = min(threads, len(os.sched_getaffinity(0)))
-    read = ReadProbe(arrays, order, target, probe_threads)
+    place = level(len(weights) * nbytes, machine)
+    read = ReadProbe(arrays, order, target, probe_threads, far=place in ("L3", "dram"))
     template, knobs = kernel.variant["template"], kernel.variant["knobs"]
     compute = _compute_probe(template, knobs, target, machine, probe_threads)
     runs = [_calls(kernel, op, weights, order, threads), read.run]
@@ -134,7 +135,7 @@ def _measure(kernel: runtime.Kernel, threads: int, seed: int) -> Measurement:
         instruction=compute.instruction if compute else None,
         bytes=nbytes,
         bandwidth_gbs=bandwidth * 1e-9,
-        level=level(len(weights) * nbytes, machine),
+        level=place,
         cold=cold,
         fraction=fraction,
         bound=bound,

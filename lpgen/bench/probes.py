@@ -28,6 +28,7 @@ from lpgen.target import Target
 from lpgen.tune.timing import Run
 
 _VECTOR = 64
+_PREFETCH_AHEAD = 1024
 _SUMS = 2  # two loads a cycle, and an addition takes one
 _READ_AT_ONCE = 1 << 20
 """Bytes that one call of a probe reads at least."""
@@ -68,14 +69,20 @@ class ComputeProbe:
 class ReadProbe:
     """Reading memory on some threads, again and again.
 
-    arrays: uint8, contiguous, of one size; order: endless places in `arrays`, which is read next.
+    arrays: uint8, contiguous, of one size; order: endless places in `arrays`, which is read next;
+    far: whether they lie beyond the L2 cache, where reading is fastest with prefetches.
     `run(count)`: seconds of so many calls, each of which reads `nbytes` bytes.
     """
 
     def __init__(
-        self, arrays: Sequence[np.ndarray], order: Iterator[int], target: Target, threads: int = 1
+        self,
+        arrays: Sequence[np.ndarray],
+        order: Iterator[int],
+        target: Target,
+        threads: int = 1,
+        far: bool = False,
     ) -> None:
-        function = _read_function(target)
+        function = _read_function(target, far)
         share = max(_VECTOR, arrays[0].nbytes // threads // _VECTOR * _VECTOR)
         at_once = _READ_AT_ONCE * (1 if threads == 1 else _REPEAT_ON_THREADS)
         repeat = math.ceil(at_once / (share * threads))
@@ -100,8 +107,8 @@ def _compute_function(peak: Peak, target: Target) -> Any:
 
 
 @cache
-def _read_function(target: Target) -> Any:
-    return tvm.compile(_reader(), target=target.tvm())["main"]
+def _read_function(target: Target, far: bool) -> Any:
+    return tvm.compile(_reader(far), target=target.tvm())["main"]
 
 
 def aligned(nbytes: int) -> np.ndarray:
@@ -150,7 +157,7 @@ def timed(call: Callable[[], Any], clock: Callable[[], int]) -> Run:
     return run
 
 
-def _reader() -> IRModule:
+def _reader(far: bool) -> IRModule:
     """main(data: uint8[n], result): the sum of all whole pairs of 64-byte vectors."""
     lanes = _VECTOR // 4
     with IRBuilder() as builder:
@@ -169,12 +176,20 @@ def _reader() -> IRModule:
                     tb.buffer_store(sums, tirx.Broadcast(tirx.const(0, "int32"), lanes), [place])
                 with tb.serial(0, n // (_SUMS * _VECTOR)) as step:
                     for i, place in enumerate(places):
-                        at = _ramp((step * _SUMS + i) * _VECTOR, _VECTOR)
-                        vector = tirx.reinterpret(f"int32x{lanes}", data[(at,)])
+                        start = (step * _SUMS + i) * _VECTOR
+                        if far:
+                            _prefetch(tirx.address_of(data[start + _PREFETCH_AHEAD]))
+                        vector = tirx.reinterpret(f"int32x{lanes}", data[(_ramp(start, _VECTOR),)])
                         tb.buffer_store(sums, sums[(place,)] + vector, [place])
                 for place in places:
                     tb.buffer_store(result, sums[(place,)], [place])
     return IRModule({"main": builder.get()})
+
+
+def _prefetch(address: Any) -> None:
+    read, keep_in_all_levels, data = (tirx.const(value, "int32") for value in (0, 3, 1))
+    operands = (address, read, keep_in_all_levels, data)
+    tb.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", *operands))
 
 
 def _ramp(start: Any, lanes: int) -> tirx.Ramp:

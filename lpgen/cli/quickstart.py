@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lpgen.ops import Operator
     from lpgen.records import Log
     from lpgen.target import Target
+    from lpgen.tune import TuneResult
 
 TRIALS = 24
 
@@ -53,7 +54,8 @@ def command(folder: Path, trials: int, seed: int) -> int:
     click.echo(f"{cpu_fingerprint()['brand']}: target {target.name}, {' '.join(target.families)}")
     click.echo(f"tuning {len(labels)} layers, {trials} candidates each")
     settings = {"trials": trials, "seed": seed, "jobs": target.cores}
-    results = tune.run(labels, target, log, settings)
+    results: list[TuneResult] = []
+    tune.run(labels, target, log, settings, results.append)
     output.note(tune.rate(results))
     _build(labels, target, log, library)
     click.echo("checking every kernel against the NumPy oracle, in a fresh process")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ from lpgen.cli import options, output
 
 if TYPE_CHECKING:
     from lpgen.ops import Operator
+    from lpgen.records import Log
     from lpgen.target import Target
-    from lpgen.tune import TuneResult
+    from lpgen.tune import TuneEvent, TuneResult
 
 
 @click.command()
@@ -53,24 +55,43 @@ def command(
     log = options.log_to_write(log_path, chosen)
     settings |= {"strategy": strategy or "model", "templates": templates or None}
     settings["jobs"] = jobs if jobs is not None else detect().cores
-    results = run(labels, chosen, log, settings)
-    report(results, labels, chosen, as_json)
-    output.note(f"records: {log.path}")
+    results: list[TuneResult] = []
+    try:
+        run(labels, chosen, log, settings, results.append)
+    finally:
+        # The operators that are done, also where others failed.
+        if results:
+            report(results, labels, chosen, as_json)
+            output.note(f"records: {log.path}")
 
 
 def run(
-    labels: dict[Operator, str], target: Target, log: Any, settings: dict[str, Any]
-) -> list[TuneResult]:
-    """Tune with progress on stderr. Raises Interrupted, which says how to go on, on Ctrl-C."""
+    labels: dict[Operator, str],
+    target: Target,
+    log: Log,
+    settings: dict[str, Any],
+    finished: Callable[[TuneResult], None],
+) -> None:
+    """Tune with progress on stderr, giving the result of each operator to `finished`.
+
+    Raises TuneError when an operator failed, after the others are done, and Interrupted, which says
+    how to go on, on Ctrl-C.
+    """
     from lpgen.cli.app import interruptible
     from lpgen.cli.progress import progress
-    from lpgen.tune import tune
+    from lpgen.tune import OperatorFinished, tune
 
     message = (
         f"interrupted; what was measured is in {log.path}: the same command goes on from there"
     )
-    with interruptible(message), progress(labels, settings["trials"]) as on_event:
-        return tune(list(labels), target, log=log, on_event=on_event, **settings)
+    with interruptible(message), progress(labels, settings["trials"]) as show:
+
+        def take(event: TuneEvent) -> None:
+            if isinstance(event, OperatorFinished):
+                finished(event.result)
+            show(event)
+
+        tune(list(labels), target, log=log, on_event=take, **settings)
 
 
 def report(

@@ -110,7 +110,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
             "left": blocks.left_choices(op),
             "expand": places,
             "unroll": (1, 2, *([fields] if fields > 2 else [])),
-            "prefetch": (0, 1024, 2048, 4096) if matrix.m <= STREAMED else (0,),
+            "prefetch": (0, 1024, 2048, 4096, 8192) if matrix.m <= STREAMED else (0,),
         },
         lambda knobs: refusal(op, isa, knobs) is None,
     )
@@ -237,7 +237,7 @@ def _candidates(op: Dense | Conv2d, isa: Isa, choices: Space) -> Iterator[Knobs]
                 "m_block": m_block, "n_block": n_block,
                 "outer": "nm" if m_block and n_block else "mn", "inner": "mn",
                 "left": "direct", "expand": place, "unroll": unroll,
-                "prefetch": 2048 if op.matrix.m <= STREAMED else 0,
+                "prefetch": 4096 if op.matrix.m <= STREAMED else 0,
             }  # fmt: skip
 
 
