@@ -12,7 +12,7 @@ import pytest
 
 from lpgen import target as targets
 from lpgen import tune
-from lpgen.cli import app, quickstart
+from lpgen.cli import app
 from lpgen.errors import TuneError
 from lpgen.ops import parse, read_workloads
 from lpgen.ops.suites import suite
@@ -289,24 +289,6 @@ def test_export_schedule_of_a_template_that_does_not_serve(lpgen):
     Path("two").write_text(f"{DENSE}\n{DENSE.replace('m=4', 'm=5')}\n")
     text = lpgen("export-schedule", "@two", "--target", "sse4", "--no-asm")
     assert text.count("T.prim_func") == 2
-
-
-def test_quickstart(lpgen, monkeypatch):
-    layers = {parse(DENSE): "layer a", parse(DENSE.replace("u8", "u2")): "layer b"}
-    monkeypatch.setattr(quickstart, "layers", lambda: layers)
-    text = lpgen("quickstart", "--trials", "2", "--out", "left")
-    assert "[2/2] layer b: " in text
-    assert "2 of 2 kernels are exact" in text
-    assert "reached" in text
-    names = {"quickstart.so", "quickstart.h", f"{targets.detect().name}.jsonl"}
-    assert names <= {path.name for path in Path("left").iterdir()}
-    assert all(f"left/{name}" in text for name in names)
-
-
-def test_quickstart_layers_are_real():
-    labels = quickstart.layers()
-    assert [str(op.weight) for op in labels] == ["s8", "s8", "s8", "s2", "s4"]
-    assert {op.kind for op in labels} == {"conv2d", "dense"}
 
 
 def test_a_reader_that_has_enough_is_no_error():

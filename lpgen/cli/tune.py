@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lpgen.cli import options, output
+from lpgen.errors import TuneError
 
 if TYPE_CHECKING:
     from lpgen.ops import Operator
@@ -56,13 +57,16 @@ def command(
     settings |= {"strategy": strategy or "model", "templates": templates or None}
     settings["jobs"] = jobs if jobs is not None else detect().cores
     results: list[TuneResult] = []
+    failure = None
     try:
         run(labels, chosen, log, settings, results.append)
-    finally:
-        # The operators that are done, also where others failed.
-        if results:
-            report(results, labels, chosen, as_json)
-            output.note(f"records: {log.path}")
+    except TuneError as error:
+        failure = error  # the operators that are done are reported first
+    if results:
+        report(results, labels, chosen, as_json)
+        output.note(f"records: {log.path}")
+    if failure:
+        raise failure
 
 
 def run(
@@ -126,7 +130,7 @@ def rate(results: list[TuneResult]) -> str:
     """How many candidates were measured, how fast, and how many failed."""
     trials = sum(result.trials - result.resumed for result in results)
     seconds = sum(result.elapsed for result in results)
-    a_minute = f": {trials / seconds * 60:.0f} a minute" if trials else ""
+    a_minute = f": {trials / seconds * 60:.0f} a minute" if trials and seconds else ""
     failed = sum(sum(result.failed.values()) for result in results)
     return f"{trials} candidates in {seconds:.0f} s{a_minute}; {failed} failed"
 
