@@ -8,7 +8,7 @@ from lpgen.tune.timing import compare_laps
 
 LEADERS = 5
 MARGIN = 1.25
-"""Candidates up to this factor behind the fastest are leaders."""
+"""Candidates up to this factor behind the third fastest are leaders."""
 
 
 class Standing(NamedTuple):
@@ -22,7 +22,9 @@ class Standing(NamedTuple):
 def leaders(search: Search) -> list[Candidate]:
     """Who races: the fastest few, and the fastest default, which shows what tuning gained."""
     measured = search.measured
-    chosen = [c for s, c in measured[:LEADERS] if s <= MARGIN * measured[0][0]]
+    # Not relative to the first: its time may be luck.
+    limit = MARGIN * measured[: LEADERS // 2 + 1][-1][0]
+    chosen = [c for s, c in measured[:LEADERS] if s <= limit]
     defaults = {candidate.key for candidate in search.defaults}
     reference = next((c for _, c in measured if c.key in defaults), None)
     if reference is not None and reference not in chosen:
