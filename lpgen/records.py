@@ -185,15 +185,24 @@ def best(
     The first log that holds a winner decides: the given logs in their order, then the shipped
     ones; where none does, the first that holds any measured candidate (an interrupted run must
     not outdo a finished one). Within a log, records of this CPU and these versions come first,
-    then winners over more candidates, then the faster. A record that no longer fits its template
-    is reported with a RecordWarning and skipped.
+    then winners over more candidates, then the faster. Records that no longer fit their template
+    are skipped, and a RecordWarning says how many of a log and why the first of them. Where winners
+    were skipped and only candidates that lost to them remain, there is no best record.
     """
+    skipped: dict[Path, list[str]] = {}
+    chosen, lost = None, False
     for log, record in ranked(op, target, logs, use_shipped=use_shipped):
         reason = misfit(record, op, target)
         if reason is None:
-            return record
-        warnings.warn(f"{log.path}: {op.name}: skipped: {reason}", RecordWarning, stacklevel=2)
-    return None
+            chosen = record if record.best or not lost else None
+            break
+        lost = lost or record.best
+        skipped.setdefault(log.path, []).append(reason)
+    for path, reasons in skipped.items():
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        text = f"{path}: {op.name}: skipped: {reasons[0]}{more}"
+        warnings.warn(text, RecordWarning, stacklevel=2)
+    return chosen
 
 
 def ranked(

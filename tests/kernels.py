@@ -29,25 +29,32 @@ def template(name: str) -> tuple[Template, Target]:
     return Template(*name.split("/")), target
 
 
-def inputs(op: Dense | Conv2d, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Random inputs, then the four pairs of extremes."""
-    yield op.random(np.random.default_rng(seed))
-    yield from op.extremes()
+def inputs(op: Dense | Conv2d, extremes: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Random inputs, then, if wanted, the four pairs of extremes."""
+    yield op.random(np.random.default_rng(0))
+    if extremes:
+        yield from op.extremes()
 
 
 def assert_exact(name: str, op: Dense | Conv2d, knobs: dict | None = None) -> None:
-    """The kernel of template `name` equals the oracle on random and extreme inputs, at odd
-    addresses of x and y."""
+    """The kernel of template `name` equals the oracle on random and extreme inputs; knobs: the
+    default ones if None."""
+    chosen, target = template(name)
+    assert_exact_on(chosen, target, op, chosen.default(op, target) if knobs is None else knobs)
+
+
+def assert_exact_on(
+    chosen: Template, target: Target, op: Dense | Conv2d, knobs: dict, extremes: bool = True
+) -> None:
+    """The kernel equals the oracle, with x and y at odd addresses."""
     from lpgen.build.lower import jit
 
-    chosen, target = template(name)
-    knobs = chosen.default(op, target) if knobs is None else knobs
     kernel = chosen.kernel(op, target, knobs)
     run = jit(kernel, target)
-    for x, w in inputs(op):
+    for x, w in inputs(op, extremes):
         y = at_address(np.full(op.y_shape, -1, np.int32), 4)
         run(*map(_tensor, (at_address(x, 1), at_address(kernel.layout.pack(w), 0), y)))
-        np.testing.assert_array_equal(y, op.reference(x, w), err_msg=f"{op} {name} {knobs}")
+        np.testing.assert_array_equal(y, op.reference(x, w), err_msg=f"{op} {chosen} {knobs}")
 
 
 def at_address(array: np.ndarray, offset: int) -> np.ndarray:

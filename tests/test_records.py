@@ -284,3 +284,14 @@ def test_misfit_of_a_template_that_is_gone_or_does_not_apply(monkeypatch):
 def test_shipped_logs_hold_only_records():
     for log in records.shipped():
         assert not log.read().problems
+
+
+def test_losers_do_not_replace_a_winner_that_no_longer_fits(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    loser = record(seconds=2.0)
+    winner = record(seconds=1.0, best=True, trials=9, knobs={"gone": 1})
+    log.append(loser)
+    assert best(OP, TARGET, [log], use_shipped=False) == loser
+    log.append(winner)
+    with pytest.warns(RecordWarning, match="no such knobs"):
+        assert best(OP, TARGET, [log], use_shipped=False) is None

@@ -1,0 +1,47 @@
+"""The logs that come with lpgen: each record is whole, fits its template and is exact."""
+
+import json
+from importlib import resources
+
+import pytest
+from kernels import assert_exact_on
+
+from lpgen.ops import parse
+from lpgen.records import Log
+from lpgen.target import Target, cpu_features, known
+from lpgen.templates import get
+
+LOGS = {
+    entry.name: entry
+    for entry in resources.files("lpgen.tuning_logs").iterdir()
+    if entry.name.endswith(".jsonl")
+}
+RECORDS = [
+    pytest.param(name, json.loads(line), id=f"{name}:{number}")
+    for name, entry in LOGS.items()
+    for number, line in enumerate(entry.read_text().splitlines(), 1)
+]
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_a_log_is_whole_and_holds_records_of_its_cpu(name):
+    with resources.as_file(LOGS[name]) as path:
+        contents = Log(path).read()
+    assert not contents.problems
+    assert {f"{record.target}.jsonl" for record in contents.records} == {name}
+    assert name.removesuffix(".jsonl") in known()
+    workloads = [record.workload for record in contents.records]
+    assert len(workloads) == len(set(workloads))
+
+
+@pytest.mark.parametrize(("name", "record"), RECORDS)
+def test_a_record_replays(name, record):
+    target = Target.parse(record["target"])
+    op, template = parse(record["workload"]), get(record["template"])
+    assert op.name == record["workload"]
+    assert record["knobs"] in template.space(op, target)
+    missing = target.missing_on(cpu_features())
+    if missing:
+        template.kernel(op, target, record["knobs"])
+        pytest.skip(f"scheduled, not run: this CPU lacks {', '.join(missing)}")
+    assert_exact_on(template, target, op, record["knobs"], extremes=False)
