@@ -187,16 +187,16 @@ def best(
     not outdo a finished one). Within a log, records of this CPU and these versions come first,
     then winners over more candidates, then the faster. Records that no longer fit their template
     are skipped, and a RecordWarning says how many of a log and why the first of them. Where winners
-    were skipped and only candidates that lost to them remain, there is no best record.
+    were skipped and only other templates, which lost to theirs, remain, there is no best record.
     """
     skipped: dict[Path, list[str]] = {}
-    chosen, lost = None, False
+    chosen, winners = None, set()
     for log, record in ranked(op, target, logs, use_shipped=use_shipped):
         reason = misfit(record, op, target)
         if reason is None:
-            chosen = record if record.best or not lost else None
+            chosen = record if record.best or record.template in winners or not winners else None
             break
-        lost = lost or record.best
+        winners |= {record.template} if record.best else set()
         skipped.setdefault(log.path, []).append(reason)
     for path, reasons in skipped.items():
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""

@@ -286,9 +286,9 @@ def test_shipped_logs_hold_only_records():
         assert not log.read().problems
 
 
-def test_losers_do_not_replace_a_winner_that_no_longer_fits(tmp_path):
+def test_a_template_that_lost_does_not_replace_a_winner_that_no_longer_fits(tmp_path):
     log = Log(tmp_path / "log.jsonl")
-    loser = record(seconds=2.0)
+    loser = record(seconds=2.0, template="generic/generic")
     winner = record(seconds=1.0, best=True, trials=9, knobs={"gone": 1})
     log.append(loser)
     assert best(OP, TARGET, [log], use_shipped=False) == loser
