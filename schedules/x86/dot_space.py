@@ -172,8 +172,6 @@ def _fits_registers(isa: Isa, knobs: Knobs) -> bool:
     # One row takes its weights from memory, more rows hold a vector of each; then the broadcast
     # left value, and for steps of several instructions the constant and a temporary.
     weights = vectors if rows > 1 or knobs["expand"] == "register" else 0
-    if isa.registers == 16:
-        weights = min(weights, 2)  # a weight vector can be a memory operand as well
     extra = {"bytes": 1 if isa.dot else 3, "words": 2}.get(step, 2)
     return rows * vectors + weights + extra <= isa.registers
 
