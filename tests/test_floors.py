@@ -31,6 +31,7 @@ FLOORS = {
     "tune": 5,
     "bench": 5,
     "cli": 6,
+    "explore": 6,
 }
 # Stands aside: what loads libraries is used from floor 4 up, and itself uses only `errors`.
 ASIDE = "runtime"
