@@ -1,0 +1,146 @@
+"""Notebooks: what is committed was executed and is clean, and each of them runs from its top."""
+
+import base64
+import json
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+from lpgen.assembly import KEY
+from lpgen.ops import parse
+from lpgen.records import Record
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+MOST_BYTES = 1_000_000
+ABSOLUTE_PATH = re.compile(r"(?<![\w.<:/])/\w[\w.-]*/\w")
+TRIALS = 6
+# Seconds for one cell on a busy machine.
+TIMEOUT = 300
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook: NotebookNode, name: str) -> list[NotebookNode]:
+    (cell,) = [cell for cell in notebook.cells if cell.id == name]
+    return cell.outputs
+
+
+def text_of(notebook: NotebookNode, name: str) -> str:
+    """All text that the cell `name` printed or showed."""
+    found = outputs(notebook, name)
+    return "\n".join(o.text if o.output_type == "stream" else o.data["text/plain"] for o in found)
+
+
+def picture_of(notebook: NotebookNode, name: str) -> bytes:
+    """The one picture that the cell `name` shows."""
+    (shown,) = [o.data for o in outputs(notebook, name) if o.output_type != "stream"]
+    return base64.b64decode(shown["image/png"])
+
+
+def execute(path: Path, folder: Path, parameters: str) -> NotebookNode:
+    """The notebook executed in `folder`, with other text in its cell tagged "parameters"."""
+    notebook = nbformat.read(path, as_version=4)
+    (cell,) = [c for c in code_cells(notebook) if "parameters" in c.metadata.get("tags", ())]
+    cell.source = parameters
+    resources = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=resources)
+    # Nobody's own start-up files.
+    return client.execute(env=os.environ | {"IPYTHONDIR": str(folder / ".ipython")})
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestCommitted:
+    def test_it_was_executed_from_top_to_bottom(self, path):
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        counts = [cell.execution_count for cell in code_cells(notebook)]
+        assert counts == list(range(1, len(counts) + 1))
+
+    def test_it_shows_no_errors_and_no_warnings(self, path):
+        for cell in code_cells(nbformat.read(path, as_version=4)):
+            kinds = {(o.output_type, o.get("name")) for o in cell.outputs}
+            assert not kinds & {("error", None), ("stream", "stderr")}, cell.id
+
+    def test_it_is_small_and_names_no_place_on_a_machine(self, path):
+        assert path.stat().st_size < MOST_BYTES
+        cells = code_cells(nbformat.read(path, as_version=4))
+        for output in (output for cell in cells for output in cell.outputs):
+            shown = {k: v for k, v in output.get("data", {}).items() if k != "image/png"}
+            text = output.get("text", "") + json.dumps(shown)
+            assert not ABSOLUTE_PATH.search(text)
+
+
+def test_there_are_notebooks():
+    assert [path.name for path in NOTEBOOKS][:1] == ["01_first_schedule.ipynb"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The empty folder that the notebook is executed in."""
+    return tmp_path_factory.mktemp("notebook")
+
+
+@pytest.fixture(scope="module")
+def notebook(folder) -> NotebookNode:
+    """The first notebook, executed with few trials."""
+    path = FOLDER / "01_first_schedule.ipynb"
+    return execute(path, folder, f"TRIALS = {TRIALS}\nSEED = 1")
+
+
+class TestFirstSchedule:
+    def test_the_operator_is_a_workload(self, notebook):
+        op = parse(text_of(notebook, "operator").splitlines()[0])
+        assert str(op.weight) == "s3"
+
+    def test_the_template_and_its_space(self, notebook):
+        assert re.search(r"^generic/generic +competes +\d+", text_of(notebook, "templates"), re.M)
+        assert re.search(r"^rows +\d+ ", text_of(notebook, "knobs"), re.M)
+        assert re.search(r"/dot: \d+ of \d+ combinations", text_of(notebook, "knobs"))
+        stages = text_of(notebook, "definition")
+        assert re.search(r"^plane0 .*PlaceholderOp\n(.*\n)*tile .*ComputeOp", stages, re.M)
+
+    def test_the_schedule_changes_the_loops(self, notebook):
+        before, after = text_of(notebook, "before"), text_of(notebook, "after")
+        for stage in ("expand", "tile", "y"):
+            assert f'T.sblock("{stage}' in before
+            assert f'T.sblock("{stage}' in after
+        for kind in ("T.parallel", "T.unroll", "T.vectorized"):
+            assert kind not in before
+            assert kind in after
+        assert re.search(r"before [\d,]+ µs, after [\d,]+ µs", text_of(notebook, "both"))
+
+    def test_the_hot_loop_multiplies(self, notebook):
+        first, *lines = text_of(notebook, "assembly").splitlines()
+        count = int(re.match(r"(\d+) multiplications", first)[1])
+        instructions = [line.split()[0] for line in lines if line.startswith("\t")]
+        assert 0 < sum(KEY.fullmatch(name) is not None for name in instructions) <= count
+
+    def test_the_search_is_drawn_and_logged(self, notebook):
+        assert picture_of(notebook, "tune").startswith(b"\x89PNG")
+        record = Record.from_line(text_of(notebook, "records").splitlines()[0])
+        assert record.best
+        assert record.trials == TRIALS
+        assert record.workload == text_of(notebook, "operator").splitlines()[0]
+
+    def test_the_library_computes_what_the_oracle_does(self, notebook):
+        files = text_of(notebook, "library").split()
+        assert {"first.h", "first.so"} <= set(files)
+        assert "equal to the oracle, bit for bit: True" in text_of(notebook, "call")
+        checked = text_of(notebook, "check").splitlines()
+        assert [line.split()[0] for line in checked] == ["conv2d", "dense"]
+        assert all(line.endswith(" calls: exact") for line in checked)
+
+    def test_the_roofs_are_measured_and_drawn(self, notebook):
+        assert re.search(r"\b(compute|memory)\b", text_of(notebook, "bench"))
+        assert picture_of(notebook, "roofline").startswith(b"\x89PNG")
+
+    def test_nothing_is_left_behind(self, notebook, folder):
+        assert [path.name for path in folder.iterdir()] == [".ipython"]
