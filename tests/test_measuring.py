@@ -44,8 +44,20 @@ def test_a_slow_machine_does_not_make_a_candidate_slow():
     rng = np.random.default_rng(0)
     slowness = list(1 + rng.random(3000))
     candidate, reference = FakeRun(2e-4, slowness), FakeRun(3e-4, slowness)
-    measured = time_beside(candidate, reference, reference_seconds=1e-4)
-    assert measured.seconds == pytest.approx(2 / 3 * 1e-4, rel=0.15)
+    measured = time_beside(candidate, reference, reference_seconds=3e-4)
+    assert measured.seconds == pytest.approx(2e-4, rel=0.15)
+
+
+def test_the_least_disturbed_measurement_counts():
+    # The reference suffers at first, the candidate never does.
+    candidate = FakeRun(2e-4)
+    reference = FakeRun(3e-4, slowness=[2.0] * 30 + [1.0])
+    measured = time_beside(candidate, reference, reference_seconds=3e-4)
+    assert measured.seconds == pytest.approx(2e-4)
+    # Where it always suffers, effort ends.
+    always = FakeRun(3e-4, slowness=[2.0])
+    assert time_beside(candidate, always, 3e-4).seconds == pytest.approx(1e-4)
+    assert always.calls * 6e-4 < 4 * timing.ATTEMPTS * timing.BUDGET
 
 
 def test_a_much_slower_candidate_is_given_up():

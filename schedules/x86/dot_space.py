@@ -169,9 +169,10 @@ def _fewest(op: Dense | Conv2d, isa: Isa) -> int:
 
 def _fits_registers(isa: Isa, knobs: Knobs) -> bool:
     rows, vectors, step = knobs["rows"], knobs["vectors"], knobs["step"]
-    # One row takes its weights from memory, more rows hold a vector of each; then the broadcast
-    # left value, and for steps of several instructions the constant and a temporary.
-    weights = vectors if rows > 1 or knobs["expand"] == "register" else 0
+    # One row takes its weights from memory or expands one vector after the other, more rows hold
+    # all vectors; then the broadcast left value, and for steps of several instructions the
+    # constant and a temporary.
+    weights = vectors if rows > 1 else 2 * (knobs["expand"] == "register")
     extra = {"bytes": 1 if isa.dot else 3, "words": 2}.get(step, 2)
     return rows * vectors + weights + extra <= isa.registers
 
