@@ -55,7 +55,7 @@ def innermost_loops(function: str, lines: list[str]) -> list[Loop]:
 
 
 def hot_loops(assembly: str) -> list[Loop]:
-    """The innermost loops that hold key instructions, those with most of them first.
+    """The innermost loops that hold key instructions, those that hold little else first.
 
     Where no loop holds any (a kernel so small that nothing is left to loop over): the bodies of the
     functions that do.
@@ -66,7 +66,7 @@ def hot_loops(assembly: str) -> list[Loop]:
     straight = [Loop(name, lines, _count(lines)) for name, lines in bodies]
     hot = [loop for loop in loops if loop.key_instructions]
     hot = hot or [loop for loop in straight if loop.key_instructions]
-    return sorted(hot, key=lambda loop: -loop.key_instructions)
+    return sorted(hot, key=lambda loop: -loop.key_instructions / len(loop.lines))
 
 
 def _count(lines: list[str]) -> int:
