@@ -231,6 +231,13 @@ def test_tune_then_build_with_the_log_of_the_user(lpgen, home):
     assert "tuned" in lpgen("export-schedule", DENSE, "--no-tir", "--no-asm")
 
 
+def test_an_exhaustive_run_says_how_good_the_search_would_have_been(lpgen):
+    options = ("--template", "generic/generic", "--exhaustive", "--trials", "2")
+    text = lpgen("tune", "dense m=2 n=5 k=7 act=u4 weight=s4", *options, "--log", "all.jsonl")
+    assert "2 trials reach: model " in text
+    assert ", random " in text
+
+
 def test_operators_that_work_are_reported_when_another_fails(lpgen, monkeypatch):
     good, bad = parse(DENSE), parse("dense m=1 n=1 k=1 act=u1 weight=b1")
     best = record(Log("log.jsonl"), 2e-6, best=True)

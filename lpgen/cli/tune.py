@@ -65,6 +65,8 @@ def command(
     if results:
         report(results, labels, chosen, as_json)
         output.note(f"records: {log.path}")
+        if strategy == "exhaustive":
+            report_search(results, labels, chosen, log, settings)
     if failure:
         raise failure
 
@@ -124,6 +126,29 @@ def report(
     if not as_json:
         output.print_table(names, rows, wide="knobs")
     output.note(rate(results))
+
+
+def report_search(
+    results: list[TuneResult],
+    labels: dict[Operator, str],
+    target: Target,
+    log: Log,
+    settings: dict[str, Any],
+) -> None:
+    """Say what the search would have found of spaces that were measured whole."""
+    from lpgen.tune import compare_search
+
+    trials = settings["trials"]
+    for result in results:
+        among = settings["templates"]
+        found = compare_search(result.op, target, log, trials=(trials,), among=among)
+        reached = ", ".join(
+            f"{p.strategy} {p.median:.1%} (worst seed {p.worst:.1%})" for p in found
+        )
+        output.note(
+            f"{labels[result.op]}: best of {output.count(result.trials, 'candidate')}; of its "
+            f"speed, {output.count(trials, 'trial')} reach: {reached}"
+        )
 
 
 def rate(results: list[TuneResult]) -> str:
