@@ -1,11 +1,15 @@
 """Narrow accumulators hold what they are given, exactly up to their bound."""
 
+import math
+
 import pytest
 from kernels import assert_exact, template
 
-from lpgen.ops import Dense
+from lpgen.ops import Dense, parse
 from lpgen.schedules.x86.dot_space import INT16_MAX, chunk_of, operands_of, steps
-from lpgen.schedules.x86.isa import AVX2, AVX512VNNI
+from lpgen.schedules.x86.dot_space import space as dot_space
+from lpgen.schedules.x86.isa import AVX2, AVX512BW, AVX512VNNI, SSE4
+from lpgen.space import MAX_PRODUCT
 
 
 @pytest.mark.parametrize(
@@ -42,3 +46,15 @@ def test_the_longest_chunk_is_exact_at_the_extremes(name, act, weight):
     for step in space.knobs["step"]:
         knobs = next(point for point in space.enumerate() if point["step"] == step)
         assert_exact(name, op, knobs)
+
+
+@pytest.mark.parametrize("m", [1, 8, 9, 64, 65, 4096])
+@pytest.mark.parametrize("formats", ["act=u8 weight=s8", "act=u4 weight=s3", "act=u1 weight=b1"])
+def test_spaces_stay_small_enough_to_enumerate(m, formats):
+    side = math.isqrt(m)
+    for text in (
+        f"dense m={m} n=960 k=4608 {formats}",
+        f"conv2d h={side} w={side} ic=3 oc=960 kernel=3 pad=1 {formats}",
+    ):
+        for isa in (SSE4, AVX2, AVX512BW, AVX512VNNI):
+            assert dot_space(parse(text), isa).product < MAX_PRODUCT  # else Space raises

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import tvm_ffi
 
 from lpgen.algorithms.kernel import ALIGNMENT, Layout
@@ -14,11 +15,12 @@ from lpgen.tune.timing import Run
 
 _GUARD = 64
 _GUARD_BYTE = 0xA5
-_KEPT_BYTES = 512 << 20
+_KEPT_BYTES = 1 << 30
 # With so few rows each weight is used once per call: a model's other layers have driven the
 # weights out of the caches before, so that calls take turns on copies that do not fit there.
 _COLD_ROWS = 4
-_COLD_BYTES = 64 << 20
+_COLD_BYTES = 512 << 20
+_SHARE_OF_MEMORY = 16
 
 KernelFunction = Callable[[Any, Any, Any], None]
 
@@ -46,7 +48,8 @@ class Workbench:
     def __init__(self, op: Any, target: Any, seed: int) -> None:
         self.op = op
         self._cold_above = target.l2 if op.matrix.m <= _COLD_ROWS else None
-        self._cold_bytes = min(target.l3, _COLD_BYTES)
+        spare = psutil.virtual_memory().available // _SHARE_OF_MEMORY
+        self._cold_bytes = min(2 * target.l3, _COLD_BYTES, spare)
         named = [("random input", op.random(np.random.default_rng(seed)))]
         named += [(f"input {which}", op.extreme(which)) for which in _far_ends(op)]
         self.cases = [Case(name, x, w, op.reference(x, w)) for name, (x, w) in named]

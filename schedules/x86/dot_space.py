@@ -33,7 +33,7 @@ from lpgen.space import Knobs, Space
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28)
 VECTORS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
-STREAMED = 8  # rows up to which weights stream by, used too rarely to stay in a cache
+STREAMED = 64  # rows up to which weights stream by, used too rarely to stay in a cache
 INT16_MAX = 2**15 - 1
 
 
@@ -58,7 +58,7 @@ def steps(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
     chunks = {2**i for i in range(1, 13) if 2**i <= min(most, kg)}
     if most >= 2 and kg >= 2:
         chunks.add(-(-kg // -(-kg // most)))
-    return ("bytes", *(f"pairs{chunk}" for chunk in sorted(chunks)[-3:]))
+    return ("bytes", *(f"pairs{chunk}" for chunk in sorted(chunks)[-2:]))
 
 
 def chunk_of(step: str) -> int:
@@ -100,7 +100,6 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
     matrix = op.matrix
     names = steps(op, isa)
     places = ("panel", "register") if expanded(op, names[0]) else ("none",)
-    fields = _fields(op)
     return Space(
         {
             "step": names,
@@ -109,11 +108,18 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
             **blocks.knobs(matrix.m, matrix.n, isa.lanes),
             "left": blocks.left_choices(op),
             "expand": places,
-            "unroll": (1, 2, *([fields] if fields > 2 else [])),
-            "prefetch": (0, 1024, 2048, 4096, 8192) if matrix.m <= STREAMED else (0,),
+            "unroll": (1, max(2, _fields(op))),
+            "prefetch": _distances(matrix.m),
         },
         lambda knobs: refusal(op, isa, knobs) is None,
     )
+
+
+def _distances(m: int) -> tuple[int, ...]:
+    """Choices of the knob prefetch; of several rows only the first finds a weight in memory."""
+    if m <= STREAMED // 8:
+        return (0, 1024, 4096, 8192)
+    return (0, 4096) if m <= STREAMED else (0,)
 
 
 def _rows(m: int) -> Iterator[int]:
@@ -236,7 +242,7 @@ def _candidates(op: Dense | Conv2d, isa: Isa, choices: Space) -> Iterator[Knobs]
                 "m_block": m_block, "n_block": n_block,
                 "outer": "nm" if m_block and n_block else "mn", "inner": "mn",
                 "left": "direct", "expand": place, "unroll": unroll,
-                "prefetch": 4096 if op.matrix.m <= STREAMED else 0,
+                "prefetch": 4096 if op.matrix.m <= STREAMED and place != "panel" else 0,
             }  # fmt: skip
 
 
