@@ -24,6 +24,11 @@ def test_vpdpbusd_has_no_bound():
     assert steps(Dense(8, 8, 64, act="u8", weight="s8"), AVX512VNNI) == ("bytes",)
 
 
+def test_sums_too_large_for_top_bits_are_exact():
+    # 2^17 products of 255 * -2 fit int32, of 255 * -128 they would not.
+    assert_exact("avx512vnni/dot", Dense(1, 3, 2**17, act="u8", weight="s2"))
+
+
 @pytest.mark.parametrize("act", ["u1", "u2", "u4", "s3", "b2"])
 @pytest.mark.parametrize("weight", ["b1", "t2", "s4", "u3"])
 def test_chunks_are_as_long_as_int16_holds(act, weight):

@@ -15,7 +15,7 @@ from lpgen.ops import Conv2d, Dense
 from lpgen.target import Target
 
 
-def layout_of(op, panels=1, vectors=2, lanes=4, kq=4, correction=0) -> PanelWeights:
+def layout_of(op, panels=1, vectors=2, lanes=4, kq=4, correction=0, top=False) -> PanelWeights:
     matrix = op.matrix
     panels = max(panels, -(-matrix.n // (vectors * lanes)))
     return PanelWeights(
@@ -28,6 +28,7 @@ def layout_of(op, panels=1, vectors=2, lanes=4, kq=4, correction=0) -> PanelWeig
         vectors,
         lanes,
         correction,
+        top,
     )
 
 
@@ -80,6 +81,16 @@ def test_a_weight_takes_exactly_its_bits(weight):
     layout = layout_of(Dense(1, 64, 256, act="u8", weight=weight), panels=8)
     assert layout.nbytes * 8 == 64 * 256 * bits
     assert sum(PLANES.get(bits, (8,))) == bits
+
+
+@pytest.mark.parametrize("weight", ["s2", "s3", "s4", "s5", "s7", "t2"])
+def test_both_packers_agree_on_two_s_complement(weight):
+    op = Dense(3, 13, 21, act="u8", weight=weight)
+    layout = layout_of(op, top=True)
+    _, w = op.random(np.random.default_rng(2))
+    by_numpy, by_tir = layout.pack(w), packed_by_tir(layout, w)
+    np.testing.assert_array_equal(section_bytes(layout, by_tir), section_bytes(layout, by_numpy))
+    assert layout.nbytes == layout_of(op).nbytes
 
 
 def test_weights_are_stored_in_reading_order():

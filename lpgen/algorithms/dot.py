@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm import te
+from tvm import te, tirx
 
 from lpgen.algorithms.left import Left, left_side
 from lpgen.algorithms.reduction import Reduction, cut
@@ -78,6 +78,8 @@ class Tiling:
     together: rows that are read as one piece, a constant distance apart: past the last row of the
         matrix a whole piece is repeated, not its rows one by one;
     pack_groups: k groups of a row that stay neighbours when the left side is copied;
+    top: expand signed weights into the top bits of their bytes (`weights`), where sums of as many
+        8-bit products fit int32;
     across_groups: the columns are the groups of a depthwise convolution, so that the left side
         differs from lane to lane.
     """
@@ -94,6 +96,7 @@ class Tiling:
     multiple: int = 1
     together: int = 1
     pack_groups: int = 1
+    top: bool = False
     across_groups: bool = False
 
 
@@ -126,6 +129,7 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
         vectors=t.vectors,
         lanes=t.lanes,
         correction=-operands.offset,
+        top=t.top,
     )
     sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
     left = left_side(op, reduction, operands.left, operands.offset)
@@ -139,6 +143,7 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     def result(m, g, n):
         where = (g, m // t.rows, n // layout.panel, m % t.rows)
         value = tile[(*where, n % layout.panel // t.lanes, n % t.lanes)]
+        value = value >> tirx.const(layout.shift, "int32") if layout.shift else value
         return value + sections[-1][g, n] if layout.correction else value
 
     y = te.compute((matrix.m, groups, columns), result, name="y")

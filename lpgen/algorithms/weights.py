@@ -40,6 +40,9 @@ class PanelWeights:
 
     correction: what the sums of weights are multiplied with; 0 leaves the section out.
     shape: op.w_shape, that of the weights given to `pack`.
+    top: a signed or ternary weight is stored in two's complement and expanded into the top bits of
+        its byte, as `2 ** shift` times its value. That takes no addition, and what multiplies it
+        can shift its sums back.
     """
 
     shape: tuple[int, ...]
@@ -51,6 +54,12 @@ class PanelWeights:
     vectors: int
     lanes: int
     correction: int
+    top: bool = False
+
+    @property
+    def shift(self) -> int:
+        """How far expanded values are shifted left."""
+        return 8 - self.format.bits if self.top else 0
 
     @property
     def planes(self) -> tuple[int, ...]:
@@ -95,7 +104,7 @@ class PanelWeights:
         cut, kgs = self.cut, self.sections[0].shape[2] * (8 // self.planes[0] if self.planes else 1)
         order = cut.index(np.arange(cut.r * cut.s)[:, None], np.arange(cut.run))
         runs = w.reshape(self.groups, self.columns, -1)[:, :, order]
-        codes = self.format.encode(runs) if self.planes else runs
+        codes = self._codes(runs) if self.planes else runs
         empty = self._empty_code
         full = np.full(
             (self.groups, self.panels * self.panel, cut.r * cut.s, cut.kg * cut.kq),
@@ -122,10 +131,15 @@ class PanelWeights:
             packed[offset : offset + data.size] = data
         return packed
 
+    def _codes(self, values: np.ndarray) -> np.ndarray:
+        if self.top:
+            return values.astype(np.uint8) & np.uint8((1 << self.format.bits) - 1)
+        return self.format.encode(values)
+
     @property
     def _empty_code(self) -> int:
         """What stands where there is no weight: the code of 0, or code 0 where 0 has none."""
-        has_code = self.planes and self.format.has_zero
+        has_code = self.planes and self.format.has_zero and not self.top
         return -self.format.min // self.format.step if has_code else 0
 
     def _split_planes(self, codes: np.ndarray) -> list[np.ndarray]:
@@ -151,7 +165,7 @@ class PanelWeights:
         if not self.planes:
             return tensors[0][index].astype(dtype)
         group, panel, kg, *rest = index
-        code, low = None, 0
+        code, low = None, self.shift
         for width, tensor in zip(self.planes, tensors, strict=False):
             fields = 8 // width
             byte = tensor[(group, panel, kg // fields, *rest)]
@@ -160,6 +174,8 @@ class PanelWeights:
             bits = bits << tirx.const(low, "uint8") if low else bits
             code = bits if code is None else code | bits
             low += width
+        if self.top:
+            return code.astype("int8").astype(dtype)
         if self.format.step == 2:
             code = code + code
         if self.format.min:
@@ -195,6 +211,9 @@ class PanelWeights:
                 zero = tirx.const(0, self.format.dtype)
                 return te.if_then_else(inside, w[group, column, cut.index(run, j)], zero)
             value = w[group, column, cut.index(run, j)].astype("uint8")
+            if self.top:
+                mask = tirx.const((1 << self.format.bits) - 1, "uint8")
+                return te.if_then_else(inside, value & mask, tirx.const(0, "uint8"))
             bits = value - tirx.const(self.format.min % 256, "uint8")
             bits = bits >> tirx.const(1, "uint8") if self.format.step == 2 else bits
             return te.if_then_else(inside, bits, tirx.const(self._empty_code, "uint8"))

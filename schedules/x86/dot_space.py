@@ -92,7 +92,15 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         folded=knobs["left"] == "folded",
         chunk=chunk_of(knobs["step"]),
         multiple=multiple_of(op, knobs),
+        top=_top(op, isa),
     )
+
+
+def _top(op: Dense | Conv2d, isa: Isa) -> bool:
+    """Whether weights are expanded into the top bits of their bytes: their products are as large as
+    those of 8 bits, which vpdpbusd alone sums without a bound but that of int32."""
+    signed = op.weight.encoding in ("s", "t") and op.weight.bits < 8
+    return bool(isa.dot) and signed and op.matrix.k * 255 * 128 < 2**31
 
 
 def space(op: Dense | Conv2d, isa: Isa) -> Space:
@@ -242,7 +250,7 @@ def _candidates(op: Dense | Conv2d, isa: Isa, choices: Space) -> Iterator[Knobs]
                 "m_block": m_block, "n_block": n_block,
                 "outer": "nm" if m_block and n_block else "mn", "inner": "mn",
                 "left": "direct", "expand": place, "unroll": unroll,
-                "prefetch": 4096 if op.matrix.m <= STREAMED and place != "panel" else 0,
+                "prefetch": 1024 if op.matrix.m <= STREAMED and place != "panel" else 0,
             }  # fmt: skip
 
 
