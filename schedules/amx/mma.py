@@ -15,6 +15,8 @@ pixels to the next; where `rows` does not divide a line, the left side is copied
 bits are expanded per block of panels.
 """
 
+import math
+
 from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
@@ -61,16 +63,23 @@ def space(op: Dense | Conv2d, target: Target) -> Space:
 
 
 def default(op: Dense | Conv2d, target: Target) -> Knobs:
-    """Knobs for an operator that nobody has tuned: 2 x 2 tiles, read in place if possible."""
+    """Knobs for an operator that nobody has tuned: 2 x 2 tiles, read in place if possible, and
+    panels of weights that stay in the L2 cache while all rows pass by."""
     choices = space(op, target)
-    wanted = {"down": 2, "across": 2, "step": 16, "left": "direct", "m_block": 0, "n_block": 0}
+    wanted = {"down": 2, "across": 2, "step": 16, "left": "direct"}
 
     def cost(knobs: Knobs) -> tuple:
         t = _tiling(op, knobs)
         waste = t.row_tiles * t.rows * t.panels * t.vectors * LANES / (op.matrix.m * op.matrix.n)
         padded = cut(op, BYTES, t.multiple, t.folded)
         waste *= padded.groups * BYTES / op.matrix.k
-        return (round(waste, 1), sum(knobs[name] != value for name, value in wanted.items()))
+        block = (knobs["n_block"] or t.panels) * t.vectors * LANES * op.matrix.k
+        return (
+            round(waste, 1),
+            sum(knobs[name] != value for name, value in wanted.items()),
+            abs(math.log2(block / 2**18)),
+            -(knobs["m_block"] or t.row_tiles),
+        )
 
     return min(choices.enumerate(), key=cost)
 
