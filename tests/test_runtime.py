@@ -14,7 +14,6 @@ from fake_kernel import fake_kernel
 
 from lpgen import runtime
 from lpgen.build import Choice, build
-from lpgen.build.check import check_library
 from lpgen.errors import LibraryError
 from lpgen.ops import Dense
 from lpgen.target import Target, cpu_features, known
@@ -379,27 +378,3 @@ def test_the_first_variant_that_runs_is_taken(tmp_path, target):
     assert np.array_equal(kernel(x, kernel.pack_weights(w)), BYTES.reference(x, w))
     with pytest.raises(LibraryError, match="built for future; this CPU lacks avx1024f"):
         lib[BIPOLAR.name]
-
-
-# ---- checking ----
-
-
-def test_a_good_library_passes_the_check(path):
-    results = list(check_library(path))
-    assert [result.workload for result in results] == [BYTES.name, BIPOLAR.name, LARGE.name]
-    assert all(result.failure is None and result.calls >= 12 for result in results)
-
-
-def test_wrong_and_crashing_kernels_fail_the_check(tmp_path, target):
-    wrong = Choice(BYTES, target, "fake/wrong", {}, fake_kernel(BIPOLAR))
-    right = Choice(BIPOLAR, target, "fake/right", {}, fake_kernel(BIPOLAR))
-    crash = Dense(5, 7, 34, "u8", "s8")
-    # A kernel for far larger tensors than it is given: it reads where nothing is.
-    huge = Dense(5, 200_000, 4000, "u8", "s8")
-    kernel = replace(fake_kernel(crash), module=fake_kernel(huge).module)
-    choices = [wrong, Choice(crash, target, "fake/crash", {}, kernel), right]
-    results = list(check_library(build(choices, tmp_path / "lib.so")))
-    assert [result.workload for result in results] == [BYTES.name, crash.name, BIPOLAR.name]
-    assert "wrong, the first y[" in results[0].failure
-    assert "the process was ended by SIG" in results[1].failure
-    assert results[2].failure is None

@@ -69,8 +69,6 @@ class Order:
 
     outer: object
     """The parallel loop: over groups and blocks."""
-    block: object
-    """The innermost loop over blocks (may be `outer`)."""
     expand_at: object
     """The loop in which a block's panels are expanded."""
     tile: object
@@ -103,7 +101,7 @@ def order_blocks(sch: Schedule, tile, chosen: Knobs, *, copied: bool, panels: bo
         outer = block = sch.fuse(g, first, second)
     sch.parallel(outer)
     expand_at = block if m_outer else outer
-    return Order(outer, block, expand_at, tiles[1], mi, nv, nl, tuple(k))
+    return Order(outer, expand_at, tiles[1], mi, nv, nl, tuple(k))
 
 
 def place_copy(sch: Schedule, order: Order, chosen: Knobs) -> None:
