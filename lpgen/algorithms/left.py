@@ -41,13 +41,19 @@ class Left:
 
     def at(self, g: tirx.Expr, m: tirx.Expr, r: tirx.Expr, s: tirx.Expr, j: tirx.Expr):
         """Value `j` of run (r, s) of row `m` in group `g`, in the source's dtype."""
+        *rows, start = self.place(g, m, r, s)
+        return self.source[(*rows, start + j)]
+
+    def place(self, g: tirx.Expr, m: tirx.Expr, r: tirx.Expr, s: tirx.Expr, unit: int = 1) -> tuple:
+        """Indices of the source's element where run (r, s) of row `m` in group `g` starts, the last
+        one in units of `unit` elements (which divides the distances of pixels and groups)."""
         if is_matrix(self.op):
-            return self.source[m, j]
+            return m, tirx.const(0, "int32")
         op = self.op
         image, oh, ow = m // (op.oh * op.ow), m // op.ow % op.oh, m % op.ow
         row = oh if self.cut.fold else oh * op.stride[0] + r * op.dilation[0]
         column = ow * op.stride[1] + s * op.dilation[1]
-        return self.source[image, row, column * self.pixel + g * self.channels + j]
+        return image, row, column * (self.pixel // unit) + g * (self.channels // unit)
 
 
 def line(op: Dense | Conv2d) -> int:
@@ -100,8 +106,8 @@ def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Lef
     if view == dtype and not any(op.pad) and cut.exact:
         return Left(op, cut, x, x, op.ic, op.ic // op.groups)
     channels = op.ic // op.groups
-    # Bipolar weights need zeros behind every run; there each group's channels get their own.
-    spread = channels if cut.exact or op.weight.has_zero else cut.kg * cut.kq
+    # Zeros wanted behind every run: each group's channels get their own.
+    spread = cut.kg * cut.kq if cut.clean else channels
     pixel = spread * op.groups
     height, width = op.padded
     top, left, _, _ = op.pad

@@ -23,7 +23,8 @@ from lpgen.ops import Conv2d, Dense
 class Reduction:
     """The k axis as (r, s, kg, kq): `r` x `s` runs of `run` values in `kg` groups of `kq`.
 
-    fold: (kernel rows, channels) of a folded run, else None.
+    fold: (kernel rows, channels) of a folded run, else None;
+    clean: the left side has to hold 0 in the empty places, which have no neighbours to read.
     """
 
     r: int
@@ -32,6 +33,7 @@ class Reduction:
     kg: int
     kq: int
     fold: tuple[int, int] | None = None
+    clean: bool = False
 
     @cached_property
     def groups(self) -> int:
@@ -61,34 +63,47 @@ FOLDED_CHANNELS = 8
 """Most input channels for which folding the kernel rows pays."""
 
 
-def foldable(op: Dense | Conv2d) -> bool:
-    """Whether the kernel rows of `op` can be folded into one run, and it may pay."""
+def foldable(op: Dense | Conv2d, empty: bool | None = None) -> bool:
+    """Whether the kernel rows of `op` can be folded into one run, and it may pay (empty: `cut`)."""
     if isinstance(op, Dense) or op.kernel[0] == 1:
         return False
     few = op.groups == 1 and op.ic <= FOLDED_CHANNELS
-    return few and op.dilation[1] == 1 and op.weight.has_zero
+    return few and op.dilation[1] == 1 and (op.weight.has_zero if empty is None else empty)
 
 
-def cut(op: Dense | Conv2d, kq: int, multiple: int = 1, folded: bool = False) -> Reduction:
+def cut(
+    op: Dense | Conv2d,
+    kq: int,
+    multiple: int = 1,
+    folded: bool = False,
+    empty: bool | None = None,
+    split: bool = False,
+) -> Reduction:
     """The reduction of `op` for steps of `kq` values, with `kg` a multiple of `multiple`.
 
-    folded: fold the kernel rows (the caller asked `foldable`).
+    folded: fold the kernel rows (the caller asked `foldable`);
+    empty: whether a place without a weight adds nothing, whatever the left side holds there
+        (default: as the weights' format has a zero);
+    split: every tap is a run whose groups start at the pixel, so that a pixel is whole groups.
 
-    Empty places at the end of a run have weight 0 and therefore may hold anything on the left
-    side. Bipolar weights have no 0: there the left side has to hold 0, and so runs are not joined
-    across taps unless they fill their groups.
+    Where an empty place is not free (bipolar weights stored as values), the left side has to hold 0
+    in it, and so runs are not joined across taps unless they fill their groups.
     """
     if isinstance(op, Dense):
         return Reduction(1, 1, op.k, _groups(op.k, kq, multiple), kq)
     kh, kw = op.kernel
     channels = op.ic // op.groups
+    free = op.weight.has_zero if empty is None else empty
     if folded:
         run = kh * kw * channels
         return Reduction(1, 1, run, _groups(run, kq, multiple), kq, (kh, channels))
     joined = op.groups == 1 and op.dilation[1] == 1
-    if joined and (op.weight.has_zero or kw * channels % (kq * multiple) == 0):
+    whole = kw * channels % (kq * multiple) == 0 if not split else channels % kq == 0
+    if joined and (whole or (free and not split)):
         return Reduction(kh, 1, kw * channels, _groups(kw * channels, kq, multiple), kq)
-    return Reduction(kh, kw, channels, _groups(channels, kq, multiple), kq)
+    kg = _groups(channels, kq, multiple)
+    clean = kg * kq > channels and (split or not free)
+    return Reduction(kh, kw, channels, kg, kq, clean=clean)
 
 
 def _groups(run: int, kq: int, multiple: int) -> int:

@@ -1,0 +1,74 @@
+"""Vectors in TIR: the vocabulary of generated straight-line code."""
+
+from collections.abc import Sequence
+
+from tvm import tirx
+from tvm.tirx.script import builder as tb
+
+
+def const(value: int, dtype: str = "int32") -> tirx.Expr:
+    return tirx.const(value, dtype)
+
+
+def splat(value: int | tirx.Expr, dtype: str, lanes: int) -> tirx.Expr:
+    """A number, or a scalar expression of `dtype`, in every lane."""
+    return tirx.Broadcast(const(value, dtype) if isinstance(value, int) else value, lanes)
+
+
+def ramp(start: int | tirx.Expr, lanes: int) -> tirx.Expr:
+    """The indices start, start + 1, ..."""
+    return tirx.Ramp(const(start) if isinstance(start, int) else start, const(1), lanes)
+
+
+def load(buffer: tirx.Var, index: Sequence, lanes: int) -> tirx.Expr:
+    """`lanes` neighbours in the last axis."""
+    *outer, start = index
+    return buffer[(*outer, ramp(start, lanes))]
+
+
+def store(buffer: tirx.Var, index: Sequence, value: tirx.Expr, lanes: int) -> None:
+    """Emit the store of `lanes` neighbours in the last axis."""
+    *outer, start = index
+    tb.buffer_store(buffer, value, [*outer, ramp(start, lanes)])
+
+
+def reinterpret(dtype: str, value: tirx.Expr) -> tirx.Expr:
+    return tirx.reinterpret(dtype, value)
+
+
+def shuffle(vector: tirx.Expr, lanes: Sequence[int]) -> tirx.Expr:
+    """Those lanes of a vector, chosen when the code is generated."""
+    return tirx.Shuffle([vector], [const(lane) for lane in lanes])
+
+
+def constants(values: Sequence[int], dtype: str) -> tirx.Expr:
+    """A vector of numbers; it becomes one constant in memory."""
+    scalars = [const(value, dtype) for value in values]
+    return tirx.Shuffle(scalars, [const(lane) for lane in range(len(scalars))])
+
+
+def repeat(vector: tirx.Expr, lanes: int, times: int) -> tirx.Expr:
+    """A vector of `lanes`, `times` times side by side (vbroadcasti32x4 and its like)."""
+    if times == 1:
+        return vector
+    vector = tb.Bind(vector)  # named first: it is an operand several times
+    return tirx.Shuffle([vector] * times, [const(lane) for lane in range(lanes * times)])
+
+
+def intrinsic(dtype: str, name: str, *args) -> tirx.Expr:
+    """An LLVM intrinsic by name.
+
+    Not marked pure: the simplifier would inline a bound pure value into all its uses, and chains
+    of them would grow exponentially.
+    """
+    return tirx.call_llvm_intrin(dtype, name, *args)
+
+
+def bind(value: tirx.Expr) -> tirx.Var:
+    """Emit `name = value`, so that using it twice does not compute it twice."""
+    return tb.Bind(value)
+
+
+def scratch(shape: Sequence[int], dtype: str) -> tirx.Var:
+    """Emit a buffer of our own: registers, where every index is constant."""
+    return tb.sblock_alloc_buffer(tuple(shape), dtype)
