@@ -1,14 +1,19 @@
 """Number formats: how the values of a tensor are coded in 1..8 bits.
 
-| text   | encoding         | values                            |
-|--------|------------------|-----------------------------------|
-| u1..u8 | unsigned         | 0 .. 2^bits - 1                   |
-| s2..s8 | two's complement | -2^(bits-1) .. 2^(bits-1) - 1     |
-| b1..b7 | bipolar          | odd integers, |value| <= 2^bits-1 |
-| t2     | ternary          | -1, 0, 1                          |
+| text           | encoding         | values                            |
+|----------------|------------------|-----------------------------------|
+| u1..u8         | unsigned         | 0 .. 2^bits - 1                   |
+| s2..s8         | two's complement | -2^(bits-1) .. 2^(bits-1) - 1     |
+| b1..b7         | bipolar          | odd integers, |value| <= 2^bits-1 |
+| t2             | ternary          | -1, 0, 1                          |
+| c2:-7,-2,1,6   | code book, c1..4 | those given: 2 .. 2^bits of int8  |
 
 A tensor in a format holds the integer *values* themselves, one per byte. Packed weights hold
-*codes* instead, `bits` bits each: code = (value - min) / step, so the smallest value has code 0.
+*codes* instead, `bits` bits each: a value's place among all values in ascending order, so the
+smallest value has code 0.
+
+The values of a code book may be given in any order. That order means nothing, as tensors hold
+values and not codes: the canonical text lists them in ascending order.
 """
 
 import re
@@ -19,20 +24,24 @@ import numpy as np
 
 from lpgen.errors import FormatError
 
-# Fewest and most bits of each encoding. Bipolar values of 8 bits (up to +-255) do not fit one byte.
-_BITS = {"u": (1, 8), "s": (2, 8), "b": (1, 7), "t": (2, 2)}
-_KNOWN = "u1..u8, s2..s8, b1..b7, t2"
+# Fewest and most bits of each encoding. Bipolar values of 8 bits (up to +-255) do not fit one byte;
+# a code book has to fit the 16 bytes of a shuffle instruction's table.
+_BITS = {"u": (1, 8), "s": (2, 8), "b": (1, 7), "t": (2, 2), "c": (1, 4)}
+_KNOWN = "u1..u8, s2..s8, b1..b7, t2, c1..c4:VALUE,VALUE,..."
 
 
 @dataclass(frozen=True)
 class Format:
-    """A number format: an encoding ("u", "s", "b" or "t") and its bits per value.
+    """A number format: an encoding ("u", "s", "b", "t" or "c") and its bits per value.
 
-    Raises FormatError for a combination that does not exist.
+    book: the values of a code book ("c"), in any order; the field holds them in ascending order.
+    Raises FormatError for a combination that does not exist, and for a code book of other than
+    2 .. 2^bits values, with one of them twice, or outside of int8.
     """
 
     encoding: str
     bits: int
+    book: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.encoding not in _BITS:
@@ -43,26 +52,56 @@ class Format:
                 f"format {self.encoding}{self.bits}: bits must be {low}..{high}; "
                 f"formats are {_KNOWN}"
             )
+        self._check_book()
+        object.__setattr__(self, "book", tuple(sorted(self.book)))
+
+    def _check_book(self) -> None:
+        name = f"format {self.encoding}{self.bits}"
+        if self.encoding != "c":
+            if self.book:
+                raise FormatError(f"{name} has no values to give; only code books c1..c4 have")
+            return
+        if not 2 <= len(self.book) <= 1 << self.bits:
+            raise FormatError(
+                f"{name} has {len(self.book)} values, expected 2..{1 << self.bits}, "
+                f"such as c2:-7,-2,1,6"
+            )
+        for value in self.book:
+            if not -128 <= value <= 127:
+                raise FormatError(f"{name}: value {value} is outside -128..127")
+            if self.book.count(value) > 1:
+                raise FormatError(f"{name}: value {value} is given twice")
 
     @classmethod
     def parse(cls, text: "str | Format") -> "Format":
-        """The format written as `text`, such as "u8", "b1" or "t2". A Format is returned as it is.
+        """The format written as `text`, such as "u8", "b1" or "c2:-7,-2,1,6". A Format is returned
+        as it is.
 
         Raises FormatError when there is no such format.
         """
         if isinstance(text, Format):
             return text
-        match = re.fullmatch(r"([a-z])([0-9]{1,3})", text) if isinstance(text, str) else None
+        pattern = r"([a-z])([0-9]{1,3})(?::(-?[0-9]{1,4}(?:,-?[0-9]{1,4})*))?"
+        match = re.fullmatch(pattern, text) if isinstance(text, str) else None
         if not match:
             raise FormatError(f"{text!r} is not a format; formats are {_KNOWN}")
-        return cls(match[1], int(match[2]))
+        book = tuple(map(int, match[3].split(","))) if match[3] else ()
+        return cls(match[1], int(match[2]), book)
 
     def __str__(self) -> str:
+        book = f":{','.join(map(str, self.book))}" if self.book else ""
+        return f"{self.short}{book}"
+
+    @property
+    def short(self) -> str:
+        """The encoding and bits alone: for all but code books the whole text."""
         return f"{self.encoding}{self.bits}"
 
     @property
     def min(self) -> int:
         """The smallest value."""
+        if self.book:
+            return self.book[0]
         return {"u": 0, "s": -(1 << self.bits - 1), "b": 1 - (1 << self.bits), "t": -1}[
             self.encoding
         ]
@@ -70,6 +109,8 @@ class Format:
     @property
     def max(self) -> int:
         """The largest value."""
+        if self.book:
+            return self.book[-1]
         return {
             "u": (1 << self.bits) - 1,
             "s": (1 << self.bits - 1) - 1,
@@ -84,13 +125,14 @@ class Format:
 
     @property
     def step(self) -> int:
-        """The distance of neighbouring values: 2 for bipolar formats, else 1."""
-        return 2 if self.encoding == "b" else 1
+        """The distance of neighbouring values: 2 for bipolar formats, 0 (none) for code books, else
+        1."""
+        return {"b": 2, "c": 0}.get(self.encoding, 1)
 
     @property
     def levels(self) -> int:
-        """How many different values there are (3 for t2, else 2^bits)."""
-        return (self.max - self.min) // self.step + 1
+        """How many values there are (3 for t2, those given for a code book, else 2^bits)."""
+        return len(self.book) or (self.max - self.min) // self.step + 1
 
     @property
     def dtype(self) -> str:
@@ -99,15 +141,17 @@ class Format:
 
     @property
     def has_zero(self) -> bool:
-        """Whether 0 is a value (it is not in bipolar formats)."""
-        return self.encoding != "b"
+        """Whether 0 is a value (it is not in bipolar formats nor in all code books)."""
+        return 0 in self.book if self.book else self.encoding != "b"
 
     def values(self) -> np.ndarray:
         """All values in ascending order, `dtype`[levels]; the index of a value is its code."""
+        if self.book:
+            return np.array(self.book, self.dtype)
         return np.arange(self.min, self.max + 1, self.step).astype(self.dtype)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """The codes (value - min) / step of integer `values`, as uint8 of the same shape.
+        """The codes (places in `values()`) of integer `values`, as uint8 of the same shape.
 
         Values are trusted; use `check` first on what a user gave.
         """
@@ -120,8 +164,9 @@ class Format:
     @cached_property
     def _codes(self) -> np.ndarray:
         """uint8[256]: the code of the value whose low byte is the index."""
-        value = np.arange(256, dtype=np.uint8).view(self.dtype).astype(np.int16)
-        return ((value - self.min) // self.step).astype(np.uint8)
+        codes = np.zeros(256, np.uint8)
+        codes[self.values().astype(np.uint8)] = np.arange(self.levels)
+        return codes
 
     def check(self, array: np.ndarray, what: str) -> None:
         """Raise FormatError, naming the first illegal value, unless `array` holds only values.
@@ -138,15 +183,22 @@ class Format:
         legal = (array >= self.min) & (array <= self.max)
         if self.step == 2:
             legal &= (array & 1).astype(bool)
+        elif self.book:
+            legal &= np.isin(array.astype(np.int8), self.values())
         if legal.all():
             return
         first = np.unravel_index(int(np.argmin(legal)), array.shape)
         where = ", ".join(str(int(i)) for i in first)
-        odd = "odd " if self.step == 2 else ""
         raise FormatError(
-            f"{what}[{where}] = {int(array[first])} is not a value of {self}: "
-            f"{odd}integers {self.min}..{self.max}"
+            f"{what}[{where}] = {int(array[first])} is not a value of {self.described}"
         )
+
+    @property
+    def described(self) -> str:
+        """The format and its values in words: "b2: odd integers -3..3"."""
+        if self.book:
+            return f"{self}"
+        return f"{self}: {'odd ' if self.step == 2 else ''}integers {self.min}..{self.max}"
 
     def random(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Values drawn uniformly from all of them, `dtype`[shape]."""

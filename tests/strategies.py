@@ -3,6 +3,7 @@
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense
 
 TEXTS = (
@@ -10,8 +11,19 @@ TEXTS = (
     *(f"s{bits}" for bits in range(2, 9)),
     *(f"b{bits}" for bits in range(1, 8)),
     "t2",
+    # Code books: with and without a 0, both ends of int8, fewer values than codes.
+    *("c1:-5,9", "c2:-7,-2,1,6", "c2:-128,0,127", "c3:-128,-60,-17,-1,0,4,31,127"),
+    "c4:-127,-104,-83,-65,-49,-35,-22,-10,1,13,25,38,53,69,89,113",
 )
-texts = st.sampled_from(TEXTS)
+texts = st.sampled_from(TEXTS) | st.deferred(lambda: books())
+
+
+@st.composite
+def books(draw):
+    """Code books of any values."""
+    bits = draw(st.integers(1, 4))
+    values = st.lists(st.integers(-128, 127), min_size=2, max_size=1 << bits, unique=True)
+    return str(Format("c", bits, tuple(draw(values))))
 
 
 @st.composite

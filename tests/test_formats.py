@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import TEXTS
+from strategies import TEXTS, texts
 
 from lpgen.errors import FormatError, UserError
 from lpgen.formats import Format
 
-formats = st.sampled_from([Format.parse(text) for text in TEXTS])
+formats = texts.map(Format.parse)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -25,6 +25,9 @@ def test_text_and_format_agree_both_ways(text):
         ("b1", [-1, 1]),
         ("b2", [-3, -1, 1, 3]),
         ("t2", [-1, 0, 1]),
+        ("c1:9,-5", [-5, 9]),
+        ("c2:6,-7,1,-2", [-7, -2, 1, 6]),
+        ("c2:127,-128,0", [-128, 0, 127]),
     ],
 )
 def test_values_of_small_formats(text, values):
@@ -37,8 +40,12 @@ def test_values_fill_the_range_and_codes_count_them(text):
     values = form.values()
     assert values.dtype == form.dtype
     assert (int(values[0]), int(values[-1])) == (form.min, form.max)
-    assert len(values) == form.levels == (3 if text == "t2" else 2**form.bits)
-    assert set(np.diff(values.astype(int))) == {form.step}
+    if form.encoding == "c":
+        assert len(values) == form.levels <= 2**form.bits
+        assert (np.diff(values.astype(int)) > 0).all()
+    else:
+        assert len(values) == form.levels == (3 if text == "t2" else 2**form.bits)
+        assert set(np.diff(values.astype(int))) == {form.step}
     assert form.has_zero == (0 in values)
     assert form.largest == np.abs(values.astype(int)).max()
     assert form.encode(values).tolist() == list(range(form.levels))
@@ -54,7 +61,7 @@ def test_random_is_legal_and_survives_coding(form, seed):
     form.check(values, "x")
     codes = form.encode(values)
     assert codes.dtype == np.uint8
-    assert np.array_equal(codes, (values.astype(int) - form.min) // form.step)
+    assert np.array_equal(codes, np.searchsorted(form.values(), values))
     back = form.decode(codes)
     assert back.dtype == form.dtype
     assert np.array_equal(back, values)
@@ -88,6 +95,8 @@ def test_check_names_the_first_illegal_value_and_the_range():
         Format("u", 2).check(x, "x")
     with pytest.raises(FormatError, match=r"w\[0\] = 2 .* b2: odd integers -3\.\.3"):
         Format("b", 2).check(np.array([2], np.int8), "w")
+    with pytest.raises(FormatError, match=r"w\[1\] = 2 is not a value of c2:-7,-2,1,6$"):
+        Format.parse("c2:-7,-2,1,6").check(np.array([1, 2], np.int8), "w")
 
 
 def test_check_wants_integers():
@@ -101,6 +110,32 @@ def test_check_wants_integers():
 def test_formats_that_do_not_exist(text):
     with pytest.raises(FormatError, match=r"u1\.\.u8, s2\.\.s8, b1\.\.b7, t2"):
         Format.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("c2", r"c2 has 0 values, expected 2\.\.4, such as c2:-7,-2,1,6"),
+        ("c2:5", r"c2 has 1 values, expected 2\.\.4"),
+        ("c2:1,2,3,4,5", r"c2 has 5 values, expected 2\.\.4"),
+        ("c2:1,0,1", "c2: value 1 is given twice"),
+        ("c1:0,128", r"c1: value 128 is outside -128\.\.127"),
+        ("c5:0,1", r"c5: bits must be 1\.\.4"),
+        ("u2:0,1", "u2 has no values to give"),
+        ("c2:1,,2", "is not a format"),
+        ("c2:1,2,", "is not a format"),
+        ("c2:1.5,2", "is not a format"),
+    ],
+)
+def test_code_books_that_do_not_exist(text, message):
+    with pytest.raises(FormatError, match=message):
+        Format.parse(text)
+
+
+def test_the_order_of_a_code_book_means_nothing():
+    one, other = Format.parse("c2:6,-7,1,-2"), Format("c", 2, (-7, -2, 1, 6))
+    assert one == other
+    assert str(one) == "c2:-7,-2,1,6"
 
 
 def test_only_texts_and_formats_are_parsed():

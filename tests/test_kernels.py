@@ -62,6 +62,23 @@ def test_depths_around_step_edges(name, k):
     assert_exact(name, Dense(6, 20, k, act="s7", weight=weight))
 
 
+@pytest.mark.parametrize("name", ["sse4/dot", "avx2/dot", "avx512vnni/dot", "amx/mma"])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+def test_code_books_are_looked_up_by_a_shuffle(name, bits):
+    from lpgen.build.lower import jit_module
+
+    chosen, target = template(name)
+    values = ",".join(str(value) for value in range(-8, -8 + 2**bits))
+    for m in (1, 40):  # weights expanded in registers, and per panel
+        op = Dense(m, 64, 64, act="u4", weight=f"c{bits}:{values}")
+        if chosen.applies(op, target):
+            continue
+        knobs = chosen.default(op, target)
+        asm = jit_module(chosen.kernel(op, target, knobs), target).inspect_source("asm")
+        assert "pshufb" in asm
+        assert "pcmpeqb" not in asm
+
+
 CONVOLUTIONS = {
     "pointwise": "h=6 w=7 ic=20 oc=17 kernel=1",
     "strided pointwise": "h=7 w=7 ic=8 oc=16 kernel=1 stride=2",

@@ -1,5 +1,6 @@
 """The runtime: what goes in and out, what is refused, and that it needs no compiler."""
 
+import ctypes
 import gc
 import os
 import subprocess
@@ -13,7 +14,7 @@ import tvm_ffi
 from fake_kernel import fake_kernel
 
 from lpgen import runtime
-from lpgen.build import Choice, build
+from lpgen.build import Choice, build, header_path, source
 from lpgen.errors import LibraryError
 from lpgen.ops import Dense
 from lpgen.target import Target, cpu_features, known
@@ -271,6 +272,32 @@ def test_weights_outside_of_their_format(lib, name, value, reason):
     weights[6, 32] = value
     with pytest.raises(LibraryError, match=reason):
         lib[name].pack_weights(weights)
+
+
+def test_a_library_knows_the_values_of_its_code_books(target, tmp_path):
+    op = Dense(5, 7, 33, "c3:-9,-3,0,5,40", "c2:-7,-2,1,127")
+    choice = Choice(op, target, "fake/dense", {}, fake_kernel(op))
+    path = build([choice], tmp_path / "book.so")
+    kernel = runtime.load(path)[op.name]
+    x, w = op.random(np.random.default_rng(0))
+    assert np.array_equal(kernel(x, kernel.pack_weights(w)), op.reference(x, w))
+    w[6, 32] = 0
+    with pytest.raises(
+        LibraryError, match=r"weights\[6, 32\] = 0 is not a value of c2:-7,-2,1,127"
+    ):
+        kernel.pack_weights(w)
+    (symbol,) = source.symbols([choice])
+    assert symbol.startswith("lpgen_dense_5x7x33_c3c2_")
+    pack = getattr(ctypes.CDLL(str(path)), f"{symbol}_pack_weights")
+    size = kernel.variant["packed_bytes"]
+    packed = np.zeros(size + 64, np.uint8)
+    start = packed.ctypes.data + -packed.ctypes.data % 64
+    arguments = ctypes.c_void_p(w.ctypes.data), 7 * 33, ctypes.c_void_p(start), size
+    lines = header_path(path).read_text().splitlines()
+    (illegal,) = (int(line.split("= ")[1].strip(",")) for line in lines if "WEIGHT_VALUE =" in line)
+    for value, status in ((0, illegal), (2, illegal), (-8, illegal), (127, 0), (-7, 0)):
+        w[6, 32] = value
+        assert pack(*arguments) == status
 
 
 def test_weights_that_do_not_fit(lib):

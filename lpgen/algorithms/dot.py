@@ -19,6 +19,7 @@ instructions used, so only the final result has to fit (operators see to that).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tvm import te, tirx
 
@@ -26,6 +27,9 @@ from lpgen.algorithms.left import Left, left_side
 from lpgen.algorithms.reduction import Reduction, cut
 from lpgen.algorithms.weights import PanelWeights
 from lpgen.ops import Conv2d, Dense
+
+if TYPE_CHECKING:
+    from lpgen.algorithms.weights import Lookup
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,9 @@ def byte_operands(op: Dense | Conv2d) -> Operands:
     """Operands for an instruction that multiplies an unsigned with a signed byte."""
     act, weight = op.act, op.weight
     if weight.max <= 127:
-        offset = -act.min
-        return Operands("uint8", "int8", offset, act.max + offset, weight.largest)
+        # Code books may have values of one sign only; the 0 of the padding is there, too.
+        offset = max(0, -act.min)
+        return Operands("uint8", "int8", offset, max(0, act.max) + offset, weight.largest)
     offset = -128 if act.max > 127 else 0
     largest = max(abs(act.min + offset), act.max + offset)
     return Operands("int8", "uint8", offset, largest, weight.max)
@@ -81,7 +86,8 @@ class Tiling:
     top: expand signed weights into the top bits of their bytes (`weights`), where sums of as many
         8-bit products fit int32;
     across_groups: the columns are the groups of a depthwise convolution, so that the left side
-        differs from lane to lane.
+        differs from lane to lane;
+    lookup: what looks up the codes of code-book weights (`weights`), if the CPU has an instruction.
     """
 
     rows: int
@@ -98,6 +104,7 @@ class Tiling:
     pack_groups: int = 1
     top: bool = False
     across_groups: bool = False
+    lookup: Lookup | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     if t.across_groups:
         left_at = _left_across_groups(left, reduction, t)
     expanded = bool(layout.planes) or sections[0].dtype != operands.right
-    right_at = _right(layout, sections, operands, expanded)
+    right_at = _right(layout, sections, operands, expanded, t.lookup)
     tile = _tile(left_at, right_at, reduction, t, groups)
 
     def result(m, g, n):
@@ -183,7 +190,13 @@ def _left_across_groups(left: Left, c: Reduction, t: Tiling):
     return at
 
 
-def _right(layout: PanelWeights, sections: list[te.Tensor], operands: Operands, expanded: bool):
+def _right(
+    layout: PanelWeights,
+    sections: list[te.Tensor],
+    operands: Operands,
+    expanded: bool,
+    lookup: Lookup | None,
+):
     """right_at(g, no, r, s, k4, nv, nl, kt): the operand, from "expand" or as it is stored."""
     c = layout.cut
     source = sections[0]
@@ -191,7 +204,7 @@ def _right(layout: PanelWeights, sections: list[te.Tensor], operands: Operands, 
         kgs = sections[0].shape[2] * (8 // layout.planes[0] if layout.planes else 1)
         source = te.compute(
             (layout.groups, layout.panels, kgs, layout.vectors, layout.lanes, c.kq),
-            lambda *index: layout.value(sections, operands.right, index),
+            lambda *index: layout.value(sections, operands.right, index, lookup),
             name="expand",
         )
     return lambda g, no, r, s, k4, nv, nl, kt: source[g, no, (r * c.s + s) * c.kg + k4, nv, nl, kt]

@@ -13,6 +13,9 @@ and a mask:
 
 Behind them may follow `correction`, int32[group][column]: a multiple of the sum of each column's
 weights, which undoes the offset that the left side was given.
+
+The codes of a code book become values by looking them up: with `Lookup`, a shuffle instruction of
+the CPU, or else by selecting between constants.
 """
 
 from __future__ import annotations
@@ -28,7 +31,11 @@ from lpgen.algorithms.reduction import Reduction
 from lpgen.formats import Format
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tvm import IRModule, te, tirx
+
+    Lookup = Callable[[tuple[int, ...], tirx.Expr], tirx.Expr]
 
 # Codes of so many bits are stored as planes of these widths, low bits first.
 PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
@@ -140,7 +147,7 @@ class PanelWeights:
     def _empty_code(self) -> int:
         """What stands where there is no weight: the code of 0, or code 0 where 0 has none."""
         has_code = self.planes and self.format.has_zero and not self.top
-        return -self.format.min // self.format.step if has_code else 0
+        return int(self.format.encode(0)) if has_code else 0
 
     def _split_planes(self, codes: np.ndarray) -> list[np.ndarray]:
         planes, low = [], 0
@@ -154,11 +161,13 @@ class PanelWeights:
 
     # ---- TIR
 
-    def value(self, tensors: list[te.Tensor], dtype: str, index: tuple) -> tirx.Expr:
+    def value(
+        self, tensors: list[te.Tensor], dtype: str, index: tuple, lookup: Lookup | None = None
+    ) -> tirx.Expr:
         """The weight at (group, panel, k group, vector, lane, kt) in `dtype`, out of the sections.
 
         Bytes are taken modulo 256, so that one addition and, for bipolar codes, one doubling make
-        the value of a code.
+        the value of a code. lookup(bytes, code): the byte of a code, for code books.
         """
         from tvm import tirx
 
@@ -175,6 +184,10 @@ class PanelWeights:
             code = bits if code is None else code | bits
             low += width
         if self.top:
+            return code.astype("int8").astype(dtype)
+        if self.format.book:
+            table = tuple(value % 256 for value in self.format.book)
+            code = (lookup or select)(table, code)
             return code.astype("int8").astype(dtype)
         if self.format.step == 2:
             code = code + code
@@ -214,8 +227,11 @@ class PanelWeights:
             if self.top:
                 mask = tirx.const((1 << self.format.bits) - 1, "uint8")
                 return te.if_then_else(inside, value & mask, tirx.const(0, "uint8"))
-            bits = value - tirx.const(self.format.min % 256, "uint8")
-            bits = bits >> tirx.const(1, "uint8") if self.format.step == 2 else bits
+            if self.format.book:
+                bits = code_of(self.format.book, w[group, column, cut.index(run, j)])
+            else:
+                bits = value - tirx.const(self.format.min % 256, "uint8")
+                bits = bits >> tirx.const(1, "uint8") if self.format.step == 2 else bits
             return te.if_then_else(inside, bits, tirx.const(self._empty_code, "uint8"))
 
         def byte(group, panel, kg, *rest):
@@ -248,3 +264,25 @@ class PanelWeights:
             ),
             name="correction",
         )
+
+
+def select(table: tuple[int, ...], code: tirx.Expr) -> tirx.Expr:
+    """The byte table[code] by selecting between constants, bit after bit of the uint8 code."""
+    from tvm import tirx
+
+    level: list = [tirx.const(byte, "uint8") for byte in table]
+    bit = 0
+    while len(level) > 1:
+        high = (code >> tirx.const(bit, "uint8") & tirx.const(1, "uint8")) != 0
+        level.append(level[-1]) if len(level) % 2 else None
+        level = [tirx.Select(high, odd, even) for even, odd in zip(*[iter(level)] * 2, strict=True)]
+        bit += 1
+    return level[0]
+
+
+def code_of(book: tuple[int, ...], value: tirx.Expr) -> tirx.Expr:
+    """The uint8 code of a value of `book`: how many other values are smaller."""
+    from tvm import tirx
+
+    steps = [(value >= tirx.const(v, "int8")).astype("uint8") for v in book[1:]]
+    return sum(steps[1:], steps[0])

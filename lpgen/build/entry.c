@@ -53,21 +53,13 @@ lpgen_status kernel_run(const struct kernel *kernel, const void *x, size_t x_byt
   return failed ? LPGEN_OUT_OF_MEMORY : LPGEN_OK;
 }
 
-/* Whether every weight is min, min + step, ... or max: without branches, so that it vectorizes. */
 static int weights_legal(const struct kernel *kernel, const void *weights) {
   size_t count = tensor_bytes(&kernel->weights);
-  int min = kernel->weight_min, max = kernel->weight_max, odd = kernel->weight_step - 1;
-  unsigned illegal = 0;
-  if (kernel->weights.is_signed) {
-    const int8_t *values = weights;
-    for (size_t i = 0; i < count; i++)
-      illegal |= (values[i] < min) | (values[i] > max) | ((values[i] - min) & odd);
-  } else {
-    const uint8_t *values = weights;
-    for (size_t i = 0; i < count; i++)
-      illegal |= (values[i] < min) | (values[i] > max) | ((values[i] - min) & odd);
-  }
-  return !illegal;
+  const uint8_t *bytes = weights;
+  uint64_t legal = 1;
+  for (size_t i = 0; i < count; i++)
+    legal &= kernel->weight_values[bytes[i] / 64] >> bytes[i] % 64;
+  return (int)legal;
 }
 
 lpgen_status kernel_pack(const struct kernel *kernel, const void *weights, size_t weights_bytes,

@@ -12,9 +12,10 @@
  *
  * x and weights hold one value in each byte, whatever their format: the numbers themselves, uint8_t
  * for unsigned formats and int8_t for the others. Formats of n bits: u is 0..2^n-1, s is two's
- * complement, b (bipolar) the odd numbers -(2^n-1)..2^n-1; t2 is -1, 0, 1. Weights are checked when
- * they are packed. x is not checked: values outside of its format give a wrong y, and nothing
- * worse. The padding of a conv2d counts as 0, also in bipolar formats.
+ * complement, b (bipolar) the odd numbers -(2^n-1)..2^n-1; t2 is -1, 0, 1; c (a code book) the
+ * numbers listed. Weights are checked when they are packed. x is not checked: values outside of its
+ * format give a wrong y, and nothing worse. The padding of a conv2d counts as 0, also in formats
+ * that have no 0.
  *
  * x and weights may have any address, y any that suits int32_t. packed and workspace start on a
  * 64-byte boundary (aligned_alloc(64, ...), sizes are multiples of 64). Buffers must not overlap.

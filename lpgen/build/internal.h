@@ -42,7 +42,7 @@ struct kernel {
   const char *symbol;
   const char *const *features; /* in LLVM's spelling, ended by NULL */
   struct tensor x, weights, packed, y;
-  int weight_min, weight_max, weight_step;
+  uint64_t weight_values[4]; /* the set of legal bytes */
   size_t serial_bytes, thread_bytes; /* workspace: once, and for each thread */
   size_t pack_bytes;                 /* scratch memory of the packer */
   int32_t (*run)(const void *x, const void *packed, void *y);

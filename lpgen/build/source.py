@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from lpgen.algorithms.kernel import Kernel
     from lpgen.build.lower import Scratch
+    from lpgen.formats import Format
     from lpgen.ops import Operator
     from lpgen.target import Target
 
@@ -62,7 +65,7 @@ def symbols(choices: Sequence[Choice]) -> list[str]:
 
 def _root(op: Operator) -> str:
     """lpgen_conv2d_3x3_64x56x56_64_u8s8 (kernel, ic x h x w, oc), lpgen_dense_64x256x512_u4s2."""
-    formats = f"{op.act}{op.weight}"
+    formats = f"{op.act.short}{op.weight.short}"
     if op.kind == "conv2d":
         kernel = "x".join(map(str, op.kernel))
         return f"lpgen_conv2d_{kernel}_{op.ic}x{op.h}x{op.w}_{op.oc}_{formats}"
@@ -91,6 +94,8 @@ def manifest(parts: Sequence[Part]) -> dict[str, Any]:
 def _interface(op: Operator) -> dict[str, Any]:
     def tensor(shape, form):
         values = {"min": form.min, "max": form.max, "step": form.step}
+        if form.book:
+            values["values"] = list(form.book)
         return {"shape": list(shape), "dtype": form.dtype, "format": str(form), **values}
 
     return {
@@ -153,7 +158,7 @@ static const struct kernel {symbol}_kernel = {{
     .weights = {_c_tensor("weights", op.w_shape, op.weight.dtype)},
     .packed = {_c_tensor("packed", packed, "uint8")},
     .y = {_c_tensor("y", op.y_shape, "int32")},
-    .weight_min = {op.weight.min}, .weight_max = {op.weight.max}, .weight_step = {op.weight.step},
+    .weight_values = {{{_c_set(op.weight)}}},
     .serial_bytes = {part.scratch.serial}, .thread_bytes = {part.scratch.per_thread},
     .pack_bytes = {part.pack_scratch.nbytes(1)},
     .run = {run_symbol(symbol)}, .pack = {pack_symbol(symbol)}, .cpu = &{symbol}_cpu}};
@@ -174,6 +179,14 @@ def _c_tensor(name: str, shape: Sequence[int], dtype: str) -> str:
     sizes = ", ".join(map(str, shape))
     signed, bits = int(not dtype.startswith("u")), re.sub(r"\D", "", dtype)
     return f'{{"{name}", {signed}, {bits}, {len(shape)}, {{{sizes}}}}}'
+
+
+def _c_set(form: Format) -> str:
+    """The values as a set of bytes: bit b % 64 of word b / 64."""
+    words = np.zeros(4, np.uint64)
+    for byte in form.values().astype(np.uint8).tolist():
+        words[byte // 64] |= np.uint64(1 << byte % 64)
+    return ", ".join(f"UINT64_C({word:#x})" for word in words.tolist())
 
 
 def _c_string(text: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BITS = "w8a8"
 
-_FORMATS = "u1..u8, s2..s8, b1..b7 or t2"
+_FORMATS = "u1..u8, s2..s8, b1..b7, t2 or c1..c4:VALUE,VALUE,..."
 
 
 def _joined(*decorators: Callable) -> Callable:

@@ -76,20 +76,22 @@ def check_shape(what: str, shape: tuple[int, ...], expected: tuple[int, ...]) ->
 def check_values(what: str, array: np.ndarray, form: dict[str, Any]) -> None:
     """Raise LibraryError, naming the first illegal value, unless all are values of the format.
 
-    form: min, max, step and format of a tensor, as in the manifest.
+    form: min, max, step, format and, of a code book, values of a tensor, as in the manifest.
     """
     if array.dtype.kind not in "iu":
         raise LibraryError(f"{what}: {array.dtype}, expected integers")
     low, high, step = form["min"], form["max"], form["step"]
     illegal = (array < low) | (array > high)
-    if step != 1:
+    if step > 1:
         illegal |= array % step != low % step
+    elif "values" in form:
+        illegal |= ~np.isin(array, form["values"])
     if illegal.any():
         first = np.unravel_index(int(np.argmax(illegal)), array.shape)
         where, odd = ", ".join(map(str, map(int, first))), "odd " if step == 2 else ""
+        described = "" if "values" in form else f": {odd}integers {low}..{high}"
         raise LibraryError(
-            f"{what}[{where}] = {array[first]} is not a value of {form['format']}: "
-            f"{odd}integers {low}..{high}"
+            f"{what}[{where}] = {array[first]} is not a value of {form['format']}{described}"
         )
 
 

@@ -28,7 +28,7 @@ from lpgen.algorithms.reduction import cut
 from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.x86 import blocks, tiles
+from lpgen.schedules.x86 import blocks, intrinsics, tiles
 from lpgen.space import Knobs, Space
 from lpgen.target import Target
 
@@ -126,6 +126,7 @@ def _tiling(op: Dense | Conv2d, knobs: Knobs) -> dot.Tiling:
         multiple=knobs["step"],
         together=knobs["rows"] if knobs["left"] != "copied" else 1,
         pack_groups=knobs["step"],
+        lookup=intrinsics.lookup(LANES * BYTES),
     )
 
 

@@ -27,7 +27,7 @@ from lpgen.algorithms.dot import Operands, Tiling, byte_operands, word_operands
 from lpgen.algorithms.reduction import cut
 from lpgen.algorithms.weights import PLANES
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.x86 import blocks
+from lpgen.schedules.x86 import blocks, intrinsics
 from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Knobs, Space
 
@@ -93,6 +93,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         chunk=chunk_of(knobs["step"]),
         multiple=multiple_of(op, knobs),
         top=_top(op, isa),
+        lookup=intrinsics.lookup(isa.bits // (16 if knobs["step"] == "words" else 8)),
     )
 
 

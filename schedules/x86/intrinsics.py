@@ -52,6 +52,42 @@ def dot_pairs(isa: Isa, left: str, right: str) -> str:
     return _matmul(f"{isa.name}_pairs", isa.lanes, (4, left), (4, right), "int16", 2, step)
 
 
+SHUFFLES = {
+    16: "llvm.x86.ssse3.pshuf.b.128",
+    32: "llvm.x86.avx2.pshuf.b",
+    64: "llvm.x86.avx512.pshuf.b.512",
+}
+"""LLVM's names of vpshufb by bytes of a vector."""
+
+
+def lookup(nbytes: int) -> Callable | None:
+    """What looks up table[code] in a loop that is vectorized to `nbytes` codes: (v)pshufb; None
+    where there is none. It takes up to 16 bytes and a code in uint8.
+    """
+    if nbytes not in SHUFFLES:
+        return None
+
+    def byte(table: tuple[int, ...], code):
+        # Vectorizing makes vectors of the code and of the result, but takes no Shuffle: the table,
+        # already a vector, is arithmetic on constants.
+        low, high = (
+            sum(value << 8 * i for i, value in enumerate(table[start : start + 8]))
+            for start in (0, 8)
+        )
+        words = nbytes // 8
+        odd = tirx.Ramp(tirx.const(0, "int64"), tirx.const(1, "int64"), words) & _splat64(1, words)
+        halves = _splat64(low, words) + odd * _splat64(high - low, words)
+        return _call("uint8", SHUFFLES[nbytes], tirx.reinterpret(f"uint8x{nbytes}", halves), code)
+
+    return byte
+
+
+def _splat64(value: int, lanes: int):
+    """The value modulo 2^64 in every lane."""
+    value = (value + 2**63) % 2**64 - 2**63
+    return tirx.Broadcast(tirx.const(value, "int64"), lanes)
+
+
 def widen_pairs(isa: Isa) -> str:
     """C32[lanes] += A16[lanes, 2], both of a pair: vpmaddwd with ones, vpaddd."""
     lanes = isa.lanes
