@@ -22,6 +22,14 @@ _WORD = re.compile(r"[A-Za-z0-9_.+-]{1,60}")
 
 
 @dataclass(frozen=True)
+class RunnerUp:
+    """The template that was second to a winner, and the seconds of its best candidate."""
+
+    template: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Record:
     """What one candidate did.
 
@@ -30,6 +38,7 @@ class Record:
     spread: (median - best) / best of its timings, how much the machine wavered
     trials: candidates measured for this operator so far, this one included
     best: it won the final race of its tuning run
+    runner_up: the best other template in that run, None where no other worked
     versions: lpgen and tvm; cpu: see `this_cpu`; date: UTC, ISO 8601
     """
 
@@ -42,6 +51,7 @@ class Record:
     trials: int = 1
     best: bool = False
     failed: str | None = None
+    runner_up: RunnerUp | None = None
     versions: dict[str, str] = field(default_factory=lambda: this_versions())
     cpu: str = field(default_factory=lambda: this_cpu())
     date: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
@@ -51,12 +61,16 @@ class Record:
         """Whether this CPU model and these versions measured it."""
         return self.cpu == this_cpu() and self.versions == this_versions()
 
+    @property
+    def lead(self) -> float | None:
+        """How many times faster than the runner-up."""
+        return self.runner_up and self.seconds and self.runner_up.seconds / self.seconds
+
     def to_line(self) -> str:
         """One line of JSON without the newline; what is at its default is left out."""
         content = asdict(self)
-        for name, absent in (("seconds", None), ("failed", None), ("best", False)):
-            if content[name] == absent:
-                del content[name]
+        absent = {"seconds": None, "failed": None, "best": False, "runner_up": None}
+        content = {n: v for n, v in content.items() if n not in absent or v != absent[n]}
         if self.failed is not None:
             content["failed"] = _printable(self.failed)[:MAX_REASON]
             del content["spread"]
@@ -80,7 +94,10 @@ class Record:
                 raise RecordError(f"{name} is missing")
         # Fields of later versions are ignored.
         names = [f.name for f in fields(cls) if f.name in content]
-        record = cls(**_ABSENT | {name: content[name] for name in names})
+        given = _ABSENT | {name: content[name] for name in names}
+        if second := given["runner_up"]:
+            given["runner_up"] = RunnerUp(second["template"], second["seconds"])
+        record = cls(**given)
         if (record.seconds is None) == (record.failed is None):
             raise RecordError("needs either seconds or failed")
         if record.target not in _target_names():
@@ -94,6 +111,7 @@ _ABSENT: dict[str, Any] = {
     "trials": 1,
     "best": False,
     "failed": None,
+    "runner_up": None,
     "versions": {},
     "cpu": "",
     "date": "",
@@ -107,6 +125,22 @@ def _is_text(value: object, limit: int) -> bool:
 
 def _is_number(value: object) -> bool:
     return type(value) in (int, float) and abs(value) <= _MAX_SECONDS
+
+
+def _is_seconds(value: object) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_template(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"\w{1,60}/\w{1,60}", value))
+
+
+def _is_runner_up(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and _is_template(value.get("template"))
+        and _is_seconds(value.get("seconds"))
+    )
 
 
 def _is_knobs(value: object) -> bool:
@@ -132,13 +166,14 @@ def _is_versions(value: object) -> bool:
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "workload": lambda v: _is_text(v, 1000),
     "target": lambda v: _is_text(v, 60),
-    "template": lambda v: isinstance(v, str) and bool(re.fullmatch(r"\w{1,60}/\w{1,60}", v)),
+    "template": _is_template,
     "knobs": _is_knobs,
-    "seconds": lambda v: v is None or (_is_number(v) and v > 0),
+    "seconds": lambda v: v is None or _is_seconds(v),
     "spread": lambda v: _is_number(v) and v >= 0,
     "trials": lambda v: type(v) is int and 0 < v < 2**63,
     "best": lambda v: type(v) is bool,
     "failed": lambda v: v is None or _is_text(v, 1000),
+    "runner_up": lambda v: v is None or _is_runner_up(v),
     "versions": _is_versions,
     "cpu": lambda v: _is_text(v, 200),
     "date": lambda v: _is_text(v, 40),

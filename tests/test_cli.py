@@ -16,6 +16,7 @@ from lpgen.cli import app
 from lpgen.errors import TuneError
 from lpgen.ops import parse, read_workloads
 from lpgen.ops.suites import suite
+from lpgen.record import RunnerUp
 from lpgen.records import Log, Record
 from lpgen.target import Target
 from lpgen.templates import templates_for
@@ -180,13 +181,14 @@ def record(log: Log, seconds: float | None, best: bool = False, **changes) -> Re
 def test_show_a_log(lpgen):
     log = Log("log.jsonl")
     record(log, 3e-6)
-    best = record(log, 2e-6, best=True)
+    best = record(log, 2e-6, best=True, runner_up=RunnerUp("generic/generic", 2.2e-6))
     record(log, None)
     with open("log.jsonl", "a") as file:
         file.write('{"workload": "den')
     text = lpgen("show", "log.jsonl")
     assert text.count(DENSE) == 1
     assert " 2 " in text
+    assert " 1.10x generic/generic " in text
     assert "3 records, 1 of failed candidates" in text
     assert "lpgen: warning: log.jsonl:4: skipped" in text
     shown = lpgen("show", "log.jsonl", "--json").splitlines()
@@ -216,6 +218,7 @@ def test_tune_then_build_with_the_log_of_the_user(lpgen, home):
     first = lpgen("tune", DENSE, "--trials", "3", "--jobs", "1")
     assert "[1/1] dense 4x32x64 u8 x s8: " in first
     assert "3 candidates in " in first
+    assert "ahead of" in first
     log = home / "data" / "lpgen" / f"{targets.detect().name}.jsonl"
     assert f"records: {log}" in first
     assert sum(r.best for r in Log(log).records()) == 1
@@ -226,6 +229,10 @@ def test_tune_then_build_with_the_log_of_the_user(lpgen, home):
     assert result["workload"] == DENSE
     assert result["peak_gops"] is None or result["peak_gops"] > 0
     assert result["gain"] > 0
+    assert result["lead"] > 0
+    assert result["runner_up"]["template"] in {
+        t.name for t in templates_for(parse(DENSE), Target.parse("native"))
+    }
 
     assert "default knobs" not in lpgen("build", DENSE, "-o", "lib.so")
     assert "tuned" in lpgen("export-schedule", DENSE, "--no-tir", "--no-asm")
@@ -244,7 +251,7 @@ def test_operators_that_work_are_reported_when_another_fails(lpgen, monkeypatch)
 
     def fake(ops, target, on_event, **settings):
         on_event(tune.OperatorStarted(good, 0, 2, 1, 0, ("avx2/dot",)))
-        on_event(tune.OperatorFinished(good, tune.TuneResult(good, best, 3e-6, None, 1, 0)))
+        on_event(tune.OperatorFinished(good, tune.TuneResult(good, best, 3e-6, 1, 0)))
         raise TuneError("dense: all 3 candidates failed")
 
     monkeypatch.setattr(tune, "tune", fake)

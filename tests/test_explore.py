@@ -70,7 +70,7 @@ class TestTuningPlot:
             yield CandidateMeasured(OP, name, {}, seconds, failed, fastest, done, 3)
         yield RaceStarted(OP, 2)
         record = Record(OP.name, "avx2", names[0], {}, 1e-6, versions={}, cpu="", date="")
-        yield OperatorFinished(OP, TuneResult(OP, record, None, None, 3, 0))
+        yield OperatorFinished(OP, TuneResult(OP, record, None, 3, 0))
 
     def draw(self, events):
         plot = explore.TuningPlot(every=0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lpgen import records, target, templates
 from lpgen.errors import RecordError
 from lpgen.ops import parse
-from lpgen.record import MAX_LINE
+from lpgen.record import MAX_LINE, RunnerUp
 from lpgen.records import Log, Record, RecordWarning, best, misfit
 from lpgen.space import Space
 
@@ -50,6 +50,17 @@ def test_a_line_is_small_and_reads_back():
     assert len(again.failed) == 120
 
 
+def test_a_winner_names_the_runner_up():
+    won = record(best=True, runner_up=RunnerUp("avx2/lut_sum", 1.5e-4))
+    assert won.lead == pytest.approx(1.5)
+    again = Record.from_line(won.to_line())
+    assert again == won
+    assert again.runner_up.template == "avx2/lut_sum"
+    alone = record(best=True)
+    assert "runner_up" not in alone.to_line()
+    assert alone.lead is None
+
+
 def test_the_workload_is_made_canonical():
     line = json.loads(record().to_line())
     line["workload"] = "dense weight=s8 act=u8 m=4 n=16 k=32"
@@ -71,6 +82,10 @@ WRONG = [
     ({"seconds": 10**400}, "seconds=1000.* is not valid"),
     ({"seconds": None}, "needs either seconds or failed"),
     ({"seconds": 1.0, "failed": "no"}, "needs either seconds or failed"),
+    ({"runner_up": "avx2/dot"}, 'runner_up="avx2/dot" is not valid'),
+    ({"runner_up": {"template": "avx2/dot"}}, "runner_up=.* is not valid"),
+    ({"runner_up": {"template": "avx2", "seconds": 1.0}}, "runner_up=.* is not valid"),
+    ({"runner_up": {"template": "avx2/dot", "seconds": 0}}, "runner_up=.* is not valid"),
     ({"spread": -0.5}, "spread=-0.5 is not valid"),
     ({"trials": 0}, "trials=0 is not valid"),
     ({"trials": 1.5}, "trials=1.5 is not valid"),

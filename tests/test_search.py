@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -132,27 +133,84 @@ def test_failures_are_no_obstacle():
     assert nothing.reference is None
 
 
-def test_a_slow_template_gets_few_trials():
-    class Slow(Big):
-        pass
+def trials_of(factors, trials=64, **options) -> Counter[str]:
+    """How many trials templates get that are so many times slower than `seconds_of`."""
+    competing = {Big("fake", f"t{i}"): factor for i, factor in enumerate(factors)}
+    searching = search(competing, **options)
+    counts: Counter[str] = Counter()
+    for _ in range(trials):
+        candidate = searching.propose()
+        counts[candidate.template.algorithm] += 1
+        searching.tell(candidate, competing[candidate.template] * seconds_of(candidate.knobs))
+    return counts
 
-    slow, fast = Slow("fake", "slow"), Big("fake", "fast")
-    searching = search((slow, fast))
-    counts = {slow: 0, fast: 0}
+
+def test_hopeless_templates_get_their_default_and_a_trial_or_two():
+    counts = trials_of([50, 1, 20, 8, 30, 50])
+    assert all(counts[f"t{i}"] <= 3 for i in (0, 2, 3, 4, 5))
+    assert counts["t1"] >= 52
+
+
+def test_a_close_template_gets_a_good_part_of_the_trials():
+    counts = trials_of([1.02, 1, 2, 50])
+    assert min(counts["t0"], counts["t1"]) >= 20
+    assert counts["t2"] <= 10
+
+
+def test_equal_shares():
+    counts = trials_of([1, 2, 50, 3], strategy="equal").values()
+    assert max(counts) - min(counts) <= 2
+
+
+def test_six_hopeless_templates_more_do_not_slow_the_search_down():
+    def reached(rivals, strategy):
+        found = []
+        for seed in range(2):
+            factors = {Big("fake", f"t{i}"): 1 if i == 0 else 6 for i in range(rivals + 1)}
+            options = {"strategy": strategy, "model": CostModel(seed), "seed": seed}
+            searching = search(factors, trials=48, **options)
+            for _ in range(48):
+                candidate = searching.propose()
+                seconds = factors[candidate.template] * seconds_of(candidate.knobs)
+                searching.tell(candidate, seconds)
+            found.append(searching.fastest)
+        return np.mean(found)
+
+    assert reached(6, "model") < 1.1 * reached(0, "model")
+    assert reached(6, "model") < 0.9 * reached(6, "equal")
+
+
+def test_the_search_ends_where_only_hopeless_candidates_are_left():
+    small, slow = Tiles(), Big("fake", "slow")
+    searching = search((small, slow), trials=10_000)
+    while (candidate := searching.propose()) is not None:
+        seconds = 5e-3 if candidate.template is slow else 1e-4
+        searching.tell(candidate, seconds)
+    templates = Counter(name for name, _ in searching.times)
+    assert templates == {"fake/tiles": len(Tiles().space(OP, TARGET)), "fake/slow": 1}
+
+
+def test_a_template_that_never_works_is_given_up():
+    moody, fast = Moody(), Big("fake", "fast")
+    searching = search((moody, fast))
     for _ in range(64):
         candidate = searching.propose()
-        counts[candidate.template] += 1
-        factor = 20 if candidate.template is slow else 1
-        searching.tell(candidate, factor * seconds_of(candidate.knobs))
-    assert counts[slow] <= 5
+        seconds = seconds_of(candidate.knobs) if candidate.template is fast else None
+        searching.tell(candidate, seconds)
+    assert Counter(name for name, _ in searching.times)["fake/moody"] <= 4
 
 
-def test_the_reference_is_the_first_default_that_works():
-    searching = search((Moody(), Tiles()))
-    run(searching, 20, measure=lambda knobs: None if "mood" in knobs else 2e-4)
-    candidate, seconds = searching.reference
-    assert candidate == Candidate(Tiles(), Tiles().default(OP, TARGET))
-    assert seconds == 2e-4
+def test_the_reference_is_the_fastest_default_or_what_works():
+    searching = search((Moody(), Tiles(), BIG))
+    first, tiles, big = (searching.propose() for _ in range(3))
+    searching.tell(first, None)
+    assert searching.reference is None
+    searching.tell(Candidate(Moody(), {"mood": "hang"}), 1e-5)
+    assert searching.reference[1] == 1e-5
+    searching.tell(tiles, 2e-4)
+    assert searching.reference == (Candidate(Tiles(), Tiles().default(OP, TARGET)), 2e-4)
+    searching.tell(big, 1e-4)
+    assert searching.reference == (big, 1e-4)
 
 
 def test_costs_are_relative_and_bounded():
@@ -201,6 +259,22 @@ def test_leaders_are_the_near_best_and_the_default():
     assert racing[-1] == searching.defaults[0]
     times = dict((c.key, s) for s, c in searching.measured)
     assert all(times[c.key] <= 1.25 * searching.measured[2][0] for c in racing[:-1])
+
+
+def test_the_best_of_the_second_template_races_if_it_is_close():
+    def racing(factor):
+        first, other = Big("fake", "first"), Big("fake", "other")
+        searching = search((first, other))
+        for knobs in first.space(OP, TARGET):
+            searching.tell(Candidate(first, knobs), seconds_of(knobs))
+            searching.tell(Candidate(other, knobs), factor * seconds_of(knobs))
+        # Defaults race anyway.
+        rivals = [c for c in leaders(searching) if c.template == other]
+        return [c.knobs for c in rivals if c not in searching.defaults]
+
+    best = min(Big().space(OP, TARGET), key=seconds_of)
+    assert racing(1.4) == [best]
+    assert racing(3) == []
 
 
 def test_a_lucky_time_does_not_keep_others_from_the_race():
@@ -258,6 +332,15 @@ def test_an_incomplete_log_is_not_compared(exhaustive_log):
         compare_search(OP, TARGET, exhaustive_log, among=[Tiles()])
     with pytest.raises(RecordError, match="holds no candidate that works"):
         compare_search(OTHER, TARGET, exhaustive_log)
+
+
+def test_searches_are_compared_on_a_sample(exhaustive_log):
+    lines = exhaustive_log.path.read_text().splitlines()
+    exhaustive_log.path.write_text("\n".join(lines[::2]))
+    (result, _) = compare_search(
+        OP, TARGET, exhaustive_log, trials=(12,), seeds=2, among=[Tiles()], whole=False
+    )
+    assert result.worst == 1
 
 
 def test_records_of_another_cpu_are_not_compared(exhaustive_log):

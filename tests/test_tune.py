@@ -15,6 +15,7 @@ from lpgen.errors import RecordError, TuneError, UserError
 from lpgen.ops import parse
 from lpgen.records import Log, RecordWarning, best
 from lpgen.target import Target
+from lpgen.templates import templates_for
 from lpgen.tune import (
     CandidateMeasured,
     OperatorFailed,
@@ -120,10 +121,25 @@ def test_without_a_log_nothing_is_written(tmp_path, monkeypatch):
 
 def test_real_templates_compete(tmp_path):
     log = Log(tmp_path / "log.jsonl")
-    (result,) = tune([OP, OP], trials=6, log=log)
+    names = {template.name for template in templates_for(OP, NATIVE)}
+    (result,) = tune([OP, OP], trials=len(names) + 2, log=log)
     assert not result.failed
-    assert {record.template for record in log.records()} >= {"generic/generic"}
+    assert {record.template for record in log.records()} == names
     assert best(OP, NATIVE, [log]) == result.best
+    assert result.best.runner_up.template in names - {result.best.template}
+    # The winner is in the log with its runner-up, and nothing is left to do.
+    (again,) = tune([OP], trials=len(names) + 2, log=log)
+    assert again.best == result.best
+
+
+def test_a_template_that_is_new_to_the_log_competes(tmp_path):
+    log, other = Log(tmp_path / "log.jsonl"), Tiles("fake", "other")
+    (alone,) = tune([OP], trials=3, templates=[Tiles()], log=log)
+    assert alone.best.runner_up is None
+    (result,) = tune([OP], trials=3, templates=[Tiles(), other], log=log)
+    assert (result.resumed, result.trials) == (3, 4)
+    found = {result.best.template, result.best.runner_up.template}
+    assert found == {"fake/tiles", "fake/other"}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lpgen.ops import Operator
+    from lpgen.record import Record
 
 
 def console(stderr: bool = False) -> Console:
@@ -84,6 +85,11 @@ def microseconds(seconds: float | None) -> str | None:
 def percent(share: float | None) -> str | None:
     """A share of one as a percentage."""
     return None if share is None else f"{100 * share:.0f} %"
+
+
+def lead(record: Record) -> str | None:
+    """How a winner won: "1.08x avx2/dot" is the second template and how much longer it takes."""
+    return record.runner_up and f"{record.lead:.2f}x {record.runner_up.template}"
 
 
 def count(number: int, noun: str) -> str:

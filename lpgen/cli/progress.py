@@ -97,9 +97,10 @@ class Bar:
 
 def _summary(result: TuneResult) -> str:
     seconds, failed = result.best.seconds, sum(result.failed.values())
+    lead = output.lead(result.best)
     parts = [
         f"{output.microseconds(seconds)} us, {result.op.ops / seconds * 1e-9:.0f} GOP/s",
-        f"{result.best.template}",
+        f"{result.best.template} ({lead})" if lead else result.best.template,
         f"{result.trials} trials" + (f" ({result.resumed} from the log)" if result.resumed else ""),
         f"{failed} failed" if failed else "",
         f"{result.elapsed:.0f} s",

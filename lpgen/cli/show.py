@@ -79,7 +79,7 @@ def _show_log(path: Path, everything: bool, as_json: bool) -> None:
         for record in records:
             click.echo(record.to_line())
         return
-    names = ("workload", "target", "template", ">us", ">GOP/s", ">trials", "date")
+    names = ("workload", "target", "template", ">us", ">GOP/s", ">trials", "ahead of", "date")
     output.print_table(names, [_record_row(record) for record in records], wide="knobs")
     failed = sum(record.failed is not None for record in contents.records)
     total = output.count(len(contents.records), "record")
@@ -108,6 +108,7 @@ def _record_row(record: Record) -> tuple:
         output.microseconds(seconds) or f"failed: {record.failed}",
         seconds and f"{parse(record.workload).ops / seconds * 1e-9:.0f}",
         record.trials,
+        output.lead(record),
         record.date,
         output.knobs_text(record.knobs),
     )

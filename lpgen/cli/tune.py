@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,10 +120,11 @@ def report(
                 output.percent(peak and gops / peak),
                 output.microseconds(result.default_seconds),
                 result.gain and f"{result.gain:.2f}x",
+                output.lead(best),
                 output.knobs_text(best.knobs),
             )
         )
-    names = ("layer", "template", ">us", ">GOP/s", ">of peak", ">default us", ">gain")
+    names = ("layer", "template", ">us", ">GOP/s", ">of peak", ">default us", ">gain", "ahead of")
     if not as_json:
         output.print_table(names, rows, wide="knobs")
     output.note(rate(results))
@@ -172,6 +174,8 @@ def _describe(result: TuneResult, gops: float, peak: float | None) -> dict[str, 
         "peak_gops": peak,
         "default_us": result.default_seconds and result.default_seconds * 1e6,
         "gain": result.gain,
+        "runner_up": best.runner_up and asdict(best.runner_up),
+        "lead": best.lead,
         "trials": result.trials,
         "resumed": result.resumed,
         "failed": dict(result.failed),

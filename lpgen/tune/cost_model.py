@@ -6,13 +6,20 @@ that rows of several operators teach together.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from lpgen import templates
+from lpgen.errors import UserError
+from lpgen.ops import parse
+from lpgen.record import Record
 from lpgen.space import Knobs, Space
+from lpgen.target import Target
+from lpgen.templates import Template
 from lpgen.tune.messages import Candidate
 
 _TREES = 60
@@ -106,6 +113,28 @@ class CostModel:
         for i, row in enumerate(rows):
             matrix[i, : len(row)] = row
         return matrix
+
+
+def teach(
+    model: CostModel, known: Iterable[Record], target: Target, besides: Container[Any] = ()
+) -> None:
+    """Show the model what records hold of single candidates of operators that are not `besides`."""
+
+    @cache
+    def place(workload: str, name: str) -> tuple[Any, Template, Space] | None:
+        try:
+            op, template = parse(workload), templates.get(name)
+        except UserError:
+            return None
+        if op in besides or template.applies(op, target) is not None:
+            return None
+        return op, template, template.space(op, target)
+
+    for record in known:
+        found = None if record.best else place(record.workload, record.template)
+        if found is not None and record.knobs in found[2]:
+            op, template, space = found
+            model.add(op, space, Candidate(template, record.knobs), record.seconds)
 
 
 def relative_costs(seconds: Sequence[float | None]) -> list[float]:

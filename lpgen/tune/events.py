@@ -54,16 +54,15 @@ class RaceStarted(TuneEvent):
 class TuneResult:
     """What tuning one operator gave.
 
-    best: the record of the winner. default_seconds: the fastest template's default knobs in the
-    same race (None: they failed). second: name of the best other template and its seconds.
-    trials: candidates behind the choice, `resumed` of them from the log; `failed`: how many of
-    them failed for which reason. elapsed: seconds this took.
+    best: the record of the winner, which names the runner-up. default_seconds: the fastest
+    template's default knobs in the same race (None: they failed). trials: candidates behind the
+    choice, `resumed` of them from the log; `failed`: how many of them failed for which reason.
+    elapsed: seconds this took.
     """
 
     op: Any
     best: Record
     default_seconds: float | None
-    second: tuple[str, float] | None
     trials: int
     resumed: int
     failed: Counter[str] = field(default_factory=Counter)

@@ -10,6 +10,7 @@ import numpy as np
 from lpgen import records
 from lpgen.errors import TuneError
 from lpgen.ops import Operator
+from lpgen.record import RunnerUp
 from lpgen.records import Log, Record
 from lpgen.target import Target
 from lpgen.templates import Template
@@ -28,6 +29,9 @@ from lpgen.tune.race import Standing, leaders, standings
 from lpgen.tune.search import Search
 
 _KNOWN_WINNERS = 3
+
+Times = dict[tuple[str, str], float | None]
+"""Candidate.key -> seconds of one call (None: failed)."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,10 @@ class OperatorSession:
         self._trials = size if settings.strategy == "exhaustive" else min(size, settings.trials)
         self._winner = self._resume()
         self._resumed = self._done
+        untried = sum(c.key not in self._search.times for c in self._search.defaults)
+        if settings.trials >= len(serving):
+            # What other templates did in an earlier run is no reason to leave these out.
+            self._trials = max(self._trials, self._done + untried)
 
     @property
     def _done(self) -> int:
@@ -107,9 +115,9 @@ class OperatorSession:
             if candidate.key not in self._search.times:
                 self._search.tell(candidate, record.seconds)
                 self._failed.update([record.failed] if record.failed else [])
-            if record.best and record.trials >= self._trials:
+            if record.best:
                 winner = record
-        return winner
+        return winner if winner is not None and winner.trials >= self._done else None
 
     def run(self, index: int, operators: int) -> TuneResult:
         """Search, race, log. Raises AllFailed when no candidate works."""
@@ -123,7 +131,7 @@ class OperatorSession:
                 f"{self._op.name}: all {self._done} candidates failed; {count} of them: {reason}"
             )
         if self._winner is not None and self._resumed == self._done:
-            result = self._result(self._winner, [])
+            result = self._result(self._winner, self._search.times)
         else:
             result = self._race()
         report(OperatorFinished(self._op, result))
@@ -172,7 +180,12 @@ class OperatorSession:
         )
 
     def _log(
-        self, candidate: Candidate, outcome: Outcome, trials: int, best: bool = False
+        self,
+        candidate: Candidate,
+        outcome: Outcome,
+        trials: int,
+        best: bool = False,
+        runner_up: RunnerUp | None = None,
     ) -> Record:
         record = Record(
             workload=self._op.name,
@@ -184,6 +197,7 @@ class OperatorSession:
             trials=trials,
             best=best,
             failed=outcome.failed,
+            runner_up=runner_up,
         )
         if self._settings.log is not None:
             self._settings.log.append(record)
@@ -203,22 +217,29 @@ class OperatorSession:
             order = [Standing(s, 0.0, c) for s, c in self._search.measured if c in racing]
         winner = order[0]
         outcome = Outcome(winner.seconds, winner.spread)
-        record = self._log(winner.candidate, outcome, trials=self._done, best=True)
-        return self._result(record, order)
+        times = self._search.times | {s.candidate.key: s.seconds for s in order}
+        second = _runner_up(winner.candidate, times)
+        record = self._log(winner.candidate, outcome, self._done, best=True, runner_up=second)
+        return self._result(record, times)
 
-    def _result(self, best: Record, order: list[Standing]) -> TuneResult:
-        raced = {standing.candidate.key: standing.seconds for standing in order}
-        times = self._search.times | raced
+    def _result(self, best: Record, times: Times) -> TuneResult:
         defaults = [times[c.key] for c in self._search.defaults if times.get(c.key) is not None]
-        others = [(s, c) for s, c in self._search.measured if c.template.name != best.template]
-        second = (others[0][1].template.name, others[0][0]) if others else None
         return TuneResult(
             op=self._op,
             best=best,
             default_seconds=min(defaults, default=None),
-            second=second,
             trials=self._done,
             resumed=self._resumed,
             failed=self._failed,
             elapsed=time.monotonic() - self._started,
         )
+
+
+def _runner_up(winner: Candidate, times: Times) -> RunnerUp | None:
+    """The fastest of the other templates' candidates."""
+    others = [
+        RunnerUp(template, seconds)
+        for (template, _), seconds in times.items()
+        if seconds is not None and template != winner.template.name
+    ]
+    return min(others, key=lambda other: other.seconds, default=None)

@@ -9,6 +9,8 @@ from lpgen.tune.timing import compare_laps
 LEADERS = 5
 MARGIN = 1.25
 """Candidates up to this factor behind the third fastest are leaders."""
+CLOSE = 1.5
+"""The best of the second template races up to this factor behind the third fastest."""
 
 
 class Standing(NamedTuple):
@@ -20,11 +22,16 @@ class Standing(NamedTuple):
 
 
 def leaders(search: Search) -> list[Candidate]:
-    """Who races: the fastest few, and the fastest default, which shows what tuning gained."""
+    """Who races: the fastest few, the best of the second template if it is close, and the fastest
+    default, which shows what tuning gained."""
     measured = search.measured
     # Not relative to the first: its time may be luck.
-    limit = MARGIN * measured[: LEADERS // 2 + 1][-1][0]
-    chosen = [c for s, c in measured[:LEADERS] if s <= limit]
+    third = measured[: LEADERS // 2 + 1][-1][0]
+    chosen = [c for s, c in measured[:LEADERS] if s <= MARGIN * third]
+    others = (c for s, c in measured if c.template != chosen[0].template and s <= CLOSE * third)
+    second = next(others, None)
+    if second is not None and second not in chosen:
+        chosen.append(second)
     defaults = {candidate.key for candidate in search.defaults}
     reference = next((c for _, c in measured if c.key in defaults), None)
     if reference is not None and reference not in chosen:

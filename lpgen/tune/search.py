@@ -4,7 +4,7 @@ The search asks nobody and measures nothing: `propose` gives a candidate, `tell`
 That lets it be replayed against a table of measured times (compare.py).
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,8 +14,9 @@ from lpgen.space import Knobs, Space
 from lpgen.templates import Template
 from lpgen.tune.cost_model import CostModel
 from lpgen.tune.messages import Candidate
+from lpgen.tune.shares import Shares
 
-STRATEGIES = ("model", "random", "exhaustive")
+STRATEGIES = ("model", "random", "exhaustive", "equal")
 
 _BATCH = 8
 _POPULATION = 512
@@ -23,15 +24,16 @@ _GENERATIONS = 4
 _PARENTS = 64
 _AT_RANDOM = 0.05
 _TRIES = 200
-_NEVER_WORKED = 0.1
 
 
 class Search:
     """The search over the templates of one operator.
 
     trials: how many candidates there will be; a quarter of them are drawn at random at first (an
-    eighth when the model knows other operators). first: candidates to try right after the
-    defaults, where they fit. model: taught by `tell`; shared by the operators of a run.
+    eighth when the model knows other operators). strategy: one of STRATEGIES; "model" and "random"
+    share the trials among the templates by what these have shown (shares.py), "equal" is "model"
+    with as many for each. first: candidates to try right after the defaults, where they fit.
+    model: taught by `tell`; shared by the operators of a run.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class Search:
         self._rng = rng
         self._strategy = strategy
         self._model = model if model is not None else CostModel(seed=0)
+        self._shares = Shares({t: len(space) for t, space in self.spaces.items()})
         share = 8 if self._model.rows_of_others(op) >= 64 else 4
-        self._random_until = max(len(self.defaults) + 2, trials // share)
+        self._random_until = len(self.defaults) + max(2, trials // share - 1)
         self._queue = deque(self._fitting([*self.defaults, *first]))
         self._rest = self._everything()
 
@@ -69,20 +72,29 @@ class Search:
         return space is not None and candidate.knobs in space
 
     def propose(self) -> Candidate | None:
-        """The next candidate, never one that was proposed or told before; None: no more."""
+        """The next candidate, never one that was proposed or told before; None: no more.
+
+        There are no more when all are proposed, or only those of templates without hope are left.
+        """
         while True:
             candidate = self._queue.popleft() if self._queue else self._invent()
             if candidate is None:
                 return None
             if candidate.key not in self._proposed:
-                self._proposed.add(candidate.key)
+                self._begin(candidate)
                 return candidate
+
+    def _begin(self, candidate: Candidate) -> None:
+        if candidate.key not in self._proposed:
+            self._proposed.add(candidate.key)
+            self._shares.begin(candidate.template)
 
     def tell(self, candidate: Candidate, seconds: float | None) -> None:
         """The time of a candidate (None: it failed), proposed here or known from a log."""
-        self._proposed.add(candidate.key)
+        self._begin(candidate)
         self._candidates[candidate.key] = candidate
         self.times[candidate.key] = seconds
+        self._shares.tell(candidate.template, seconds)
         self._model.add(self.op, self.spaces[candidate.template], candidate, seconds)
 
     @property
@@ -98,66 +110,55 @@ class Search:
 
     @property
     def reference(self) -> tuple[Candidate, float] | None:
-        """The candidate that others are timed beside, and its seconds: the first that works."""
-        for key in [*(c.key for c in self.defaults), *self.times]:
-            if (seconds := self.times.get(key)) is not None:
-                return self._candidates[key], seconds
-        return None
+        """The candidate that others are timed beside, and its seconds.
+
+        The fastest default (a slow one would take the time of all), or the first that works.
+        """
+        defaults = {candidate.key for candidate in self.defaults}
+        for seconds, candidate in self.measured:
+            if candidate.key in defaults:
+                return candidate, seconds
+        first = next((key for key, s in self.times.items() if s is not None), None)
+        return first and (self._candidates[first], self.times[first])
 
     def _invent(self) -> Candidate | None:
         """A candidate for an empty queue, which may be filled with more."""
-        if self._strategy != "exhaustive":
-            early = len(self._proposed) < self._random_until
-            if self._strategy == "random" or early or self.fastest is None:
-                candidate = self._draw()
-            else:
-                self._queue.extend(self._ranked())
-                candidate = self._queue.popleft() if self._queue else None
-            if candidate is not None:
-                return candidate
-        return next(self._rest, None)
+        if self._strategy == "exhaustive":
+            return next(self._rest, None)
+        early = len(self._proposed) < self._random_until
+        if self._strategy == "random" or early or self.fastest is None:
+            templates = self._shares.next(1, self._strategy == "equal")
+            return self._draw(templates[0]) if templates else None
+        self._queue.extend(self._ranked())
+        return self._queue.popleft() if self._queue else None
 
     def _everything(self) -> Iterator[Candidate]:
-        for template, space in self.spaces.items():
-            for knobs in space.enumerate():
-                yield Candidate(template, knobs)
+        for template in self.spaces:
+            yield from self._points(template)
 
-    def _draw(self) -> Candidate | None:
-        """A new random candidate; None when none was found, as in a space that is nearly done."""
-        templates, weights = list(self.spaces), self._weights()
+    def _points(self, template: Template) -> Iterator[Candidate]:
+        return (Candidate(template, knobs) for knobs in self.spaces[template].enumerate())
+
+    def _draw(self, template: Template) -> Candidate | None:
+        """A new random candidate of a template; None when none is left."""
         for _ in range(_TRIES):
-            template = templates[self._rng.choice(len(templates), p=weights)]
             candidate = Candidate(template, self.spaces[template].sample(self._rng))
             if candidate.key not in self._proposed:
                 return candidate
-        return None
-
-    def _weights(self) -> np.ndarray:
-        """How probable each template is: like the inverse square of its fastest time so far."""
-        fastest: dict[Template, float] = {}
-        for seconds, candidate in self.measured:
-            fastest.setdefault(candidate.template, seconds)
-        told = {candidate.template for candidate in self._candidates.values()}
-        unknown = min(fastest.values(), default=1.0)
-        weights = [
-            _NEVER_WORKED
-            if t in told - fastest.keys()
-            else (unknown / fastest.get(t, unknown)) ** 2
-            for t in self.spaces
-        ]
-        return np.array(weights) / sum(weights)
+        return next((c for c in self._points(template) if c.key not in self._proposed), None)
 
     def _ranked(self) -> list[Candidate]:
-        """The next batch: the model's best new candidates, and a few at random."""
-        self._model.fit(self.op)
-        scored: dict[tuple, tuple[float, Candidate]] = {}
-        for template in self.spaces:
-            scored |= self._evolve(template)
-        ranked = [c for _, c in sorted(scored.values(), key=lambda entry: entry[0])]
-        batch = ranked[:_BATCH]
-        for i in range(len(batch)):
-            if self._rng.random() < _AT_RANDOM and (drawn := self._draw()) is not None:
-                batch[i] = drawn
+        """The next batch: of each template that has a share in it, the model's best new candidates,
+        and a few at random."""
+        batch = []
+        shares = Counter(self._shares.next(_BATCH, self._strategy == "equal"))
+        if shares:
+            self._model.fit(self.op)
+        for template, count in shares.items():
+            scored = sorted(self._evolve(template).values(), key=lambda entry: entry[0])
+            for _, candidate in scored[:count]:
+                at_random = self._rng.random() < _AT_RANDOM
+                batch.append((at_random and self._draw(template)) or candidate)
         return batch
 
     def _evolve(self, template: Template) -> dict[tuple, tuple[float, Candidate]]:

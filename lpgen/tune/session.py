@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from lpgen import templates as registry
-from lpgen.errors import TuneError, UserError
+from lpgen.errors import TuneError
 from lpgen.ops import Operator, parse
 from lpgen.records import Log
 from lpgen.target import Target, cpu_features
 from lpgen.templates import Template
-from lpgen.tune.cost_model import CostModel
+from lpgen.tune.cost_model import CostModel, teach
 from lpgen.tune.events import OperatorFailed, TuneEvent, TuneResult
-from lpgen.tune.messages import Candidate
 from lpgen.tune.operator import AllFailed, OperatorSession, Settings
 from lpgen.tune.pool import Pool
 from lpgen.tune.search import STRATEGIES
@@ -68,7 +67,7 @@ def tune(
     report = on_event or (lambda event: None)
     model = CostModel(seed)
     settings = Settings(target, trials, log, seed, strategy, model, report)
-    _teach(settings, distinct)
+    teach(model, settings.known(), target, besides=distinct)
     return _tune_all(settings, serving, Pool(jobs, timeout))
 
 
@@ -99,22 +98,6 @@ def _serving(op: Operator, target: Target, chosen: list[Template] | None) -> lis
         reasons = "; ".join(f"{t.name}: {reason}" for t, reason in explained.items())
         raise TuneError(f"{op.name}: no template applies on {target.name}: {reasons}")
     return serving
-
-
-def _teach(settings: Settings, ops: list[Operator]) -> None:
-    """Show the cost model what the log holds of operators that are not tuned in this run."""
-    names = {op.name for op in ops}
-    for record in settings.known():
-        if record.workload in names or record.best:
-            continue
-        try:
-            op, template = parse(record.workload), registry.get(record.template)
-        except UserError:
-            continue
-        if template.applies(op, settings.target) is None:
-            space = template.space(op, settings.target)
-            if record.knobs in space:
-                settings.model.add(op, space, Candidate(template, record.knobs), record.seconds)
 
 
 def _tune_all(
