@@ -245,6 +245,15 @@ def test_an_exhaustive_run_says_how_good_the_search_would_have_been(lpgen):
     assert ", random " in text
 
 
+def test_sharing_the_trials_is_compared_with_tuning_each_template_alone(lpgen):
+    options = ("--trials", "4", "--jobs", "1", "--log", "log.jsonl", "--separately")
+    text = lpgen("tune", "dense m=2 n=5 k=7 act=u4 weight=s4", *options)
+    assert " tuned alone: " in text
+    assert "4 trials for all templates or for each of them: geometric mean " in text
+    alone = {record.template for record in Log("log.alone.jsonl").records() if record.best}
+    assert alone == {record.template for record in Log("log.jsonl").records()}
+
+
 def test_operators_that_work_are_reported_when_another_fails(lpgen, monkeypatch):
     good, bad = parse(DENSE), parse("dense m=1 n=1 k=1 act=u1 weight=b1")
     best = record(Log("log.jsonl"), 2e-6, best=True)

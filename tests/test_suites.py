@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from lpgen.errors import WorkloadError
-from lpgen.ops import parse
+from lpgen.ops import parse, read_workloads
 from lpgen.ops.suites import layers, suite, suites
 
 
@@ -66,3 +68,11 @@ def test_unknown_suite_lists_the_near_ones():
         suite("resnet8", "u8", "s8")
     with pytest.raises(WorkloadError, match="suite 'zzz' is unknown; known: resnet18"):
         layers("zzz", "u8", "s8")
+
+
+def test_the_mixed_workloads():
+    ops = read_workloads([f"@{Path(__file__).parent / 'mixed_workloads.txt'}"])
+    assert len(set(ops)) == 20
+    assert {op.kind for op in ops} == {"dense", "conv2d"}
+    assert {op.weight.bits for op in ops} == {1, 2, 3, 4, 6, 8}
+    assert {op.act.bits for op in ops} == {1, 2, 3, 4, 5, 8}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,9 +16,14 @@ from lpgen.errors import TuneError
 
 if TYPE_CHECKING:
     from lpgen.ops import Operator
+    from lpgen.record import Record
     from lpgen.records import Log
     from lpgen.target import Target
     from lpgen.tune import TuneEvent, TuneResult
+
+
+_RACING = 3
+"""Winners of templates tuned alone that race with the one of the shared trials."""
 
 
 @click.command()
@@ -29,6 +36,11 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=int, help="Processes that build; one times at a time [cores].")
 @click.option("--template", "templates", multiple=True, metavar="NAME", help="Only this template.")
 @click.option("--exhaustive", "strategy", flag_value="exhaustive", help="Measure whole spaces.")
+@click.option(
+    "--separately",
+    is_flag=True,
+    help="Tune each template alone too, and say how near sharing the trials came.",
+)
 @click.option("--random", "strategy", flag_value="random", help="Draw candidates at random.")
 @options.as_json
 def command(
@@ -40,6 +52,7 @@ def command(
     target: str,
     log_path: Path | None,
     strategy: str | None,
+    separately: bool,
     templates: tuple[str, ...],
     as_json: bool,
     jobs: int | None,
@@ -68,6 +81,8 @@ def command(
         output.note(f"records: {log.path}")
         if strategy == "exhaustive":
             report_search(results, labels, chosen, log, settings)
+        if separately:
+            report_separately(results, labels, chosen, log, settings)
     if failure:
         raise failure
 
@@ -151,6 +166,67 @@ def report_search(
             f"{labels[result.op]}: best of {output.count(result.trials, 'candidate')}; of its "
             f"speed, {output.count(trials, 'trial')} reach: {reached}"
         )
+
+
+def report_separately(
+    results: list[TuneResult],
+    labels: dict[Operator, str],
+    target: Target,
+    log: Log,
+    settings: dict[str, Any],
+) -> None:
+    """Tune every template that competed alone, with as many trials each, into a log of its own;
+    race the fastest of the winners with that of the shared trials, and say what share of its speed
+    this one reaches."""
+    from lpgen.records import Log
+    from lpgen.tune import race_records
+
+    alone = _tune_alone(results, labels, target, Log(_beside(log.path, "alone")), settings)
+    racing = {result.op: [result.best, *alone[result.op][:_RACING]] for result in results}
+    seconds = race_records(racing, target, seed=settings["seed"], timeout=settings["timeout"])
+    shares = []
+    for op, (shared, *others) in seconds.items():
+        fastest = min(others)
+        best = racing[op][1 + others.index(fastest)]
+        # The same kernel is as fast, whatever the race says.
+        same = (best.template, best.knobs) == (racing[op][0].template, racing[op][0].knobs)
+        shares.append(1.0 if same else fastest / shared)
+        templates = output.count(len(alone[op]), "template")
+        output.note(
+            f"{labels[op]}: {shares[-1]:.1%} of the best of {templates} tuned alone: "
+            f"{racing[op][0].template} {output.microseconds(shared)} us, "
+            f"{best.template} {output.microseconds(fastest)} us"
+        )
+    output.note(
+        f"{settings['trials']} trials for all templates or for each of them: geometric mean "
+        f"{geometric_mean(shares):.1%}, worst {min(shares):.1%}"
+    )
+
+
+def _tune_alone(
+    results: list[TuneResult],
+    labels: dict[Operator, str],
+    target: Target,
+    log: Log,
+    settings: dict[str, Any],
+) -> dict[Operator, list[Record]]:
+    """For each operator the winners of its templates tuned alone, fastest first."""
+    found: dict[Operator, list[Record]] = {result.op: [] for result in results}
+    for name in dict.fromkeys(name for result in results for name in result.templates):
+        served = {result.op: labels[result.op] for result in results if name in result.templates}
+
+        def take(result: TuneResult) -> None:
+            found[result.op].append(result.best)
+
+        # A template that fails everywhere is out of the race and nothing more.
+        with contextlib.suppress(TuneError):
+            run(served, target, log, settings | {"templates": [name]}, take)
+    return {op: sorted(best, key=lambda record: record.seconds) for op, best in found.items()}
+
+
+def _beside(path: Path, word: str) -> Path:
+    """log.jsonl -> log.WORD.jsonl"""
+    return path.with_name(f"{path.stem}.{word}{path.suffix}")
 
 
 def rate(results: list[TuneResult]) -> str:

@@ -10,6 +10,7 @@ from lpgen.tune.events import (
     TuneEvent,
     TuneResult,
 )
+from lpgen.tune.race import race_records
 from lpgen.tune.search import STRATEGIES
 from lpgen.tune.session import tune
 
@@ -24,5 +25,6 @@ __all__ = [
     "TuneEvent",
     "TuneResult",
     "compare_search",
+    "race_records",
     "tune",
 ]

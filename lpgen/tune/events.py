@@ -57,7 +57,7 @@ class TuneResult:
     best: the record of the winner, which names the runner-up. default_seconds: the fastest
     template's default knobs in the same race (None: they failed). trials: candidates behind the
     choice, `resumed` of them from the log; `failed`: how many of them failed for which reason.
-    elapsed: seconds this took.
+    elapsed: seconds this took. templates: names of those that competed.
     """
 
     op: Any
@@ -67,6 +67,7 @@ class TuneResult:
     resumed: int
     failed: Counter[str] = field(default_factory=Counter)
     elapsed: float = 0.0
+    templates: tuple[str, ...] = ()
 
     @property
     def gain(self) -> float | None:

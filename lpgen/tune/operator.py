@@ -232,6 +232,7 @@ class OperatorSession:
             resumed=self._resumed,
             failed=self._failed,
             elapsed=time.monotonic() - self._started,
+            templates=tuple(self._templates),
         )
 
 

@@ -1,8 +1,13 @@
 """The final race: the leaders of a search timed in turns, since single timings waver."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from lpgen.tune.messages import Candidate, Laps
+from lpgen import templates
+from lpgen.errors import TuneError
+from lpgen.record import Record
+from lpgen.tune.messages import Candidate, Laps, Race
+from lpgen.tune.pool import Pool
 from lpgen.tune.search import Search
 from lpgen.tune.timing import compare_laps
 
@@ -44,3 +49,23 @@ def standings(candidates: list[Candidate], laps: Laps) -> list[Standing]:
     timings = compare_laps(laps.seconds)
     results = [Standing(*timing, c) for timing, c in zip(timings, candidates, strict=True)]
     return sorted(results, key=lambda standing: standing.seconds)
+
+
+def race_records(
+    records: Mapping[Any, Sequence[Record]], target: Any, *, seed: int = 0, timeout: float = 10.0
+) -> dict[Any, list[float]]:
+    """Seconds of what records of each operator name, timed in turns and in their order.
+
+    For records of different searches, whose times were taken at different moments. Raises TuneError
+    when one of them does not work.
+    """
+    results = {}
+    with Pool(1, timeout) as pool:
+        for op, several in records.items():
+            racing = tuple(Candidate(templates.get(r.template), r.knobs) for r in several)
+            pool.submit(Race(op, target, racing, seed))
+            _, laps = pool.answer()
+            if laps.failed is not None:
+                raise TuneError(f"{op.name}: racing {', '.join(map(str, racing))}: {laps.failed}")
+            results[op] = [timing.seconds for timing in compare_laps(laps.seconds)]
+    return results
