@@ -17,6 +17,10 @@ LEVELS = {
     "avx512bw/dot": "avx512bw",
     "avx512vnni/dot": "avx512vnni",
     "amx/mma": "sapphirerapids",
+    "sse4/depthwise": "sse4",
+    "avx2/depthwise": "avx2",
+    "avx512bw/depthwise": "avx512bw",
+    "avx512vnni/depthwise": "avx512vnni",
 }
 
 

@@ -16,6 +16,29 @@ from lpgen.schedules.x86.isa import Isa
 Shape = tuple[int, ...]
 
 
+def add_bytes(isa: Isa, acc, a, b, left: str):
+    """acc + the products of the bytes of vectors a (of dtype `left`) and b, four to a lane."""
+    if isa.dot:
+        return _call(acc.ty.dtype, isa.dot, acc, *_unsigned_first(a, b, left))
+    return acc + widened(isa, _pairs(isa, a, b, left))
+
+
+def add_words(isa: Isa, acc, a, b):
+    """acc + the products of the int16 of vectors a and b, two to a lane."""
+    return acc + _call(acc.ty.dtype, isa.widen, a, b)
+
+
+def add_pairs(isa: Isa, acc, a, b, left: str):
+    """acc (int16) + the products of the bytes of vectors a and b, two to an int16 lane."""
+    return acc + _pairs(isa, a, b, left)
+
+
+def widened(isa: Isa, pairs):
+    """The sums of neighbouring int16 in int32."""
+    ones = tirx.Broadcast(tirx.const(1, "int16"), isa.lanes * 2)
+    return _call(f"int32x{isa.lanes}", isa.widen, pairs, ones)
+
+
 def dot_bytes(isa: Isa, left: str, right: str) -> str:
     """C32 += A[4] * B[lanes, 4] for bytes of mixed sign (`left`, `right`: "uint8" or "int8").
 
@@ -24,10 +47,7 @@ def dot_bytes(isa: Isa, left: str, right: str) -> str:
     """
 
     def step(acc, a, b):
-        a, b = _splat(a, left, isa.lanes), b
-        if isa.dot:
-            return _call(acc.ty.dtype, isa.dot, acc, *_unsigned_first(a, b, left))
-        return acc + _widened(isa, _pairs(isa, a, b, left))
+        return add_bytes(isa, acc, _splat(a, left, isa.lanes), b, left)
 
     return _matmul(f"{isa.name}_dot", isa.lanes, (4, left), (4, right), "int32", 1, step)
 
@@ -36,7 +56,7 @@ def dot_words(isa: Isa) -> str:
     """C32 += A[2] * B[lanes, 2] for int16: vpmaddwd, vpaddd."""
 
     def step(acc, a, b):
-        return acc + _call(acc.ty.dtype, isa.widen, _splat(a, "int16", isa.lanes), b)
+        return add_words(isa, acc, _splat(a, "int16", isa.lanes), b)
 
     return _matmul(f"{isa.name}_words", isa.lanes, (2, "int16"), (2, "int16"), "int32", 1, step)
 
@@ -47,7 +67,7 @@ def dot_pairs(isa: Isa, left: str, right: str) -> str:
     """
 
     def step(acc, a, b):
-        return acc + _pairs(isa, _splat(a, left, isa.lanes), b, left)
+        return add_pairs(isa, acc, _splat(a, left, isa.lanes), b, left)
 
     return _matmul(f"{isa.name}_pairs", isa.lanes, (4, left), (4, right), "int16", 2, step)
 
@@ -98,7 +118,7 @@ def widen_pairs(isa: Isa) -> str:
             tb.reads([c[0:lanes], a[0:lanes, 0:2]])
             tb.writes([c[0:lanes]])
             if implementation:
-                total = _vector(c, [0], lanes) + _widened(isa, _vector(a, [0, 0], lanes * 2))
+                total = _vector(c, [0], lanes) + widened(isa, _vector(a, [0, 0], lanes * 2))
                 tb.buffer_store(c, total, [_ramp(lanes)])
                 return
             with tb.serial(0, lanes) as i, tb.serial(0, 2) as p, tb.sblock("update"):
@@ -198,8 +218,3 @@ def _unsigned_first(a, b, left: str) -> tuple:
 
 def _pairs(isa: Isa, a, b, left: str):
     return _call(f"int16x{isa.lanes * 2}", isa.pairs, *_unsigned_first(a, b, left))
-
-
-def _widened(isa: Isa, pairs):
-    ones = tirx.Broadcast(tirx.const(1, "int16"), isa.lanes * 2)
-    return _call(f"int32x{isa.lanes}", isa.widen, pairs, ones)

@@ -1,10 +1,10 @@
 """Small steps of rewriting scheduled TIR, shared by what no schedule primitive offers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tvm import tirx
 from tvm.s_tir import SBlockRealize
-from tvm_ffi import structural_map
+from tvm_ffi import WalkOrder, structural_map
 
 
 def substitute(expression: tirx.Expr, values: Mapping[tirx.Var, tirx.Expr | int]) -> tirx.Expr:
@@ -23,3 +23,18 @@ def axis_values(realize: SBlockRealize) -> dict[tirx.Var, tirx.Expr]:
     """What the block's axes stand for, in terms of the loops around it."""
     axes = zip(realize.block.iter_vars, realize.iter_values, strict=True)
     return {axis.var: value for axis, value in axes}
+
+
+def replace_nest(body: tirx.Stmt, block: str, make: Callable) -> tirx.Stmt:
+    """Replace the outermost loop that has only `block` inside by make(its loops, the block)."""
+
+    def visit(loop: tirx.For) -> tirx.Stmt:
+        loops, inner = [loop], loop.body
+        while isinstance(inner, tirx.For):
+            loops.append(inner)
+            inner = inner.body
+        if isinstance(inner, SBlockRealize) and inner.block.name_hint == block:
+            return make(loops, inner)
+        return loop
+
+    return structural_map(body, (tirx.For, visit), order=WalkOrder.PREORDER)

@@ -19,9 +19,9 @@ import numpy as np
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
 from tvm.s_tir import SBlock, SBlockRealize
-from tvm_ffi import WalkOrder, structural_map, structural_walk
+from tvm_ffi import structural_map, structural_walk
 
-from lpgen.schedules.x86.rewrite import axis_values, substitute
+from lpgen.schedules.x86.rewrite import axis_values, replace_nest, substitute
 
 PALETTE_BYTES = 64
 TILES = 8
@@ -72,24 +72,11 @@ def use_tiles(func: tirx.PrimFunc, step: TileStep) -> tirx.PrimFunc:
     k groups and bytes. The body of the parallel loop around them configures the tile registers and,
     at its end, releases them.
     """
-    body = _replace(func.body, "tile_init", lambda loops, realize: _zero(step))
-    body = _replace(body, "tile_update", lambda loops, realize: _reduction(step, loops, realize))
+    body = replace_nest(func.body, "tile_init", lambda loops, realize: _zero(step))
+    body = replace_nest(
+        body, "tile_update", lambda loops, realize: _reduction(step, loops, realize)
+    )
     return func.with_body(structural_map(body, (tirx.For, lambda loop: _configured(step, loop))))
-
-
-def _replace(body: tirx.Stmt, block: str, make: Callable) -> tirx.Stmt:
-    """Replace the outermost loop that has only `block` inside by make(its loops, the block)."""
-
-    def visit(loop: tirx.For) -> tirx.Stmt:
-        loops, inner = [loop], loop.body
-        while isinstance(inner, tirx.For):
-            loops.append(inner)
-            inner = inner.body
-        if isinstance(inner, SBlockRealize) and inner.block.name_hint == block:
-            return make(loops, inner)
-        return loop
-
-    return structural_map(body, (tirx.For, visit), order=WalkOrder.PREORDER)
 
 
 def _zero(step: TileStep) -> tirx.Stmt:
