@@ -86,6 +86,9 @@ def test_suites_are_printed_as_files_of_workloads(lpgen):
     assert lpgen("suites").startswith("resnet18 ")
     Path("layers").write_text(lpgen("suites", "resnet18", "--bits", "w1a2"))
     assert read_workloads(["@layers"]) == suite("resnet18", "u2", "b1")
+    Path("both").write_text(lpgen("suites", "resnet18", "--bits", "w1a2,w8a8"))
+    both = suite("resnet18", "u2", "b1") + suite("resnet18", "u8", "s8")
+    assert read_workloads(["@both"]) == both
     (first, *_) = lpgen(
         "suites", "llama_7b", "--act", "s8", "--weight", "t2", "--json"
     ).splitlines()

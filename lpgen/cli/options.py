@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from lpgen.errors import UserError
 
 if TYPE_CHECKING:
+    from lpgen.formats import Format
     from lpgen.ops import Operator
     from lpgen.records import Log
     from lpgen.target import Target
@@ -31,7 +32,11 @@ def _joined(*decorators: Callable) -> Callable:
 
 
 formats = _joined(
-    click.option("--bits", metavar="wXaY", help=f"Formats of a suite [{DEFAULT_BITS}]."),
+    click.option(
+        "--bits",
+        metavar="wXaY[,...]",
+        help=f"Formats of a suite, or several one after the other [{DEFAULT_BITS}].",
+    ),
     click.option("--act", metavar="FORMAT", help=f"Format of its activations: {_FORMATS}."),
     click.option("--weight", metavar="FORMAT", help="Format of its weights."),
 )
@@ -58,18 +63,23 @@ def log(text: str) -> Callable:
     return click.option("--log", "log_path", type=path, metavar="FILE", help=text)
 
 
-def act_and_weight(bits: str | None, act: str | None, weight: str | None) -> tuple[Any, Any]:
-    """The formats that --bits, --act and --weight mean together."""
+def act_and_weight(
+    bits: str | None, act: str | None, weight: str | None
+) -> dict[str, tuple[Format, Format]]:
+    """The pairs of formats that --bits, --act and --weight mean together, by their texts."""
     from lpgen.formats import Format
     from lpgen.ops import formats_of_bits
 
     if bits and act and weight:
         raise UserError("--bits is said twice: --act and --weight already give both formats")
-    default_act, default_weight = formats_of_bits(bits or DEFAULT_BITS)
-    return (
-        Format.parse(act) if act else default_act,
-        Format.parse(weight) if weight else default_weight,
-    )
+    pairs = {}
+    for text in (bits or DEFAULT_BITS).split(","):
+        default_act, default_weight = formats_of_bits(text.strip())
+        pairs[text.strip()] = (
+            Format.parse(act) if act else default_act,
+            Format.parse(weight) if weight else default_weight,
+        )
+    return pairs
 
 
 def operators(
@@ -89,8 +99,10 @@ def operators(
 
     found = {op: label(op) for op in read_workloads(workloads)}
     if suite is not None:
-        for name, op in layers(suite, *act_and_weight(bits, act, weight)):
-            found[op] = name
+        pairs = act_and_weight(bits, act, weight)
+        for text, pair in pairs.items():
+            for name, op in layers(suite, *pair):
+                found[op] = f"{name} {text}" if len(pairs) > 1 else name
     elif bits or act or weight:
         raise UserError("--bits, --act and --weight give the formats of a --suite")
     if not found:

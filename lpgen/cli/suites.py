@@ -20,17 +20,17 @@ def command(
     """
     from lpgen.ops.suites import layers, suites
 
-    formats = options.act_and_weight(bits, act, weight)
+    pairs = options.act_and_weight(bits, act, weight)
     if name is None:
         for suite in suites():
-            found = layers(suite, *formats)
+            found = layers(suite, *next(iter(pairs.values())))
             gops = sum(op.ops for _, op in found) * 1e-9
             if as_json:
                 output.print_json({"suite": suite, "layers": len(found), "gops": round(gops, 4)})
             else:
                 click.echo(f"{suite:14}{len(found):3} different layers, {gops:.3g} G operations")
         return
-    for label, op in layers(name, *formats):
+    for label, op in [entry for pair in pairs.values() for entry in layers(name, *pair)]:
         if as_json:
             output.print_json({"suite": name, "layer": label, "workload": op.name})
         else:
