@@ -249,6 +249,21 @@ def test_the_model_learns_templates_one_after_another():
     assert np.all(np.isfinite(costs))
 
 
+def test_the_model_transfers_to_another_template_with_the_same_knobs():
+    model, known, new = CostModel(0), Big("fake", "known"), Big("fake", "new")
+    space, rng = Big().space(OP, TARGET), np.random.default_rng(0)
+    for _ in range(150):
+        knobs = space.sample(rng)
+        model.add(OP, space, Candidate(known, knobs), seconds_of(knobs))
+    knobs = new.default(OP, TARGET)
+    model.add(OP, space, Candidate(new, knobs), 1.5 * seconds_of(knobs))
+    model.fit(OP)
+    points = [space.sample(rng) for _ in range(200)]
+    truth = np.log([seconds_of(point) for point in points])
+    predicted = model.predict(OP, space, new.name, points)
+    assert np.corrcoef(predicted, truth)[0, 1] > 0.8
+
+
 def test_leaders_are_the_near_best_and_the_default():
     searching = search()
     run(searching, 64)

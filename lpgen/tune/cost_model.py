@@ -52,30 +52,24 @@ class CostModel:
         self._rows: dict[str, _Rows] = {}
         self._booster: Any = None
 
-    def _encode(self, op: Any, space: Space, template: str, knobs: Knobs) -> np.ndarray:
-        """The candidate as a row over all columns known so far; NaN for features of others."""
-        place = self._place(op, space, template)
-        row = np.full(len(self._columns), np.nan, np.float32)
-        row[place] = np.concatenate([_operator_features(op), [1.0], space.features(knobs)])
-        return row
-
-    def _place(self, op: Any, space: Space, template: str) -> np.ndarray:
+    def _encode(self, op: Any, space: Space, template: str, points: Sequence[Knobs]) -> np.ndarray:
+        """The points as rows over all columns known so far; NaN for what a template has not."""
         key = template, space.feature_names
         if key not in self._places:
-            names = [
-                *_OPERATOR_FEATURES,
-                template,
-                *(f"{template}:{n}" for n in space.feature_names),
-            ]
+            names = feature_names(space, template)
             self._places[key] = np.array(
                 [self._columns.setdefault(name, len(self._columns)) for name in names]
             )
-        return self._places[key]
+        rows = np.full((len(points), len(self._columns)), np.nan, np.float32)
+        common = operator_features(op)
+        for row, point in zip(rows, points, strict=True):
+            row[self._places[key]] = features(common, space, point)
+        return rows
 
     def add(self, op: Any, space: Space, candidate: Candidate, seconds: float | None) -> None:
         """Teach the model one measured candidate; seconds is None for a failed one."""
         rows = self._rows.setdefault(op.name, _Rows([], []))
-        rows.features.append(self._encode(op, space, candidate.template.name, candidate.knobs))
+        rows.features += list(self._encode(op, space, candidate.template.name, [candidate.knobs]))
         rows.seconds.append(seconds)
 
     def rows_of_others(self, op: Any) -> int:
@@ -98,13 +92,7 @@ class CostModel:
         """The cost of each point (see `relative_costs`), lower is better. Call `fit` before."""
         import xgboost
 
-        # Every column that the template needs has to exist before the rows are made.
-        place = self._place(op, space, template)
-        matrix = np.full((len(points), len(self._columns)), np.nan, np.float32)
-        known = np.concatenate([_operator_features(op), [1.0]])
-        matrix[:, place[: len(known)]] = known
-        if points:
-            matrix[:, place[len(known) :]] = [space.features(point) for point in points]
+        matrix = self._encode(op, space, template, points)
         width = self._booster.num_features()
         return self._booster.predict(xgboost.DMatrix(matrix[:, :width]))
 
@@ -143,10 +131,35 @@ def relative_costs(seconds: Sequence[float | None]) -> list[float]:
     return [1.0 if s is None else 1.0 - fastest / s for s in seconds]
 
 
-_OPERATOR_FEATURES = ("op:groups", "op:m", "op:n", "op:k", "op:kernel", "op:act", "op:weight")
+OPERATOR_FEATURES = (
+    *("op:groups", "op:m", "op:n", "op:k", "op:kernel", "op:act", "op:weight"),
+    *("op:products", "op:macs", "op:weight bytes", "op:act bytes"),
+)
 
 
-def _operator_features(op: Any) -> np.ndarray:
-    """Sizes as log2, bits as they are, in the order of _OPERATOR_FEATURES."""
+def operator_features(op: Any) -> np.ndarray:
+    """Sizes and amounts as log2, bits as they are, in the order of OPERATOR_FEATURES.
+
+    products: pairs of bits, with which the cost of bit-serial kernels grows.
+    """
+    groups, m, n, k = op.matrix
+    act, weight = op.act.bits, op.weight.bits
     sizes = [*op.matrix, math.prod(getattr(op, "kernel", (1,)))]
-    return np.array([*np.log2(sizes), op.act.bits, op.weight.bits], dtype=np.float32)
+    amounts = [groups * m * n * k, groups * n * k * weight / 8, groups * m * k * act / 8]
+    return np.array(
+        [*np.log2(sizes), act, weight, act * weight, *np.log2(amounts)], dtype=np.float32
+    )
+
+
+def feature_names(space: Space, template: str) -> list[str]:
+    """The columns of a template's candidates.
+
+    A knob has the same ones in all templates that have it, so that what is known of rows or blocks
+    in one is believed of another at first; the columns of template and algorithm tell them apart.
+    """
+    return [*OPERATOR_FEATURES, template, template.partition("/")[2], *space.feature_names]
+
+
+def features(operator: np.ndarray, space: Space, knobs: Knobs) -> np.ndarray:
+    """The values of a candidate, in the order of `feature_names`."""
+    return np.concatenate([operator, [1.0, 1.0], space.features(knobs)])

@@ -24,13 +24,14 @@ _GENERATIONS = 4
 _PARENTS = 64
 _AT_RANDOM = 0.05
 _TRIES = 200
+_ROWS_TO_TRUST = 64
 
 
 class Search:
     """The search over the templates of one operator.
 
-    trials: how many candidates there will be; a quarter of them are drawn at random at first (an
-    eighth when the model knows other operators). strategy: one of STRATEGIES; "model" and "random"
+    trials: how many candidates there will be; an eighth of them are drawn at random at first (half
+    as many when the model knows other operators). strategy: one of STRATEGIES; "model" and "random"
     share the trials among the templates by what these have shown (shares.py), "equal" is "model"
     with as many for each. first: candidates to try right after the defaults, where they fit.
     model: taught by `tell`; shared by the operators of a run.
@@ -58,8 +59,9 @@ class Search:
         self._strategy = strategy
         self._model = model if model is not None else CostModel(seed=0)
         self._shares = Shares({t: len(space) for t, space in self.spaces.items()})
-        share = 8 if self._model.rows_of_others(op) >= 64 else 4
-        self._random_until = len(self.defaults) + max(2, trials // share - 1)
+        taught = self._model.rows_of_others(op) >= _ROWS_TO_TRUST
+        at_random = max(2, trials // (16 if taught else 8))
+        self._random_until = len(self.defaults) + at_random
         self._queue = deque(self._fitting([*self.defaults, *first]))
         self._rest = self._everything()
 
