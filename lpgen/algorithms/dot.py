@@ -140,7 +140,7 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     )
     sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
     left = left_side(op, reduction, operands.left, operands.offset)
-    left_at = _left(left, reduction, t, matrix.groups)
+    left_at = left_tiles(left, reduction, t, matrix.groups)
     if t.across_groups:
         left_at = _left_across_groups(left, reduction, t)
     expanded = bool(layout.planes) or sections[0].dtype != operands.right
@@ -157,7 +157,7 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     return Definition(reduction, layout, [left.x, *sections, y], left, expanded)
 
 
-def _left(left: Left, c: Reduction, t: Tiling, groups: int):
+def left_tiles(left: Left, c: Reduction, t: Tiling, groups: int):
     """left_at(g, mo, mi, r, s, k4, kt, column): the left side, in place or copied in tile order."""
     last = left.op.matrix.m - t.together
 

@@ -112,26 +112,26 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
     return Space(
         {
             "step": names,
-            "rows": tuple(rows for rows in _rows(matrix.m) if rows < isa.registers),
+            "rows": tuple(rows for rows in tile_rows(matrix.m) if rows < isa.registers),
             "vectors": tuple(_vectors(matrix.n, isa)),
             **blocks.knobs(matrix.m, matrix.n, isa.lanes),
             "left": blocks.left_choices(op),
             "expand": places,
             "unroll": (1, max(2, _fields(op))),
-            "prefetch": _distances(matrix.m),
+            "prefetch": distances(matrix.m),
         },
         lambda knobs: refusal(op, isa, knobs) is None,
     )
 
 
-def _distances(m: int) -> tuple[int, ...]:
+def distances(m: int) -> tuple[int, ...]:
     """Choices of the knob prefetch; of several rows only the first finds a weight in memory."""
     if m <= STREAMED // 8:
         return (0, 1024, 4096, 8192)
     return (0, 4096) if m <= STREAMED else (0,)
 
 
-def _rows(m: int) -> Iterator[int]:
+def tile_rows(m: int) -> Iterator[int]:
     """Tile heights that waste little of the last tile, among them the even cuts of a small m."""
     even = {-(-m // tiles) for tiles in range(1, 5)}
     for rows in sorted({*ROWS, *(rows for rows in even if rows <= ROWS[-1])}):
@@ -178,7 +178,7 @@ def _fewest(op: Dense | Conv2d, isa: Isa) -> int:
     """Accumulators below which a tile waits for its own results: about two instructions a cycle,
     four cycles each; of 16 registers, and of small operators, what there is."""
     enough = min(8, isa.registers // 3)
-    tiles = itertools.product(_rows(op.matrix.m), _vectors(op.matrix.n, isa))
+    tiles = itertools.product(tile_rows(op.matrix.m), _vectors(op.matrix.n, isa))
     return min(enough, max(r * v for r, v in tiles if r * v <= isa.registers // 2))
 
 

@@ -1,0 +1,31 @@
+"""An algorithm as a template of one instruction set: the content of `<family>/<algorithm>.py`."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import NamedTuple
+
+from lpgen.algorithms.kernel import Kernel
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.x86.isa import Isa
+from lpgen.space import Knobs, Space
+from lpgen.target import Target
+
+
+class Functions(NamedTuple):
+    """The four functions of a template, see `lpgen.templates`."""
+
+    applies: Callable[[Dense | Conv2d, Target], str | None]
+    space: Callable[[Dense | Conv2d, Target], Space]
+    default: Callable[[Dense | Conv2d, Target], Knobs]
+    kernel: Callable[[Dense | Conv2d, Target, Knobs], Kernel]
+
+
+def template(algorithm: ModuleType, isa: Isa) -> Functions:
+    """The template of `algorithm` (applies(op, isa), space, default and kernel) on `isa`; the target
+    makes no difference beyond its instructions."""
+    return Functions(
+        applies=lambda op, target: algorithm.applies(op, isa),
+        space=lambda op, target: algorithm.space(op, isa),
+        default=lambda op, target: algorithm.default(op, isa),
+        kernel=lambda op, target, knobs: algorithm.kernel(op, isa, knobs),
+    )
