@@ -21,6 +21,10 @@ LEVELS = {
     "avx2/depthwise": "avx2",
     "avx512bw/depthwise": "avx512bw",
     "avx512vnni/depthwise": "avx512vnni",
+    "sse4/telescoped": "sse4",
+    "avx2/telescoped": "avx2",
+    "avx512bw/telescoped": "avx512bw",
+    "avx512vnni/telescoped": "avx512vnni",
 }
 
 

@@ -5,7 +5,9 @@ import math
 import pytest
 from kernels import assert_exact, template
 
+from lpgen.algorithms.fields import dense_planes
 from lpgen.ops import Dense, parse
+from lpgen.schedules.x86 import telescoped
 from lpgen.schedules.x86.dot_space import INT16_MAX, chunk_of, operands_of, steps
 from lpgen.schedules.x86.dot_space import space as dot_space
 from lpgen.schedules.x86.isa import AVX2, AVX512BW, AVX512VNNI, SSE4
@@ -51,6 +53,34 @@ def test_the_longest_chunk_is_exact_at_the_extremes(name, act, weight):
     for step in space.knobs["step"]:
         knobs = next(point for point in space.enumerate() if point["step"] == step)
         assert_exact(name, op, knobs)
+
+
+@pytest.mark.parametrize("weight", ["b1", "s2", "u3", "u4", "t2"])
+@pytest.mark.parametrize("act", ["u8", "s8", "u7", "u1"])
+def test_chunks_of_masked_weights_are_as_long_as_int16_holds(act, weight):
+    op = Dense(8, 16, 4096, act=act, weight=weight)
+    largest = max(
+        telescoped.nibble_mask(plane, field)
+        for plane in dense_planes(op.weight)
+        for field in range(plane.fields)
+    )
+    values = op.act.values().astype(int) + telescoped.left_offset(op)
+    ends = [2 * largest * int(value) for value in (values.min(), values.max())]
+    length = telescoped.chunk(op)
+    assert all(-(2**15) <= length * end < 2**15 for end in ends)
+    assert any(not -(2**15) <= (length + 1) * end < 2**15 for end in ends)
+
+
+@pytest.mark.parametrize("name", ["avx2/telescoped", "avx512vnni/telescoped"])
+@pytest.mark.parametrize(("act", "weight"), [("s8", "u4"), ("u8", "u1"), ("u8", "s7")])
+def test_the_longest_sums_of_masked_weights_are_exact(name, act, weight):
+    chosen, target = template(name)
+    op = Dense(1, 3, telescoped.longest_k(Dense(1, 3, 1, act=act, weight=weight)), act, weight)
+    if weight == "s7":  # the sums of its values would not fit int32
+        op = Dense(1, 3, 2**16 - 3, act, weight)
+    assert_exact(name, op)
+    longer = Dense(1, 3, telescoped.longest_k(op) + 1, act, weight)
+    assert "fit int32" in chosen.applies(longer, target)
 
 
 @pytest.mark.parametrize("m", [1, 8, 9, 64, 65, 4096])

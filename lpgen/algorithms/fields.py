@@ -66,10 +66,9 @@ class FieldWeights(CodeWeights):
         return [Section(f"plane{i}", shape, "uint8") for i, shape in enumerate(shapes)]
 
     def arrange(self, codes: np.ndarray) -> list[np.ndarray]:
-        # [group, panel, vector, lane, k group, kq]
-        codes = codes.reshape(self.groups, self.panels, -1, self.lanes, *codes.shape[3:])
-        codes = codes.reshape(*codes.shape[:4], self.cut.groups, self.cut.kq)
-        codes = codes.transpose(0, 1, 4, 2, 3, 5)
+        # Columns become panels, vectors and lanes; behind the panel come all k groups of all runs.
+        shape = (self.groups, self.panels, -1, self.lanes, self.cut.groups, self.cut.kq)
+        codes = codes.reshape(shape).transpose(0, 1, 4, 2, 3, 5)
         parts = []
         for p in self.planes:
             bits = codes >> p.low & (1 << p.width) - 1

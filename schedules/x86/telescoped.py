@@ -19,8 +19,8 @@ from lpgen.algorithms.fields import Plane, dense_planes
 from lpgen.algorithms.kernel import Kernel
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.x86 import blocks, fields, vectors
-from lpgen.schedules.x86.dot_space import STREAMED, distances, tile_rows, unfit
+from lpgen.schedules.x86 import blocks, dot_space, fields, vectors
+from lpgen.schedules.x86.dot_space import STREAMED, distances, tile_rows
 from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Knobs, Space
 
@@ -32,15 +32,17 @@ def left_offset(op: Dense | Conv2d) -> int:
     return -128 if op.act.max > 127 else 0
 
 
-def applies(op: Dense | Conv2d, isa: Isa) -> str | None:
+def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
     """Why the algorithm does not serve `op`; None if it does."""
     if op.weight.bits == 8:
         return f"weight={op.weight}: a byte holds one column"
+    if op.weight.book:
+        return f"weight={op.weight.short}: the codes of a code book are no multiples of its values"
     if op.matrix.m > STREAMED:
         return f"m={op.matrix.m}: so many rows share weights that are expanded once"
     if op.matrix.k > longest_k(op):
         return f"k={op.matrix.k}: sums of masked weights fit int32 up to k={longest_k(op)}"
-    return unfit(op)
+    return dot_space.unfit(op)
 
 
 def longest_k(op: Dense | Conv2d) -> int:
@@ -52,8 +54,12 @@ def longest_k(op: Dense | Conv2d) -> int:
 def chunk(op: Dense | Conv2d) -> int:
     """How many steps of vpmaddubsw an int16 holds the sum of: each adds two products of a masked
     weight and an activation. Negative sums have room for one more than positive ones."""
-    largest = max(nibble_mask(p, field) for p in dense_planes(op.weight) for field in range(p.fields))
-    low, high = op.act.min + left_offset(op), op.act.max + left_offset(op)
+    largest = max(
+        nibble_mask(p, field) for p in dense_planes(op.weight) for field in range(p.fields)
+    )
+    # Padding adds the value 0 to those of the format; at least 1 stands for no values at all.
+    low = min(op.act.min, 0) + left_offset(op)
+    high = max(max(op.act.max, 0) + left_offset(op), 1)
     room = INT16_MAX // (2 * largest * high)
     return min(room, INT16_MIN // (2 * largest * low)) if low < 0 else room
 

@@ -21,10 +21,10 @@ class Functions(NamedTuple):
 
 
 def template(algorithm: ModuleType, isa: Isa) -> Functions:
-    """The template of `algorithm` (applies(op, isa), space, default and kernel) on `isa`; the target
-    makes no difference beyond its instructions."""
+    """The template of `algorithm` (unfit, space, default and kernel, of an operator and an Isa)
+    on `isa`; the target makes no difference beyond its instructions."""
     return Functions(
-        applies=lambda op, target: algorithm.applies(op, isa),
+        applies=lambda op, target: algorithm.unfit(op, isa),
         space=lambda op, target: algorithm.space(op, isa),
         default=lambda op, target: algorithm.default(op, isa),
         kernel=lambda op, target, knobs: algorithm.kernel(op, isa, knobs),
