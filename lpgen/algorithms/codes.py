@@ -20,6 +20,7 @@ from tvm import te, tirx
 
 from lpgen.algorithms.entry import Section, joined_sections, pack_entry
 from lpgen.algorithms.reduction import Reduction
+from lpgen.algorithms.weights import code_of
 from lpgen.formats import Format
 
 if TYPE_CHECKING:
@@ -99,9 +100,7 @@ class CodeWeights:
         def code(group, column, kg, kt):
             run, j = kg // cut.kg, kg % cut.kg * cut.kq + kt
             inside = tirx.all(column < self.columns, kg < cut.groups, j < cut.run)
-            bits = w[group, column, cut.index(run, j)].astype("uint8")
-            bits = bits - tirx.const(self.format.min % 256, "uint8")
-            bits = bits >> tirx.const(1, "uint8") if self.format.step == 2 else bits
+            bits = code_of(self.format, w[group, column, cut.index(run, j)])
             return te.if_then_else(inside, bits, tirx.const(0, "uint8"))
 
         outputs = self.te_arrange(code)

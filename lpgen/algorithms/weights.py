@@ -31,7 +31,7 @@ from lpgen.algorithms.reduction import Reduction
 from lpgen.formats import Format
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tvm import IRModule, te, tirx
 
@@ -227,11 +227,7 @@ class PanelWeights:
             if self.top:
                 mask = tirx.const((1 << self.format.bits) - 1, "uint8")
                 return te.if_then_else(inside, value & mask, tirx.const(0, "uint8"))
-            if self.format.book:
-                bits = code_of(self.format.book, w[group, column, cut.index(run, j)])
-            else:
-                bits = value - tirx.const(self.format.min % 256, "uint8")
-                bits = bits >> tirx.const(1, "uint8") if self.format.step == 2 else bits
+            bits = code_of(self.format, w[group, column, cut.index(run, j)])
             return te.if_then_else(inside, bits, tirx.const(self._empty_code, "uint8"))
 
         def byte(group, panel, kg, *rest):
@@ -266,23 +262,26 @@ class PanelWeights:
         )
 
 
-def select(table: tuple[int, ...], code: tirx.Expr) -> tirx.Expr:
-    """The byte table[code] by selecting between constants, bit after bit of the uint8 code."""
+def select(table: Sequence[int], code: tirx.Expr, dtype: str = "uint8") -> tirx.Expr:
+    """The number table[code] in `dtype` by selecting between constants, bit after bit of code."""
     from tvm import tirx
 
-    level: list = [tirx.const(byte, "uint8") for byte in table]
+    level: list = [tirx.const(value, dtype) for value in table]
     bit = 0
     while len(level) > 1:
-        high = (code >> tirx.const(bit, "uint8") & tirx.const(1, "uint8")) != 0
+        high = (code >> bit & 1) != 0
         level.append(level[-1]) if len(level) % 2 else None
         level = [tirx.Select(high, odd, even) for even, odd in zip(*[iter(level)] * 2, strict=True)]
         bit += 1
     return level[0]
 
 
-def code_of(book: tuple[int, ...], value: tirx.Expr) -> tirx.Expr:
-    """The uint8 code of a value of `book`: how many other values are smaller."""
+def code_of(form: Format, value: tirx.Expr) -> tirx.Expr:
+    """The uint8 code of a value of the format."""
     from tvm import tirx
 
-    steps = [(value >= tirx.const(v, "int8")).astype("uint8") for v in book[1:]]
-    return sum(steps[1:], steps[0])
+    if form.book:  # how many of the other values are not greater
+        steps = [(value >= tirx.const(v, "int8")).astype("uint8") for v in form.book[1:]]
+        return sum(steps[1:], steps[0])
+    code = value.astype("uint8") - tirx.const(form.min % 256, "uint8")
+    return code >> tirx.const(1, "uint8") if form.step == 2 else code

@@ -1,0 +1,154 @@
+"""The lut_product algorithm on x86: products looked up by vpshufb, for SSE4, AVX2 and AVX-512BW.
+
+Inside the blocks (see `blocks`), for every register tile:
+
+    for k groups                                      # as many as a byte holds, straight-line
+      for row: table = the 16 bytes that the row's activations chose, in every 128-bit lane
+        for vector: bytes[row, vector] += vpshufb(table, nibbles[vector])
+    widen the bytes to 16 bits, those to 32, and write y
+
+| knob    | meaning                                                                                |
+|---------|----------------------------------------------------------------------------------------|
+| rows    | rows of the register tile                                                              |
+| vectors | vectors of output columns in the register tile, one byte lane for a column             |
+| weights | packed: two k groups share a byte; bytes: one has it alone (twice the memory)          |
+| m_block, n_block, outer, inner: see `lpgen.schedules.x86.dot_space`
+"""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+from tvm import IRModule, te
+from tvm.s_tir import Schedule
+
+from lpgen.algorithms import lut_product
+from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.product_tables import TABLE_BYTES, Tables
+from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.errors import ScheduleRefused
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.x86 import blocks
+from lpgen.schedules.x86.dot_template import DotTemplate
+from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.lookup_tile import LookupTile, emit_places
+from lpgen.schedules.x86.microkernel import replace_encode, replace_tile
+from lpgen.space import Knobs, Space
+
+ROWS = (1, 2, 3, 4, 5, 6, 8)
+VECTORS = (1, 2, 3, 4, 6, 8)
+
+
+def lanes(isa: Isa) -> int:
+    """Columns of a vector."""
+    return isa.bits // 8
+
+
+def unfit(op: Dense | Conv2d) -> str | None:
+    """Why the algorithm does not serve the operator."""
+    if op.weight.bits > 2:
+        return f"weight={op.weight}: tables are addressed by codes of 1 or 2 bits"
+    tables = Tables(op.act, op.weight)
+    if tables.count * 2 * 16 > TABLE_BYTES:
+        return f"act={op.act} takes {tables.count} tables, more than the L1 cache has room for"
+    if op.matrix.n == 1 and op.matrix.groups > 1:
+        return f"groups={op.matrix.groups} leave one output channel each: a depthwise kernel fits"
+    return None
+
+
+def space(op: Dense | Conv2d, isa: Isa) -> Space:
+    """All knobs with their choices for `op`."""
+    m, n = op.matrix.m, op.matrix.n
+    return Space(
+        {
+            "rows": tuple(_sizes(m, ROWS)),
+            "vectors": tuple(_sizes(-(-n // lanes(isa)), VECTORS)),
+            "weights": ("packed", "bytes"),
+            **blocks.knobs(m, n, lanes(isa)),
+        },
+        lambda knobs: refusal(op, isa, knobs) is None,
+    )
+
+
+def _sizes(count: int, sizes: tuple[int, ...]) -> Iterator[int]:
+    """Those that leave little of the last tile empty, among them 1 and the whole of a few."""
+    for size in sizes:
+        if size <= count and (size == 1 or -(-count // size) * size - count <= count // 6):
+            yield size
+
+
+def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+    """Why the combination is not in the space: it cannot be any good."""
+    rows, vectors = knobs["rows"], knobs["vectors"]
+    # Byte sums, nibbles, a table; 16-bit sums may be in memory, as they are used seldom.
+    if rows * vectors + vectors + 1 > isa.registers:
+        return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
+    return blocks.refusal(op, rows, vectors * lanes(isa), knobs)
+
+
+def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
+    """A good first guess: few loads, few empty places, weights that stay in the L2 cache."""
+    choices = space(op, isa)
+
+    def cost(knobs: Knobs) -> tuple:
+        t = tiling(op, isa, knobs)
+        computed = t.row_tiles * t.rows * t.panels * t.vectors * t.lanes
+        waste = computed / (op.matrix.m * op.matrix.n)
+        loads = 1 / t.rows + 1 / t.vectors
+        block = (knobs["n_block"] or t.panels) * t.vectors * t.lanes * op.matrix.k
+        return (
+            t.rows * t.vectors > isa.registers // 3,
+            (knobs["weights"] == "packed") != (op.matrix.m < 32),
+            round(waste * (2 + loads), 3),
+            knobs["outer"] != ("nm" if knobs["m_block"] and knobs["n_block"] else "mn"),
+            knobs["inner"] != "mn",
+            abs(math.log2(block / 2**18)),
+            -(knobs["m_block"] or t.row_tiles),
+        )
+
+    return min(choices.enumerate(), key=cost)
+
+
+def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> lut_product.Tiling:
+    """The sizes that the knobs mean for this operator."""
+    rows, columns = knobs["rows"], knobs["vectors"] * lanes(isa)
+    return lut_product.Tiling(
+        rows=rows,
+        vectors=knobs["vectors"],
+        lanes=lanes(isa),
+        row_tiles=blocks.rounded(-(-op.matrix.m // rows), knobs["m_block"]),
+        panels=blocks.rounded(-(-op.matrix.n // columns), knobs["n_block"]),
+        packed=knobs["weights"] == "packed",
+    )
+
+
+def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
+    """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
+    reason = unfit(op) or refusal(op, isa, knobs)
+    if reason:
+        raise ScheduleRefused(reason)
+    t = tiling(op, isa, knobs)
+    definition = lut_product.define(op, t)
+    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=False, panels=False)
+    sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
+    blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
+    encode = sch.get_sblock("encode")
+    *rows, _, _ = sch.get_loops(encode)
+    sch.parallel(sch.fuse(*rows) if len(rows) > 1 else rows[0])
+    tables = definition.layout.tables
+    func = replace_tile(sch.mod["main"], LookupTile(isa, t, definition.cut, tables).emit)
+    func = replace_encode(func, partial(emit_places, tables), 0)
+    func = peel_partial_vectors(func)
+    return Kernel(op, kernel_entry(func, op, definition.layout.sections), definition.layout)
+
+
+def template(isa: Isa) -> DotTemplate:
+    """The template on `isa`; the target makes no difference beyond its instructions."""
+    return DotTemplate(
+        applies=lambda op, target: unfit(op),
+        space=lambda op, target: space(op, isa),
+        default=lambda op, target: default(op, isa),
+        kernel=lambda op, target, knobs: kernel(op, isa, knobs),
+    )
