@@ -25,6 +25,9 @@ LEVELS = {
     "avx2/telescoped": "avx2",
     "avx512bw/telescoped": "avx512bw",
     "avx512vnni/telescoped": "avx512vnni",
+    "sse4/lut_product": "sse4",
+    "avx2/lut_product": "avx2",
+    "avx512bw/lut_product": "avx512bw",
 }
 
 

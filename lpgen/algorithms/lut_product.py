@@ -123,19 +123,18 @@ class LookupWeights(CodeWeights):
     def _te_tables(self, shape: tuple[int, ...]) -> te.Tensor:
         t, bits = self.tables, self.format.bits
         base, parts = len(t.digits), len(t.shifts)
-        digits = [value % 2**16 for value in t.digits]
-        book = [value % 2**16 for value in t.weight.values().tolist()]
+        book = t.weight.values().tolist()
+        book += [0] * ((1 << bits) - len(book))
 
         def entry(i):
             number, part, place = i // t.stride, i // ENTRIES % parts, i % ENTRIES
-            total = tirx.const(-t.least % 2**16, "uint16")
+            total = tirx.const(-t.least, "int32")
             for k in range(t.kq):
                 digit = number // base**k % base
                 code = place >> k * bits & (1 << bits) - 1
-                total = total + select(digits, digit, "uint16") * select(book, code, "uint16")
-            low = total & tirx.const((1 << t.shifts[-1]) - 1, "uint16") if parts > 1 else total
-            high = total >> tirx.const(t.shifts[-1], "uint16")
-            return tirx.Select(part == 0, low, high).astype("uint8")
+                total = total + select(t.digits, digit, "int32") * select(book, code, "int32")
+            shift = select(t.shifts, part, "int32")
+            return (total >> shift & select(t.masks, part, "int32")).astype("uint8")
 
         return te.compute(shape, entry, name="tables")
 
@@ -204,7 +203,9 @@ def _tile(op, left_at, sections, layout: LookupWeights, t: Tiling) -> te.Tensor:
         nibble = (byte >> shift & tirx.const(15, "uint8")).astype("int32")
         entry = contents[place + part * ENTRIES + nibble].astype("int32")
         least = tirx.Select(part == 0, tirx.const(tables.least), tirx.const(0))
-        return te.sum((entry << part * tables.shifts[-1]) + least, axis=[r, s, kg, part])
+        return te.sum(
+            (entry << select(tables.shifts, part, "int32")) + least, axis=[r, s, kg, part]
+        )
 
     shape = (op.matrix.groups, t.row_tiles, t.panels, t.rows, t.vectors, t.lanes)
     return te.compute(shape, element, name="tile")

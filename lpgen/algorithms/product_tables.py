@@ -1,13 +1,14 @@
 """Tables of products: for each combination of activations, what all combinations of weights give.
 
 Tables are exact for any values. Their least entry is subtracted, which leaves unsigned numbers
-below 2^16; what does not fit a byte is split into two tables, a low and a high part.
+below 2^17; what does not fit a byte is split into the bytes of several tables.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations, pairwise
 
 import numpy as np
 from tvm import tirx
@@ -85,15 +86,19 @@ class Tables:
         The cut that makes the lookups cheapest: a byte that is nearly full is widened after few.
         """
         largest = int(self.sums.max()) - self.least
-        if largest <= 255:
-            return (0,)
-        fitting = (shift for shift in range(1, 9) if largest >> shift <= 255)
-        return (0, min(fitting, key=lambda shift: sum(map(_cost, _largest(largest, (0, shift))))))
+        cuts = ((0, *rest) for parts in range(3) for rest in combinations(range(1, 17), parts))
+        fitting = (shifts for shifts in cuts if max(_largest(largest, shifts)) <= 255)
+        return min(fitting, key=lambda shifts: sum(map(_cost, _largest(largest, shifts))))
 
     @cached_property
     def largest(self) -> tuple[int, ...]:
         """The largest entry of each part, at least 1."""
         return _largest(int(self.sums.max()) - self.least, self.shifts)
+
+    @property
+    def masks(self) -> tuple[int, ...]:
+        """What remains of each part behind its shift."""
+        return (*((1 << high - low) - 1 for low, high in pairwise(self.shifts)), 255)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -118,11 +123,7 @@ class Tables:
     def contents(self) -> np.ndarray:
         """uint8[count, parts, ENTRIES]"""
         entries = self.sums - self.least
-        ends = (*self.shifts[1:], 16)
-        parts = [
-            entries >> low & (1 << high - low) - 1
-            for low, high in zip(self.shifts, ends, strict=True)
-        ]
+        parts = [entries >> s & m for s, m in zip(self.shifts, self.masks, strict=True)]
         return np.stack(parts, axis=1).astype(np.uint8)
 
     def digit(self, x: tirx.Expr, dtype: str, lanes: int = 1) -> tirx.Expr:
@@ -143,10 +144,9 @@ class Tables:
 
 
 def _largest(largest: int, shifts: tuple[int, ...]) -> tuple[int, ...]:
-    """The largest entry of each part of numbers up to `largest`."""
-    if len(shifts) == 1:
-        return (max(1, largest),)
-    return (1 << shifts[1]) - 1, largest >> shifts[1]
+    """The largest entry of each part of numbers up to `largest`, at least 1."""
+    widths = [high - low for low, high in pairwise(shifts)]
+    return (*((1 << width) - 1 for width in widths), max(1, largest >> shifts[-1]))
 
 
 def _cost(largest: int) -> float:

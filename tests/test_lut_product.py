@@ -1,0 +1,193 @@
+"""The lut_product algorithm: tables of any products, and exact sums of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tvm_ffi
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernels import assert_exact, at_address, template
+from strategies import books, convs
+
+from lpgen.algorithms.lut_product import Tiling, define
+from lpgen.algorithms.product_tables import TABLE_BYTES, Tables
+from lpgen.build.lower import jit
+from lpgen.errors import ScheduleRefused
+from lpgen.formats import Format
+from lpgen.ops import Conv2d, Dense, parse
+from lpgen.target import Target
+
+NAMES = [f"{family}/lut_product" for family in ("sse4", "avx2", "avx512bw")]
+TEMPLATES = pytest.mark.parametrize("name", NAMES)
+# Compiling dominates: few examples, no deadline.
+BUILDS = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+NARROW = (
+    *("u1", "b1", "u2", "s2", "b2", "t2", "c1:-5,9", "c2:-7,-2,1,6"),
+    # The largest products of both signs, with and without a 0, and few values.
+    *("c1:-128,127", "c2:-128,-127,126,127", "c2:-128,0,127", "c2:3,4,5,6"),
+)
+WIDER = ("u3", "s3", "b3", "u4", "s4", "b4", "c3:-60,-17,-1,0,31", "c4:-128,-9,-8,1,2,3,4,5,127")
+weights = st.sampled_from(NARROW) | books().filter(lambda text: Format.parse(text).bits <= 2)
+acts = st.sampled_from((*NARROW, *WIDER)) | books()
+
+
+@pytest.mark.parametrize("act", NARROW)
+def test_every_pair_of_narrow_formats(act):
+    # Each pair on one instruction set: they share all that depends on the formats.
+    for number, weight in enumerate(NARROW, NARROW.index(act)):
+        assert_exact(NAMES[number % 3], Dense(3, 35, 39, act=act, weight=weight))
+
+
+@pytest.mark.parametrize("act", WIDER)
+def test_wider_activations(act):
+    for name, weight in zip(NAMES, ("s2", "b2", "c2:-127,-7,2,126"), strict=True):
+        assert_exact(name, Dense(3, 35, 39, act=act, weight=weight))
+
+
+@TEMPLATES
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 7, 8, 9, 27, 28, 29, 31, 33, 65, 129])
+def test_depths_around_step_edges(name, k):
+    formats = "act=u2 weight=s2" if k % 4 == 1 else "act=b2 weight=b1"
+    assert_exact(name, parse(f"dense m=4 n=20 k={k} {formats}"))
+
+
+@TEMPLATES
+@pytest.mark.parametrize("n", [1, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129])
+def test_columns_around_vector_edges(name, n):
+    assert_exact(name, Dense(5, n, 22, act="c2:-7,-2,1,6", weight="b2"))
+
+
+@TEMPLATES
+@pytest.mark.parametrize("m", [1, 2, 3, 5, 6, 7, 8, 9, 17])
+def test_rows_around_tile_edges(name, m):
+    assert_exact(name, Dense(m, 70, 22, act="u2", weight="c2:-8,-1,3,5"))
+
+
+KINDS = {
+    "pointwise": "h=6 w=7 ic=20 oc=17 kernel=1",
+    "strided pointwise": "h=7 w=7 ic=8 oc=16 kernel=1 stride=2",
+    "stem": "h=17 w=19 ic=3 oc=10 kernel=7 stride=2 pad=3",
+    "dilated": "h=11 w=9 ic=5 oc=6 kernel=3x2 dilation=2x3 pad=2x3",
+    "uneven": "h=6 w=5 ic=4 oc=8 kernel=3 stride=2 pad=0x1x2x1",
+    "grouped": "h=5 w=5 ic=12 oc=15 kernel=3 pad=1 groups=3",
+    "grouped oddly": "h=5 w=5 ic=9 oc=15 kernel=3 pad=1 groups=3",
+    "batch": "n=3 h=5 w=6 ic=7 oc=9 kernel=3 pad=1",
+    "whole input": "h=5 w=4 ic=6 oc=10 kernel=5x4",
+}
+
+
+@TEMPLATES
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_convolution(name, kind):
+    for formats in ("act=u2 weight=s2", "act=c2:-9,2,3,70 weight=c1:1,2"):
+        assert_exact(name, parse(f"conv2d {KINDS[kind]} {formats}"))
+
+
+@TEMPLATES
+@BUILDS
+@given(data=st.data())
+def test_any_point_of_the_space(name, data):
+    chosen, target = template(name)
+    op = data.draw(
+        convs()
+        | st.builds(
+            Dense, *map(st.integers, (1,) * 3, (20, 200, 200)), st.just("u1"), st.just("u1")
+        )
+    )
+    op = replace(op, act=data.draw(acts), weight=data.draw(weights))
+    if not chosen.applies(op, target):
+        seed = data.draw(st.integers(0, 2**31))
+        assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("name", ["avx2/lut_product", "avx512bw/lut_product"])
+@pytest.mark.parametrize(
+    ("act", "weight"),
+    [("u2", "s2"), ("c2:-128,-127,126,127", "c2:-128,-127,126,127"), ("c2:0,1,2,127", "u2")],
+)
+@pytest.mark.parametrize("kind", ["dense", "conv2d"])
+def test_sums_too_long_for_16_bits_are_exact(name, act, weight, kind):
+    tables = Tables(Format.parse(act), Format.parse(weight))
+    k = 2 * tables.longest + 37
+    for extra in (0, 40):
+        op = Dense(2, 3, 2 * (k + extra) + 1, act=act, weight=weight)
+        if kind == "conv2d":
+            channels = min(k // 5, 1100)
+            op = Conv2d(h=3, w=4, ic=channels, oc=3, kernel=3, pad=1, act=act, weight=weight)
+        assert_exact(name, op)
+
+
+@given(act=acts, weight=weights)
+@settings(deadline=None)
+def test_tables_hold_every_sum_of_products(act, weight):
+    tables = Tables(Format.parse(act), Format.parse(weight))
+    if tables.count * 32 > TABLE_BYTES:
+        return
+    contents = tables.contents().astype(int)
+    whole = sum(contents[:, part] << shift for part, shift in enumerate(tables.shifts))
+    np.testing.assert_array_equal(whole + tables.least, tables.sums)
+    book, base, kq = tables.weight.values().tolist(), len(tables.digits), tables.kq
+    assert tables.digits[0] == 0
+    assert set(tables.digits) - {0} == set(tables.act.values().tolist()) - {0}
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        digits, codes = rng.integers(0, base, kq), rng.integers(0, len(book), kq)
+        entry = tables.sums[
+            sum(int(d) * base**t for t, d in enumerate(digits)),
+            sum(int(c) << t * tables.weight.bits for t, c in enumerate(codes)),
+        ]
+        assert entry == sum(tables.digits[d] * book[c] for d, c in zip(digits, codes, strict=True))
+    for part, (most, steps) in enumerate(zip(tables.largest, tables.steps, strict=True)):
+        assert contents[:, part].max() <= most
+        assert steps * most <= 255 < (steps + 1) * most
+    assert tables.longest * max(tables.largest) < 2**16
+
+
+@settings(max_examples=15, deadline=None)
+@given(op=convs(), act=acts, weight=weights, packed=st.booleans(), lanes=st.sampled_from([16, 32]))
+def test_both_packers_give_the_same_bytes(op, act, weight, packed, lanes):
+    op = replace(op, act=act, weight=weight)
+    if Tables(op.act, op.weight).count * 32 > TABLE_BYTES:
+        return
+    layout = define(op, Tiling(1, 1, lanes, op.matrix.m, 1, packed)).layout
+    _, w = op.random(np.random.default_rng(0))
+    by_tir = at_address(np.zeros(layout.nbytes, np.uint8), 0)
+    pack = jit(layout.te_module(), Target.parse("generic"))
+    pack(tvm_ffi.from_dlpack(at_address(w, 1)), tvm_ffi.from_dlpack(by_tir))
+    np.testing.assert_array_equal(by_tir, layout.pack(w))
+
+
+def test_a_packed_weight_takes_exactly_its_bits():
+    op = Dense(1, 64, 256, act="u2", weight="s2")
+    layout = define(op, Tiling(1, 1, 16, 1, 4, True)).layout
+    assert layout.nbytes == 64 * 256 * 2 // 8 + layout.tables.nbytes
+
+
+@pytest.mark.parametrize(
+    ("act", "weight", "reason"),
+    [
+        ("u2", "s3", "weight=s3: tables are addressed by codes of 1 or 2 bits"),
+        ("u8", "s2", "act=u8 takes 65536 tables"),
+        ("u3", "b1", "act=u3 takes 4096 tables"),
+    ],
+)
+def test_formats_that_are_too_wide(act, weight, reason):
+    chosen, target = template("avx2/lut_product")
+    op = Dense(4, 64, 64, act=act, weight=weight)
+    assert reason in chosen.applies(op, target)
+    with pytest.raises(ScheduleRefused, match=reason):
+        chosen.kernel(op, target, {})
+
+
+@TEMPLATES
+def test_the_default_is_a_point_of_the_space(name):
+    chosen, target = template(name)
+    for text in ("dense m=1 n=1000 k=300", "dense m=300 n=100 k=50", f"conv2d {KINDS['batch']}"):
+        op = parse(f"{text} act=u2 weight=s2")
+        knobs = chosen.default(op, target)
+        assert knobs in chosen.space(op, target)
+        with pytest.raises(ScheduleRefused, match="registers"):
+            chosen.kernel(op, target, {**knobs, "rows": 8, "vectors": 8})
