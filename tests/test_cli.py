@@ -246,6 +246,7 @@ def test_an_exhaustive_run_says_how_good_the_search_would_have_been(lpgen):
     text = lpgen("tune", "dense m=2 n=5 k=7 act=u4 weight=s4", *options, "--log", "all.jsonl")
     assert "2 trials reach: model " in text
     assert ", random " in text
+    assert "equal" not in text
 
 
 def test_sharing_the_trials_is_compared_with_tuning_each_template_alone(lpgen):

@@ -158,7 +158,11 @@ def report_search(
     trials = settings["trials"]
     for result in results:
         among = settings["templates"]
-        found = compare_search(result.op, target, log, trials=(trials,), among=among)
+        strategies = (
+            ("model", "equal", "random") if len(result.templates) > 1 else ("model", "random")
+        )
+        options = {"trials": (trials,), "among": among, "strategies": strategies}
+        found = compare_search(result.op, target, log, **options)
         reached = ", ".join(
             f"{p.strategy} {p.median:.1%} (worst seed {p.worst:.1%})" for p in found
         )
