@@ -28,6 +28,10 @@ LEVELS = {
     "sse4/lut_product": "sse4",
     "avx2/lut_product": "avx2",
     "avx512bw/lut_product": "avx512bw",
+    "sse4/lane_pack": "sse4",
+    "avx2/lane_pack": "avx2",
+    "avx512bw/lane_pack": "avx512bw",
+    "avx512vnni/lane_pack": "avx512vnni",
 }
 
 

@@ -87,7 +87,7 @@ def is_matrix(op: Dense | Conv2d) -> bool:
 def _matrix(op: Dense | Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
     rows, run = op.matrix.m, op.matrix.k
     x = te.placeholder((rows, run), view, name="x")
-    if view == dtype and cut.exact:
+    if view == dtype and not offset and cut.exact:
         return Left(op, cut, x, x, run, 0)
     width = cut.kg * cut.kq
 
@@ -103,7 +103,7 @@ def _matrix(op: Dense | Conv2d, cut: Reduction, view: str, dtype: str, offset: i
 def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
     row_bytes = op.w * op.ic
     x = te.placeholder((op.n, op.h, row_bytes), view, name="x")
-    if view == dtype and not any(op.pad) and cut.exact:
+    if view == dtype and not offset and not any(op.pad) and cut.exact:
         return Left(op, cut, x, x, op.ic, op.ic // op.groups)
     channels = op.ic // op.groups
     # Zeros wanted behind every run: each group's channels get their own.

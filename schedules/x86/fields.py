@@ -115,16 +115,16 @@ class FieldTile:
         for together in [(plane,) for plane in planes] if self.apart else [planes]:
             self.begin()
             with tb.serial(0, count) as i:
-                self._step(site, {"r": r, "s": s, "kg": first + i}, together)
+                self.multiply(site, {"r": r, "s": s, "kg": first + i}, together)
             for plane in together:
                 self.end(plane)
 
-    def _step(self, site: Site, place: dict, planes: Sequence[int]) -> None:
-        left = [self._left(site, mi, place) for mi in range(self.rows)]
+    def multiply(self, site: Site, place: dict, planes: Sequence[int]) -> None:
+        left = [self.left(site, mi, place) for mi in range(self.rows)]
         for number in planes:
             fields = self.layout.planes[number].fields
             for vector in range(0, self.vectors, fields):
-                weights = self._weights(site, number, {**place, "nv": vector})
+                weights = self.weights(site, number, {**place, "nv": vector})
                 self.step(number, vector, weights, left)
 
     def start(self) -> None:
@@ -148,14 +148,14 @@ class FieldTile:
         """The sums with codes of a row and a vector of columns."""
         vectors.store(site.target.buffer, site.target.at(mi=mi, nv=nv), value, self.isa.lanes)
 
-    def _left(self, site: Site, mi: int, place: dict) -> tirx.Expr:
+    def left(self, site: Site, mi: int, place: dict) -> tirx.Expr:
         (access,) = (a for name, a in site.sources.items() if not name.startswith("plane"))
         four = vectors.load(access.buffer, access.at(mi=mi, **place), BYTES)
         word = vectors.bind(tirx.reinterpret("int32", four))
         lanes = self.isa.lanes
         return vectors.bind(tirx.reinterpret(f"int8x{4 * lanes}", tirx.Broadcast(word, lanes)))
 
-    def _weights(self, site: Site, plane: int, place: dict) -> tirx.Expr:
+    def weights(self, site: Site, plane: int, place: dict) -> tirx.Expr:
         access = site.sources[f"plane{plane}"]
         *outer, first = access.at(**place)
         if self.ahead:
