@@ -2,36 +2,136 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from lpgen.cli import against as others
 from lpgen.cli import options, output
 from lpgen.errors import UserError
 
 if TYPE_CHECKING:
     from lpgen.bench import Measurement
+    from lpgen.bench.contest import Contest
+    from lpgen.ops import Operator
 
 MAX_THREADS = 1024
+ROUNDS = 15
+PREFIX = "against"
 
 
 @click.command()
-@click.argument("library", type=click.Path(path_type=Path), metavar="LIB.so")
+@click.argument("what", nargs=-1, metavar="LIB.so | [WORKLOAD | @FILE]...")
+@click.option("--suite", metavar="NAME", help="The layers of a network, see `lpgen suites`.")
+@options.formats
+@options.target
+@options.log("Records for WORKLOADs, before those that come with lpgen [the user's log].")
 @click.option("--threads", default=1, show_default=True, help="Threads of each call.")
+@click.option(
+    "--against",
+    metavar="NAMES",
+    help="Compare with other libraries: onnxruntime,torch,openvino,litert, or all.",
+)
+@click.option("--rounds", type=click.IntRange(3, 1000), help="Rounds of a comparison [15].")
+@click.option(
+    "--save",
+    "prefix",
+    type=click.Path(path_type=Path),
+    metavar="PREFIX",
+    help="A comparison is saved as PREFIX.json and PREFIX.png [against].",
+)
 @options.as_json
-def command(library: Path, threads: int, as_json: bool) -> None:
-    """Time every kernel of a library, in turns with what bounds it.
+def command(
+    what: tuple[str, ...],
+    suite: str | None,
+    bits: str | None,
+    act: str | None,
+    weight: str | None,
+    target: str,
+    log_path: Path | None,
+    threads: int,
+    against: str | None,
+    rounds: int | None,
+    prefix: Path | None,
+    as_json: bool,
+) -> None:
+    """Time kernels, in turns with what bounds them, or with other libraries.
 
-    The bound is the compute peak (a loop of the best instruction on registers) or the bandwidth of
-    the memory in which the kernel's data lie, whichever takes longer. Kernels for few rows whose
-    weights exceed the L2 cache are timed cold: with other weights at each call.
+    The kernels are those of a library, or of one that is built for WORKLOADs or a suite as `lpgen
+    build` would. The bound is the compute peak (a loop of the best instruction on registers) or the
+    bandwidth of the memory in which the kernel's data lie, whichever takes longer. Kernels for few
+    rows whose weights exceed the L2 cache are timed cold: with other weights at each call.
+
+    With --against every other library that is installed (pip install 'lpgen[bench]') runs the same
+    operators on its prepacked weights, in its fastest layout, on as many threads, in turns with
+    ours, after its results were checked; weights are the same at each call.
     """
-    from lpgen import runtime
-
     if not 1 <= threads <= MAX_THREADS:
         raise UserError(f"--threads {threads} is outside 1..{MAX_THREADS}")
+    if against is None and (rounds is not None or prefix is not None):
+        raise UserError("--rounds and --save are for --against NAMES")
+    names = None if against is None else others.names_of(against)
+    with contextlib.ExitStack() as stack:
+        if len(what) == 1 and len(what[0].split()) == 1 and not what[0].startswith("@"):
+            if suite or bits or act or weight:
+                raise UserError(f"{what[0]} is a library: --suite and formats are for workloads")
+            library = Path(what[0])
+            labels = _labels(library)
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lpgen-"))
+            library = Path(folder) / "bench.so"
+            operators = options.operators(what, suite, bits, act, weight)
+            _build(operators, target, log_path, library)
+            labels = {op.name: label for op, label in operators.items()}
+        if names is None:
+            _bench(library, labels, threads, as_json)
+            return
+        settings = {"threads": threads, "rounds": rounds or ROUNDS}
+        report = others.run(_contest(library, names, settings), library, labels, as_json)
+    if not as_json:
+        others.print_report(report)
+    title = f"{suite} {bits or options.DEFAULT_BITS}" if suite else library.name
+    others.save(report, prefix or Path(PREFIX), title)
+
+
+def _labels(library: Path) -> dict[str, str]:
+    """The kernels of a library that this CPU can run, and their labels."""
+    from lpgen import runtime
+    from lpgen.ops import parse
+
+    return {name: output.label(parse(name)) for name in runtime.load(library).kernels}
+
+
+def _build(
+    operators: Mapping[Operator, str], target: str, log_path: Path | None, library: Path
+) -> None:
+    from lpgen.build import build
+    from lpgen.choose import choose
+    from lpgen.target import Target
+
+    chosen = Target.parse(target)
+    logs = options.logs_to_read(log_path, chosen)
+    build([choose(op, chosen, logs) for op in operators], library)
+
+
+def _contest(library: Path, names: list[str], settings: dict[str, int]) -> Contest:
+    """For the target of the library's first kernel: a library is for one, as a rule."""
+    from lpgen import runtime
+    from lpgen.bench.contest import Contest
+    from lpgen.target import Target
+
+    loaded = runtime.load(library)
+    target = Target.parse(loaded[loaded.kernels[0]].variant["target"])
+    return Contest(names, target, **settings)
+
+
+def _bench(library: Path, labels: Mapping[str, str], threads: int, as_json: bool) -> None:
+    from lpgen import runtime
+
     loaded = runtime.load(library)
     from lpgen.bench import bench
 
@@ -40,7 +140,7 @@ def command(library: Path, threads: int, as_json: bool) -> None:
         for measurement in measurements:
             output.print_json(measurement.describe())
         return
-    print_measurements(measurements)
+    print_measurements(measurements, labels)
 
 
 def print_measurements(

@@ -142,7 +142,7 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {message}"
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent dies, in whatever way."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
@@ -159,7 +159,7 @@ def main(arguments: list[str]) -> None:
     pipe, parent, lock, core = arguments
     # Ctrl-C reaches the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with(int(parent))
+    die_with(int(parent))
     if int(core) >= 0:
         psutil.Process().cpu_affinity([int(core)])
     # Asks the system for the registers that it gives on request only (AMX tiles).

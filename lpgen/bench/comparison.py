@@ -1,0 +1,177 @@
+"""What comparing a kernel with other libraries found, and a report of many such comparisons."""
+
+import datetime
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+from lpgen.bench.case import Output
+from lpgen.target import cpu_fingerprint
+
+OURS = "lpgen"
+
+TIMED = (
+    "One call on warm caches: inputs, results and prepared weights lie in memory that stays the "
+    "same; each library is called through its own Python interface with everything bound or "
+    "prepacked beforehand (lpgen: Kernel.bind; onnxruntime: run_with_iobinding; torch: the "
+    "operator under inference mode, its result allocated by each call; openvino: infer of a bound "
+    "request; litert: invoke). us_call is what such a call takes for the smallest operator of the "
+    "same kind. All take turns in one process, in rounds; us_best is the best of all rounds."
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How long one way of one library takes.
+
+    peer: the library ("lpgen": this kernel); way: its operator; out: what it writes; weight: how it
+    keeps weights; us_best, us_median: microseconds of one call, over the rounds; us_call: those of
+    the smallest operator (None: it cannot run that).
+    """
+
+    peer: str
+    way: str
+    out: Output
+    weight: str
+    us_best: float
+    us_median: float
+    us_call: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One kernel and all that other libraries offered for its operator.
+
+    tuned: whether its knobs are those of a record, or else defaults; refused: "PEER WAY" or "PEER"
+    -> why there is no entry of it.
+    """
+
+    workload: str
+    target: str
+    template: str
+    knobs: dict[str, Any]
+    tuned: bool
+    threads: int
+    ours: Entry
+    entries: tuple[Entry, ...]
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rivals(self) -> tuple[Entry, ...]:
+        """The entries to compare with: those that write what this kernel writes, if there are any.
+
+        A kernel that writes its int32 sums is compared with all: the others do more and write less.
+        """
+        alike = tuple(entry for entry in self.entries if entry.out == self.ours.out)
+        return alike if alike and self.ours.out != "s32" else self.entries
+
+    def best(self, peer: str | None = None) -> Entry | None:
+        """The fastest rival, or the fastest of one library; None where there is none."""
+        chosen = [entry for entry in self.rivals if peer in (None, entry.peer)]
+        return min(chosen, key=lambda entry: entry.us_best, default=None)
+
+    @property
+    def ratio(self) -> float | None:
+        """The time of the fastest rival divided by ours."""
+        best = self.best()
+        return best and best.us_best / self.ours.us_best
+
+    @property
+    def ratio_without_calls(self) -> float | None:
+        """`ratio` with what the smallest call takes left out on both sides; None if unknown."""
+        best = self.best()
+        times = [(e.us_best, e.us_call) for e in (best, self.ours) if e is not None]
+        if len(times) < 2 or any(call is None or call >= us for us, call in times):
+            return None
+        (rival, its), (own, mine) = times
+        return (rival - its) / (own - mine)
+
+    def describe(self) -> dict[str, Any]:
+        """The comparison as JSON values."""
+        best = self.best()
+        return {
+            **_rounded(asdict(self)),
+            "best": best and f"{best.peer} {best.way}",
+            "ratio": _rounded(self.ratio),
+            "ratio_without_calls": _rounded(self.ratio_without_calls),
+        }
+
+
+@dataclass
+class Report:
+    """Comparisons of one run and what they were made with.
+
+    peers: library -> version; absent: library -> why it took no part; restraint: what libraries
+    were held to.
+    """
+
+    target: str
+    threads: int
+    peers: dict[str, str]
+    absent: dict[str, str]
+    restraint: str
+    rows: list[tuple[str, Comparison]] = field(default_factory=list)
+    date: str = field(default_factory=lambda: datetime.date.today().isoformat())
+    cpu: str = field(default_factory=lambda: cpu_fingerprint()["brand"])
+
+    def add(self, label: str, comparison: Comparison) -> None:
+        """Add a row; label: the operator's name in tables."""
+        self.rows.append((label, comparison))
+
+    @property
+    def ratios(self) -> list[float]:
+        """Of all rows that have one."""
+        return [c.ratio for _, c in self.rows if c.ratio is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """The geometric mean of the ratios."""
+        return geometric_mean(self.ratios) if self.ratios else None
+
+    @property
+    def mean_without_calls(self) -> float | None:
+        """The geometric mean of the ratios without calls, if every row with a ratio has one."""
+        found = [c.ratio_without_calls for _, c in self.rows if c.ratio is not None]
+        return geometric_mean(found) if found and None not in found else None
+
+    def refusals(self) -> dict[str, list[str]]:
+        """ "PEER WAY: reason" -> labels of the operators that it holds for."""
+        found: dict[str, list[str]] = {}
+        for label, comparison in self.rows:
+            for who, reason in comparison.refused.items():
+                found.setdefault(f"{who}: {reason}", []).append(label)
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            "date": self.date,
+            "cpu": self.cpu,
+            "target": self.target,
+            "threads": self.threads,
+            "peers": self.peers,
+            "absent": self.absent,
+            "restraint": self.restraint,
+            "timed": TIMED,
+            "geometric_mean": _rounded(self.mean),
+            "geometric_mean_without_calls": _rounded(self.mean_without_calls),
+            "rows": [{"label": label, **c.describe()} for label, c in self.rows],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON. Raises OSError."""
+        path.write_text(json.dumps(self.describe(), indent=1) + "\n", encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    """All floats in a tree of JSON values to five digits."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,223 @@
+"""Kernels of a library compared with other libraries, in a process that may die of any of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from multiprocessing.connection import Pipe
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple, Self
+
+from lpgen.bench import peers
+from lpgen.bench.comparison import Comparison
+from lpgen.bench.isa import restraint
+from lpgen.bench.messages import Failed, Phase, Present, Task
+from lpgen.bench.turns import smallest
+from lpgen.build import build
+from lpgen.choose import best_template, choice_of
+from lpgen.errors import LibraryError
+from lpgen.ops import Operator, parse
+from lpgen.target import Target
+
+LIMIT = 300.0
+"""Seconds that a library may take to prepare one operator, or all to be timed."""
+
+_ATTEMPTS = 8
+
+
+class Contest:
+    """Compares kernels for `target` with the libraries `names`, on `threads` threads.
+
+    target, threads: as given; present, absent: library -> version, or why it takes no part;
+    restraint: what libraries are held to where the target is less than this CPU.
+    A context manager: leaving it ends the process. Raises UserError for an unknown name.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        target: Target,
+        *,
+        threads: int = 1,
+        rounds: int = 15,
+        seed: int = 0,
+        limit: float = LIMIT,
+    ) -> None:
+        for name in names:
+            peers.get(name)
+        self.target, self.threads = target, threads
+        self._names = list(names)
+        self._rounds, self._seed, self._limit = rounds, seed, limit
+        self._environment, self._refuse_amx, self.restraint = restraint(target)
+        self._skipped: dict[str, dict[tuple[str, str], str]] = {}
+        self._dead: dict[str, str] = {}
+        self._small: dict[str, Path] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="lpgen-")
+        self._process: _Process | None = None
+        self.present: dict[str, str] = {}
+        self.absent: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop()
+        self._folder.cleanup()
+
+    def compare(self, library: str | os.PathLike[str], workload: str) -> Comparison:
+        """Compare one kernel of a library with all that take part.
+
+        Raises LibraryError when the kernel is wrong or cannot be loaded here.
+        """
+        op = parse(workload)
+        small = str(self._small_library(op))
+        for _ in range(_ATTEMPTS):
+            skipped = {
+                (p, w): why for (name, p, w), why in self._skipped.items() if name == op.name
+            }
+            path = os.path.abspath(library)
+            task = Task(path, op.name, small, self._rounds, self._seed, skipped)
+            answer = self._ask(task)
+            if isinstance(answer, Comparison):
+                return answer
+            if isinstance(answer, Failed):
+                raise LibraryError(f"{op.name}: {answer.reason}")
+            self._blame(answer, op.name)
+            self._start()
+        raise LibraryError(f"{op.name}: {_ATTEMPTS} processes died of other libraries")
+
+    def _ask(self, task: Task) -> "Comparison | Failed | _Death":
+        process = self._process
+        assert process is not None
+        process.pipe.send(task)
+        return process.receive(self._limit)
+
+    def _start(self) -> None:
+        """A new process with every library whose import does not kill it."""
+        while True:
+            self._stop()
+            names = [name for name in self._names if name not in self._dead]
+            arguments = [str(int(self._refuse_amx)), str(self.threads), *names]
+            environment = self._environment | _settings(self.threads)
+            self._process = _Process(arguments, environment)
+            answer = self._process.receive(self._limit)
+            if isinstance(answer, Present):
+                break
+            if not answer.phase.peer:
+                raise LibraryError(f"the process of the comparison {answer.reason}")
+            self._dead[answer.phase.peer] = f"its import: the process {answer.reason}"
+        self.present = answer.versions
+        self.absent = answer.absent | self._dead
+
+    def _blame(self, death: "_Death", workload: str) -> None:
+        """Remember what the process died of, so that the next one leaves it out."""
+        peer, way = death.phase
+        if not peer:
+            raise LibraryError(f"{workload}: the process {death.reason} while timing")
+        self._skipped.setdefault(workload, {})[peer, way] = f"the process {death.reason}"
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def _small_library(self, op: Operator) -> Path:
+        """A library with the smallest operator of the same kind and formats."""
+        small = smallest(op)
+        if small.name not in self._small:
+            template = best_template(small, self.target)
+            knobs = template.default(small, self.target)
+            path = Path(self._folder.name) / f"small{len(self._small)}.so"
+            self._small[small.name] = build([choice_of(small, self.target, template, knobs)], path)
+        return self._small[small.name]
+
+
+class _Death(NamedTuple):
+    """How a process ended, and what it was about to do."""
+
+    phase: Phase
+    reason: str
+
+
+class _Process:
+    """One process of lpgen.bench.turns."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+        # What libraries print; a file, as nobody reads a pipe.
+        self.output: BinaryIO = tempfile.TemporaryFile()
+        self.pipe, theirs = Pipe()
+        path = [entry or os.getcwd() for entry in sys.path]
+        command = ["lpgen.bench.turns", str(theirs.fileno()), str(os.getpid()), *arguments]
+        try:
+            self.process = subprocess.Popen(
+                # -P: what lies in the working directory does not shadow any module.
+                [sys.executable, "-P", "-m", *command],
+                env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(path)},
+                stdin=subprocess.DEVNULL,
+                stdout=self.output,
+                stderr=self.output,
+                pass_fds=[theirs.fileno()],
+            )
+        finally:
+            theirs.close()
+
+    def receive(self, limit: float) -> Any:
+        """The next answer, or a _Death: when the process ends, or a phase takes too long."""
+        phase = Phase("", "start")
+        while True:
+            if not self.pipe.poll(limit):
+                self.stop()
+                return _Death(phase, f"took more than {limit:.0f} s")
+            try:
+                answer = self.pipe.recv()
+            except (EOFError, ConnectionResetError):
+                return _Death(phase, self._ending())
+            if not isinstance(answer, Phase):
+                return answer
+            phase = answer
+
+    def stop(self) -> None:
+        """Kill the process and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+        self.pipe.close()
+        self.output.close()
+
+    def _ending(self) -> str:
+        """How the process ended, with the last line that it printed."""
+        status = self.process.wait()
+        self.output.seek(0)
+        lines = self.output.read().decode(errors="replace").splitlines()
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        how = f"ended with status {status}"
+        if status < 0:
+            how = f"was killed by {signal.Signals(-status).name}"
+        return f"{how}: {said[:200]}" if said else how
+
+
+def _settings(threads: int) -> dict[str, str]:
+    """The environment of the process: all libraries get as many threads.
+
+    The memory of results that a library allocates at each call is kept, rather than mapped and
+    cleared anew: kinder to torch. tvm-ffi must not load its extension for torch, which is built
+    when it is first used.
+    """
+    count = str(threads)
+    return {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "TVM_NUM_THREADS": count,
+        "TVM_FFI_DISABLE_TORCH_C_DLPACK": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+        "MALLOC_TOP_PAD_": str(1 << 26),
+    }

@@ -1,0 +1,188 @@
+"""ONNX Runtime: models of one node, run with inputs and outputs bound beforehand.
+
+Operators: https://onnx.ai/onnx/operators (QLinearConv, ConvInteger, QLinearMatMul, MatMulInteger)
+and docs/ContribOperators.md of ONNX Runtime (QLinearConv in NHWC, QGemm, MatMulNBits).
+Activations are uint8, signed ones with a zero point of 128: its kernels for int8 are slower.
+"""
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from lpgen.bench.case import Case, Contender, Unsupported, settled
+from lpgen.bench.peers import Variants
+
+_OPSET = 17
+_IR_VERSION = 9
+_CONTRIB = "com.microsoft"
+_QUANTIZED = ("x", "x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero")
+_BLOCK = 128
+_INT8_COMPUTE = 4
+"""MatMulNBits' accuracy_level that lets it quantize activations to int8, its fastest."""
+
+
+def version() -> str:
+    """Of the library; it also takes the package `onnx` to write its models."""
+    importlib.import_module("onnx")
+    return importlib.import_module("onnxruntime").__version__
+
+
+def variants(case: Case, threads: int) -> Variants:
+    if case.op.kind == "conv2d":
+        return {
+            "QLinearConv NHWC": partial(_linear_conv, case, threads),
+            "ConvInteger": partial(_integer_conv, case, threads),
+        }
+    if case.op.kind == "dense":
+        ways: Variants = {
+            "QLinearMatMul": partial(_linear_matmul, case, threads, gemm=False),
+            "QGemm": partial(_linear_matmul, case, threads, gemm=True),
+            "MatMulInteger": partial(_integer_matmul, case, threads),
+        }
+        for bits in case.widths(2, 4, 8):
+            ways[f"MatMulNBits {bits}"] = partial(_matmul_nbits, case, threads, bits)
+        return ways
+    raise Unsupported(f"no operator for {case.op.kind}")
+
+
+def _linear_conv(case: Case, threads: int) -> Contender:
+    node = _node("QLinearConv", _QUANTIZED, _CONTRIB, channels_last=1, **_geometry(case.op))
+    return _requantizing(case, node, _channels_first(case.w), threads)
+
+
+def _integer_conv(case: Case, threads: int) -> Contender:
+    op = case.op
+    n, oh, ow, oc = op.y_shape
+    codes, zero = case.shifted_input(np.uint8)
+    constants = {"w": _channels_first(case.w), "x_zero": np.full((), zero, np.uint8)}
+    node = _node("ConvInteger", ("x", "w", "x_zero"), **_geometry(op))
+    x, y = _channels_first(codes), _result((n, oc, oh, ow), np.int32)
+    call = _bound(node, x, y, constants, threads)
+    return Contender(call, lambda: y.transpose(0, 2, 3, 1), "s32", case.w.dtype.name)
+
+
+def _linear_matmul(case: Case, threads: int, gemm: bool) -> Contender:
+    node = _node("QLinearMatMul", _QUANTIZED)
+    if gemm:
+        no_bias = ""
+        node = _node("QGemm", (*_QUANTIZED[:6], no_bias, *_QUANTIZED[6:]), _CONTRIB)
+    return _requantizing(case, node, np.ascontiguousarray(case.w.T), threads)
+
+
+def _integer_matmul(case: Case, threads: int) -> Contender:
+    x, zero = case.shifted_input(np.uint8)
+    y = _result(case.op.y_shape, np.int32)
+    constants = {"w": np.ascontiguousarray(case.w.T), "x_zero": np.full((), zero, np.uint8)}
+    call = _bound(_node("MatMulInteger", ("x", "w", "x_zero")), x, y, constants, threads)
+    return Contender(call, lambda: y, "s32", case.w.dtype.name)
+
+
+def _matmul_nbits(case: Case, threads: int, bits: int) -> Contender:
+    """Float activations, which it quantizes itself; weights in blocks that share a scale."""
+    op, weights = case.op, case.signed_weights()
+    blocks = -(-op.k // _BLOCK)
+    zero = 1 << bits - 1
+    codes = np.full((op.n, blocks * _BLOCK), zero, np.uint8)
+    codes[:, : op.k] = weights.astype(np.int16) + zero
+    packed = np.zeros((codes.size * bits // 8,), np.uint8)
+    for place in range(8 // bits):
+        packed |= codes.reshape(-1)[place :: 8 // bits] << bits * place
+    constants = {
+        "w": packed.reshape(op.n, blocks, _BLOCK * bits // 8),
+        "w_scale": np.repeat(case.w_scale, blocks),
+    }
+    sizes = {"K": op.k, "N": op.n, "bits": bits, "block_size": _BLOCK}
+    node = _node(
+        "MatMulNBits", ("x", "w", "w_scale"), _CONTRIB, accuracy_level=_INT8_COMPUTE, **sizes
+    )
+    x = settled(case.x.astype(np.float32) * np.float32(case.x_scale))
+    y = _result(op.y_shape, np.float32)
+    return Contender(_bound(node, x, y, constants, threads), lambda: y, "f32", f"int{bits}")
+
+
+def _requantizing(case: Case, node: Any, weights: np.ndarray, threads: int) -> Contender:
+    """A node with the inputs of the QLinear operators, from uint8 to uint8."""
+    x, zero = case.shifted_input(np.uint8)
+    constants = {
+        "x_scale": np.float32(case.x_scale),
+        "x_zero": np.full((), zero, np.uint8),
+        "w": weights,
+        "w_scale": case.w_scale,
+        "w_zero": np.zeros(len(case.w_scale), weights.dtype),
+        "y_scale": np.float32(case.y_scale),
+        "y_zero": np.zeros((), np.uint8),
+    }
+    y = _result(case.op.y_shape, np.uint8)
+    call = _bound(node, x, y, constants, threads)
+    return Contender(call, lambda: y, "u8", weights.dtype.name)
+
+
+def _geometry(op: Any) -> dict[str, Any]:
+    return {
+        "kernel_shape": op.kernel,
+        "strides": op.stride,
+        "pads": op.pad,
+        "dilations": op.dilation,
+        "group": op.groups,
+    }
+
+
+def _channels_first(array: np.ndarray) -> np.ndarray:
+    return settled(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+
+
+def _result(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    return settled(np.zeros(shape, dtype))
+
+
+def _node(kind: str, inputs: tuple[str, ...], domain: str = "", **attributes: Any) -> Any:
+    from onnx import helper
+
+    return helper.make_node(kind, inputs, ["y"], domain=domain, **attributes)
+
+
+def _bound(
+    node: Any, x: np.ndarray, y: np.ndarray, constants: dict[str, np.ndarray], threads: int
+) -> Callable[[], None]:
+    """A call that runs a model of one node from x to y, both used in place."""
+    import onnxruntime
+
+    session = _session(node, x, y, constants, threads)
+    binding = session.io_binding()
+    for bind, name, array in ((binding.bind_input, "x", x), (binding.bind_output, "y", y)):
+        bind(name, "cpu", 0, array.dtype, list(array.shape), array.ctypes.data)
+    options, kept = onnxruntime.RunOptions(), (x, y, session, binding)
+    # What the public methods of both call in the end: they take a microsecond more, and with
+    # options a hundred.
+    run, bound = session._sess.run_with_iobinding, binding._iobinding
+
+    def call(run=run, bound=bound, options=options, kept=kept) -> None:
+        run(bound, options)
+
+    return call
+
+
+def _session(
+    node: Any, x: np.ndarray, y: np.ndarray, constants: dict[str, np.ndarray], threads: int
+) -> Any:
+    import onnxruntime
+    from onnx import helper, numpy_helper
+
+    def value(name: str, array: np.ndarray) -> Any:
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        return helper.make_tensor_value_info(name, kind, list(array.shape))
+
+    tensors = [numpy_helper.from_array(np.asarray(a), name) for name, a in constants.items()]
+    graph = helper.make_graph([node], "operator", [value("x", x)], [value("y", y)], tensors)
+    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_CONTRIB, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4
+    providers = ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)

@@ -1,0 +1,199 @@
+"""The process in which a kernel and other libraries take turns; `contest` starts it.
+
+    python -m lpgen.bench.turns PIPE PARENT REFUSE_AMX THREADS PEER...
+
+PIPE: the file descriptor of its end of a pipe; PARENT: its parent's process id. It answers one Task
+at a time, until the pipe closes. Threads of libraries are bound to the same cores as ours.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from lpgen import runtime
+from lpgen.bench import peers
+from lpgen.bench.case import Case, Contender, Disagrees, Unsupported
+from lpgen.bench.comparison import OURS, Comparison, Entry
+from lpgen.bench.isa import refuse_amx
+from lpgen.bench.measure import pinned
+from lpgen.bench.messages import Failed, Phase, Present, Task
+from lpgen.bench.probes import aligned, timed
+from lpgen.errors import LpgenError
+from lpgen.ops import Operator, parse
+from lpgen.tune.timing import time_calls, time_in_turns
+from lpgen.tune.worker import die_with
+
+
+def smallest(op: Operator) -> Operator:
+    """An operator of the same kind and formats with next to nothing to do."""
+    if op.kind == "dense":
+        return replace(op, m=1, n=32, k=32)
+    geometry = {"n": 1, "h": 1, "w": 1, "kernel": 1, "stride": 1, "pad": 0, "dilation": 1}
+    return replace(op, ic=32, oc=32, groups=32 if op.depthwise else 1, **geometry)
+
+
+class Turns:
+    """Prepares what takes part for one operator after the other, and times it."""
+
+    def __init__(self, names: list[str], threads: int, say: Callable[[Any], None]) -> None:
+        self._threads, self._say = threads, say
+        self._call_times: dict[tuple[str, str, str], float | None] = {}
+        self.present = Present({}, {})
+        for name in names:
+            say(Phase(name, "import"))
+            try:
+                self.present.versions[name] = peers.get(name).version()
+            except ImportError as error:
+                self.present.absent[name] = f"not installed ({_first_line(error)})"
+
+    def answer(self, task: Task) -> Comparison | Failed:
+        """One comparison, or why there is none."""
+        try:
+            return self.run(task)
+        except LpgenError as error:
+            return Failed(str(error))
+
+    def run(self, task: Task) -> Comparison:
+        """One comparison. Raises Disagrees where the kernel itself is wrong."""
+        op, kernel = parse(task.workload), runtime.load(task.path)[task.workload]
+        case = Case.random(op, task.seed)
+        template = kernel.variant["template"]
+        found = {(OURS, template): ours(kernel, case, self._threads)}
+        refused: dict[str, str] = {}
+        for peer in self.present.versions:
+            found |= self._prepared(peer, case, task.skipped, refused)
+        times = self._time(found, task)
+        entries = [
+            Entry(
+                peer, way, c.out, c.weight, *times[peer, way], self._call_time(peer, way, op, task)
+            )
+            for (peer, way), c in found.items()
+        ]
+        return Comparison(
+            workload=op.name,
+            target=kernel.variant["target"],
+            template=template,
+            knobs=kernel.variant["knobs"],
+            tuned=kernel.variant["seconds"] is not None,
+            threads=self._threads,
+            ours=entries[0],
+            entries=tuple(entries[1:]),
+            refused=refused,
+        )
+
+    def _time(
+        self, found: dict[tuple[str, str], Contender], task: Task
+    ) -> dict[tuple[str, str], tuple[float, float]]:
+        """(best, median) in microseconds."""
+        self._say(Phase("", "timing"))
+        # Not the thread's own time: a library may leave the work to other threads.
+        runs = [timed(contender.call, time.perf_counter_ns) for contender in found.values()]
+        laps = time_in_turns(runs, task.rounds, on_round=lambda: None)
+        return {
+            key: (min(seconds) * 1e6, median(seconds) * 1e6)
+            for key, seconds in zip(found, laps, strict=True)
+        }
+
+    def _prepared(
+        self,
+        peer: str,
+        case: Case,
+        skipped: dict[tuple[str, str], str],
+        refused: dict[str, str],
+    ) -> dict[tuple[str, str], Contender]:
+        """The ways of a peer that work and agree with the oracle; reasons go to `refused`."""
+        found = {}
+        try:
+            ways = peers.get(peer).variants(case, self._threads)
+        except Unsupported as error:
+            refused[peer] = str(error)
+            return {}
+        for way, prepare in ways.items():
+            if (peer, way) in skipped:
+                refused[f"{peer} {way}"] = skipped[peer, way]
+                continue
+            self._say(Phase(peer, way))
+            try:
+                found[peer, way] = _checked(prepare, case)
+            except (Unsupported, Disagrees) as error:
+                refused[f"{peer} {way}"] = str(error)
+            except Exception as error:
+                # Whatever a library raises, it cannot run this operator, and that is its reason.
+                refused[f"{peer} {way}"] = f"{type(error).__name__}: {_first_line(error)}"
+        return found
+
+    def _call_time(self, peer: str, way: str, op: Operator, task: Task) -> float | None:
+        """Microseconds of a call for the smallest operator; None if it cannot run that."""
+        small = smallest(op)
+        # One kernel of ours is called like the other.
+        key = (peer, "" if peer == OURS else way, small.name)
+        if key not in self._call_times:
+            self._say(Phase(peer, way))
+            case = Case.random(small, task.seed)
+            try:
+                if peer == OURS:
+                    contender = ours(runtime.load(task.small)[small.name], case, self._threads)
+                else:
+                    contender = _checked(peers.get(peer).variants(case, self._threads)[way], case)
+            except Exception:
+                self._call_times[key] = None
+            else:
+                run = timed(contender.call, time.perf_counter_ns)
+                self._call_times[key] = time_calls(run).seconds * 1e6
+        return self._call_times[key]
+
+
+def ours(kernel: runtime.Kernel, case: Case, threads: int) -> Contender:
+    """The kernel bound to the case's input. Raises Disagrees if it is wrong."""
+    y = aligned(4 * case.sums.size).view(np.int32).reshape(case.sums.shape)
+    call = kernel.bind(case.x, kernel.pack_weights(case.w), y, threads)
+    contender = Contender(call, lambda: y, "s32", str(case.op.weight))
+    case.check(contender)
+    return contender
+
+
+def _checked(prepare: Callable[[], Contender], case: Case) -> Contender:
+    contender = prepare()
+    contender.call()
+    case.check(contender)
+    return contender
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else "no message"
+
+
+def main(arguments: list[str]) -> None:
+    """Serve one contest; `arguments` as in the module's description."""
+    pipe, parent, refuse, threads, *names = arguments
+    # Ctrl-C reaches the whole group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with(int(parent))
+    if int(refuse):
+        refuse_amx()
+    connection: Any = Connection(int(pipe))
+    with pinned(int(threads)):
+        turns = Turns(names, int(threads), connection.send)
+        connection.send(turns.present)
+        while True:
+            try:
+                task = connection.recv()
+            except EOFError:
+                return
+            connection.send(turns.answer(task))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
+    # Some libraries crash while they are unloaded; everything is said by now.
+    sys.stdout.flush()
+    os._exit(0)
