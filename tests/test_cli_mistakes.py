@@ -38,6 +38,13 @@ MISTAKES = {
     "check README": "README: is not a library",
     "bench README": "README: is not a library",
     "bench nothing.so --threads 0": "--threads 0 is outside 1..1024",
+    "bench": "give WORKLOADs, @FILE or --suite NAME",
+    "bench README --suite resnet18": "README is a library: --suite and formats are for workloads",
+    "bench README --against nobody": (
+        "peer 'nobody' is unknown; known: litert, onnxruntime, openvino, torch"
+    ),
+    "bench README --against ,": "--against names no library",
+    "bench README --rounds 5": "--rounds and --save are for --against NAMES",
     "show nothing": "nothing: No such file",
     "show .": ".: Is a directory",
     "suites resnet": "suite 'resnet' is unknown; did you mean resnet18?",

@@ -23,7 +23,10 @@ from lpgen.ops import Operator, parse
 from lpgen.target import Target
 
 LIMIT = 300.0
-"""Seconds that a library may take to prepare one operator, or all to be timed."""
+"""Seconds that a library may take to be imported or to prepare one operator."""
+
+_OWN_LIMIT = 600.0
+"""Seconds for what is not a library's fault, such as the oracle of a large operator."""
 
 _ATTEMPTS = 8
 
@@ -81,9 +84,7 @@ class Contest:
         op = parse(workload)
         small = str(self._small_library(op))
         for _ in range(_ATTEMPTS):
-            skipped = {
-                (p, w): why for (name, p, w), why in self._skipped.items() if name == op.name
-            }
+            skipped = self._skipped.get(op.name, {})
             path = os.path.abspath(library)
             task = Task(path, op.name, small, self._rounds, self._seed, skipped)
             answer = self._ask(task)
@@ -174,9 +175,10 @@ class _Process:
         """The next answer, or a _Death: when the process ends, or a phase takes too long."""
         phase = Phase("", "start")
         while True:
-            if not self.pipe.poll(limit):
+            seconds = limit if phase.peer else _OWN_LIMIT
+            if not self.pipe.poll(seconds):
                 self.stop()
-                return _Death(phase, f"took more than {limit:.0f} s")
+                return _Death(phase, f"took more than {seconds:.0f} s")
             try:
                 answer = self.pipe.recv()
             except (EOFError, ConnectionResetError):

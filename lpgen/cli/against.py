@@ -142,16 +142,15 @@ def _means(report: Report) -> str:
 
 def _different_outputs(report: Report) -> list[str]:
     """What the texts beside the times mean, if there are any."""
-    ours = {c.ours.out for _, c in report.rows}
-    theirs = {e.out for _, c in report.rows for e in c.rivals if e.out != c.ours.out}
     meanings = {
-        "s32": "s32: int32 sums, 4 bytes each",
-        "u8": "u8: requantized with a scale per channel, 1 byte each",
-        "f32": "f32: scaled per channel, 4 bytes each, from float activations",
+        "s32": "int32 sums, 4 bytes each",
+        "u8": "requantized with a scale per channel, 1 byte each",
+        "f32": "scaled per channel, 4 bytes each, from float activations",
     }
+    shown = [(c, c.best(peer)) for _, c in report.rows for peer in report.peers]
+    theirs = {entry.out for c, entry in shown if entry and entry.out != c.ours.out}
     if not theirs:
         return []
-    kinds = sorted(ours | theirs)
-    return [f"outputs differ: lpgen writes {', '.join(sorted(ours))}, others as marked"] + [
-        f"  {meanings[kind]}" for kind in kinds
-    ]
+    ours = {c.ours.out for c, _ in shown}
+    kinds = [f"{kind}: {meanings[kind]}" for kind in sorted(ours | theirs)]
+    return [f"outputs differ: lpgen writes {', '.join(sorted(ours))}, others as marked", *kinds]

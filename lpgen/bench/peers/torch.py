@@ -27,8 +27,8 @@ def variants(case: Case, threads: int) -> Variants:
 
     if case.op.kind not in ("dense", "conv2d"):
         raise Unsupported(f"no operator for {case.op.kind}")
-    # torch warns that the engines will move to another package.
-    warnings.filterwarnings("ignore", module="torch")
+    # They will move to another package.
+    warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
     torch.set_num_threads(threads)
     engines = [e for e in ("fbgemm", "onednn") if e in torch.backends.quantized.supported_engines]
     found: Variants = {engine: partial(_eager, case, engine) for engine in engines}

@@ -1,0 +1,391 @@
+"""Comparisons with other libraries; none of them is needed, and those there are have to agree."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lpgen import bench
+from lpgen.bench import contest, isa, peers, turns
+from lpgen.bench.case import Case, Contender, Disagrees, Unsupported
+from lpgen.bench.chart import draw
+from lpgen.bench.comparison import Comparison, Entry, Report
+from lpgen.bench.contest import Contest
+from lpgen.bench.messages import Failed, Phase, Task
+from lpgen.build import build
+from lpgen.choose import choose
+from lpgen.errors import LibraryError, UserError
+from lpgen.ops import parse
+from lpgen.target import Target, detect
+
+DENSE = "dense m=4 n=32 k=64 act=u8 weight=s8 out=s32"
+CONV = parse("conv2d h=6 w=5 ic=32 oc=32 kernel=3 pad=1 act=u8 weight=s8").name
+MODES = ("dense", "conv2d")
+
+# What libraries have to agree on: formats, kinds of convolutions, odd sizes.
+AGREED = [
+    DENSE,
+    "dense m=1 n=33 k=96 act=u4 weight=s4",
+    "dense m=3 n=32 k=128 act=s8 weight=t2",
+    "dense m=2 n=64 k=64 act=u8 weight=b1",
+    CONV,
+    "conv2d h=9 w=9 ic=16 oc=32 kernel=3 stride=2 pad=1 act=u8 weight=s8",
+    "conv2d h=8 w=8 ic=32 oc=32 kernel=3 stride=2 pad=0x0x1x1 act=u8 weight=s4",
+    "conv2d h=8 w=8 ic=32 oc=32 kernel=3 pad=1 groups=32 act=u7 weight=s7",
+    "conv2d h=8 w=8 ic=32 oc=64 kernel=3 pad=1 groups=2 act=u8 weight=s8",
+    "conv2d h=9 w=8 ic=32 oc=16 kernel=3 pad=2 dilation=2 act=u8 weight=s8",
+    "conv2d h=7 w=7 ic=32 oc=32 kernel=3 pad=1 act=s8 weight=s8",
+]
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A peer named fake_peer beside the real ones."""
+    monkeypatch.setattr(peers, "__path__", [*peers.__path__, str(Path(__file__).parent)])
+    known = [*peers.known()]
+    monkeypatch.setattr(peers, "known", lambda: [n for n in known if not n.startswith("test")])
+    return "fake_peer"
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("library") / "two.so"
+    return build([choose(DENSE), choose(CONV)], path)
+
+
+def task(library: Path, workload: str, skipped=None) -> Task:
+    small = turns.smallest(parse(workload))
+    path = build([choose(small)], library.with_name("small.so"))
+    return Task(str(library), workload, str(path), 3, 0, skipped or {})
+
+
+def entry(peer="p", way="w", out="u8", us=10.0, call=1.0) -> Entry:
+    return Entry(peer, way, out, "int8", us, us + 1, call)
+
+
+def comparison(ours: Entry, *entries: Entry, **changes) -> Comparison:
+    plain = Comparison(DENSE, "avx2", "avx2/dot", {"rows": 4}, False, 1, ours, entries)
+    return replace(plain, **changes)
+
+
+def test_peers_are_found_by_path():
+    assert peers.known() == ["litert", "onnxruntime", "openvino", "torch"]
+    with pytest.raises(UserError, match="peer 'tvm' is unknown; known: litert, onnxruntime"):
+        peers.get("tvm")
+    for name in peers.known():
+        assert callable(peers.get(name).version)
+        assert callable(peers.get(name).variants)
+
+
+@pytest.mark.parametrize("name", peers.known())
+@pytest.mark.parametrize("workload", AGREED)
+def test_an_installed_library_agrees_with_the_oracle(name, workload):
+    peer = peers.get(name)
+    try:
+        peer.version()
+    except ImportError as error:
+        pytest.skip(f"{name} is not installed: {error}")
+    case = Case.random(parse(workload))
+    reasons = {}
+    for way, prepare in peer.variants(case, 1).items():
+        try:
+            contender = prepare()
+            contender.call()
+            case.check(contender)
+        except (Unsupported, Disagrees) as error:
+            reasons[way] = str(error)
+        else:
+            # It computes what is asked for at each call, and not once.
+            case.check(contender)
+            return
+    assert name == "torch", reasons
+    assert "pads both sides alike" in reasons["onednn"]
+
+
+def test_a_case_fills_its_output():
+    for workload in AGREED:
+        case = Case.random(parse(workload))
+        assert case.requantized.max() == 255
+        assert 0.1 < np.count_nonzero(case.requantized) / case.sums.size
+        assert np.array_equal(case.sums, case.op.reference(case.x, case.w))
+
+
+def test_signed_weights_of_a_case_are_symmetric():
+    case = Case.random(parse("dense m=1 n=64 k=512 act=u8 weight=s3"))
+    assert (case.w.min(), case.w.max()) == (-3, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("act", ["u8", "s8", "u3"])
+def test_a_shifted_input_stands_for_the_same_values(act, dtype):
+    case = Case.random(parse(f"dense m=4 n=4 k=64 act={act} weight=s8"))
+    codes, zero = case.shifted_input(dtype)
+    assert codes.dtype == dtype
+    assert codes.ctypes.data % 64 == 0
+    assert np.array_equal(codes.astype(int) - zero, case.x)
+
+
+def test_weights_fit_the_widths_that_hold_all_values():
+    def widths(weight: str) -> list[int]:
+        return Case.random(parse(f"dense m=1 n=4 k=4 act=u8 weight={weight}")).widths(2, 4, 8)
+
+    assert widths("s2") == widths("t2") == widths("b1") == [2, 4, 8]
+    assert widths("s4") == widths("u3") == widths("b3") == [4, 8]
+    assert widths("s5") == [8]
+    assert widths("u8") == []
+    with pytest.raises(Unsupported, match="weights u8 do not fit int8"):
+        Case.random(parse("dense m=1 n=4 k=4 act=u8 weight=u8")).signed_weights()
+
+
+def test_results_that_differ_are_found():
+    case = Case.random(parse("dense m=16 n=32 k=64 act=u8 weight=s8"))
+
+    def check(out: str, result: np.ndarray) -> None:
+        case.check(Contender(lambda: None, lambda: result, out, "int8"))
+
+    check("s32", case.sums)
+    check("u8", case.requantized)
+    check("f32", case.real * 1.01)
+    one_off, few_off = case.sums.copy(), case.requantized.astype(int)
+    one_off[3, 5] += 1
+    few_off.ravel()[:3] += 1
+    check("u8", few_off)
+    with pytest.raises(Disagrees, match=r"0.2% of the results differ from the oracle's, by 1"):
+        check("s32", one_off)
+    few_off.ravel()[:9] += 1
+    with pytest.raises(Disagrees, match="of the results differ"):
+        check("u8", few_off)
+    with pytest.raises(Disagrees, match=r"shape \(32, 16\), expected \(16, 32\)"):
+        check("s32", case.sums.T)
+    with pytest.raises(Disagrees, match=r"result differs by 3\.0% from the oracle's"):
+        check("f32", case.real * 1.03)
+    with pytest.raises(Disagrees, match="nan"):
+        check("f32", np.full(case.sums.shape, np.nan))
+
+
+def test_every_way_is_timed_or_refused_with_the_reason(fake, library):
+    said = []
+    taking_part = turns.Turns([fake], 1, said.append)
+    assert taking_part.present == ({fake: "1.0"}, {})
+    result = taking_part.answer(task(library, DENSE, {(fake, "float"): "it was killed"}))
+    assert isinstance(result, Comparison)
+    assert (result.workload, result.target, result.tuned) == (DENSE, detect().name, False)
+    assert (result.ours.peer, result.ours.out) == ("lpgen", "s32")
+    assert [(e.way, e.out) for e in result.entries] == [("sums", "s32"), ("requantized", "u8")]
+    for e in (result.ours, *result.entries):
+        assert 0 < e.us_best <= e.us_median
+        assert e.us_call > 0
+    reasons = {way.removeprefix(f"{fake} "): reason for way, reason in result.refused.items()}
+    assert reasons == {
+        "float": "it was killed",
+        "wrong": "100.0% of the results differ from the oracle's, by 1",
+        "narrow": "only 4 bits",
+        "broken": "RuntimeError: first line",
+    }
+    assert Phase(fake, "sums") in said
+    assert Phase("", "timing") in said
+
+
+def test_a_library_that_cannot_run_an_operator_is_named(fake, library):
+    result = turns.Turns([fake], 1, lambda phase: None).answer(task(library, CONV))
+    assert result.refused == {fake: "no convolutions"}
+    assert result.entries == ()
+    assert result.ratio is result.best() is result.ratio_without_calls is None
+
+
+def test_a_wrong_kernel_is_not_timed(fake, library, monkeypatch):
+    monkeypatch.setattr(turns.runtime.Kernel, "bind", lambda *args: lambda: None)
+    answer = turns.Turns([fake], 1, lambda phase: None).answer(task(library, DENSE))
+    assert isinstance(answer, Failed)
+    assert "of the results differ from the oracle's" in answer.reason
+
+
+def test_rivals_write_what_the_kernel_writes():
+    sums, small, real = entry("a", "s", "s32", 30), entry("b", "q", "u8", 20), entry("c", out="f32")
+    wide = comparison(entry("lpgen", "t", "s32", 10), sums, small, real)
+    assert wide.rivals == (sums, small, real)
+    assert wide.best() == real
+    assert wide.best("a") == sums
+    assert wide.ratio == 1
+    narrow = comparison(entry("lpgen", "t", "u8", 10), sums, small, real)
+    assert narrow.rivals == (small,)
+    assert narrow.ratio == 2
+    assert narrow.best("c") is None
+    alone = comparison(entry("lpgen", "t", "u8", 10), sums)
+    assert alone.rivals == (sums,)
+
+
+def test_ratios_without_calls():
+    ours = entry("lpgen", us=10.0, call=1.0)
+    assert comparison(ours, entry(us=20.0, call=2.0)).ratio_without_calls == 2
+    assert comparison(ours, entry(us=20.0, call=None)).ratio_without_calls is None
+    assert comparison(ours, entry(us=20.0, call=25.0)).ratio_without_calls is None
+
+
+def report(*rows: Comparison) -> Report:
+    made = Report("avx2", 1, {"p": "1.0"}, {"q": "not installed"}, "all is used")
+    for number, row in enumerate(rows):
+        made.add(f"layer{number}", row)
+    return made
+
+
+def test_a_report_says_everything(tmp_path):
+    ours = entry("lpgen", "avx2/dot", "s32", 10, 0.5)
+    made = report(
+        comparison(ours, entry(us=20.0), entry(us=float("inf"), way="endless")),
+        comparison(ours, entry(us=5.0), refused={"p w2": "wrong"}),
+        comparison(ours, refused={"p w2": "wrong"}),
+    )
+    assert made.mean == pytest.approx(1)
+    assert made.refusals() == {"p w2: wrong": ["layer1", "layer2"]}
+    made.write(tmp_path / "report.json")
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert data["geometric_mean"] == pytest.approx(1)
+    assert [row["ratio"] for row in data["rows"]] == [2, 0.5, None]
+    assert data["rows"][0]["best"] == "p w"
+    assert data["rows"][0]["entries"][1]["us_best"] is None
+    assert data["rows"][0]["knobs"] == {"rows": 4}
+    assert (data["peers"], data["absent"]) == ({"p": "1.0"}, {"q": "not installed"})
+    assert "Kernel.bind" in data["timed"]
+
+
+def test_the_picture_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    ours = entry("lpgen", "avx2/dot", "s32", 10)
+    made = report(comparison(ours, entry(us=20.0)), comparison(ours))
+    for name, shown in (("some", made), ("none", report(comparison(ours)))):
+        draw(shown, tmp_path / f"{name}.png", "title")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_peers_are_held_to_the_target():
+    native = detect()
+    assert isa.restraint(native)[:2] == ({}, False)
+    if native.families[0] in ("sse4", "generic"):
+        pytest.skip("this CPU has no vectors to leave out")
+    environment, refuse, words = isa.restraint(Target.parse("sse4"))
+    assert environment == {"ONEDNN_MAX_CPU_ISA": "SSE41"}
+    assert refuse == (native.families[0] == "amx")
+    assert "more than sse4 has" in words
+
+
+def test_amx_is_refused_to_a_whole_process():
+    code = (
+        "from lpgen.bench.isa import refuse_amx; refuse_amx()\n"
+        "from lpgen.target import detect; print(detect().families[0])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if "AMX cannot be refused" in run.stderr:
+        pytest.skip(run.stderr.splitlines()[-1])
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() != ["amx"]
+
+
+def fake_openvino(folder: Path, on_import: str, on_use: str) -> None:
+    """A package openvino that does something when it is imported, and when it is used."""
+    head = "import os, signal, time\n"
+    (folder / "openvino").mkdir()
+    text = f"{head}__version__ = '0'\n{on_import}\n"
+    (folder / "openvino" / "__init__.py").write_text(text)
+    (folder / "openvino" / "opset13.py").write_text(f"{head}{on_use}\n")
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "the process was killed by SIGSEGV"),
+        ("print('out of luck', flush=True), os._exit(3)", "ended with status 3: out of luck"),
+        ("time.sleep(60)", "the process took more than 5 s"),
+    ],
+)
+def test_a_library_may_take_the_process_with_it(library, tmp_path, monkeypatch, what, reason):
+    fake_openvino(tmp_path, "", what)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with Contest(["openvino"], detect(), rounds=3, limit=5) as made:
+        assert made.present == {"openvino": "0"}
+        result = made.compare(library, DENSE)
+    assert reason in result.refused["openvino MatMul"]
+    assert result.ours.us_best > 0
+
+
+def test_a_library_may_die_while_it_is_imported(library, tmp_path, monkeypatch):
+    fake_openvino(tmp_path, "os.kill(os.getpid(), signal.SIGILL)", "pass")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with Contest(["openvino"], detect(), rounds=3) as made:
+        assert made.absent == {"openvino": "its import: the process was killed by SIGILL"}
+        assert made.compare(library, DENSE).entries == ()
+
+
+def test_a_contest_leaves_nothing(library, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(contest.tempfile, "tempdir", None)
+    affinity = os.sched_getaffinity(0)
+    with Contest([], detect(), rounds=3) as made:
+        process = made._process.process
+        made.compare(library, DENSE)
+        assert list(tmp_path.iterdir())
+    assert process.returncode is not None
+    assert not list(tmp_path.iterdir())
+    assert os.sched_getaffinity(0) == affinity
+
+
+def test_a_contest_needs_the_kernel(library):
+    with Contest([], detect()) as made, pytest.raises(LibraryError, match="no kernel"):
+        made.compare(library, "dense m=1 n=2 k=3 act=u8 weight=s8 out=s32")
+
+
+class FakeContest:
+    """Compares with nobody: what the command line shows of it."""
+
+    present, absent = {"p": "1.0"}, {"q": "not installed"}
+    target, threads, restraint = Target.parse("avx2"), 1, "all is used"
+
+    def __init__(self, names, target, **settings):
+        self.names, self.settings = names, settings
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        pass
+
+    def compare(self, library, workload):
+        ours = entry("lpgen", "avx2/dot", "s32", 10, 0.5)
+        return comparison(ours, entry(us=25.0), workload=workload, refused={"p w2": "it is wrong"})
+
+
+def test_the_command_prints_and_saves_the_table(lpgen, library, monkeypatch):
+    monkeypatch.setattr(contest, "Contest", FakeContest)
+    text = lpgen("bench", str(library), "--against", "torch,litert", "--save", "out")
+    row = next(line for line in text.splitlines() if line.startswith("dense 4x32x64 u8 x s8 "))
+    assert row.split() == [*"dense 4x32x64 u8 x s8 avx2/dot default 10 25 u8 2.50 2.53 p w".split()]
+    assert "geometric mean of the time of the fastest other library over lpgen's: 2.50" in text
+    assert "missing: q: not installed" in text
+    assert "not run: p w2: it is wrong (2 operators)" in text
+    assert "outputs differ: lpgen writes s32, others as marked" in text
+    assert len(json.loads(Path("out.json").read_text())["rows"]) == 2
+    assert Path("out.png").exists()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    text = lpgen("bench", DENSE, "--against", "all", "--json")
+    assert json.loads(text.splitlines()[0])["workload"] == DENSE
+    assert "no picture: " in text
+    assert "nowhere" in lpgen("bench", DENSE, "--against", "all", "--save", "nowhere/out", status=2)
+
+
+def test_the_command_says_when_there_is_nobody(lpgen, library, monkeypatch):
+    monkeypatch.setattr(FakeContest, "present", {})
+    monkeypatch.setattr(contest, "Contest", FakeContest)
+    text = lpgen("bench", str(library), "--against", "all", status=2)
+    assert "nothing to compare with: q: not installed; pip install 'lpgen[bench]'" in text
+
+
+def test_bench_builds_what_is_no_library(lpgen):
+    (line,) = lpgen("bench", DENSE, "--json").splitlines()
+    assert json.loads(line)["workload"] == DENSE
+    assert bench.bench
