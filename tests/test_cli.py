@@ -99,7 +99,8 @@ def test_build_says_what_is_untuned_and_what_is_generic(lpgen):
     text = lpgen("build", DENSE, DEPTHWISE, "--target", "avx2", "-o", "two.so")
     assert "two.so: 2 kernels for avx2" in text
     assert "default knobs, as no log has a record" in text
-    assert "generic kernel: conv2d 3x3 8->8@5x5 g8 u4 x s4: avx2/dot, sse4/dot: groups=8" in text
+    generic = r"generic kernel: conv2d 3x3 8->8@5x5 g8 u4 x s4: avx2/dot, .*sse4/dot.*: groups=8"
+    assert re.search(generic, text)
     assert Path("two.h").read_text().count("_pack_weights(") >= 2
 
 

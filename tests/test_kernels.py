@@ -21,7 +21,10 @@ BUILDS = settings(
 
 
 # sse4 and avx512bw differ from avx2 in their widths and registers alone.
-@pytest.mark.parametrize("name", ["generic/generic", "avx2/dot", "avx512vnni/dot", "amx/mma"])
+PAIRS = ["generic/generic", "avx2/dot", "avx512vnni/dot", "amx/mma", "avx2/lut_sum"]
+
+
+@pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_every_pair_of_bit_widths(name, bits):
     for weight_bits in range(1, 9):

@@ -1,9 +1,9 @@
-"""The vector instruction sets of x86 that the dot algorithm is scheduled for.
+"""The vector instruction sets of x86 that algorithms are scheduled for.
 
 Instruction facts: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,8 @@ class Isa:
     bits: width of a vector; registers: how many vectors the register file holds;
     dot: LLVM's name of acc32 += u8 * s8 over four neighbours, or None;
     pairs: of s16 = u8 * s8 over two neighbours, saturating (vpmaddubsw);
-    widen: of s32 = s16 * s16 over two neighbours (vpmaddwd).
+    widen: of s32 = s16 * s16 over two neighbours (vpmaddwd);
+    lookup: of table[index & 15] in every 128-bit lane, 0 if the index's top bit is set (vpshufb).
     """
 
     name: str
@@ -22,6 +23,7 @@ class Isa:
     dot: str | None
     pairs: str
     widen: str
+    lookup: str
 
     @property
     def lanes(self) -> int:
@@ -29,11 +31,31 @@ class Isa:
         return self.bits // 32
 
 
-SSE4 = Isa("sse4", 128, 16, None, "llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd")
-AVX2 = Isa("avx2", 256, 16, None, "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd")
+SSE4 = Isa(
+    "sse4",
+    128,
+    16,
+    None,
+    "llvm.x86.ssse3.pmadd.ub.sw.128",
+    "llvm.x86.sse2.pmadd.wd",
+    "llvm.x86.ssse3.pshuf.b.128",
+)
+AVX2 = Isa(
+    "avx2",
+    256,
+    16,
+    None,
+    "llvm.x86.avx2.pmadd.ub.sw",
+    "llvm.x86.avx2.pmadd.wd",
+    "llvm.x86.avx2.pshuf.b",
+)
 AVX512BW = Isa(
-    "avx512bw", 512, 32, None, "llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"
+    "avx512bw",
+    512,
+    32,
+    None,
+    "llvm.x86.avx512.pmaddubs.w.512",
+    "llvm.x86.avx512.pmaddw.d.512",
+    "llvm.x86.avx512.pshuf.b.512",
 )
-AVX512VNNI = Isa(
-    "avx512vnni", 512, 32, "llvm.x86.avx512.vpdpbusd.512", AVX512BW.pairs, AVX512BW.widen
-)
+AVX512VNNI = replace(AVX512BW, name="avx512vnni", dot="llvm.x86.avx512.vpdpbusd.512")

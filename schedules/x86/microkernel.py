@@ -78,16 +78,17 @@ def replace_tile(func: tirx.PrimFunc, emit: Callable[[Site], None]) -> tirx.Prim
 
 
 def replace_encode(
-    func: tirx.PrimFunc, emit: Callable[[Site, int], None], elements: int
+    func: tirx.PrimFunc, emit: Callable[[Site, int], None], elements: int, rows: bool = False
 ) -> tirx.PrimFunc:
     """`func` with the loops over k groups, their `elements` axes and t around the block "encode"
     replaced by what `emit(site, k groups)` emits.
 
     Those loops have to be the innermost. The axes of the site are kg, e0, e1, ... and t; the others
-    stand for what the loops around give.
+    stand for what the loops around give. rows: behind kg comes the loop over a tile's rows, mi, and
+    is replaced as well.
     """
-    inner = elements + 2
-    labels = ["kg", *(f"e{i}" for i in range(elements)), "t"]
+    labels = ["kg", *(["mi"] if rows else []), *(f"e{i}" for i in range(elements)), "t"]
+    inner = len(labels)
 
     def make(loops: list[tirx.For], realize: SBlockRealize) -> tirx.Stmt:
         cut = dict(zip(labels, loops[-inner:], strict=True))

@@ -1,0 +1,295 @@
+"""The lut_sum algorithm: sums of activations, looked up by the bits of the weights.
+
+A table holds the sums of all subsets of `inputs` activations. One bit of as many weights is an
+index into it, so that a lookup replaces `inputs` multiplications by a bit; a weight of more bits is
+a sum of planes:
+
+    sum over k of x * c = sum over planes q of 2^q * (sum over k groups of table[index_q])
+
+The tables are made at run time, of x + offset >= 0. Their entries are bytes: where the sum of the
+largest activations would not fit, every activation is two *digits* with a table each,
+
+    x = low + 2^bits * high
+
+Nothing is lost (cf. Wei et al., "T-MAC: CPU Renaissance via Table Lookup for Low-Bit LLM Deployment
+on Edge", EuroSys 2025, whose tables are quantized).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import te, tirx
+
+from lpgen.algorithms.codes import CodeWeights
+from lpgen.algorithms.encoded import Encoding, encode_at_source, encode_in_tiles
+from lpgen.algorithms.entry import Section
+from lpgen.algorithms.left import left_side
+from lpgen.algorithms.reduction import Reduction, cut
+from lpgen.algorithms.row_sums import placeholder
+from lpgen.ops import Conv2d, Dense
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the tables of an operator hold, and how long their sums fit narrow accumulators.
+
+    inputs: activations a table sums; digits: how many an activation is split into (1 or 2);
+    largest: the largest activation, offset included; codes: the largest code of the weights.
+    """
+
+    inputs: int
+    digits: int
+    largest: int
+    codes: int
+
+    @property
+    def entries(self) -> int:
+        """Entries (bytes) of a table: the subsets of its inputs."""
+        return 2**self.inputs
+
+    @property
+    def shift(self) -> int:
+        """Bits of the low digit."""
+        return -(-self.largest.bit_length() // 2) if self.digits > 1 else 8
+
+    def most(self, digit: int) -> int:
+        """The largest entry of a table of this digit."""
+        low = min(self.largest, 2**self.shift - 1)
+        return self.inputs * (self.largest >> self.shift if digit else low)
+
+    @property
+    def lookups(self) -> int:
+        """Lookups that a byte holds the sum of: each adds `most` at worst."""
+        return (2**8 - 1) // self.most(0)
+
+    @property
+    def groups(self) -> int:
+        """k groups whose lookups in all planes 16 bits hold the sum of: a weight counts as
+        its code. It is never 0: 255 * 255 fits."""
+        return (2**16 - 1) // (self.most(0) * self.codes)
+
+    def digit(self, x: tirx.Expr, digit: tirx.Expr) -> tirx.Expr:
+        """This digit of x (uint8)."""
+        if self.digits == 1:
+            return x
+        return x >> (digit * self.shift).astype("uint8") & _byte(2**self.shift - 1)
+
+
+def offset_of(op: Dense | Conv2d) -> int:
+    """What is added to activations so that they, and the 0 of the padding, are not negative."""
+    return max(0, -op.act.min)
+
+
+def tables_of(op: Dense | Conv2d, inputs: int, digits: int) -> Tables:
+    """The tables of `op`."""
+    return Tables(inputs, digits, max(0, op.act.max) + offset_of(op), op.weight.levels - 1)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Sizes that shape the definition.
+
+    rows x vectors x lanes: the register tile, `lanes` bytes a vector; inputs, digits: see `Tables`;
+    row_tiles, panels: tiles down and across; left: "direct" (tables are made at the source),
+    "copied" (in tile order) or "folded" (in tile order, of the folded source); expanded: whether a
+    stage "expand" unpacks the indices of a panel; multiple: what the k groups of a run must be a
+    multiple of.
+    """
+
+    rows: int
+    vectors: int
+    lanes: int
+    inputs: int
+    digits: int
+    row_tiles: int
+    panels: int
+    left: str
+    expanded: bool
+    multiple: int
+
+
+PACK = {4: (2, 1), 6: (4, 3)}
+"""For each number of inputs: successive k groups that share bytes, and how many bytes they share.
+
+Two indices of 4 bits are the halves of a byte. Of four indices of 6 bits three are the low bits of
+bytes, whose top two bits are the fourth.
+"""
+
+
+@dataclass(frozen=True)
+class IndexWeights(CodeWeights):
+    """indices[group][panel][plane][k groups / shared][byte][vector][lane], uint8 (see `PACK`).
+
+    A byte of a vector belongs to the column that `column_order` says: adding up even and odd bytes
+    apart then leaves neighbours side by side.
+    """
+
+    lanes: int = 64
+
+    def code_sections(self) -> list[Section]:
+        shared, count = PACK[self.cut.kq]
+        kgs = -(-self.cut.groups // shared)
+        inner = (count, self.panel // self.lanes, self.lanes)
+        shape = (self.groups, self.panels, self.format.bits, kgs, *inner)
+        return [Section("indices", shape, "uint8")]
+
+    def arrange(self, codes: np.ndarray) -> list[np.ndarray]:
+        section = self.code_sections()[0]
+        shared, _ = PACK[self.cut.kq]
+        planes = np.arange(self.format.bits, dtype=np.uint8)
+        groups, columns = codes.shape[:2]
+        codes = codes.reshape(groups, columns, self.cut.groups, self.cut.kq)
+        bits = codes[:, :, None] >> planes[:, None, None] & 1
+        index = np.packbits(bits, axis=-1, bitorder="little")[..., 0]
+        spare = section.shape[3] * shared - self.cut.groups
+        index = np.pad(index, [*[(0, 0)] * 3, (0, spare)])
+        vectors = self.panel // self.lanes
+        index = index.reshape(groups, self.panels, vectors, self.lanes, planes.size, -1, shared)
+        index = index[:, :, :, column_order(self.lanes)].transpose(0, 1, 4, 5, 6, 2, 3)
+        if self.cut.kq == 4:
+            packed = index[:, :, :, :, :1] | index[:, :, :, :, 1:] << 4
+        else:
+            place = np.arange(3, dtype=np.uint8)[:, None, None] * 2
+            packed = index[:, :, :, :, :3] | (index[:, :, :, :, 3:] >> place & 3) << 6
+        return [packed.reshape(section.shape)]
+
+    def te_arrange(self, code) -> list[te.Tensor]:
+        section = self.code_sections()[0]
+        shared, _ = PACK[self.cut.kq]
+
+        def index(group, column, plane, kg):
+            bits = [
+                (code(group, column, kg, t) >> plane & _byte(1)) << _byte(t)
+                for t in range(self.cut.kq)
+            ]
+            return _union(bits)
+
+        def byte(group, panel, plane, kgs, part, vector, lane):
+            column = lane % 2 * (self.lanes // 2) + lane // 2
+            column = panel * self.panel + vector * self.lanes + column
+            at = (group, column, plane.astype("uint8"))
+            own = index(*at, kgs * shared + part)
+            last = index(*at, kgs * shared + shared - 1)
+            if self.cut.kq == 4:
+                return own | last << _byte(4)
+            return own | (last >> (part * 2).astype("uint8") & _byte(3)) << _byte(6)
+
+        return [te.compute(section.shape, byte, name=section.name)]
+
+    def index(self, indices: te.Tensor, at: tuple) -> tirx.Expr:
+        """The index of (group, panel, plane, k group, vector, byte) out of the section."""
+        group, panel, plane, kg, *place = at
+        shared, count = PACK[self.cut.kq]
+        outer, field = (group, panel, plane, kg // shared), kg % shared
+        if self.cut.kq == 4:
+            byte = indices[(*outer, 0, *place)]
+            return byte >> (field * 4).astype("uint8") & _byte(15)
+        own = indices[(*outer, te.min(field, count - 1), *place)] & _byte(63)
+        parts = [
+            indices[(*outer, part, *place)] >> _byte(6) << _byte(2 * part) for part in (0, 1, 2)
+        ]
+        return tirx.Select(field == shared - 1, _union(parts), own)
+
+
+def column_order(lanes: int) -> np.ndarray:
+    """The column of each byte of a vector: the even bytes are its first half."""
+    return np.arange(lanes).reshape(2, -1).T.ravel()
+
+
+def _byte(value: int) -> tirx.Expr:
+    return tirx.const(value, "uint8")
+
+
+def _union(parts: list[tirx.Expr]) -> tirx.Expr:
+    result = parts[0]
+    for part in parts[1:]:
+        result = result | part
+    return result
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Tensors of the computation; `args` are the parameters, in order."""
+
+    cut: Reduction
+    layout: IndexWeights
+    args: list[te.Tensor]
+    tables: Tables
+
+
+def reduction_of(op: Dense | Conv2d, left: str, inputs: int, multiple: int = 1) -> Reduction:
+    """The k axis in groups of `inputs`."""
+    return cut(op, inputs, multiple, left == "folded", empty=True, split=left == "direct")
+
+
+def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
+    """The tensor expressions of `op`: stages pad (optional), encode, expand (if `expanded`),
+    row_sums (unless the weights are their codes), tile and y."""
+    matrix, t = op.matrix, tiling
+    c, offset = reduction_of(op, t.left, t.inputs, t.multiple), offset_of(op)
+    tables = tables_of(op, t.inputs, t.digits)
+    layout = IndexWeights(
+        shape=op.w_shape,
+        format=op.weight,
+        cut=c,
+        groups=matrix.groups,
+        columns=matrix.n,
+        panels=t.panels,
+        panel=t.vectors * t.lanes,
+        offset=offset,
+        lanes=t.lanes,
+    )
+    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
+    left = left_side(op, c, "uint8", offset)
+
+    def term(x, i, digit, entry):
+        return tirx.Select((entry >> i & 1) == 1, tables.digit(x, digit), _byte(0))
+
+    encoding = Encoding((t.digits, tables.entries), "uint8", term)
+    if t.left == "direct":
+        left_at = encode_at_source(left, encoding)
+    else:
+        left_at = encode_in_tiles(left, encoding, matrix.groups, t.row_tiles, t.rows)
+    tile = _tile(op, left_at, _indices(layout, sections[0], t), c, t, tables)
+    sums = placeholder(op) if op.weight.min else None
+    panel = t.vectors * t.lanes
+
+    def result(m, g, n):
+        value = tile[g, m // t.rows, n // panel, m % t.rows, n % panel // t.lanes, n % t.lanes]
+        return layout.value(value, (m, g, n), sections, sums)
+
+    y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
+    extra = [] if sums is None else [sums]
+    return Definition(c, layout, [left.x, *sections, *extra, y], tables)
+
+
+def _indices(layout: IndexWeights, indices: te.Tensor, t: Tiling):
+    """at(group, panel, plane, k group, vector, byte): an index as uint8."""
+    if not t.expanded:
+        return lambda *at: layout.index(indices, at)
+    groups, panels, planes, *_, vectors, lanes = indices.shape
+    shape = (groups, panels, planes, layout.cut.groups, vectors, lanes)
+    expand = te.compute(shape, lambda *at: layout.index(indices, at), name="expand")
+    return lambda *at: expand[at]
+
+
+def _tile(op, left_at, index_at, c: Reduction, t: Tiling, tables: Tables) -> te.Tensor:
+    r, s, kg, q, d = (
+        te.reduce_axis((0, extent), name=name)
+        for name, extent in (
+            ("r", c.r), ("s", c.s), ("kg", c.kg), ("q", op.weight.bits), ("d", t.digits),
+        )
+    )  # fmt: skip
+    last = op.matrix.m - 1
+
+    def element(g, mo, no, mi, nv, nl):
+        m = te.min(mo * t.rows + mi, last)
+        byte = nl % (t.lanes // 2) * 2 + nl // (t.lanes // 2)
+        index = index_at(g, no, q, (r * c.s + s) * c.kg + kg, nv, byte)
+        found = left_at(g, mo, mi, m, r, s, kg, d, index.astype("int32"))
+        return te.sum(found.astype("int32") << (q + d * tables.shift), axis=[r, s, kg, q, d])
+
+    shape = (op.matrix.groups, t.row_tiles, t.panels, t.rows, t.vectors, t.lanes)
+    return te.compute(shape, element, name="tile")

@@ -1,0 +1,83 @@
+"""The lut_sum algorithm on x86: one schedule for SSE4, AVX2 and AVX-512BW.
+
+for block of rows
+  encode: the tables of its rows                # left=direct: all tables, before the blocks
+  for block of panels, row tile, panel
+    expand: the indices of a panel              # expand=panel, once per block of panels
+    tile: lookups                               # straight-line, see `lut_sum_tile`
+    y = tile (+ correction)
+"""
+
+from tvm import IRModule, te
+from tvm.s_tir import Schedule
+
+from lpgen.algorithms import lut_sum, row_sums
+from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.left import PARALLEL_BYTES
+from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.errors import ScheduleRefused
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.x86 import blocks
+from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.lut_sum_space import default, refusal, space, tiling, unfit
+from lpgen.schedules.x86.lut_sum_tables import TableCode
+from lpgen.schedules.x86.lut_sum_tile import TileCode
+from lpgen.schedules.x86.microkernel import replace_encode, replace_tile
+from lpgen.space import Knobs
+
+__all__ = ["default", "kernel", "space", "unfit"]
+
+
+def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
+    """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
+    reason = refusal(op, isa, knobs)
+    if reason:
+        raise ScheduleRefused(reason)
+    sizes = tiling(op, isa, knobs)
+    definition = lut_sum.define(op, sizes)
+    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    _schedule(sch, isa, sizes, knobs)
+    in_tiles = sizes.left != "direct"
+    tables = TableCode(definition.tables, isa, sizes.rows if in_tiles else 1)
+    func = replace_tile(sch.mod["main"], TileCode(definition, sizes, isa))
+    func = peel_partial_vectors(replace_encode(func, tables, elements=2, rows=in_tiles))
+    prologue = row_sums.prologue(op) if op.weight.min else None
+    sections = definition.layout.sections
+    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
+
+
+def _schedule(sch: Schedule, isa: Isa, sizes: lut_sum.Tiling, knobs: Knobs) -> None:
+    in_tiles = sizes.left != "direct"
+    tile, encode = sch.get_sblock("tile"), sch.get_sblock("encode")
+    order = blocks.order_blocks(sch, tile, knobs, copied=in_tiles, panels=sizes.expanded)
+    if in_tiles:
+        sch.compute_at(encode, order.outer, preserve_unit_loops=True)
+    else:
+        _make_all_tables(sch, encode)
+    if sizes.expanded:
+        _expand_panel(sch, order, lut_sum.PACK[sizes.inputs][0])
+    sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
+    blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
+
+
+def _make_all_tables(sch: Schedule, encode) -> None:
+    """Several threads share the rows where that pays."""
+    *rows, _, _, _, _ = sch.get_loops(encode)
+    extents = [int(sch.get(loop).extent) for loop in sch.get_loops(encode)]
+    nbytes = 1
+    for extent in extents[:-1]:
+        nbytes *= extent
+    if nbytes >= PARALLEL_BYTES:
+        sch.parallel(sch.fuse(*rows) if len(rows) > 1 else rows[0])
+
+
+def _expand_panel(sch: Schedule, order: blocks.Order, shared: int) -> None:
+    """Unpack the indices of a block of panels, `shared` k groups at a time."""
+    expand = sch.get_sblock("expand")
+    sch.compute_at(expand, order.expand_at, preserve_unit_loops=True)
+    *_, kg, nv, byte = sch.get_loops(expand)
+    kgs, field = sch.split(kg, [None, shared])
+    sch.reorder(kgs, nv, field, byte)
+    sch.unroll(field)
+    sch.vectorize(byte)

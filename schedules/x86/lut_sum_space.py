@@ -1,0 +1,164 @@
+"""The knobs of the lut_sum algorithm on x86, which combinations are valid, and a first guess.
+
+| knob    | meaning                                                                                |
+|---------|----------------------------------------------------------------------------------------|
+| digits  | tables of a k group: 2 where the sums of whole activations would not fit a byte, or    |
+|         | would not for long                                                                     |
+| rows    | rows of the register tile                                                              |
+| vectors | vectors of output columns (one byte each) in the register tile                         |
+| m_block | row tiles of a block; 0: all                                                           |
+| n_block | panels of a block; 0: all                                                              |
+| outer   | order of the blocks: mn (panels vary fastest) or nm                                    |
+| inner   | order of the tiles in a block, the same way                                            |
+| left    | direct: a table for every pixel, used by all taps; copied: tables in tile order, for a |
+|         | block of rows at a time; folded: the same of the folded source (few channels)          |
+| expand  | where the packed indices are taken apart: panel (a block's, once, into the cache) or   |
+|         | register (each use)                                                                    |
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+from lpgen.algorithms.lut_sum import PACK, Tiling, reduction_of, tables_of
+from lpgen.algorithms.reduction import foldable
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.x86 import blocks
+from lpgen.schedules.x86.isa import Isa
+from lpgen.space import Knobs, Space
+
+ROWS = (1, 2, 3, 4, 6, 8, 12)
+VECTORS = (1, 2, 3, 4)
+INPUTS = 4
+
+
+def lanes_of(isa: Isa) -> int:
+    """Columns of a vector: bytes."""
+    return isa.bits // 8
+
+
+def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
+    """The sizes that the knobs mean for this operator."""
+    matrix, lanes = op.matrix, lanes_of(isa)
+    rows, vectors = knobs["rows"], knobs["vectors"]
+    expanded = knobs["expand"] == "panel"
+    return Tiling(
+        rows=rows,
+        vectors=vectors,
+        lanes=lanes,
+        inputs=INPUTS,
+        digits=knobs["digits"],
+        row_tiles=blocks.rounded(-(-matrix.m // rows), knobs["m_block"]),
+        panels=blocks.rounded(-(-matrix.n // (vectors * lanes)), knobs["n_block"]),
+        left=knobs["left"],
+        expanded=expanded,
+        multiple=1 if expanded else PACK[INPUTS][0],
+    )
+
+
+def space(op: Dense | Conv2d, isa: Isa) -> Space:
+    """All knobs with their choices for `op`."""
+    m, n = op.matrix.m, op.matrix.n
+    folded = ("folded",) if foldable(op, empty=True) else ()
+    return Space(
+        {
+            "digits": digit_choices(op),
+            "rows": tuple(_rows(m)),
+            "vectors": tuple(_vectors(n, lanes_of(isa))),
+            **blocks.knobs(m, n, lanes_of(isa)),
+            "left": ("direct", "copied", *folded),
+            "expand": ("panel", "register"),
+        },
+        lambda knobs: refusal(op, isa, knobs) is None,
+    )
+
+
+def digit_choices(op: Dense | Conv2d) -> tuple[int, ...]:
+    """Digits whose sums fit a byte; two may pay where one leaves room for few lookups."""
+    whole = tables_of(op, INPUTS, 1)
+    if whole.most(0) > 255:
+        return (2,)
+    return (1,) if whole.lookups > 2 else (1, 2)
+
+
+def _rows(m: int) -> Iterator[int]:
+    """Tile heights that waste little of the last tile, among them the even cuts of a small m."""
+    even = {-(-m // tiles) for tiles in range(1, 5)}
+    for rows in sorted({*ROWS, *(rows for rows in even if rows <= ROWS[-1])}):
+        if rows in even or (rows < m and -(-m // rows) * rows - m <= m // blocks.WASTE):
+            yield rows
+
+
+def _vectors(n: int, lanes: int) -> Iterator[int]:
+    """Tile widths that waste little of the last panel."""
+    whole = -(-n // lanes)
+    for vectors in VECTORS:
+        if -(-whole // vectors) * vectors <= whole * (1 + 1 / blocks.WASTE):
+            yield vectors
+
+
+def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
+    """Why the algorithm does not serve the operator: the values of a code book are no sums of
+    their bits, one column per group wastes a vector."""
+    if op.weight.book:
+        return "weights of a code book are no sums of bits"
+    if op.matrix.n == 1 and op.matrix.groups > 1:
+        return f"groups={op.matrix.groups} leave one output channel each: a depthwise kernel fits"
+    return None
+
+
+def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+    """Why the combination is not in the space: it cannot be scheduled, does the same as another
+    combination, or cannot be any good."""
+    rows, vectors, digits = knobs["rows"], knobs["vectors"], knobs["digits"]
+    unit = 1 if knobs["expand"] == "panel" else PACK[INPUTS][0]
+    if rows * vectors * digits + unit * vectors + 2 > isa.registers:
+        return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
+    if tables_of(op, INPUTS, digits).groups < unit:
+        return f"16 bits do not hold the sums of the {unit} k groups that share a byte"
+    if knobs["left"] != "direct" and knobs["outer"] == "nm":
+        return "tables in tile order are made for blocks of rows: these are outside"
+    return blocks.refusal(op, rows, vectors * lanes_of(isa), knobs)
+
+
+def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
+    """A good first guess: the tile with the fewest loads and empty places, tables that stay in the
+    L2 cache."""
+    choices = space(op, isa)
+    points = [point for point in _candidates(op, choices) if point in choices]
+    if not points:  # an unusual shape: anything valid
+        return next(choices.enumerate())
+    return min(points, key=lambda point: _cost(op, isa, point))
+
+
+def _candidates(op: Dense | Conv2d, choices: Space) -> Iterator[Knobs]:
+    knobs = choices.knobs
+    dense = isinstance(op, Dense) or op.kernel == (1, 1)
+    left = knobs["left"][-1] if dense and op.matrix.m > 1 else "direct"
+    left = "folded" if "folded" in knobs["left"] else left
+    for rows, vectors, m_block, n_block, expand in itertools.product(
+        *(knobs[name] for name in ("rows", "vectors", "m_block", "n_block", "expand"))
+    ):
+        yield {
+            "digits": knobs["digits"][0], "rows": rows, "vectors": vectors,
+            "m_block": m_block, "n_block": n_block,
+            "outer": "mn", "inner": "mn",
+            "left": left, "expand": expand,
+        }  # fmt: skip
+
+
+def _cost(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> tuple:
+    t = tiling(op, isa, knobs)
+    m, n = op.matrix.m, op.matrix.n
+    computed = t.row_tiles * t.rows * t.panels * t.vectors * t.lanes / (m * n)
+    loads = (t.rows + 2 * t.vectors) / (t.rows * t.vectors)
+    groups = reduction_of(op, t.left, t.inputs, t.multiple).groups
+    tables = (knobs["m_block"] or t.row_tiles) * t.rows * groups * t.digits * 2**t.inputs
+    return (
+        round(computed * (1 + loads), 3),
+        knobs["expand"] != "register",
+        abs(math.log2(tables / 2**17)),
+        knobs["n_block"],
+    )

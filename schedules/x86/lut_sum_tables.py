@@ -1,0 +1,106 @@
+"""The tables of lut_sum: partial sums of activations made 64 bytes (a vector) at a time.
+
+A shuffle spreads one activation over those entries of a 16-byte table whose index has its bit, and
+zeros over the others; the sum of four such vectors is as many tables as the vector has 128-bit
+lanes. The lanes are filled so that those tables are neighbours in memory: they belong to successive
+(k group, row, digit), in this order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.tirx.script import builder as tb
+
+from lpgen.algorithms.lut_sum import Tables
+from lpgen.schedules.x86 import vectors as vec
+from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.microkernel import Index, Site
+
+TABLE = 16
+ZERO = 0x80
+"""An index whose top bit is set makes vpshufb deliver 0."""
+
+
+@dataclass(frozen=True)
+class TableCode:
+    """Emits the tables of successive k groups of `rows` rows."""
+
+    tables: Tables
+    isa: Isa
+    rows: int
+
+    def __call__(self, site: Site, count: int) -> None:
+        whole, rest = divmod(count, 4)
+        if whole:
+            with tb.serial(0, whole) as step:
+                self._tables(site, step * 4, 4)
+        if rest:
+            self._tables(site, whole * 4, rest)
+
+    def _tables(self, site: Site, first: Index, count: int) -> None:
+        """The tables of `count` <= 4 k groups."""
+        rows = [self._sixteen(site, mi, first, count) for mi in range(self.rows)]
+        places = [
+            (kg, mi, digit)
+            for kg in range(count)
+            for mi in range(self.rows)
+            for digit in range(self.tables.digits)
+        ]
+        lanes = self.isa.bits // 128
+        inputs: dict[tuple, tirx.Expr] = {}
+        for start in range(0, len(places), lanes):
+            lane_of = places[start : start + lanes]
+            used = len(lane_of)
+            lane_of += lane_of[-1:] * (lanes - used)
+            key = tuple(place[1:] for place in lane_of)
+            if key not in inputs:
+                inputs[key] = self._activations(rows, key)
+            sums = self._sums(inputs[key], [place[0] for place in lane_of])
+            kg, mi, digit = lane_of[0]
+            to = site.target.at(kg=first + kg, mi=mi, tail=[digit, 0])
+            if used < lanes:
+                sums = vec.shuffle(vec.bind(sums), range(used * TABLE))
+            vec.store(site.target.buffer, to, sums, used * TABLE)
+
+    def _sixteen(self, site: Site, mi: int, first: Index, count: int) -> tirx.Expr:
+        """The activations of `count` k groups of a row, and anything up to 16."""
+        (source,) = site.sources.values()
+        lanes = 4 * count
+        some = vec.bind(vec.load(source.buffer, source.at(mi=mi, kg=first), lanes))
+        if count == 4:
+            return some
+        times = -(-TABLE // lanes)
+        return vec.bind(tirx.Shuffle([some] * times, [vec.const(i) for i in range(TABLE)]))
+
+    def _activations(self, rows: list[tirx.Expr], key: tuple) -> tirx.Expr:
+        """A vector whose 128-bit lanes are the rows (key: row and digit of each lane)."""
+        lanes = len(key)
+        if len({mi for mi, _ in key}) == 1:
+            vector = vec.bind(vec.repeat(rows[key[0][0]], TABLE, lanes))
+        else:
+            places = [vec.const(i) for i in range(TABLE * lanes)]
+            vector = vec.bind(tirx.Shuffle([rows[mi] for mi, _ in key], places))
+        if self.tables.digits == 1:
+            return vector
+        shifts = [digit * self.tables.shift for _, digit in key for _ in range(4)]
+        words = vec.reinterpret(f"uint32x{4 * lanes}", vector)
+        if any(shifts):
+            words = words >> vec.constants(shifts, "uint32")
+        mask = vec.splat(2**self.tables.shift - 1, "uint8", TABLE * lanes)
+        return vec.bind(vec.reinterpret(f"uint8x{TABLE * lanes}", words) & mask)
+
+    def _sums(self, activations: tirx.Expr, groups: list[int]) -> tirx.Expr:
+        """The tables of these k groups, one in each lane."""
+        size = TABLE * len(groups)
+        parts = []
+        for t in range(4):
+            spread = [
+                4 * group + t if entry >> t & 1 else ZERO
+                for group in groups
+                for entry in range(TABLE)
+            ]
+            pattern = vec.constants(spread, "uint8")
+            parts.append(vec.intrinsic(f"uint8x{size}", self.isa.lookup, activations, pattern))
+        return (parts[0] + parts[1]) + (parts[2] + parts[3])
