@@ -99,8 +99,7 @@ def test_build_says_what_is_untuned_and_what_is_generic(lpgen):
     text = lpgen("build", DENSE, DEPTHWISE, "--target", "avx2", "-o", "two.so")
     assert "two.so: 2 kernels for avx2" in text
     assert "default knobs, as no log has a record" in text
-    generic = r"generic kernel: conv2d 3x3 8->8@5x5 g8 u4 x s4: avx2/dot, .*sse4/dot.*: groups=8"
-    assert re.search(generic, text)
+    assert "generic kernel: conv2d 3x3 8->8@5x5 g8 u4 x s4: avx2/dot, sse4/dot: groups=8" in text
     assert Path("two.h").read_text().count("_pack_weights(") >= 2
 
 
@@ -251,10 +250,10 @@ def test_an_exhaustive_run_says_how_good_the_search_would_have_been(lpgen):
 
 
 def test_sharing_the_trials_is_compared_with_tuning_each_template_alone(lpgen):
-    options = ("--trials", "4", "--jobs", "1", "--log", "log.jsonl", "--separately")
+    options = ("--trials", "8", "--jobs", "1", "--log", "log.jsonl", "--separately")
     text = lpgen("tune", "dense m=2 n=5 k=7 act=u4 weight=s4", *options)
     assert " tuned alone: " in text
-    assert "4 trials for all templates or for each of them: geometric mean " in text
+    assert "8 trials for all templates or for each of them: geometric mean " in text
     alone = {record.template for record in Log("log.alone.jsonl").records() if record.best}
     assert alone == {record.template for record in Log("log.jsonl").records()}
 
