@@ -69,10 +69,21 @@ def assert_exact_on(
 
     kernel = chosen.kernel(op, target, knobs)
     run = jit(kernel, target)
+    rng = np.random.default_rng(1)
+    parameters, residual = op.random_parameters(rng), op.random_residual(rng)
+    more = [] if residual is None else [at_address(residual, residual.itemsize)]
     for x, w in inputs(op, extremes):
-        y = at_address(np.full(op.y_shape, -1, np.int32), 4)
-        run(*map(_tensor, (at_address(x, 1), at_address(kernel.layout.pack(w), 0), y)))
-        np.testing.assert_array_equal(y, op.reference(x, w), err_msg=f"{op} {chosen} {knobs}")
+        expected = op.reference(x, w, residual, **parameters)
+        y = at_address(np.full(op.y_shape, 99, op.y_dtype), expected.itemsize)
+        packed = at_address(kernel.layout.pack(w, **parameters), 0)
+        run(*map(_tensor, (at_address(x, 1), packed, *more, y)))
+        assert y.dtype == expected.dtype
+        np.testing.assert_array_equal(bits(y), bits(expected), f"{op} {chosen} {knobs}")
+
+
+def bits(array: np.ndarray) -> np.ndarray:
+    """Floats as the integers of their bits, so that 0.0 and -0.0 differ."""
+    return array.view(np.int32) if array.dtype.kind == "f" else array
 
 
 def at_address(array: np.ndarray, offset: int) -> np.ndarray:

@@ -1,10 +1,13 @@
 """Hypothesis strategies that several tests draw from: formats and small operators of every kind."""
 
+from dataclasses import replace
+
 from hypothesis import assume
 from hypothesis import strategies as st
 
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense
+from lpgen.ops.epilogue import Bias, Chain, Clamp, Quantize, Residual, Scale
 
 TEXTS = (
     *(f"u{bits}" for bits in range(1, 9)),
@@ -53,3 +56,46 @@ def convs(draw):
         padded = shape[size] + shape["pad"][axis] + shape["pad"][axis + 2]
         assume((shape["kernel"][axis] - 1) * shape["dilation"][axis] < padded)
     return Conv2d(**shape)
+
+
+quantized = st.sampled_from([text for text in TEXTS if text[0] in "us"]).map(Format.parse)
+
+
+def value_of(draw, form: Format) -> int:
+    """A value of the format, often 0."""
+    return draw(st.one_of(st.just(0), st.integers(form.min, form.max)))
+
+
+@st.composite
+def chains(draw) -> Chain:
+    """Every kind of epilogue."""
+    kind = draw(st.sampled_from(["s32", "f32", "quantized", "quantized"]))
+    bias = draw(st.sampled_from([None, "s32", "f32" if kind != "s32" else "s32"]))
+    steps = [Bias("s32")] if bias == "s32" else []
+    form = draw(quantized) if kind == "quantized" else None
+    if kind != "s32":
+        steps.append(Scale(draw(st.sampled_from(["tensor", "channel"]))))
+        steps += [Bias("f32")] if bias == "f32" else []
+        residual = draw(st.one_of(st.none(), st.just("f32"), quantized))
+        if residual is not None:
+            zero = 0 if residual == "f32" else value_of(draw, residual)
+            steps.append(Residual(residual, zero))
+    bounds = (form.min, form.max) if form else (-200, 200)
+    given = st.tuples(*[st.integers(*bounds)] * 2).map(lambda pair: tuple(sorted(pair)))
+    clamp = draw(st.one_of(st.none(), st.just("relu"), st.just("relu6"), given))
+    if clamp is not None and (kind != "s32" or clamp != "relu6"):
+        steps.append(Clamp(clamp))
+    return (*steps, *([Quantize(form, value_of(draw, form))] if form else []))
+
+
+@st.composite
+def with_epilogues(draw, operators):
+    """One of `operators` with zero points and an epilogue."""
+    op = draw(operators)
+    zeros = {}
+    for key, form in (("zero_act", op.act), ("zero_weight", op.weight)):
+        if form.encoding in "us":
+            zeros[key] = value_of(draw, form)
+    if "zero_weight" in zeros and draw(st.booleans()):
+        zeros["zero_weight"] = "channel"
+    return replace(op, **zeros, epilogue=draw(chains()))

@@ -210,7 +210,11 @@ BASE = {"h": 8, "w": 8, "ic": 64, "oc": 64, "kernel": 3, "act": "u8", "weight": 
         ({"oc": "64"}, r"oc='64' is not a size"),
         ({"act": "u9"}, r"^conv2d: act: format u9: bits must be 1\.\.8"),
         ({"weight": "b8"}, r"^conv2d: weight: format b8: bits must be 1\.\.7"),
-        ({"out": "f32"}, "^conv2d: out=f32 is unknown; known: s32$"),
+        ({"zero_act": 256}, r"^conv2d: zero_act=256 is outside 0\.\.255 \(u8\)$"),
+        (
+            {"weight": "b1", "zero_weight": 1},
+            "^conv2d: zero_weight=1: format b1 has no zero point$",
+        ),
         ({"n": 2**20}, r"x has 4294967296 elements .*the limit is 2147483647"),
         ({"pad": 2**31 - 1}, r"h=4294967302 with its padding is above the limit 2147483647"),
         ({"pad": 2**15, "stride": 2**14}, "x with its padding has more elements than the limit 2"),

@@ -15,7 +15,7 @@ from lpgen.ops import Conv2d, Dense
 from lpgen.target import Target
 
 
-def layout_of(op, panels=1, vectors=2, lanes=4, kq=4, correction=0, top=False) -> PanelWeights:
+def layout_of(op, panels=1, vectors=2, lanes=4, kq=4, top=False) -> PanelWeights:
     matrix = op.matrix
     panels = max(panels, -(-matrix.n // (vectors * lanes)))
     return PanelWeights(
@@ -27,7 +27,6 @@ def layout_of(op, panels=1, vectors=2, lanes=4, kq=4, correction=0, top=False) -
         panels,
         vectors,
         lanes,
-        correction,
         top,
     )
 
@@ -55,12 +54,11 @@ def section_bytes(layout: PanelWeights, packed: np.ndarray) -> np.ndarray:
     weight=texts,
     shape=st.tuples(*(st.integers(1, limit) for limit in (20, 40))),
     kq=st.sampled_from([1, 2, 4]),
-    correction=st.sampled_from([0, -128, 7]),
 )
-def test_both_packers_give_the_same_bytes(weight, shape, kq, correction):
+def test_both_packers_give_the_same_bytes(weight, shape, kq):
     n, k = shape
     op = Dense(3, n, k, act="u8", weight=weight)
-    layout = layout_of(op, kq=kq, correction=correction)
+    layout = layout_of(op, kq=kq)
     _, w = op.random(np.random.default_rng(n * k))
     by_numpy, by_tir = layout.pack(w), packed_by_tir(layout, w)
     np.testing.assert_array_equal(section_bytes(layout, by_tir), section_bytes(layout, by_numpy))
@@ -69,7 +67,7 @@ def test_both_packers_give_the_same_bytes(weight, shape, kq, correction):
 @pytest.mark.parametrize("weight", ["s8", "u8", "b5", "t2"])
 def test_both_packers_agree_on_grouped_convolutions(weight):
     op = Conv2d(h=4, w=4, ic=6, oc=10, kernel=(3, 2), groups=2, act="u8", weight=weight)
-    layout = layout_of(op, correction=-3)
+    layout = layout_of(op)
     _, w = op.random(np.random.default_rng(1))
     by_numpy, by_tir = layout.pack(w), packed_by_tir(layout, w)
     np.testing.assert_array_equal(section_bytes(layout, by_tir), section_bytes(layout, by_numpy))
@@ -99,12 +97,3 @@ def test_weights_are_stored_in_reading_order():
     packed = layout_of(op).pack(w).view(np.int8).reshape(2, 2, 4, 4)  # k group, vector, lane, kq
     np.testing.assert_array_equal(packed[1, 0, 2], w[2, 4:8])
     np.testing.assert_array_equal(packed[0, 1, 3], w[7, 0:4])
-
-
-def test_the_correction_is_a_multiple_of_the_column_sums():
-    op = Dense(1, 5, 9, act="s8", weight="s4")
-    _, w = op.random(np.random.default_rng(0))
-    layout = layout_of(op, correction=-128)
-    offsets, _ = joined_sections(layout.sections)
-    found = layout.pack(w)[offsets[-1] :].view(np.int32)[:8]
-    np.testing.assert_array_equal(found, [*(-128 * w.astype(int).sum(axis=1)), 0, 0, 0])

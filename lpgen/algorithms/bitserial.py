@@ -18,6 +18,8 @@ from tvm import te, tirx
 from lpgen.algorithms.codes import CodeWeights
 from lpgen.algorithms.encoded import Encoding, encode_at_source, encode_in_tiles
 from lpgen.algorithms.entry import Section
+from lpgen.algorithms.epilogue import Epilogue
+from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.left import Left, left_side
 from lpgen.algorithms.reduction import Reduction, cut
 from lpgen.algorithms.row_sums import placeholder
@@ -79,10 +81,14 @@ class Definition:
     """Tensors of the computation; `args` are the parameters, in order."""
 
     cut: Reduction
-    layout: PlaneWeights
+    weights: PlaneWeights
+    layout: Layout
+    """`weights` with the parameters of the epilogue behind them."""
     args: list[te.Tensor]
     left: Left
     act_planes: int
+    prologue: tirx.PrimFunc | None
+    """What has to run before (`entry.kernel_entry`)."""
 
 
 def planes_of_left(op: Dense | Conv2d) -> tuple[int, int]:
@@ -104,7 +110,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
     are their codes), tile and y."""
     matrix, t = op.matrix, tiling
     c, offset = reduction_of(op, t.left), -op.act.min
-    layout = PlaneWeights(
+    weights = PlaneWeights(
         shape=op.w_shape,
         format=op.weight,
         cut=c,
@@ -112,10 +118,10 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
         columns=matrix.n,
         panels=t.panels,
         panel=t.vectors * t.lanes,
-        offset=offset,
+        offset=offset + op.zero_act,
         lanes=t.lanes,
     )
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
+    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
     left = left_side(op, c, "uint8", offset)
     planes, low = planes_of_left(op)
 
@@ -130,15 +136,16 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
         left_at = encode_in_tiles(left, encoding, matrix.groups, t.row_tiles, t.rows)
     tile = _tile(op, left_at, sections[0], c, t, (planes, low))
     sums = placeholder(op) if op.weight.min else None
+    epilogue = Epilogue(op, 0, matrix.groups, matrix.n, sums)
     panel = t.vectors * t.lanes
 
     def result(m, g, n):
         value = tile[g, m // t.rows, n // panel, m % t.rows, n % panel // t.lanes, n % t.lanes]
-        return layout.value(value, (m, g, n), sections, sums)
+        return epilogue(weights.value(value, (m, g, n), sections, sums), m, g, n)
 
     y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
-    extra = [] if sums is None else [sums]
-    return Definition(c, layout, [left.x, *sections, *extra, y], left, planes)
+    args = [left.x, *sections, *epilogue.inputs, y]
+    return Definition(c, weights, epilogue.layout(weights), args, left, planes, epilogue.prologue)
 
 
 def _tile(op, left_at, words, c: Reduction, t: Tiling, planes: tuple[int, int]) -> te.Tensor:

@@ -5,8 +5,8 @@ to a sum over codes. The values are put back together at the end:
 
     sum of x * w = step * (sum of x * code) + min * (sum of x)
 
-The left side holds x + offset, so that from the sum of its products with the codes the correction
-of the column, offset * (sum of codes), is taken away.
+The left side holds x - zero_act + offset, so that from the sum of its products with the codes the
+correction of the column, offset * (sum of codes), is taken away; x here is x - zero_act.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class CodeWeights:
     """Weights as codes of `groups` x `columns` columns in `panels` panels of `panel` columns.
 
-    shape: op.w_shape; offset: what was added to every value of the left side.
+    shape: op.w_shape; offset: what the left side holds for nothing, zero_act among its values.
 
     A layout derives from it and says how codes are arranged: `code_sections`, `arrange` (NumPy)
     and `te_arrange` (TIR), which must give the same bytes.

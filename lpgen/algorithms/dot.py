@@ -11,9 +11,8 @@ formats:
 * weights that fit int8 are the signed side, and activations with negative values get `-min` added;
 * u8 weights are the unsigned side, and activations that do not fit int8 get 128 subtracted.
 
-Either way the sum is off by offset * (sum of the column's weights), which is known when the weights
-are packed: it is their correction, added on the way out. int32 sums wrap modulo 2^32 in all
-instructions used, so only the final result has to fit (operators see to that).
+The epilogue undoes either offset. int32 sums wrap modulo 2^32 in all instructions used, so only the
+final sum has to fit (operators see to that).
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING
 
 from tvm import te, tirx
 
+from lpgen.algorithms.epilogue import Epilogue
+from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.left import Left, left_side
 from lpgen.algorithms.reduction import Reduction, cut
 from lpgen.algorithms.weights import PanelWeights
@@ -112,11 +113,15 @@ class Definition:
     """Tensors of the computation; `args` are the parameters, in order."""
 
     cut: Reduction
-    layout: PanelWeights
+    weights: PanelWeights
+    layout: Layout
+    """`weights` with the parameters of the epilogue behind them."""
     args: list[te.Tensor]
     left: Left
     expanded: bool
     """Whether a stage "expand" makes operands of the stored weights."""
+    prologue: tirx.PrimFunc | None
+    """What has to run before (`entry.kernel_entry`)."""
 
 
 def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition:
@@ -126,7 +131,7 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     matrix, t = op.matrix, tiling
     groups, columns = (1, matrix.groups) if t.across_groups else (matrix.groups, matrix.n)
     reduction = cut(op, t.kq, t.multiple, t.folded)
-    layout = PanelWeights(
+    weights = PanelWeights(
         shape=op.w_shape,
         format=op.weight,
         cut=reduction,
@@ -135,26 +140,28 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
         panels=t.panels,
         vectors=t.vectors,
         lanes=t.lanes,
-        correction=-operands.offset,
         top=t.top,
     )
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
+    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
     left = left_side(op, reduction, operands.left, operands.offset)
     left_at = left_tiles(left, reduction, t, matrix.groups)
     if t.across_groups:
         left_at = _left_across_groups(left, reduction, t)
-    expanded = bool(layout.planes) or sections[0].dtype != operands.right
-    right_at = _right(layout, sections, operands, expanded, t.lookup)
+    expanded = bool(weights.planes) or sections[0].dtype != operands.right
+    right_at = _right(weights, sections, operands, expanded, t.lookup)
     tile = _tile(left_at, right_at, reduction, t, groups)
 
     def result(m, g, n):
-        where = (g, m // t.rows, n // layout.panel, m % t.rows)
-        value = tile[(*where, n % layout.panel // t.lanes, n % t.lanes)]
-        value = value >> tirx.const(layout.shift, "int32") if layout.shift else value
-        return value + sections[-1][g, n] if layout.correction else value
+        where = (g, m // t.rows, n // weights.panel, m % t.rows)
+        total = tile[(*where, n % weights.panel // t.lanes, n % t.lanes)]
+        total = total >> tirx.const(weights.shift, "int32") if weights.shift else total
+        return epilogue(total, m, g, n)
 
+    epilogue = Epilogue(op, operands.offset + op.zero_act, groups, columns)
     y = te.compute((matrix.m, groups, columns), result, name="y")
-    return Definition(reduction, layout, [left.x, *sections, y], left, expanded)
+    args = [left.x, *sections, *epilogue.inputs, y]
+    layout, prologue = epilogue.layout(weights), epilogue.prologue
+    return Definition(reduction, weights, layout, args, left, expanded, prologue)
 
 
 def left_tiles(left: Left, c: Reduction, t: Tiling, groups: int):

@@ -1,8 +1,8 @@
 """From a scheduled function over many tensors to the one signature that all kernels have.
 
 A definition in tensor expressions sees the input with flattened rows, the packed weights as several
-arrays and the result as a matrix. A kernel's entry is always (x, packed, y). The bridge is a buffer
-declared on another buffer's memory, which costs nothing.
+arrays and the result as a matrix. A kernel's entry is always (x, packed, y), or (x, packed,
+residual, y). The bridge is a buffer declared on another buffer's memory, which costs nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tvm_ffi import structural_map
 from lpgen.algorithms.kernel import ALIGNMENT
 
 if TYPE_CHECKING:
-    from lpgen.ops import Conv2d, Dense
+    from lpgen.ops import Conv2d, Dense, Operator
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,19 @@ def kernel_entry(
     sections: list[Section],
     prologue: tirx.PrimFunc | None = None,
 ) -> tvm.IRModule:
-    """The module with "main"(x, packed, y) around `func`(x, *sections, y).
+    """The module with "main"(x, packed, y) around `func`(x, *sections, y); with a residual both
+    have it before y.
 
-    x and y of `func` may have any shape and 8-bit type of the same size as op's.
-    prologue: a function (x, rows) that runs first; `func` is then (x, *sections, rows, y).
+    x and y of `func` may have any shape of the same size as op's, and x any 8-bit type.
+    prologue: a function (x, rows) that runs first; `func` has rows behind the sections.
     """
     offsets, nbytes = joined_sections(sections)
     x = tirx.decl_buffer(op.x_shape, op.act.dtype, name="x")
     packed = _packed_buffer(nbytes)
-    y = tirx.decl_buffer(op.y_shape, "int32", name="y")
-    inner_x, *inner_sections, inner_y = func.params
+    last = [tirx.decl_buffer(op.y_shape, op.y_dtype, name="y")]
+    if op.residual is not None:
+        last.insert(0, tirx.decl_buffer(op.y_shape, op.residual.dtype, name="residual"))
+    inner_x, *inner_sections = func.params[: -len(last)]
     views = [(inner_x, x, 0)]
     bodies = [func.body]
     if prologue is not None:
@@ -68,7 +71,8 @@ def kernel_entry(
         first = structural_map(prologue.body, (tirx.Var, _renamed(prologue.params[1], rows)))
         bodies = [tirx.AllocBuffer(rows), first, func.body]
     views += [(s, packed, o) for s, o in zip(inner_sections, offsets, strict=True)]
-    return _wrapped(func, bodies, [x, packed, y], [*views, (inner_y, y, 0)])
+    views += [(s, outer, 0) for s, outer in zip(func.params[-len(last) :], last, strict=True)]
+    return _wrapped(func, bodies, [x, packed, *last], views)
 
 
 def _renamed(old: tirx.Var, new: tirx.Var):
@@ -89,6 +93,26 @@ def pack_entry(
     inner_w, *inner_sections = func.params
     views = [(s, packed, o) for s, o in zip(inner_sections, offsets, strict=True)]
     return _wrapped(func, [func.body], [outer_w, packed], [(inner_w, outer_w, 0), *views])
+
+
+def joined_packers(
+    op: Operator, weights: tirx.PrimFunc, own: tirx.PrimFunc, sections: list[Section]
+) -> tvm.IRModule:
+    """The module with "main"(w, packed, *parameters): the packer `weights`(w, packed), then
+    `own`(w, *parameters, *its sections, the last ones)."""
+    offsets, nbytes = joined_sections(sections)
+    w, packed = tirx.decl_buffer(op.w_shape, op.weight.dtype, name="w"), _packed_buffer(nbytes)
+    given = [tirx.decl_buffer(p.shape, p.dtype, name=n) for n, p in op.parameters.items()]
+    own_w, *rest = own.params
+    inner_given, inner_sections = rest[: len(given)], rest[len(given) :]
+    places = offsets[-len(inner_sections) :]
+    views = [
+        *((inner, outer, 0) for inner, outer in zip(weights.params, (w, packed), strict=True)),
+        (own_w, w, 0),
+        *((inner, outer, 0) for inner, outer in zip(inner_given, given, strict=True)),
+        *((s, packed, o) for s, o in zip(inner_sections, places, strict=True)),
+    ]
+    return _wrapped(weights, [weights.body, own.body], [w, packed, *given], views)
 
 
 def _packed_buffer(nbytes: int):

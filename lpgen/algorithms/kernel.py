@@ -27,15 +27,17 @@ class Layout(Protocol):
         """Size of the packed weights in bytes."""
         ...
 
-    def pack(self, w: np.ndarray) -> np.ndarray:
-        """The packed weights (uint8[nbytes]) of the weight values `w` (op.w_shape, one a byte)."""
+    def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
+        """The packed weights (uint8[nbytes]) of the weight values `w` (op.w_shape, one a byte) and
+        the parameters (op.parameters)."""
         ...
 
     def te_module(self) -> IRModule:
-        """A module whose PrimFunc "main" has the buffers (w, packed).
+        """A module whose PrimFunc "main" has the buffers (w, packed, *parameters).
 
         w: op.w_shape, op.weight.dtype, at any address; packed: uint8[nbytes] on a 64-byte
-        boundary. Packing is not timed: plain loops do.
+        boundary; parameters: as op.parameters names them, in its order. Packing is not timed: plain
+        loops do.
         """
         ...
 
@@ -44,10 +46,12 @@ class Layout(Protocol):
 class Kernel:
     """A scheduled kernel, ready to be lowered.
 
-    module: an IRModule whose PrimFunc "main" has the buffers (x, packed, y):
+    module: an IRModule whose PrimFunc "main" has the buffers (x, packed, y), or with a residual
+        step (x, packed, residual, y):
         x: op.x_shape, op.act.dtype, at any address;
         packed: uint8[layout.nbytes] on a 64-byte boundary;
-        y: op.y_shape, int32, at any address.
+        residual: op.y_shape, op.residual.dtype, at any address;
+        y: op.y_shape, op.y_dtype, at any address.
     """
 
     op: Any

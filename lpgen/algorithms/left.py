@@ -111,6 +111,7 @@ def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Lef
     pixel = spread * op.groups
     height, width = op.padded
     top, left, _, _ = op.pad
+    nothing = offset + op.zero_act  # adds nothing to a sum
     # The last run of a row may reach past it by the empty places of its groups.
     pitch = width * pixel + cut.kg * cut.kq - cut.run if spread == channels else width * pixel
 
@@ -120,20 +121,20 @@ def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Lef
             inside = tirx.all(row >= top, row < top + op.h, w >= left, w < left + op.w)
             x_at = (image, row - top, (w - left) * op.ic + g * channels + c)
             value = _convert(source_in[x_at], dtype, offset)
-            value = tirx.if_then_else(inside, value, tirx.const(offset, dtype))
+            value = tirx.if_then_else(inside, value, tirx.const(nothing, dtype))
             value = tirx.if_then_else(c < channels, value, tirx.const(0, dtype))
             tb.buffer_store(source_out, value, [image, row, w * pixel + g * spread + c])
 
     def row_as_a_whole(source_in, source_out, image, row):
         with tb.If(tirx.all(row >= top, row < top + op.h)):
             with tb.Then():
-                _fill(source_out, [image, row], 0, left * pixel, offset, dtype)
+                _fill(source_out, [image, row], 0, left * pixel, nothing, dtype)
                 with tb.serial(0, row_bytes) as i:
                     value = _convert(source_in[image, row - top, i], dtype, offset)
                     tb.buffer_store(source_out, value, [image, row, left * pixel + i])
-                _fill(source_out, [image, row], (left + op.w) * pixel, pitch, offset, dtype)
+                _fill(source_out, [image, row], (left + op.w) * pixel, pitch, nothing, dtype)
             with tb.Else():
-                _fill(source_out, [image, row], 0, pitch, offset, dtype)
+                _fill(source_out, [image, row], 0, pitch, nothing, dtype)
 
     def body(source_in, source_out):
         with tb.serial(0, op.n) as image, _rows(height, op.n * height * pitch) as row:

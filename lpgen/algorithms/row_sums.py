@@ -6,7 +6,8 @@ point. With w = step * code + offset,
     sum of x * w = step * (sum of x * code) + offset * (sum of x)
 
 and the second sum belongs to a row alone. Rows of a convolution overlap: every pixel is added up
-once, and a row adds up the pixels of its window. Padding adds nothing.
+once, and a row adds up the pixels of its window. Padding adds nothing, and a value x adds
+x - zero_act.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def prologue(op: Dense | Conv2d) -> tirx.PrimFunc:
     pixels = (op.matrix.m, 1, 1) if matrix else (op.n * op.h, op.w, op.groups)
     count = op.matrix.k if matrix else op.ic // op.groups
     x = te.placeholder((pixels[0], pixels[1] * pixels[2] * count), op.act.dtype, name="x")
-    sums = _pixel_sums(x, pixels, count)
+    sums = _pixel_sums(x, pixels, count, count * op.zero_act)
     y = _copied(op, sums) if matrix else _windows(op, sums)
     sch = Schedule(te.create_prim_func([x, y]))
     if math.prod(op.x_shape) >= PARALLEL_BYTES:
@@ -67,8 +68,8 @@ def _windows(op: Conv2d, sums: te.Tensor) -> te.Tensor:
     return te.compute((op.groups, op.matrix.m), window, name="row_sums")
 
 
-def _pixel_sums(x: te.Tensor, shape: tuple[int, int, int], count: int) -> te.Tensor:
-    """int32[row, pixel, group]: the sums of `count` neighbours each."""
+def _pixel_sums(x: te.Tensor, shape: tuple[int, int, int], count: int, less: int) -> te.Tensor:
+    """int32[row, pixel, group]: the sums of `count` neighbours each, minus `less`."""
     read = tirx.decl_buffer(x.shape, x.dtype, name="x")
     written = tirx.decl_buffer(shape, "int32", name="pixel_sums")
     parallel = math.prod(shape) * count >= PARALLEL_BYTES
@@ -78,7 +79,9 @@ def _pixel_sums(x: te.Tensor, shape: tuple[int, int, int], count: int) -> te.Ten
             with (tb.parallel if parallel else tb.serial)(0, shape[0]) as row:
                 with tb.serial(0, shape[1]) as pixel, tb.serial(0, shape[2]) as g:
                     start = (pixel * shape[2] + g) * count
-                    _sum(inputs[0], outputs[0], row, start, [row, pixel, g], count)
+                    to = [row, pixel, g]
+                    tb.buffer_store(outputs[0], tirx.const(-less, "int32"), to)
+                    _sum(inputs[0], outputs[0], row, start, to, count)
         return builder.get()
 
     return te.extern(
@@ -88,8 +91,7 @@ def _pixel_sums(x: te.Tensor, shape: tuple[int, int, int], count: int) -> te.Ten
 
 
 def _sum(x, sums, row, start, to: list, count: int) -> None:
-    """Emit sums[to] = the sum of x[row, start : start + count]."""
-    tb.buffer_store(sums, tirx.const(0, "int32"), to)
+    """Emit sums[to] += the sum of x[row, start : start + count]."""
     vectors = count // (2 * LANES)
     for first in range(0, vectors, _LONGEST):
         run = min(_LONGEST, vectors - first)

@@ -11,9 +11,6 @@ and a mask:
 
     plane[group][panel][k group / fields][vector][lane][kq]
 
-Behind them may follow `correction`, int32[group][column]: a multiple of the sum of each column's
-weights, which undoes the offset that the left side was given.
-
 The codes of a code book become values by looking them up: with `Lookup`, a shuffle instruction of
 the CPU, or else by selecting between constants.
 """
@@ -45,7 +42,6 @@ PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 
 class PanelWeights:
     """The layout above for `groups` x `columns` columns, `panels` panels of vectors x lanes each.
 
-    correction: what the sums of weights are multiplied with; 0 leaves the section out.
     shape: op.w_shape, that of the weights given to `pack`.
     top: a signed or ternary weight is stored in two's complement and expanded into the top bits of
         its byte, as `2 ** shift` times its value. That takes no addition, and what multiplies it
@@ -60,7 +56,6 @@ class PanelWeights:
     panels: int
     vectors: int
     lanes: int
-    correction: int
     top: bool = False
 
     @property
@@ -95,8 +90,6 @@ class PanelWeights:
             ]
         else:
             parts = [Section("main", (*outer, self.cut.groups, *inner), self.format.dtype)]
-        if self.correction:
-            parts.append(Section("correction", (self.groups, self.panels * self.panel), "int32"))
         return parts
 
     @property
@@ -127,10 +120,6 @@ class PanelWeights:
             spare = [(0, 0)] * 6
             spare[2] = (0, kgs - cut.groups)
             parts = self._split_planes(np.pad(full, spare, constant_values=empty))
-        if self.correction:
-            sums = np.zeros((self.groups, self.panels * self.panel), np.int64)
-            sums[:, : self.columns] = runs.sum(axis=(2, 3), dtype=np.int64) * self.correction
-            parts.append(sums.astype(np.int32))
         offsets, nbytes = joined_sections(self.sections)
         packed = np.zeros(nbytes, np.uint8)
         for part, offset in zip(parts, offsets, strict=True):
@@ -207,8 +196,6 @@ class PanelWeights:
             self.sections, self.planes or (8,), np.cumsum((0, *self.planes)), strict=False
         ):
             outputs.append(self._te_plane(w, section, width, int(low)))
-        if self.correction:
-            outputs.append(self._te_correction(w))
         return pack_entry(w, outputs, self.sections, self.shape, self.format.dtype)
 
     def _te_plane(self, w: te.Tensor, section: Section, width: int, low: int) -> te.Tensor:
@@ -242,24 +229,6 @@ class PanelWeights:
             return parts
 
         return te.compute(section.shape, byte, name=section.name)
-
-    def _te_correction(self, w: te.Tensor) -> te.Tensor:
-        from tvm import te, tirx
-
-        k = te.reduce_axis((0, self.cut.r * self.cut.s * self.cut.run), name="k")
-        sums = te.compute(
-            (self.groups, self.columns),
-            lambda g, n: te.sum(w[g, n, k].astype("int32"), axis=[k]),
-            name="sums",
-        )
-        factor = tirx.const(self.correction, "int32")
-        return te.compute(
-            self.sections[-1].shape,
-            lambda g, n: te.if_then_else(
-                n < self.columns, sums[g, n] * factor, tirx.const(0, "int32")
-            ),
-            name="correction",
-        )
 
 
 def select(table: Sequence[int], code: tirx.Expr, dtype: str = "uint8") -> tirx.Expr:

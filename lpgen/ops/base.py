@@ -2,8 +2,7 @@
 
 import math
 import operator
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, NoReturn
@@ -12,10 +11,13 @@ import numpy as np
 
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format
+from lpgen.ops import epilogue, parameters
+from lpgen.ops.epilogue import Residual
+from lpgen.ops.epilogue_words import words_of
+from lpgen.ops.parameters import Parameter
+from lpgen.ops.words import MAX_ELEMENTS, Word
 
 INT32_MAX = 2**31 - 1
-# Sizes and indices are int32 in the generated code.
-MAX_ELEMENTS = 2**31 - 1
 
 
 class Matrix(NamedTuple):
@@ -27,64 +29,16 @@ class Matrix(NamedTuple):
     k: int
 
 
-class Word(NamedTuple):
-    """How a field of an operator is written in a workload: value from text, and text from value."""
-
-    read: Callable[[str], Any]
-    write: Callable[[Any], str]
-
-
-def read_number(text: str) -> int:
-    """The number written as `text`; ValueError with the reason if it is none."""
-    if not re.fullmatch(r"-?[0-9]+", text):
-        raise ValueError(f"{text!r} is not a number")
-    if len(text) > 18:
-        raise ValueError(f"{text[:12]}... is above the limit {MAX_ELEMENTS}")
-    return int(text)
-
-
-def _read_numbers(text: str) -> tuple[int, ...]:
-    return tuple(read_number(part) for part in text.split("x"))
-
-
-def as_pair(value: int | Sequence[int]) -> tuple[int, ...]:
-    """(height, width) from one number for both, or from the pair itself; else ValueError."""
-    pair = tuple(value) if isinstance(value, Sequence) else (value,)
-    if len(pair) not in (1, 2):
-        raise ValueError(f"{len(pair)} numbers, expected 1 or 2")
-    return pair * 2 if len(pair) == 1 else pair
-
-
-def as_edges(value: int | Sequence[int]) -> tuple[int, ...]:
-    """(top, left, bottom, right) from one number, (height, width), or the four; else ValueError."""
-    edges = tuple(value) if isinstance(value, Sequence) else (value,)
-    if len(edges) not in (1, 2, 4):
-        raise ValueError(f"{len(edges)} numbers, expected 1, 2 or 4")
-    return edges * (4 // len(edges))
-
-
-def _write_pair(pair: tuple[int, ...]) -> str:
-    return "x".join(map(str, pair[:1] if pair[0] == pair[1] else pair))
-
-
-def _write_edges(edges: tuple[int, ...]) -> str:
-    return _write_pair(edges[:2]) if edges[:2] == edges[2:] else "x".join(map(str, edges))
-
-
-NUMBER = Word(read_number, str)
-KERNEL = Word(lambda text: as_pair(_read_numbers(text)), lambda pair: "x".join(map(str, pair)))
-PAIR = Word(lambda text: as_pair(_read_numbers(text)), _write_pair)
-EDGES = Word(lambda text: as_edges(_read_numbers(text)), _write_edges)
-FORMAT = Word(Format.parse, str)
-TEXT = Word(str, str)
-
-
 @dataclass(frozen=True)
 class Operator:
     """Base of the operators: frozen dataclasses whose fields are the words of the workload.
 
-    A subclass states its `kind`, its `WORDS` (one per field, in canonical order), its shapes, its
-    `matrix` and `_sums`; it has fields `act`, `weight` (Format) and `out` ("s32").
+    A subclass states its `kind`, its `WORDS` (one per field but `epilogue`, in canonical order),
+    its shapes, its `matrix` and `_sums`. It has fields `act`, `weight` (Format), their zero points
+    `zero_act` (a value of the format) and `zero_weight` (the same, or "channel": one for each
+    output channel, a parameter), and `epilogue`, the chain of steps behind the sums.
+
+    The sum of an element is that of (x - zero_act) * (w - zero_weight); padding adds nothing.
     """
 
     kind: ClassVar[str]
@@ -100,8 +54,14 @@ class Operator:
     @cached_property
     def name(self) -> str:
         """The canonical workload text; `ops.workload.parse` reads it back to an equal operator."""
-        words = (f"{key}={word.write(getattr(self, key))}" for key, word in self.WORDS.items())
-        return f"{self.kind} {' '.join(words)}"
+        usual = self.defaults()
+        words = {
+            key: word.write(getattr(self, key))
+            for key, word in self.WORDS.items()
+            if not (word.quiet and getattr(self, key) == usual[key])
+        }
+        words |= words_of(self.epilogue)
+        return " ".join([self.kind, *(f"{key}={text}" for key, text in words.items())])
 
     def __str__(self) -> str:
         return self.name
@@ -127,6 +87,32 @@ class Operator:
         raise NotImplementedError
 
     @property
+    def out(self) -> str:
+        """What the result is: "s32", "f32" or the text of a format."""
+        return epilogue.out_of(self.epilogue)
+
+    @property
+    def y_dtype(self) -> str:
+        """The NumPy dtype of the result: int32, float32, int8 or uint8."""
+        return epilogue.dtype_of(self.epilogue)
+
+    @property
+    def residual(self) -> Residual | None:
+        """The step that adds another tensor of shape `y_shape`, if there is one."""
+        return epilogue.find(self.epilogue, Residual)
+
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """What is given with the weights: name -> shape, dtype and limits."""
+        channels = self.w_shape[0]
+        found = parameters.parameters_of(self.epilogue, channels, self.bound)
+        if self.zero_weight == "channel":
+            form = self.weight
+            zero = Parameter((channels,), form.dtype, form.min, form.max)
+            found = {"zero_weight": zero} | found
+        return found
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates, those on padding included."""
         return math.prod(self.matrix)
@@ -143,8 +129,19 @@ class Operator:
 
     @property
     def bound(self) -> int:
-        """The largest absolute value a result could have, by shape and formats."""
-        return self.matrix.k * self.act.largest * self.weight.largest
+        """The largest absolute value a sum could have, by shape, formats and zero points."""
+        return self.matrix.k * math.prod(self._farthest)
+
+    @property
+    def _farthest(self) -> tuple[int, int]:
+        """How far values of x and w may be from their zero points."""
+
+        def distance(form: Format, zero: int | str) -> int:
+            if zero == "channel":
+                return form.max - form.min
+            return max(form.max - zero, zero - form.min)
+
+        return distance(self.act, self.zero_act), distance(self.weight, self.zero_weight)
 
     def random(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Inputs (x, w) of uniformly drawn values."""
@@ -164,24 +161,72 @@ class Operator:
         """The worst-case inputs: every pair of ends of the two formats."""
         return (self.extreme(which) for which in self.EXTREMES)
 
-    def reference(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-        """The exact result, int32[y_shape], computed by NumPy alone: the oracle of every test.
+    def random_parameters(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Parameters that bring typical sums into the range of the result; scales are powers of
+        two in every other place, so that ties are common."""
+        spread = max(1.0, self.bound / 6 / math.sqrt(self.matrix.k))
+        return {
+            name: parameters.random_parameter(rng, name, parameter, self.epilogue, spread)
+            for name, parameter in self.parameters.items()
+        }
 
-        x: integers[x_shape] in format `act`; w: integers[w_shape] in format `weight`. Values on
-        padding count as 0, also in formats that have no zero.
-        Raises WorkloadError on another shape and FormatError on a value outside its format.
+    def random_residual(self, rng: np.random.Generator) -> np.ndarray | None:
+        """A tensor for the residual step, None where there is no such step."""
+        if self.residual is None:
+            return None
+        if self.residual.format == "f32":
+            return rng.normal(scale=50, size=self.y_shape).astype(np.float32)
+        return self.residual.format.random(rng, self.y_shape)
+
+    def reference(
+        self,
+        x: np.ndarray,
+        w: np.ndarray,
+        residual: np.ndarray | None = None,
+        **parameters: np.ndarray,
+    ) -> np.ndarray:
+        """The exact result, `y_dtype`[y_shape], computed by NumPy alone: the oracle of every test.
+
+        x: integers[x_shape] in format `act`; w: integers[w_shape] in format `weight`; residual and
+        parameters: as the epilogue asks. Padding adds nothing, also in formats that have no zero.
+        Raises WorkloadError on another shape and on an argument that is missing or not asked for,
+        and FormatError on a value outside its format.
         """
+        given = self.legal_parameters(parameters)
         x, w = np.asarray(x), np.asarray(w)
-        for what, array, shape, form in (
-            ("x", x, self.x_shape, self.act),
-            ("w", w, self.w_shape, self.weight),
-        ):
-            if array.shape != shape:
-                raise WorkloadError(
-                    f"{self.kind}: {what} has shape {array.shape}, expected {shape}"
-                )
+        self._check_values("x", x, self.x_shape, self.act)
+        self._check_values("w", w, self.w_shape, self.weight)
+        if (residual is None) != (self.residual is None):
+            self._fail(f"residual is {'missing' if residual is None else 'not asked for'}")
+        if residual is not None:
+            self._check_values("residual", residual, self.y_shape, self.residual.format)
+        zero = given.pop("zero_weight", self.zero_weight)
+        if self.zero_act:
+            x = x.astype(np.int16) - self.zero_act
+        if np.any(zero):
+            zero = np.reshape(zero, (-1, *[1] * (w.ndim - 1))).astype(np.int16)
+            w = w.astype(np.int16) - zero
+        return epilogue.apply(self.epilogue, self._sums(x, w), given, residual)
+
+    def legal_parameters(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The parameters as arrays of their shapes and dtypes, in the order of `parameters`.
+
+        Raises WorkloadError for one that is missing or not asked for, FormatError for one that has
+        another shape or dtype, or a value outside its limits.
+        """
+        for name in (*self.parameters, *given):
+            if name not in given:
+                self._fail(f"parameter {name} is missing")
+            if name not in self.parameters:
+                known = ", ".join(self.parameters) or "none"
+                self._fail(f"parameter {name} is not asked for; asked for: {known}")
+        return {name: parameters.legal(name, given[name], p) for name, p in self.parameters.items()}
+
+    def _check_values(self, what: str, array: np.ndarray, shape: tuple, form: Format | str) -> None:
+        if array.shape != shape:
+            self._fail(f"{what} has shape {array.shape}, expected {shape}")
+        if form != "f32":
             form.check(array, what)
-        return self._sums(x, w).astype(np.int32)
 
     def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         """The sums of products, exact integers of any dtype, [y_shape]."""
@@ -210,8 +255,15 @@ class Operator:
                 self._set(key, Format.parse(getattr(self, key)))
             except FormatError as error:
                 self._fail(f"{key}: {error}")
-        if self.out != "s32":
-            self._fail(f"out={self.out} is unknown; known: s32")
+        self._set("epilogue", tuple(self.epilogue))
+        reason = epilogue.check_zero("zero_act", self.act, self.zero_act)
+        if self.zero_weight != "channel":
+            reason = reason or epilogue.check_zero("zero_weight", self.weight, self.zero_weight)
+        elif self.weight.encoding not in "us":
+            reason = f"zero_weight=channel: format {self.weight} has no zero point"
+        reason = reason or epilogue.check_chain(self.epilogue)
+        if reason:
+            self._fail(reason)
 
     def _take_sizes(self, key: str, low: int, spread: Callable[[Any], tuple] | None = None) -> None:
         """Make field `key` an int, or the tuple that `spread` makes of it, of low..MAX_ELEMENTS."""
@@ -233,11 +285,13 @@ class Operator:
                 self._fail(
                     f"{what} has {math.prod(shape)} elements {shape}, the limit is {MAX_ELEMENTS}"
                 )
-        if self.bound > INT32_MAX:
+        # Without the zero points, too: kernels add up the values as they are.
+        largest = max(math.prod(self._farthest), self.act.largest * self.weight.largest)
+        if self.matrix.k * largest > INT32_MAX:
             self._fail(
                 f"k={self.matrix.k} with act={self.act} weight={self.weight} may reach "
-                f"{self.bound}, above the int32 limit {INT32_MAX}; "
-                f"k may be {INT32_MAX // (self.act.largest * self.weight.largest)} at most"
+                f"{self.matrix.k * largest}, above the int32 limit {INT32_MAX}; "
+                f"k may be {INT32_MAX // largest} at most"
             )
 
 

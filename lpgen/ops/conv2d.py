@@ -7,31 +7,32 @@ from typing import ClassVar
 import numpy as np
 
 from lpgen.formats import Format
-from lpgen.ops.base import (
+from lpgen.ops.base import Matrix, Operator, rows_per_block
+from lpgen.ops.epilogue import Chain
+from lpgen.ops.words import (
     EDGES,
     FORMAT,
     KERNEL,
     MAX_ELEMENTS,
     NUMBER,
     PAIR,
-    TEXT,
-    Matrix,
-    Operator,
+    ZERO,
+    ZERO_OR_CHANNEL,
     Word,
     as_edges,
     as_pair,
-    rows_per_block,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conv2d(Operator):
-    """Convolution (as networks define it: no flip) of x[n, h, w, ic] to int32 y[n, oh, ow, oc].
+    """Convolution (as networks define it: no flip) of x[n, h, w, ic] to y[n, oh, ow, oc]: int32, or
+    what the epilogue makes of it.
 
     Weights are [oc, kh, kw, ic / groups]. `kernel`, `stride`, `dilation` are (height, width) or one
     number for both; `pad` is (top, left, bottom, right), (height, width) or one number: that many
     positions that add nothing to a sum, in every format. `act` and `weight` are formats (or their
-    texts) of x and w; `out` is "s32". Fields hold the full tuples.
+    texts) of x and w; zero points and `epilogue`: see `Operator`. Fields hold the full tuples.
     Raises WorkloadError when a size is outside its limits, the kernel is larger than the padded
     input, `groups` does not divide the channels, or a result may exceed int32.
     """
@@ -48,7 +49,9 @@ class Conv2d(Operator):
     groups: int = 1
     act: Format
     weight: Format
-    out: str = "s32"
+    zero_act: int = 0
+    zero_weight: int | str = 0
+    epilogue: Chain = ()
 
     kind: ClassVar[str] = "conv2d"
     WORDS: ClassVar[dict[str, Word]] = {
@@ -64,7 +67,8 @@ class Conv2d(Operator):
         "groups": NUMBER,
         "act": FORMAT,
         "weight": FORMAT,
-        "out": TEXT,
+        "zero_act": ZERO,
+        "zero_weight": ZERO_OR_CHANNEL,
     }
 
     def __post_init__(self) -> None:

@@ -6,14 +6,17 @@ from typing import ClassVar
 import numpy as np
 
 from lpgen.formats import Format
-from lpgen.ops.base import FORMAT, NUMBER, TEXT, Matrix, Operator, Word, rows_per_block
+from lpgen.ops.base import Matrix, Operator, rows_per_block
+from lpgen.ops.epilogue import Chain
+from lpgen.ops.words import FORMAT, NUMBER, ZERO, ZERO_OR_CHANNEL, Word
 
 
 @dataclass(frozen=True)
 class Dense(Operator):
-    """x[m, k] times w[n, k] transposed, to int32 y[m, n].
+    """x[m, k] times w[n, k] transposed, to y[m, n]: int32, or what the epilogue makes of it.
 
-    `act` and `weight` are formats (or their texts) of x and w; `out` is "s32".
+    `act` and `weight` are formats (or their texts) of x and w; zero points and `epilogue`: see
+    `Operator`.
     Raises WorkloadError when a size is outside its limits or a result may exceed int32.
     """
 
@@ -22,7 +25,9 @@ class Dense(Operator):
     k: int
     act: Format
     weight: Format
-    out: str = "s32"
+    zero_act: int = 0
+    zero_weight: int | str = 0
+    epilogue: Chain = ()
 
     kind: ClassVar[str] = "dense"
     WORDS: ClassVar[dict[str, Word]] = {
@@ -31,7 +36,8 @@ class Dense(Operator):
         "k": NUMBER,
         "act": FORMAT,
         "weight": FORMAT,
-        "out": TEXT,
+        "zero_act": ZERO,
+        "zero_weight": ZERO_OR_CHANNEL,
     }
 
     def __post_init__(self) -> None:

@@ -2,9 +2,11 @@
 
     dense m=1024 n=1024 k=1024 act=u2 weight=s2 out=s32
     conv2d h=56 w=56 ic=64 oc=64 kernel=3x3 pad=1 act=u8 weight=s8
+    dense m=64 n=256 k=512 act=u8 weight=s4 zero_act=3 out=u8 scale=channel bias=s32 relu zero_out=7
 
-The words of each kind, and their two-way texts, are the `WORDS` of its operator class; words with a
-default may be left out, and their order is free. `str(op)` prints all of them in canonical order.
+The words of each kind, and their two-way texts, are the `WORDS` of its operator class, and those of
+the epilogue behind the sums are the same for all (`epilogue_words`). Words with a default may be
+left out, and their order is free. `str(op)` prints them in canonical order.
 """
 
 import difflib
@@ -15,6 +17,7 @@ from typing import Any
 
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format
+from lpgen.ops import epilogue_words
 from lpgen.ops.base import Operator
 from lpgen.ops.conv2d import Conv2d
 from lpgen.ops.dense import Dense
@@ -36,14 +39,18 @@ def parse(text: str) -> Operator:
         raise WorkloadError(f"workload kind {_shown(words[0])} is unknown; {known}")
     given: dict[str, Any] = {}
     for word in words[1:]:
-        key, value = _read(kind, word)
+        key, value = _read(kind, epilogue_words.ALIASES.get(word, word))
         if key in given:
             raise WorkloadError(f"{kind.kind}: {_shown(word)} gives {key} a second time")
         given[key] = value
     missing = [key for key in kind.WORDS if key not in given and key not in kind.defaults()]
     if missing:
         raise WorkloadError(f"{kind.kind}: missing {', '.join(f'{key}=' for key in missing)}")
-    return kind(**given)
+    steps = {key: given.pop(key) for key in epilogue_words.WORDS if key in given}
+    try:
+        return kind(**given, epilogue=epilogue_words.chain_of(steps))
+    except ValueError as error:
+        raise WorkloadError(f"{kind.kind}: {error}") from None
 
 
 def _read(kind: type[Operator], word: str) -> tuple[str, Any]:
@@ -51,10 +58,13 @@ def _read(kind: type[Operator], word: str) -> tuple[str, Any]:
     key, equals, text = word.partition("=")
     if not equals:
         raise WorkloadError(f"{kind.kind}: {_shown(word)} is not key=value")
-    if key not in kind.WORDS:
-        known = f"{_near(key, kind.WORDS)}known: {', '.join(kind.WORDS)}"
+    keys = (*kind.WORDS, *epilogue_words.WORDS)
+    if key not in keys:
+        known = f"{_near(key, keys)}known: {', '.join(keys)}"
         raise WorkloadError(f"{kind.kind}: {_shown(word)} has an unknown key; {known}")
     try:
+        if key in epilogue_words.WORDS:
+            return key, epilogue_words.read_word(key, text)
         return key, kind.WORDS[key].read(text)
     except (ValueError, FormatError) as error:
         raise WorkloadError(f"{kind.kind}: {_shown(word)}: {error}") from None

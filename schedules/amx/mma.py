@@ -103,7 +103,8 @@ def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
         signs=(operands.left, operands.right),
     )
     func = peel_partial_vectors(tiles.use_tiles(sch.mod["main"], step))
-    return Kernel(op, kernel_entry(func, op, definition.layout.sections), definition.layout)
+    sections, prologue = definition.layout.sections, definition.prologue
+    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
 
 
 def _left_stride(definition: dot.Definition, knobs: Knobs) -> int:
@@ -157,7 +158,7 @@ def _schedule(sch: Schedule, knobs: Knobs, definition: dot.Definition) -> None:
     if copied:
         blocks.place_copy(sch, order, knobs)
     if definition.expanded:
-        blocks.expand_panel(sch, order, definition.layout.fields)
+        blocks.expand_panel(sch, order, definition.weights.fields)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     sch.decompose_reduction(tile, r)
     blocks.copy_out(sch, order, LANES, unroll_rows=False)

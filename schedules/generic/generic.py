@@ -56,7 +56,8 @@ def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
     sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
     _schedule(sch, knobs, definition.expanded)
     func = peel_partial_vectors(sch.mod["main"])
-    return Kernel(op, kernel_entry(func, op, definition.layout.sections), definition.layout)
+    sections, prologue = definition.layout.sections, definition.prologue
+    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
 
 
 def _across_groups(op: Dense | Conv2d) -> bool:

@@ -35,10 +35,11 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     _Tiles(sch, isa, operands, definition, knobs).schedule()
     func = sch.mod["main"]
     if knobs["prefetch"]:
-        weights = {section.name for section in definition.layout.sections}
+        weights = {section.name for section in definition.weights.sections}
         func = prefetch_weights(func, weights, knobs["prefetch"])
     func = peel_partial_vectors(func)
-    return Kernel(op, kernel_entry(func, op, definition.layout.sections), definition.layout)
+    sections, prologue = definition.layout.sections, definition.prologue
+    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
 
 
 class _Tiles:
@@ -69,7 +70,7 @@ class _Tiles:
         if copied:
             blocks.place_copy(sch, order, knobs)
         if panels:
-            blocks.expand_panel(sch, order, self.definition.layout.fields)
+            blocks.expand_panel(sch, order, self.definition.weights.fields)
         sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
         if self.chunked:
             self._product_in_chunks(order.reduction)

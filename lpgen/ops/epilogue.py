@@ -1,0 +1,269 @@
+"""The epilogue: what happens to the int32 sum of an element before it is stored.
+
+A chain of steps, each at most once and in this order. `v` is what the steps before have made of the
+sum of an element in output channel n; every operation on floats is one of IEEE 754 in float32,
+rounded to nearest even, and none are merged into one rounding.
+
+| step                   | words                     | v becomes                              |
+|------------------------|---------------------------|----------------------------------------|
+| Bias("s32")            | bias=s32                  | v + bias[n]                            |
+| Scale(per)             | scale=tensor, channel     | float32(v) * scale[n]                  |
+| Bias("f32")            | bias=f32                  | v + bias[n]                            |
+| Residual(format, zero) | residual=, zero_residual= | v + float32(r - zero) * residual_scale |
+| Residual("f32")        | residual=f32              | v + r                                  |
+| Clamp(bounds)          | clamp=                    | low if v < low, high if v > high       |
+| Quantize(format, zero) | out=, zero_out=           | v rounded half to even, plus zero      |
+
+Without Scale the result is int32 (out=s32), with Scale but without Quantize it is float32 (out=f32:
+dequantized). With both, `scale` is the combined one: (scale of x) * (scale of w) / (scale of y).
+
+The bounds of a clamp are numbers of the result: of the int32 or the float32, or output values of
+Quantize (zero point included). relu is 0 upwards, in real numbers: for a quantized result zero_out
+upwards. relu6 is 0..6 in real numbers; what 6 is in steps of a quantized result is the parameter
+`six`.
+
+Bias, scale, residual_scale, six and zero points of weights per channel are *parameters*: arrays
+that are given together with the weights. Source of the arithmetic: Jacob et al., "Quantization and
+Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2017, with a float
+scale in place of the fixed-point multiplier, as in FBGEMM and ONNX QLinearConv.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lpgen.formats import Format
+
+
+@dataclass(frozen=True)
+class Bias:
+    """Adds bias[n]: "s32" to the int32 sum, "f32" to the scaled one."""
+
+    dtype: str = "s32"
+
+    @property
+    def place(self) -> int:
+        """Its place in the chain."""
+        return 0 if self.dtype == "s32" else 2
+
+    def check(self) -> str | None:
+        """What is wrong with it, or None."""
+        known = ("s32", "f32")
+        return None if self.dtype in known else f"bias={self.dtype} is unknown; known: s32, f32"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Multiplies by one number, per="tensor", or one for each output channel, per="channel"."""
+
+    per: str = "tensor"
+    place: ClassVar[int] = 1
+
+    def check(self) -> str | None:
+        """What is wrong with it, or None."""
+        known = ("tensor", "channel")
+        return None if self.per in known else f"scale={self.per} is unknown; known: tensor, channel"
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Adds another tensor of the result's shape: quantized with its scale and zero point, or "f32"
+    as it is. It is an input of every call."""
+
+    format: Format | str
+    zero: int = 0
+    place: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "format", _output_format(self.format))
+
+    @property
+    def dtype(self) -> str:
+        """The NumPy dtype of the tensor."""
+        return "float32" if self.format == "f32" else self.format.dtype
+
+    def check(self) -> str | None:
+        """What is wrong with it, or None."""
+        if self.format == "f32":
+            return f"zero_residual={self.zero}: residual=f32 has no zero point" * bool(self.zero)
+        return _check_quantized("residual", self.format, self.zero)
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """Bounds of the result, "relu", "relu6" or (low, high)."""
+
+    bounds: str | tuple[int, int]
+    place: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bounds, str):
+            object.__setattr__(self, "bounds", tuple(int(bound) for bound in self.bounds))
+
+    def check(self) -> str | None:
+        """What is wrong with it, or None."""
+        if isinstance(self.bounds, str):
+            known = self.bounds in ("relu", "relu6")
+            return (
+                None if known else f"clamp={self.bounds} is unknown; known: relu, relu6, LOWxHIGH"
+            )
+        if len(self.bounds) != 2:
+            return f"clamp has {len(self.bounds)} bounds, expected 2"
+        low, high = self.bounds
+        if not -(2**31) <= low <= high < 2**31:
+            return f"clamp={low}x{high} is no range of int32"
+        return None
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Rounds half to even, adds the zero point and saturates to the format, one value per byte."""
+
+    format: Format | str
+    zero: int = 0
+    place: ClassVar[int] = 5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "format", _output_format(self.format))
+
+    def check(self) -> str | None:
+        """What is wrong with it, or None."""
+        if self.format == "f32":
+            return "out=f32 is no format to quantize to"
+        return _check_quantized("out", self.format, self.zero)
+
+
+Step = Bias | Scale | Residual | Clamp | Quantize
+Chain = tuple[Step, ...]
+
+
+def _output_format(form: Format | str) -> Format | str:
+    return form if form == "f32" else Format.parse(form)
+
+
+def _check_quantized(word: str, form: Format, zero: int) -> str | None:
+    if form.encoding not in "us":
+        return f"{word}={form}: quantized values are u1..u8 or s2..s8"
+    return check_zero(f"zero_{word}", form, zero)
+
+
+def check_zero(word: str, form: Format, zero: int) -> str | None:
+    """What is wrong with `zero` as the zero point of a tensor in `form`, or None."""
+    if not isinstance(zero, int):
+        return f"{word}={zero!r} is not a number"
+    if zero and form.encoding not in "us":
+        return f"{word}={zero}: format {form} has no zero point"
+    if zero and not form.min <= zero <= form.max:
+        return f"{word}={zero} is outside {form.min}..{form.max} ({form})"
+    return None
+
+
+def find(chain: Chain, kind: type) -> Step | None:
+    """The step of that kind, or None."""
+    return next((step for step in chain if isinstance(step, kind)), None)
+
+
+def out_of(chain: Chain) -> str:
+    """What the chain leaves: "s32", "f32" or the text of a format."""
+    quantize = find(chain, Quantize)
+    if quantize:
+        return str(quantize.format)
+    return "f32" if find(chain, Scale) else "s32"
+
+
+def dtype_of(chain: Chain) -> str:
+    """The NumPy dtype of the result."""
+    quantize = find(chain, Quantize)
+    return quantize.format.dtype if quantize else {"s32": "int32", "f32": "float32"}[out_of(chain)]
+
+
+def check_chain(chain: Chain) -> str | None:
+    """Why the steps make no epilogue, or None."""
+    for step in chain:
+        if not isinstance(step, Step):
+            return f"{step!r} is no step of an epilogue"
+        if reason := step.check():
+            return reason
+    for before, after in itertools.pairwise(chain):
+        if before.place >= after.place or type(before) is type(after):
+            names = type(after).__name__, type(before).__name__
+            return f"epilogue: {names[0]} cannot follow {names[1]}"
+    if not find(chain, Scale):
+        floats = [s for s in chain if s.place in (2, 3, 5)]
+        if floats:
+            return f"epilogue: {type(floats[0]).__name__} needs scale=tensor or scale=channel"
+    return _check_clamp(chain)
+
+
+def _check_clamp(chain: Chain) -> str | None:
+    clamp, quantize = find(chain, Clamp), find(chain, Quantize)
+    if not clamp:
+        return None
+    if clamp.bounds == "relu6" and not find(chain, Scale):
+        return "clamp=relu6 is for real numbers, out=s32 has none"
+    if quantize and not isinstance(clamp.bounds, str):
+        low, high = clamp.bounds
+        form = quantize.format
+        if not form.min <= low <= high <= form.max:
+            return f"clamp={low}x{high} is outside {form.min}..{form.max} ({form})"
+    return None
+
+
+def integer_bounds(chain: Chain) -> tuple[int | None, int | None]:
+    """(low, high) that the last value before the zero point is kept in; None: no bound.
+
+    For a quantized result the format's range is in it, and both are numbers. Clamping to integers
+    may come before rounding or after, the result is the same.
+    """
+    clamp, quantize = find(chain, Clamp), find(chain, Quantize)
+    low, high = None, None
+    if clamp and isinstance(clamp.bounds, tuple):
+        low, high = clamp.bounds
+    elif clamp and not quantize:
+        low, high = 0, 6 if clamp.bounds == "relu6" else None
+    if quantize:
+        form, zero = quantize.format, quantize.zero
+        low = (form.min if low is None else low) - zero
+        high = (form.max if high is None else high) - zero
+        low = max(low, 0) if clamp and isinstance(clamp.bounds, str) else low
+    return low, high
+
+
+def apply(
+    chain: Chain,
+    sums: np.ndarray,
+    parameters: Mapping[str, np.ndarray],
+    residual: np.ndarray | None,
+) -> np.ndarray:
+    """The result of the chain, step by step: the oracle of every kernel's epilogue.
+
+    sums: int32, the channels in the last dimension; parameters: see `parameters_of`; residual: of
+    the shape of sums, if there is such a step.
+    """
+    v = sums.astype(np.int32)
+    for step in chain:
+        match step:
+            case Bias():
+                v = v + parameters["bias"]
+            case Scale():
+                v = v.astype(np.float32) * parameters["scale"]
+            case Residual("f32"):
+                v = v + residual
+            case Residual():
+                real = (residual.astype(np.int32) - step.zero).astype(np.float32)
+                v = v + real * parameters["residual_scale"]
+    if "six" in parameters:
+        v = np.where(v < parameters["six"], v, parameters["six"])
+    low, high = (None if bound is None else v.dtype.type(bound) for bound in integer_bounds(chain))
+    v = v if high is None else np.where(v < high, v, high)
+    # Not np.maximum: which zero it takes of 0.0 and -0.0 is not said.
+    v = v if low is None else np.where(v > low, v, low)
+    quantize = find(chain, Quantize)
+    if not quantize:
+        return v
+    return (np.rint(v).astype(np.int32) + quantize.zero).astype(quantize.format.dtype)

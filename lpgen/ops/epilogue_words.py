@@ -1,0 +1,93 @@
+"""How an epilogue is written in a workload, and read from it.
+
+    out=u8 scale=channel bias=s32 residual=u8 zero_residual=5 clamp=relu zero_out=7
+
+`relu` and `relu6` may stand for clamp=relu and clamp=relu6. The canonical text always names `out`,
+and of the other words those that are not at their default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lpgen.formats import Format
+from lpgen.ops.epilogue import Bias, Chain, Clamp, Quantize, Residual, Scale, out_of
+from lpgen.ops.words import read_number
+
+WORDS = ("out", "scale", "bias", "residual", "zero_residual", "clamp", "zero_out")
+ALIASES = {"relu": "clamp=relu", "relu6": "clamp=relu6"}
+
+
+def words_of(chain: Chain) -> dict[str, str]:
+    """The words of the chain, in canonical order."""
+    words = {"out": out_of(chain)}
+    for step in chain:
+        match step:
+            case Scale(per):
+                words["scale"] = per
+            case Bias(dtype):
+                words["bias"] = dtype
+            case Residual(form, zero):
+                words["residual"] = str(form)
+                if zero:
+                    words["zero_residual"] = str(zero)
+            case Clamp(bounds):
+                words["clamp"] = bounds if isinstance(bounds, str) else "x".join(map(str, bounds))
+            case Quantize(_, zero) if zero:
+                words["zero_out"] = str(zero)
+    return {key: words[key] for key in WORDS if key in words}
+
+
+def read_word(key: str, text: str) -> object:
+    """The value of one of WORDS; ValueError or FormatError with the reason if it has none."""
+    if key in ("zero_out", "zero_residual"):
+        return read_number(text)
+    if key == "clamp" and text not in ("none", "relu", "relu6"):
+        low, x, high = text.partition("x")
+        if not x:
+            raise ValueError(f"{text!r} is none of none, relu, relu6, LOWxHIGH")
+        return read_number(low), read_number(high)
+    known = {
+        "out": ("s32", "f32"),
+        "scale": ("none", "tensor", "channel"),
+        "bias": ("none", "s32", "f32"),
+        "residual": ("none", "f32"),
+        "clamp": ("none", "relu", "relu6"),
+    }[key]
+    if text in known:
+        return text
+    if key not in ("out", "residual"):
+        raise ValueError(f"{text!r} is none of {', '.join(known)}")
+    return Format.parse(text)
+
+
+def chain_of(words: Mapping[str, object]) -> Chain:
+    """The chain that the words describe, each as `read_word` gave it; the operator checks it.
+
+    Raises ValueError for words that contradict each other.
+    """
+    given = {"out": "s32", "scale": "none", "bias": "none", "residual": "none", "clamp": "none"}
+    given |= words
+    out, scale = given["out"], given["scale"]
+    if out == "s32" and scale != "none":
+        raise ValueError(f"scale={scale} gives real numbers: out= has to be f32 or a format")
+    if out != "s32" and scale == "none":
+        raise ValueError(f"out={out} needs scale=tensor or scale=channel")
+    quantized = isinstance(out, Format)
+    for word, there, other in (
+        ("zero_out", quantized, f"out={out}"),
+        ("zero_residual", given["residual"] != "none", "residual=none"),
+    ):
+        if word in given and not there:
+            raise ValueError(f"{word}={given[word]}: {other} has no zero point")
+    steps = [
+        Bias("s32") if given["bias"] == "s32" else None,
+        Scale(scale) if scale != "none" else None,
+        Bias("f32") if given["bias"] == "f32" else None,
+        Residual(given["residual"], given.get("zero_residual", 0))
+        if given["residual"] != "none"
+        else None,
+        Clamp(given["clamp"]) if given["clamp"] != "none" else None,
+        Quantize(out, given.get("zero_out", 0)) if quantized else None,
+    ]
+    return tuple(step for step in steps if step is not None)

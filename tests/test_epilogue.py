@@ -1,0 +1,239 @@
+"""Epilogues: the oracle against plain scalars, and every template against the oracle."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernels import assert_exact, at_address, bits, template
+from strategies import convs, denses, texts, with_epilogues
+
+from lpgen.errors import FormatError, ScheduleRefused, WorkloadError
+from lpgen.ops import Conv2d, Dense, parse
+from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale
+
+TEMPLATES = pytest.mark.parametrize(
+    "name", ["generic/generic", "avx2/dot", "avx512vnni/dot", "amx/mma"]
+)
+BUILDS = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+larger = st.builds(
+    Dense, *(st.integers(1, limit) for limit in (20, 70, 70)), act=texts, weight=texts
+)
+
+
+def scalar(op, total, n, parameters, residual):
+    """One element, in Python's integers and NumPy's float32 scalars, straight from the table."""
+    f32, v, chain = np.float32, int(total), op.epilogue
+    quantize = chain[-1] if chain and isinstance(chain[-1], Quantize) else None
+    for step in chain:
+        if isinstance(step, Bias):
+            b = parameters["bias"][n]
+            v = v + int(b) if step.dtype == "s32" else v + b
+        elif isinstance(step, Scale):
+            v = f32(v) * parameters["scale"][n if step.per == "channel" else 0]
+        elif isinstance(step, Residual):
+            v = v + (
+                residual
+                if step.format == "f32"
+                else f32(int(residual) - step.zero) * parameters["residual_scale"][0]
+            )
+        elif isinstance(step, Clamp):
+            zero = quantize.zero if quantize else 0
+            low, high = 0, np.inf
+            if step.bounds == "relu6":
+                high = parameters["six"][0] if quantize else 6
+            elif step.bounds != "relu":
+                low, high = (bound - zero for bound in step.bounds)
+            v = type(v)(high) if v >= high else v
+            v = type(v)(low) if v <= low else v
+        elif isinstance(step, Quantize):
+            v = int(np.rint(np.float64(v))) + step.zero
+            v = min(max(v, step.format.min), step.format.max)
+    return v
+
+
+@settings(deadline=None)
+@given(with_epilogues(denses()), st.integers(0, 2**32 - 1))
+def test_the_oracle_is_the_chain_step_by_step(op, seed):
+    rng = np.random.default_rng(seed)
+    x, w = op.random(rng)
+    parameters, residual = op.random_parameters(rng), op.random_residual(rng)
+    y = op.reference(x, w, residual, **parameters)
+    zeros = np.broadcast_to(parameters.get("zero_weight", op.zero_weight), (op.n,)).astype(int)
+    expected = np.empty_like(y)
+    for m, n in itertools.product(range(op.m), range(op.n)):
+        total = (x[m].astype(int) - op.zero_act) @ (w[n].astype(int) - zeros[n])
+        r = None if residual is None else residual[m, n]
+        expected[m, n] = scalar(op, total, n, parameters, r)
+    assert y.dtype == op.y_dtype
+    np.testing.assert_array_equal(bits(y), bits(expected))
+
+
+@given(with_epilogues(st.one_of(convs(), denses())))
+def test_every_epilogue_survives_its_text(op):
+    assert parse(str(op)) == op
+    assert str(parse(str(op))) == str(op)
+
+
+@TEMPLATES
+@BUILDS
+@given(data=st.data())
+def test_any_epilogue_at_any_point_of_the_space(name, data):
+    chosen, target = template(name)
+    op = data.draw(with_epilogues(st.one_of(convs(), larger)))
+    if chosen.applies(op, target):
+        return
+    seed = data.draw(st.integers(0, 2**31))
+    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
+
+
+@settings(max_examples=15, deadline=None)
+@given(op=with_epilogues(st.one_of(convs(), denses())), seed=st.integers(0, 2**32 - 1))
+def test_both_packers_give_the_same_bytes(op, seed):
+    import tvm_ffi
+
+    from lpgen.build.lower import jit
+
+    chosen, target = template("generic/generic")
+    layout = chosen.kernel(op, target, chosen.default(op, target)).layout
+    rng = np.random.default_rng(seed)
+    _, w = op.random(rng)
+    parameters = op.random_parameters(rng)
+    packed = at_address(np.zeros(layout.nbytes, np.uint8), 0)
+    given = [at_address(p, p.itemsize) for p in parameters.values()]
+    jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (at_address(w, 1), packed, *given)))
+    np.testing.assert_array_equal(packed, layout.pack(w, **parameters))
+
+
+@TEMPLATES
+def test_ties_go_to_even(name):
+    # Sums -8..8 by 0.5 and a zero point that is odd: half of the results are ties.
+    op = parse("dense m=17 n=16 k=1 act=s5 weight=s2 zero_act=0 out=s8 scale=tensor zero_out=3")
+    x = np.arange(-8, 9, dtype=np.int8)[:, None]
+    w, scale = np.ones((16, 1), np.int8), np.float32([0.5])
+    y = op.reference(x, w, scale=scale)
+    np.testing.assert_array_equal(y[:, 0], [-1, -1, 0, 1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 5, 6, 7, 7])
+    np.testing.assert_array_equal(y, run(name, op, x, w, scale=scale))
+
+
+@TEMPLATES
+@pytest.mark.parametrize("form", ["u8", "s8", "u1", "s2", "u4"])
+def test_far_sums_saturate(name, form):
+    op = parse(f"dense m=2 n=20 k=8 act=s8 weight=s8 out={form} scale=channel bias=s32 zero_out=1")
+    x = np.array([[127] * 8, [-128] * 8], np.int8)
+    w = np.full((20, 8), 127, np.int8)
+    scale = np.resize(np.float32([2.0**63, -(2.0**63), 1e-30, 2.0**-40, 0.0]), 20)
+    bias = np.resize(np.int32([0, 2**31 - 1 - op.bound, -(2**31) + 1 + op.bound]), 20)
+    y = run(name, op, x, w, scale=scale, bias=bias)
+    low, high = op.epilogue[-1].format.min, op.epilogue[-1].format.max
+    np.testing.assert_array_equal(y[:, :5], [[high, low, 1, 1, 1], [low, low, 1, 1, 1]])
+    np.testing.assert_array_equal(y, op.reference(x, w, scale=scale, bias=bias))
+
+
+@TEMPLATES
+def test_products_and_additions_are_rounded_apart(name):
+    op = parse("dense m=32 n=64 k=64 act=u8 weight=s8 out=f32 scale=channel bias=f32 residual=u8")
+    rng = np.random.default_rng(0)
+    x, w = op.random(rng)
+    parameters, residual = op.random_parameters(rng), op.random_residual(rng)
+    exact = {name: value.astype(np.float64) for name, value in parameters.items()}
+    sums = replace(op, epilogue=()).reference(x, w)
+    # What one rounding would make of the product and the sum with the bias.
+    fused = (sums.astype(np.float32) * exact["scale"] + exact["bias"]).astype(np.float32)
+    fused = (fused + residual * exact["residual_scale"]).astype(np.float32)
+    y = run(name, op, x, w, residual, **parameters)
+    assert np.count_nonzero(y != fused) > y.size // 10
+    np.testing.assert_array_equal(bits(y), bits(op.reference(x, w, residual, **parameters)))
+
+
+def run(name, op, x, w, residual=None, **parameters):
+    """The result of the template's default kernel."""
+    import tvm_ffi
+
+    from lpgen.build.lower import jit
+
+    chosen, target = template(name)
+    if chosen.applies(op, target):
+        pytest.skip(f"{name}: {chosen.applies(op, target)}")
+    kernel = chosen.kernel(op, target, chosen.default(op, target))
+    y = np.zeros(op.y_shape, op.y_dtype)
+    packed = at_address(kernel.layout.pack(w, **parameters), 0)
+    more = [] if residual is None else [residual]
+    jit(kernel, target)(*map(tvm_ffi.from_dlpack, (x, packed, *more, y)))
+    return y
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("out=u8", "^dense: out=u8 needs scale=tensor or scale=channel$"),
+        ("scale=tensor", "^dense: scale=tensor gives real numbers: out= has to be f32 or a format"),
+        ("out=b1 scale=tensor", r"^dense: out=b1: quantized values are u1\.\.u8 or s2\.\.s8$"),
+        ("out=u4 scale=tensor zero_out=16", r"zero_out=16 is outside 0\.\.15 \(u4\)$"),
+        ("zero_out=3", "^dense: zero_out=3: out=s32 has no zero point$"),
+        ("out=f32 scale=row", "'scale=row': 'row' is none of none, tensor, channel$"),
+        ("bias=f32", "^dense: epilogue: Bias needs scale=tensor or scale=channel$"),
+        ("residual=u8", "^dense: epilogue: Residual needs scale=tensor or scale=channel$"),
+        ("clamp=5", "'clamp=5': '5' is none of none, relu, relu6, LOWxHIGH$"),
+        ("clamp=5x4", "^dense: clamp=5x4 is no range of int32$"),
+        ("relu clamp=relu6", "'clamp=relu6' gives clamp a second time$"),
+        ("relu6", "^dense: clamp=relu6 is for real numbers, out=s32 has none$"),
+        ("out=u2 scale=tensor clamp=0x4", r"clamp=0x4 is outside 0\.\.3 \(u2\)$"),
+        ("zero_act=-1", r"^dense: zero_act=-1 is outside 0\.\.255 \(u8\)$"),
+        ("zero_weight=channels", "'zero_weight=channels': 'channels' is not a number$"),
+        ("zero_residual=1", "^dense: zero_residual=1: residual=none has no zero point$"),
+        ("out=f32 scale=tensor residual=f32 zero_residual=1", "residual=f32 has no zero point$"),
+    ],
+)
+def test_epilogues_that_cannot_be(words, message):
+    with pytest.raises(WorkloadError, match=message) as caught:
+        parse(f"dense m=1 n=2 k=3 act=u8 weight=s8 {words}")
+    assert "\n" not in str(caught.value)
+
+
+def test_steps_have_one_order():
+    with pytest.raises(WorkloadError, match=r"^dense: epilogue: Bias cannot follow Scale$"):
+        Dense(1, 1, 1, "u8", "s8", epilogue=(Scale(), Bias("s32")))
+    with pytest.raises(WorkloadError, match="3 is no step of an epilogue"):
+        Dense(1, 1, 1, "u8", "s8", epilogue=(3,))
+
+
+def test_parameters_are_checked():
+    op = parse("conv2d h=3 w=3 ic=2 oc=4 kernel=3 act=u8 weight=s8 out=u8 scale=channel bias=s32")
+    x, w = op.random(np.random.default_rng(0))
+    good = {"bias": np.zeros(4, np.int32), "scale": np.ones(4, np.float32)}
+    assert op.reference(x, w, **good).dtype == np.uint8
+    for wrong, error, message in (
+        (
+            {"scale": np.ones(3, np.float32)},
+            FormatError,
+            r"scale has shape \(3,\), expected \(4,\)",
+        ),
+        ({"scale": np.float32([1, np.nan, 1, 1])}, FormatError, r"scale\[1\] = nan is outside"),
+        ({"bias": np.full(4, 2**31 - 1)}, FormatError, r"bias\[0\] = 2147483647 is outside -21468"),
+        ({"bias": np.ones(4)}, FormatError, "bias: dtype float64, expected int32"),
+        ({"zero": 1}, WorkloadError, "parameter zero is not asked for; asked for: bias, scale$"),
+    ):
+        with pytest.raises(error, match=message):
+            op.reference(x, w, **{**good, **wrong})
+    with pytest.raises(WorkloadError, match=r"^conv2d: parameter bias is missing$"):
+        op.reference(x, w, scale=good["scale"])
+    with pytest.raises(WorkloadError, match=r"^conv2d: residual is not asked for$"):
+        op.reference(x, w, np.zeros(op.y_shape), **good)
+
+
+def test_a_zero_point_pads():
+    op = Conv2d(h=2, w=2, ic=1, oc=1, kernel=3, pad=1, act="u8", weight="s8", zero_act=9)
+    x, w = np.full(op.x_shape, 9, np.uint8), np.full(op.w_shape, 5, np.int8)
+    assert not op.reference(x, w).any()
+
+
+def test_the_schedule_still_refuses():
+    chosen, target = template("generic/generic")
+    op = parse("dense m=4 n=20 k=3 act=u8 weight=s8 out=u8 scale=tensor")
+    with pytest.raises(ScheduleRefused, match="n_block"):
+        chosen.kernel(op, target, {**chosen.default(op, target), "n_block": 4})
