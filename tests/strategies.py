@@ -99,3 +99,21 @@ def with_epilogues(draw, operators):
     if "zero_weight" in zeros and draw(st.booleans()):
         zeros["zero_weight"] = "channel"
     return replace(op, **zeros, epilogue=draw(chains()))
+
+
+@st.composite
+def depthwise_convs(draw):
+    """Small depthwise convolutions, some with several outputs of a channel."""
+    channels, sizes = draw(st.integers(2, 20)), st.integers(1, 2)
+    return Conv2d(
+        h=draw(st.integers(3, 7)),
+        w=draw(st.integers(3, 7)),
+        ic=channels,
+        oc=channels * draw(sizes),
+        groups=channels,
+        kernel=draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+        stride=draw(st.tuples(sizes, sizes)),
+        pad=draw(st.tuples(*[st.integers(0, 2)] * 4)),
+        act=draw(texts),
+        weight=draw(texts),
+    )

@@ -15,7 +15,7 @@ Three rows below each other and a fourth for the next row of outputs fill a wind
                        input(group * kq + kt, j * stride + s, lane) * weight(i)[group, s, lane, kt]
 
 The taps that share a lane may lie beside each other instead (`along`), which is better for flat
-kernels. Which side is unsigned, and the correction for it, is as in the dot algorithm.
+kernels. Which side is unsigned is as in the dot algorithm.
 
 The layout, with interleaved taps in four byte lanes, is that of "q8 depthwise" kernels for such
 instructions (Intel's VNNI white papers); that one window serves two rows of outputs is ours.
@@ -29,6 +29,8 @@ from functools import cached_property
 from tvm import te, tirx
 
 from lpgen.algorithms.dot import Operands
+from lpgen.algorithms.epilogue import Epilogue
+from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.taps import TapWeights
 from lpgen.ops import Conv2d
 
@@ -122,9 +124,11 @@ class Definition:
     """Tensors of the computation; `args` are the parameters, in order."""
 
     window: Window
-    layout: TapWeights
+    layout: Layout
     args: list[te.Tensor]
     source: Source
+    prologue: tirx.PrimFunc | None
+    """What has to run before (`entry.kernel_entry`)."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,11 @@ class Source:
         return self.width * self.op.oc + self.panels * self.tiling.lanes - self.op.oc
 
     @property
+    def nothing(self) -> int:
+        """What adds nothing to a sum: the padding."""
+        return self.offset + self.op.zero_act
+
+    @property
     def repeats(self) -> int:
         """Output channels of an input channel."""
         return self.op.oc // self.op.ic
@@ -195,8 +204,9 @@ class Source:
             inside = tirx.all(row >= 0, row < op.h, at >= 0, at < count * op.oc)
             if self.repeats > 1:
                 at = at // op.oc * op.ic + at % op.oc // self.repeats
-            fill = tirx.const(self.offset, self.dtype)
-            return te.if_then_else(inside, x[image, row, at].astype(self.dtype) + fill, fill)
+            offset = tirx.const(self.offset, self.dtype)
+            nothing = tirx.const(self.nothing, self.dtype)
+            return te.if_then_else(inside, x[image, row, at].astype(self.dtype) + offset, nothing)
 
         return te.compute((op.n, self.blocks, self.height, self.pitch), value, name="pad")
 
@@ -207,31 +217,32 @@ def define(op: Conv2d, operands: Operands, t: Tiling) -> Definition:
     # Words are widened when they are loaded.
     words = operands.left == "int16"
     source = Source(op, t, op.act.dtype if words else operands.left, operands.offset)
-    layout = TapWeights(
+    weights = TapWeights(
         shape=op.w_shape,
         format=op.weight,
         window=window,
         along=t.along,
         lanes=t.lanes,
         dtype=operands.right,
-        correction=-operands.offset,
     )
     # With offset 0 the two 8-bit types have the same bits, see `left_side`.
     view = op.act.dtype if operands.offset else source.dtype
     x = te.placeholder((op.n, op.h, op.w * op.ic), view, name="x")
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
+    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
     tile = _tile(op, t, window, source, source.tensor(x), sections[0])
+
+    epilogue = Epilogue(op, operands.offset + op.zero_act, 1, op.oc)
 
     def result(image, oh, ow, channel):
         rt, ct, cb = oh // t.rows, ow // t.columns, channel // t.lanes
         place = (oh % t.rows, ow % t.columns)
         ordered = place if t.along == "rows" else place[::-1]
         at = (image, rt, ct, cb, *ordered, channel % t.lanes)
-        value = tile[at]
-        return value + sections[1][channel] if layout.correction else value
+        return epilogue(tile[at], (image * op.oh + oh) * op.ow + ow, 0, channel)
 
     y = te.compute(op.y_shape, result, name="y")
-    return Definition(window, layout, [x, *sections, y], source)
+    args = [x, *sections, *epilogue.inputs, y]
+    return Definition(window, epilogue.layout(weights), args, source, epilogue.prologue)
 
 
 def _tile(op: Conv2d, t: Tiling, window: Window, source: Source, pad, weights) -> te.Tensor:

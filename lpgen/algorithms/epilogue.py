@@ -136,7 +136,9 @@ class Epilogue:
         return self._bounded(v)
 
     def _group(self, g: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
-        return g if self.groups == self.op.matrix.groups else n
+        if self.groups == self.op.matrix.groups:
+            return g
+        return (g * self.columns + n) // self.op.matrix.n
 
     def _zero_weight(self, g: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
         if self.op.zero_weight == "channel":

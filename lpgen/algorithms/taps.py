@@ -7,8 +7,6 @@ the taps in a lane, whose kernel begins `output * shift` taps behind the tile's 
 output has its own copy, with 0 where its kernel has no tap. Weights are stored as operands, one or
 two bytes each: a kernel has a few taps a channel, read again for every tile, and the bits that
 narrower codes would save are nothing beside the activations.
-
-Behind it may follow `correction`, int32[channel]: a multiple of the sum of a channel's weights.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ class TapWeights:
     """The layout above for weights of `shape` [channels, kernel rows, kernel columns, 1].
 
     along: "rows" or "columns", the axis of the taps in a lane; dtype: of the operands ("uint8",
-    "int8" or "int16"); correction: what the sums of weights are multiplied with, 0: no section.
+    "int8" or "int16").
     """
 
     shape: tuple[int, ...]
@@ -42,7 +40,6 @@ class TapWeights:
     along: str
     lanes: int
     dtype: str
-    correction: int
 
     @property
     def channels(self) -> int:
@@ -59,10 +56,7 @@ class TapWeights:
         """Parts of the packed bytes, in order: name, shape, dtype."""
         w = self.window
         shape = (self.panels, w.tile_a, w.groups, w.taps_b, self.lanes, w.kq)
-        parts = [Section("main", shape, self.dtype)]
-        if self.correction:
-            parts.append(Section("correction", (self.panels * self.lanes,), "int32"))
-        return parts
+        return [Section("main", shape, self.dtype)]
 
     @property
     def nbytes(self) -> int:
@@ -82,16 +76,9 @@ class TapWeights:
         main = main.reshape(
             window.tile_a, self.panels, self.lanes, window.groups, window.kq, window.taps_b
         )
-        parts = [main.transpose(1, 0, 3, 5, 2, 4)]
-        if self.correction:
-            sums = np.zeros(whole, np.int64)
-            sums[: self.channels] = w.sum(axis=(1, 2, 3), dtype=np.int64) * self.correction
-            parts.append(sums.astype(np.int32))
-        offsets, nbytes = joined_sections(self.sections)
-        packed = np.zeros(nbytes, np.uint8)
-        for part, offset in zip(parts, offsets, strict=True):
-            data = np.ascontiguousarray(part).view(np.uint8).ravel()
-            packed[offset : offset + data.size] = data
+        data = np.ascontiguousarray(main.transpose(1, 0, 3, 5, 2, 4)).view(np.uint8).ravel()
+        packed = np.zeros(self.nbytes, np.uint8)
+        packed[: data.size] = data
         return packed
 
     def te_module(self) -> IRModule:
@@ -110,23 +97,4 @@ class TapWeights:
             return te.if_then_else(inside, value, tirx.const(0, self.dtype))
 
         outputs = [te.compute(self.sections[0].shape, weight, name="main")]
-        if self.correction:
-            outputs.append(self._te_correction(w))
         return pack_entry(w, outputs, self.sections, self.shape, self.format.dtype)
-
-    def _te_correction(self, w):
-        from tvm import te, tirx
-
-        r = te.reduce_axis((0, self.shape[1]), name="r")
-        s = te.reduce_axis((0, self.shape[2]), name="s")
-        sums = te.compute(
-            (self.channels,),
-            lambda c: te.sum(w[c, r, s, 0].astype("int32"), axis=[r, s]),
-            name="sums",
-        )
-        factor, zero = tirx.const(self.correction, "int32"), tirx.const(0, "int32")
-        return te.compute(
-            self.sections[1].shape,
-            lambda c: te.if_then_else(c < self.channels, sums[c] * factor, zero),
-            name="correction",
-        )

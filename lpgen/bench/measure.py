@@ -108,7 +108,8 @@ def _measure(kernel: runtime.Kernel, threads: int, seed: int) -> Measurement:
     machine = detect()
     weights = _weights(kernel, op, machine, seed)
     order = itertools.cycle(range(len(weights)))
-    nbytes = weights[0].nbytes + _nbytes(op.x_shape, 1) + _nbytes(op.y_shape, 4)
+    nbytes = weights[0].nbytes + _nbytes(op.x_shape, op.act.dtype) + _nbytes(op.y_shape, op.y_dtype)
+    nbytes += _nbytes(op.y_shape, op.residual.dtype) if op.residual else 0
     cold = len(weights) > 1
     arrays = [w.numpy() for w in weights] if cold else [aligned(max(nbytes, 64 * threads))]
     probe_threads = min(threads, len(os.sched_getaffinity(0)))
@@ -161,8 +162,9 @@ def _weights(
     kernel: runtime.Kernel, op: Operator, machine: Target, seed: int
 ) -> list[runtime.PackedWeights]:
     """Random packed weights; for a kernel that is timed cold as many copies as that takes."""
-    _, w = op.random(np.random.default_rng(seed))
-    packed = kernel.pack_weights(w)
+    rng = np.random.default_rng(seed)
+    _, w = op.random(rng)
+    packed = kernel.pack_weights(w, **op.random_parameters(rng))
     if op.matrix.m > COLD_ROWS or packed.nbytes <= machine.l2:
         return [packed]
     spare = psutil.virtual_memory().available // _MEMORY_SHARE
@@ -188,12 +190,14 @@ def _calls(
     order: Iterator[int],
     threads: int,
 ) -> Run:
-    values, _ = op.random(np.random.default_rng(1))
+    rng = np.random.default_rng(1)
+    values, _ = op.random(rng)
     x = aligned(values.nbytes).view(values.dtype).reshape(values.shape)
     x[...] = values
-    y = aligned(_nbytes(op.y_shape, 4)).view(np.int32).reshape(op.y_shape)
+    y = aligned(_nbytes(op.y_shape, op.y_dtype)).view(op.y_dtype).reshape(op.y_shape)
+    residual = op.random_residual(rng)
     # Bound once: a checked call costs microseconds of Python, which are not the kernel's.
-    calls = [kernel.bind(x, packed, y, threads) for packed in weights]
+    calls = [kernel.bind(x, packed, y, threads, residual) for packed in weights]
     # CPU time: a call that waits for its core to do something else is not slower.
     clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
     if len(calls) == 1:
@@ -201,5 +205,5 @@ def _calls(
     return timed(lambda: calls[next(order)](), clock)
 
 
-def _nbytes(shape: tuple[int, ...], itemsize: int) -> int:
-    return int(np.prod(shape)) * itemsize
+def _nbytes(shape: tuple[int, ...], dtype: str) -> int:
+    return int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -66,12 +66,15 @@ def _check_kernel(library: runtime.Library, name: str, seed: int) -> Checked:
     try:
         kernel = library[name]
         template = kernel.variant["template"]
+        rng = np.random.default_rng(seed)
+        parameters, residual = op.random_parameters(rng), op.random_residual(rng)
+        added = None if residual is None else _unaligned(residual)
         for label, x, w in _inputs(op, seed):
-            packed = kernel.pack_weights(w)
-            expected = op.reference(x, w)
+            packed = kernel.pack_weights(w, **parameters)
+            expected = op.reference(x, w, residual, **parameters)
             for threads in THREADS:
-                y = np.full(op.y_shape, 0x5A5A5A5A, np.int32)
-                kernel(_unaligned(x), packed, out=y, threads=threads)
+                y = np.full(op.y_shape, 0x5A, op.y_dtype)
+                kernel(_unaligned(x), packed, out=y, threads=threads, residual=added)
                 calls += 1
                 if not np.array_equal(y, expected):
                     failure = f"{_difference(y, expected)} ({label} input, threads={threads})"
@@ -90,9 +93,10 @@ def _inputs(op: Operator, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarr
 
 
 def _unaligned(x: np.ndarray) -> np.ndarray:
-    """A copy at an odd address: kernels take activations from anywhere."""
-    raw = np.empty(x.nbytes + 2, np.uint8)
-    start = 1 - raw.ctypes.data % 2
+    """A copy at an odd address: kernels take activations from anywhere. Floats are aligned to 4."""
+    size = x.itemsize
+    raw = np.empty(x.nbytes + 2 * size, np.uint8)
+    start = size - raw.ctypes.data % (2 * size) if size == 1 else size - raw.ctypes.data % size
     copy = raw[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
     copy[...] = x
     return copy

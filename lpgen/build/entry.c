@@ -18,6 +18,9 @@ PUBLIC const char *lpgen_status_message(lpgen_status status) {
       [LPGEN_WEIGHT_VALUE] = "a weight is not a value of its format (see the header)",
       [LPGEN_CPU] = "this CPU lacks instructions the kernel needs (lpgen_missing_features)",
       [LPGEN_OUT_OF_MEMORY] = "out of memory",
+      [LPGEN_RESIDUAL_BYTES] = "residual_bytes is not the size of the residual (_RESIDUAL_BYTES)",
+      [LPGEN_PARAMETER_BYTES] = "a parameter's size is not what the header says",
+      [LPGEN_PARAMETER_VALUE] = "a parameter is not a number, or not within its limits",
   };
   if ((int)status < 0 || status >= LPGEN_STATUS_COUNT) return "unknown status";
   return messages[status];
@@ -38,18 +41,22 @@ size_t kernel_workspace_bytes(const struct kernel *kernel, int threads) {
 static int misaligned(const void *pointer) { return (uintptr_t)pointer % ALIGNMENT != 0; }
 
 lpgen_status kernel_run(const struct kernel *kernel, const void *x, size_t x_bytes,
-                        const void *packed, size_t packed_bytes, void *y, size_t y_bytes,
-                        void *workspace, size_t workspace_bytes, int threads) {
+                        const void *packed, size_t packed_bytes, const void *residual,
+                        size_t residual_bytes, void *y, size_t y_bytes, void *workspace,
+                        size_t workspace_bytes, int threads) {
   if (!cpu_runs(kernel)) return LPGEN_CPU;
   if (threads < 1 || threads > MAX_THREADS) return LPGEN_THREADS;
   size_t needed = kernel_workspace_bytes(kernel, threads);
+  int adds = kernel->residual.name != NULL;
   if (!x || !packed || !y || (needed > 0 && !workspace)) return LPGEN_NULL_POINTER;
+  if (adds && !residual) return LPGEN_NULL_POINTER;
   if (x_bytes != tensor_bytes(&kernel->x)) return LPGEN_X_BYTES;
   if (packed_bytes != tensor_bytes(&kernel->packed)) return LPGEN_PACKED_BYTES;
+  if (adds && residual_bytes != tensor_bytes(&kernel->residual)) return LPGEN_RESIDUAL_BYTES;
   if (y_bytes != tensor_bytes(&kernel->y)) return LPGEN_Y_BYTES;
   if (workspace_bytes < needed) return LPGEN_WORKSPACE_BYTES;
   if (misaligned(packed) || (needed > 0 && misaligned(workspace))) return LPGEN_MISALIGNED;
-  int32_t failed = call_kernel(kernel, x, packed, y, workspace, needed, threads);
+  int32_t failed = call_kernel(kernel, x, packed, residual, y, workspace, needed, threads);
   return failed ? LPGEN_OUT_OF_MEMORY : LPGEN_OK;
 }
 
@@ -62,20 +69,39 @@ static int weights_legal(const struct kernel *kernel, const void *weights) {
   return (int)legal;
 }
 
-lpgen_status kernel_pack(const struct kernel *kernel, const void *weights, size_t weights_bytes,
-                         void *packed, size_t packed_bytes) {
+static int parameter_legal(const struct parameter *parameter, const void *data) {
+  size_t count = tensor_bytes(&parameter->tensor) * 8 / (size_t)parameter->tensor.bits;
+  int type = parameter->tensor.type, bytes = parameter->tensor.bits == 8;
+  for (size_t i = 0; i < count; i++) {
+    double value = type == REAL       ? (double)((const float *)data)[i]
+                   : type == UNSIGNED ? (double)((const uint8_t *)data)[i]
+                   : bytes            ? (double)((const int8_t *)data)[i]
+                                      : (double)((const int32_t *)data)[i];
+    if (!(value >= parameter->min && value <= parameter->max)) return 0; /* nor is NaN */
+  }
+  return 1;
+}
+
+lpgen_status kernel_pack(const struct kernel *kernel, const void *const *inputs,
+                         const size_t *bytes, void *packed, size_t packed_bytes) {
+  const struct parameter *parameters = kernel->parameters;
   if (!cpu_runs(kernel)) return LPGEN_CPU;
-  if (!weights || !packed) return LPGEN_NULL_POINTER;
-  if (weights_bytes != tensor_bytes(&kernel->weights)) return LPGEN_WEIGHTS_BYTES;
+  if (!inputs[0] || !packed) return LPGEN_NULL_POINTER;
+  if (bytes[0] != tensor_bytes(&kernel->weights)) return LPGEN_WEIGHTS_BYTES;
   if (packed_bytes != tensor_bytes(&kernel->packed)) return LPGEN_PACKED_BYTES;
   if (misaligned(packed)) return LPGEN_MISALIGNED;
-  if (!weights_legal(kernel, weights)) return LPGEN_WEIGHT_VALUE;
+  for (int i = 0; parameters[i].tensor.name; i++) {
+    if (!inputs[i + 1]) return LPGEN_NULL_POINTER;
+    if (bytes[i + 1] != tensor_bytes(&parameters[i].tensor)) return LPGEN_PARAMETER_BYTES;
+    if (!parameter_legal(&parameters[i], inputs[i + 1])) return LPGEN_PARAMETER_VALUE;
+  }
+  if (!weights_legal(kernel, inputs[0])) return LPGEN_WEIGHT_VALUE;
   void *scratch = NULL;
   if (kernel->pack_bytes > 0) {
     scratch = aligned_alloc(ALIGNMENT, kernel->pack_bytes);
     if (!scratch) return LPGEN_OUT_OF_MEMORY;
   }
-  int32_t failed = call_packer(kernel, weights, packed, scratch, kernel->pack_bytes);
+  int32_t failed = call_packer(kernel, inputs, packed, scratch, kernel->pack_bytes);
   free(scratch);
   return failed ? LPGEN_OUT_OF_MEMORY : LPGEN_OK;
 }

@@ -1,4 +1,6 @@
-/* The same functions for tvm-ffi: __tvm_ffi_NAME(x, packed, y[, workspace][, threads]).
+/* The same functions for tvm-ffi: __tvm_ffi_NAME(x, packed[, residual], y[, workspace][, threads]),
+ * with the residual where the kernel adds one, and __tvm_ffi_NAME_pack_weights(weights, parameters in
+ * the header's order, packed).
  *
  * Tensors are checked (type, dimensions, shape, contiguity) and named in the error. libtvm_ffi is
  * imported weakly: a plain C program neither has nor needs it. */
@@ -26,7 +28,8 @@ static void describe(char *text, size_t size, int ndim, const int64_t *shape, in
   size_t at = (size_t)snprintf(text, size, "[");
   for (int i = 0; i < ndim && at < size; i++)
     at += (size_t)snprintf(text + at, size - at, "%s%lld", i ? ", " : "", (long long)shape[i]);
-  const char *type = code == kDLInt ? "int" : code == kDLUInt ? "uint" : "non-integer ";
+  static const char *const types[] = {"int", "uint", "float"};
+  const char *type = code >= 0 && code < 3 ? types[code] : "other type of ";
   if (at < size) snprintf(text + at, size - at, "] %s%d", type, bits);
 }
 
@@ -58,7 +61,7 @@ static void *checked(const TVMFFIAny *value, const struct tensor *expected, cons
     fail("TypeError", message);
     return NULL;
   }
-  int code = expected->is_signed ? kDLInt : kDLUInt;
+  int code = expected->type;
   int same = tensor->dtype.code == code && tensor->dtype.bits == expected->bits &&
              tensor->dtype.lanes == 1 && tensor->ndim == expected->ndim;
   for (int i = 0; same && i < expected->ndim; i++) same = tensor->shape[i] == expected->shape[i];
@@ -100,10 +103,12 @@ static int wrong_count(const char *symbol, const char *arguments) {
 }
 
 int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFFIAny *result) {
-  static const char arguments[] = "(x, packed, y[, workspace][, threads])";
-  if (count < 3 || count > 5) return wrong_count(kernel->symbol, arguments);
-  const DLTensor *workspace = count > 3 ? tensor_of(&args[3]) : NULL;
-  int threads = 1, next = workspace ? 4 : 3;
+  int adds = kernel->residual.name != NULL, first = 3 + adds; /* of the optional arguments */
+  const char *arguments = adds ? "(x, packed, residual, y[, workspace][, threads])"
+                               : "(x, packed, y[, workspace][, threads])";
+  if (count < first || count > first + 2) return wrong_count(kernel->symbol, arguments);
+  const DLTensor *workspace = count > first ? tensor_of(&args[first]) : NULL;
+  int threads = 1, next = workspace ? first + 1 : first;
   if (next < count) {
     if (args[next].type_index != kTVMFFIInt || next + 1 < count)
       return wrong_count(kernel->symbol, arguments);
@@ -112,7 +117,12 @@ int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFF
   }
   const void *x = checked(&args[0], &kernel->x, kernel->symbol);
   const void *packed = x ? checked(&args[1], &kernel->packed, kernel->symbol) : NULL;
-  void *y = packed ? checked(&args[2], &kernel->y, kernel->symbol) : NULL;
+  const void *residual = NULL;
+  if (packed && adds) {
+    residual = checked(&args[2], &kernel->residual, kernel->symbol);
+    if (!residual) return -1;
+  }
+  void *y = packed ? checked(&args[2 + adds], &kernel->y, kernel->symbol) : NULL;
   if (!y) return -1;
 
   size_t bytes = kernel_workspace_bytes(kernel, threads);
@@ -127,23 +137,32 @@ int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFF
     memory = own = aligned_alloc(ALIGNMENT, bytes);
     if (!own) return finish(kernel, LPGEN_OUT_OF_MEMORY, result);
   }
-  lpgen_status status =
-      kernel_run(kernel, x, tensor_bytes(&kernel->x), packed, tensor_bytes(&kernel->packed), y,
-                 tensor_bytes(&kernel->y), memory, bytes, threads);
+  lpgen_status status = kernel_run(
+      kernel, x, tensor_bytes(&kernel->x), packed, tensor_bytes(&kernel->packed), residual,
+      adds ? tensor_bytes(&kernel->residual) : 0, y, tensor_bytes(&kernel->y), memory, bytes,
+      threads);
   free(own);
   return finish(kernel, status, result);
 }
 
 int ffi_pack_weights(const struct kernel *kernel, const TVMFFIAny *args, int count,
                      TVMFFIAny *result) {
-  if (count != 2) return wrong_count(kernel->symbol, "(weights, packed)");
-  const void *weights = checked(&args[0], &kernel->weights, kernel->symbol);
-  void *packed = weights ? checked(&args[1], &kernel->packed, kernel->symbol) : NULL;
+  const void *inputs[1 + MAX_PARAMETERS];
+  size_t bytes[1 + MAX_PARAMETERS];
+  int parameters = 0;
+  while (kernel->parameters[parameters].tensor.name) parameters++;
+  if (count != parameters + 2)
+    return wrong_count(kernel->symbol, "(weights, parameters in the header's order, packed)");
+  for (int i = 0; i <= parameters; i++) {
+    const struct tensor *tensor = i ? &kernel->parameters[i - 1].tensor : &kernel->weights;
+    inputs[i] = checked(&args[i], tensor, kernel->symbol);
+    if (!inputs[i]) return -1;
+    bytes[i] = tensor_bytes(tensor);
+  }
+  void *packed = checked(&args[parameters + 1], &kernel->packed, kernel->symbol);
   if (!packed) return -1;
   return finish(kernel,
-                kernel_pack(kernel, weights, tensor_bytes(&kernel->weights), packed,
-                            tensor_bytes(&kernel->packed)),
-                result);
+                kernel_pack(kernel, inputs, bytes, packed, tensor_bytes(&kernel->packed)), result);
 }
 
 int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int count,

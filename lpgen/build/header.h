@@ -17,7 +17,12 @@
  * format give a wrong y, and nothing worse. The padding of a conv2d counts as 0, also in formats
  * that have no 0.
  *
- * x and weights may have any address, y any that suits int32_t. packed and workspace start on a
+ * Parameters (bias, scale, ...) are given with the weights, and a kernel that adds a residual takes it
+ * behind the packed weights; the workload in front of each kernel says what is done with them. Values
+ * of y are one in each element, as those of x. Parameters have to be finite, and a bias so small that
+ * no sum leaves int32: they are checked when they are packed.
+ *
+ * x, residual and weights may have any address that suits their type, y any that suits its. packed and workspace start on a
  * 64-byte boundary (aligned_alloc(64, ...), sizes are multiples of 64). Buffers must not overlap.
  * x and packed are only read. y is overwritten; nothing needs to be cleared before.
  *

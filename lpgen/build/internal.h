@@ -11,6 +11,7 @@
 #define ALIGNMENT 64
 #define MAX_THREADS 1024
 #define MAX_NDIM 4
+#define MAX_PARAMETERS 8
 
 #define PUBLIC __attribute__((visibility("default")))
 
@@ -28,25 +29,37 @@ typedef enum {
   LPGEN_WEIGHT_VALUE,
   LPGEN_CPU,
   LPGEN_OUT_OF_MEMORY,
+  LPGEN_RESIDUAL_BYTES,
+  LPGEN_PARAMETER_BYTES,
+  LPGEN_PARAMETER_VALUE,
   LPGEN_STATUS_COUNT
 } lpgen_status;
 
-/* A dense row-major tensor of 8- or 32-bit integers. */
+enum { SIGNED, UNSIGNED, REAL }; /* as DLPack numbers them */
+
+/* A dense row-major tensor of 8- or 32-bit numbers. */
 struct tensor {
-  const char *name;
-  int is_signed, bits, ndim;
+  const char *name; /* NULL: there is none */
+  int type, bits, ndim;
   int64_t shape[MAX_NDIM];
+};
+
+/* What is packed with the weights, and the limits of its values. */
+struct parameter {
+  struct tensor tensor;
+  double min, max;
 };
 
 struct kernel {
   const char *symbol;
   const char *const *features; /* in LLVM's spelling, ended by NULL */
-  struct tensor x, weights, packed, y;
+  struct tensor x, weights, packed, residual, y;
+  const struct parameter *parameters; /* ended by one without a name */
   uint64_t weight_values[4]; /* the set of legal bytes */
   size_t serial_bytes, thread_bytes; /* workspace: once, and for each thread */
   size_t pack_bytes;                 /* scratch memory of the packer */
-  int32_t (*run)(const void *x, const void *packed, void *y);
-  int32_t (*pack)(const void *weights, void *packed);
+  int32_t (*run)(const void *x, const void *packed, const void *residual, void *y);
+  int32_t (*pack)(const void *const *inputs, void *packed); /* weights, then the parameters */
   atomic_int *cpu; /* 0: not looked yet, 1: this CPU runs it, 2: it does not */
 };
 
@@ -54,10 +67,11 @@ struct kernel {
 size_t tensor_bytes(const struct tensor *tensor);
 size_t kernel_workspace_bytes(const struct kernel *kernel, int threads);
 lpgen_status kernel_run(const struct kernel *kernel, const void *x, size_t x_bytes,
-                        const void *packed, size_t packed_bytes, void *y, size_t y_bytes,
-                        void *workspace, size_t workspace_bytes, int threads);
-lpgen_status kernel_pack(const struct kernel *kernel, const void *weights, size_t weights_bytes,
-                         void *packed, size_t packed_bytes);
+                        const void *packed, size_t packed_bytes, const void *residual,
+                        size_t residual_bytes, void *y, size_t y_bytes, void *workspace,
+                        size_t workspace_bytes, int threads);
+lpgen_status kernel_pack(const struct kernel *kernel, const void *const *inputs,
+                         const size_t *bytes, void *packed, size_t packed_bytes);
 const char *lpgen_status_message(lpgen_status status);
 
 /* cpu.c */
@@ -65,9 +79,9 @@ int cpu_runs(const struct kernel *kernel);
 const char *lpgen_missing_features(void);
 
 /* support.c: calls a generated function with `bytes` of workspace at its disposal. */
-int32_t call_kernel(const struct kernel *kernel, const void *x, const void *packed, void *y,
-                    void *workspace, size_t bytes, int threads);
-int32_t call_packer(const struct kernel *kernel, const void *weights, void *packed,
+int32_t call_kernel(const struct kernel *kernel, const void *x, const void *packed,
+                    const void *residual, void *y, void *workspace, size_t bytes, int threads);
+int32_t call_packer(const struct kernel *kernel, const void *const *inputs, void *packed,
                     void *workspace, size_t bytes);
 
 /* The generated file. */

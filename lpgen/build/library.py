@@ -94,8 +94,6 @@ def _check_choices(choices: Sequence[Choice]) -> None:
         raise LibraryError("a library needs at least one kernel")
     seen = set()
     for choice in choices:
-        if choice.op.parameters or choice.op.residual or choice.op.y_dtype != "int32":
-            raise LibraryError(f"{choice.op.name}: libraries do not take epilogues yet")
         key = (choice.op.name, choice.target.name)
         if key in seen:
             raise LibraryError(f"{choice.op.name}: twice for target {choice.target.name}")

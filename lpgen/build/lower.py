@@ -1,7 +1,7 @@
 """Scheduled kernels to machine code: one way for measuring and for exporting.
 
-A kernel becomes a plain C function of pointers, `int32_t f(x, packed, y)`, 0 on success. What TVM
-would leave to its runtime is settled here:
+A kernel becomes a plain C function of pointers, `int32_t f(x, packed, y)` (a residual comes
+before y), 0 on success. What TVM would leave to its runtime is settled here:
 
 * x and y may have any address. TVM would tell LLVM that every parameter starts on a 64-byte
   boundary, and does not check it; a raw pointer carries no such promise, and only the packed
@@ -38,9 +38,8 @@ the larger ones: the stacks of other people's threads can be small."""
 STACK_TOTAL = 64 * 1024
 """All scratch buffers of one kernel on the stack, in bytes."""
 
-_PACKED = (
-    1  # the position of the packed weights, in a kernel (x, packed, y) and a packer (w, packed)
-)
+_PACKED = 1
+"""The position of the packed weights, in a kernel (x, packed, ...) and a packer (w, packed, ...)."""
 
 _ENTRY = "main"
 """The tvm-ffi function in front of a kernel that is only measured."""

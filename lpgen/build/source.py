@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lpgen.build import interface
+
 if TYPE_CHECKING:
     from lpgen.algorithms.kernel import Kernel
     from lpgen.build.lower import Scratch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lpgen.ops import Operator
     from lpgen.target import Target
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the manifest's form; the runtime refuses others."""
 
 
@@ -103,8 +104,20 @@ def _interface(op: Operator) -> dict[str, Any]:
         "ops": op.ops,
         "x": tensor(op.x_shape, op.act),
         "weights": tensor(op.w_shape, op.weight),
-        "y": {"shape": list(op.y_shape), "dtype": "int32"},
+        "parameters": [
+            {"name": name, "shape": list(p.shape), "dtype": p.dtype, "min": p.low, "max": p.high}
+            for name, p in op.parameters.items()
+        ],
+        "residual": _residual(op),
+        "y": {"shape": list(op.y_shape), "dtype": op.y_dtype, "format": op.out},
     }
+
+
+def _residual(op: Operator) -> dict[str, Any] | None:
+    if not op.residual:
+        return None
+    form = str(op.residual.format)
+    return {"shape": list(op.y_shape), "dtype": op.residual.dtype, "format": form}
 
 
 def _variant(part: Part) -> dict[str, Any]:
@@ -145,24 +158,28 @@ def c_source(parts: Sequence[Part], manifest: Mapping[str, Any]) -> str:
 def _c_kernel(part: Part) -> str:
     op, layout, symbol = part.choice.op, part.choice.kernel.layout, part.symbol
     features = ", ".join(_c_string(name) for name in part.choice.target.features)
-    packed = [layout.nbytes]
-    return f"""
-int32_t {run_symbol(symbol)}(const void *x, const void *packed, void *y);
-int32_t {pack_symbol(symbol)}(const void *weights, void *packed);
+    packed = interface.Tensor("packed", (layout.nbytes,), "uint8")
+    residual, weights = interface.residual(op), interface.given(op)[0]
+    run, pack = run_symbol(symbol), pack_symbol(symbol)
+    return f"""{interface.internal_functions(op, symbol, run, pack)}
 static const char *const {symbol}_features[] = {{{features}{", " if features else ""}NULL}};
+static const struct parameter {symbol}_parameters[] = {{{interface.parameter_initializers(op)}}};
 static atomic_int {symbol}_cpu;
 static const struct kernel {symbol}_kernel = {{
     .symbol = {_c_string(symbol)},
     .features = {symbol}_features,
-    .x = {_c_tensor("x", op.x_shape, op.act.dtype)},
-    .weights = {_c_tensor("weights", op.w_shape, op.weight.dtype)},
-    .packed = {_c_tensor("packed", packed, "uint8")},
-    .y = {_c_tensor("y", op.y_shape, "int32")},
+    .x = {interface.x(op).initializer},
+    .weights = {weights.initializer},
+    .packed = {packed.initializer},
+    .residual = {residual.initializer if residual else "{NULL}"},
+    .y = {interface.y(op).initializer},
+    .parameters = {symbol}_parameters,
     .weight_values = {{{_c_set(op.weight)}}},
     .serial_bytes = {part.scratch.serial}, .thread_bytes = {part.scratch.per_thread},
     .pack_bytes = {part.pack_scratch.nbytes(1)},
-    .run = {run_symbol(symbol)}, .pack = {pack_symbol(symbol)}, .cpu = &{symbol}_cpu}};
-LPGEN_KERNEL({symbol}, {op.act.dtype}_t, {op.weight.dtype}_t, &{symbol}_kernel)"""
+    .run = {symbol}_run, .pack = {symbol}_pack, .cpu = &{symbol}_cpu}};
+{interface.public_functions(op, symbol)}
+LPGEN_KERNEL({symbol}, &{symbol}_kernel)"""
 
 
 def run_symbol(symbol: str) -> str:
@@ -173,12 +190,6 @@ def run_symbol(symbol: str) -> str:
 def pack_symbol(symbol: str) -> str:
     """The generated packer behind the public one; internal to the library."""
     return f"pack_{symbol}"
-
-
-def _c_tensor(name: str, shape: Sequence[int], dtype: str) -> str:
-    sizes = ", ".join(map(str, shape))
-    signed, bits = int(not dtype.startswith("u")), re.sub(r"\D", "", dtype)
-    return f'{{"{name}", {signed}, {bits}, {len(shape)}, {{{sizes}}}}}'
 
 
 def _c_set(form: Format) -> str:
@@ -217,29 +228,28 @@ def _statuses(internal: str) -> str:
 
 def _header_kernel(part: Part) -> str:
     choice, symbol = part.choice, part.symbol
-    op, macro = choice.op, symbol.upper()
-    x_bytes, y_bytes, w_bytes = map(math.prod, (op.x_shape, (4, *op.y_shape), op.w_shape))
-    scratch = part.scratch
+    op, macro, scratch = choice.op, symbol.upper(), part.scratch
+    residual, (weights, *parameters) = interface.residual(op), interface.given(op)
+    tensors = {
+        interface.x(op): f", format {op.act}",
+        weights: f", format {op.weight}",
+        **dict.fromkeys(parameters, ""),
+        **({residual: f", format {op.residual.format}"} if residual else {}),
+        interface.y(op): "" if op.out in ("s32", "f32") else f", format {op.out}",
+    }
+    described = "".join(f" * {_c_shape(t)}{form}\n" for t, form in tensors.items())
+    sizes = "".join(f"#define {macro}_{t.macro} ((size_t){t.nbytes})\n" for t in tensors)
     return f"""
 /* {op.name}
- * x {_c_shape("uint8_t" if op.act.min >= 0 else "int8_t", op.x_shape)}, format {op.act}
- * weights {_c_shape(f"{op.weight.dtype}_t", op.w_shape)}, format {op.weight}
- * y {_c_shape("int32_t", op.y_shape)}
- * {choice.template} for {choice.target.name} */
-#define {macro}_X_BYTES ((size_t){x_bytes})
-#define {macro}_WEIGHTS_BYTES ((size_t){w_bytes})
-#define {macro}_PACKED_BYTES ((size_t){choice.kernel.layout.nbytes})
-#define {macro}_Y_BYTES ((size_t){y_bytes})
+{described} * {choice.template} for {choice.target.name} */
+{sizes}#define {macro}_PACKED_BYTES ((size_t){choice.kernel.layout.nbytes})
 #define {macro}_WORKSPACE_BYTES(threads) \\
   ((size_t){scratch.serial} + (size_t)(threads) * {scratch.per_thread})
-lpgen_status {symbol}(const {op.act.dtype}_t *x, size_t x_bytes, const void *packed,
-                      size_t packed_bytes, int32_t *y, size_t y_bytes, void *workspace,
-                      size_t workspace_bytes, int threads);
-lpgen_status {symbol}_pack_weights(const {op.weight.dtype}_t *weights, size_t weights_bytes,
-                                   void *packed, size_t packed_bytes);
+{interface.run_signature(op, symbol)};
+{interface.pack_signature(op, symbol)};
 size_t {symbol}_workspace_bytes(int threads);
 """
 
 
-def _c_shape(c_type: str, shape: Sequence[int]) -> str:
-    return f"{c_type}{list(shape)}"
+def _c_shape(tensor: interface.Tensor) -> str:
+    return f"{tensor.name} {tensor.c_type}{list(tensor.shape)}"

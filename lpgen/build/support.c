@@ -45,22 +45,22 @@ static int free_workspace(int device_type, int device_id, void *memory) {
   return 0;
 }
 
-int32_t call_kernel(const struct kernel *kernel, const void *x, const void *packed, void *y,
-                    void *workspace, size_t bytes, int threads) {
+int32_t call_kernel(const struct kernel *kernel, const void *x, const void *packed,
+                    const void *residual, void *y, void *workspace, size_t bytes, int threads) {
   struct call call = {workspace, (char *)workspace + bytes, threads};
   struct call *outer = current;
   current = &call;
-  int32_t failed = kernel->run(x, packed, y);
+  int32_t failed = kernel->run(x, packed, residual, y);
   current = outer;
   return failed;
 }
 
-int32_t call_packer(const struct kernel *kernel, const void *weights, void *packed,
+int32_t call_packer(const struct kernel *kernel, const void *const *inputs, void *packed,
                     void *workspace, size_t bytes) {
   struct call call = {workspace, (char *)workspace + bytes, 1};
   struct call *outer = current;
   current = &call;
-  int32_t failed = kernel->pack(weights, packed);
+  int32_t failed = kernel->pack(inputs, packed);
   current = outer;
   return failed;
 }

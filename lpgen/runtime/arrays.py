@@ -95,6 +95,27 @@ def check_values(what: str, array: np.ndarray, form: dict[str, Any]) -> None:
         )
 
 
+def parameter(value: Any, entry: dict[str, Any]) -> np.ndarray:
+    """`value` as the array that the manifest's `entry` asks for.
+
+    Raises LibraryError, naming it, for another shape, for numbers of another kind, and for one
+    outside of its limits.
+    """
+    name, shape, dtype = entry["name"], tuple(entry["shape"]), np.dtype(entry["dtype"])
+    array = np.asarray(value) if np.isscalar(value) else to_numpy(name, value)
+    array = array.reshape(shape) if array.shape == () and shape == (1,) else array
+    check_shape(name, array.shape, shape)
+    if array.dtype.kind not in ("iuf" if dtype.kind == "f" else "iu"):
+        raise LibraryError(f"{name}: {array.dtype}, expected {dtype}")
+    array = array.astype(dtype if dtype.kind == "f" else np.int64)
+    wrong = ~((array >= entry["min"]) & (array <= entry["max"]))  # also not a number
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        limits = f"{entry['min']}..{entry['max']}"
+        raise LibraryError(f"{name}[{first}] = {array[first]} is outside of {limits}")
+    return np.require(array, dtype, ["C", "W"])
+
+
 def _contiguous(tensor: Any) -> Any:
     return tvm_ffi.from_dlpack(np.from_dlpack(tensor).copy(order="C"))
 

@@ -11,7 +11,7 @@ import tvm_ffi
 
 from lpgen.errors import LibraryError
 
-SCHEMA = 1
+SCHEMA = 2
 """The version of the manifest that this package reads."""
 
 _EM_X86_64 = 62

@@ -13,7 +13,6 @@ from lpgen.errors import LibraryError
 from lpgen.runtime import arrays
 
 MAX_THREADS = 1024
-_INT32 = np.dtype(np.int32)
 
 
 class PackedWeights:
@@ -47,8 +46,9 @@ class PackedWeights:
 class Kernel:
     """One kernel of a library: `name`, its place in the manifest as `interface` and `variant`.
 
-    x_shape, x_dtype, weights_shape, weights_dtype, y_shape, packed_bytes: what it takes and gives;
-    y is always int32. Threads may share it; each has its own workspace, which is kept.
+    x_shape, x_dtype, weights_shape, weights_dtype, y_shape, y_dtype, packed_bytes: what it takes and
+    gives; parameters: the names of what is packed with the weights; residual: whether it adds a
+    tensor of y_shape. Threads may share it; each has its own workspace, which is kept.
     """
 
     def __init__(self, module: Any, version: str, interface: dict, variant: dict) -> None:
@@ -59,6 +59,9 @@ class Kernel:
         self.weights_shape = tuple(interface["weights"]["shape"])
         self.weights_dtype = np.dtype(interface["weights"]["dtype"])
         self.y_shape = tuple(interface["y"]["shape"])
+        self.y_dtype = np.dtype(interface["y"]["dtype"])
+        self.parameters = tuple(entry["name"] for entry in interface["parameters"])
+        self.residual = interface["residual"] is not None
         self.packed_bytes: int = variant["packed_bytes"]
         # What decides the order of packed weights: with all of it the same, they may be shared.
         choice = (self.name, variant["target"], variant["template"], variant["knobs"], version)
@@ -76,20 +79,36 @@ class Kernel:
         sizes = self.variant["workspace_bytes"]
         return sizes["serial"] + threads * sizes["per_thread"]
 
-    def pack_weights(self, weights: Any) -> PackedWeights:
-        """The weights in the order in which this kernel reads them.
+    def pack_weights(self, weights: Any, **parameters: Any) -> PackedWeights:
+        """The weights in the order in which this kernel reads them, with its parameters.
 
         weights: their values, one per element: integers of any dtype, [n, k] or OHWI, a NumPy array
-        or a DLPack tensor. Raises LibraryError for another shape and for a value that the format
-        does not have.
+        or a DLPack tensor. parameters: by the names in `parameters`; an array, or for one of a
+        single element a number. Raises LibraryError for another shape, for a value that the format
+        does not have or that is outside of its limits, and for a parameter too many or too few.
         """
         values = arrays.to_numpy("weights", weights)
         arrays.check_shape("weights", values.shape, self.weights_shape)
         arrays.check_values("weights", values, self.interface["weights"])
         plain = np.require(values, self.weights_dtype, ["C", "W"])
+        given = self._given(parameters)
         packed = PackedWeights(self.name, self.layout, arrays.aligned(self.packed_bytes))
-        self._pack(tvm_ffi.from_dlpack(plain), packed.tensor)
+        self._pack(*map(tvm_ffi.from_dlpack, (plain, *given)), packed.tensor)
         return packed
+
+    def _given(self, parameters: dict[str, Any]) -> list[np.ndarray]:
+        """The parameters as arrays, in the packer's order."""
+        for name in parameters:
+            if name not in self.parameters:
+                known = ", ".join(self.parameters) or "none"
+                raise LibraryError(f"{self.name}: no parameter {name}; asked for: {known}")
+        missing = [name for name in self.parameters if name not in parameters]
+        if missing:
+            raise LibraryError(f"{self.name}: parameter {missing[0]} is missing")
+        return [
+            arrays.parameter(parameters[entry["name"]], entry)
+            for entry in self.interface["parameters"]
+        ]
 
     def packed_weights(self, data: Any) -> PackedWeights:
         """Packed weights from the bytes of earlier ones (`PackedWeights.numpy`, saved and loaded).
@@ -105,14 +124,22 @@ class Kernel:
         memory[...] = data
         return PackedWeights(self.name, self.layout, memory)
 
-    def __call__(self, x: Any, packed: PackedWeights, out: Any = None, threads: int = 1) -> Any:
-        """The exact int32 result for activations `x`, computed on `threads` threads.
+    def __call__(
+        self,
+        x: Any,
+        packed: PackedWeights,
+        out: Any = None,
+        threads: int = 1,
+        residual: Any = None,
+    ) -> Any:
+        """The exact result for activations `x`, computed on `threads` threads.
 
         x: one value per byte, dtype x_dtype, [m, k] or NHWC, a NumPy array or a DLPack tensor in
         the CPU's memory; what is not contiguous is copied. Values outside of the format are not
         noticed and give a wrong result. packed: from `pack_weights` of this kernel. out: contiguous
-        int32 memory for the result, which is returned; without it the result is a new array of x's
-        library (of NumPy where that takes no DLPack tensors). Other Python threads run meanwhile.
+        memory of y_dtype for the result, which is returned; without it the result is a new array of
+        x's library (of NumPy where that takes no DLPack tensors). residual: the tensor that is
+        added, as x. Other Python threads run meanwhile.
         Raises LibraryError naming the argument that does not fit.
         """
         if not isinstance(packed, PackedWeights) or packed.layout != self.layout:
@@ -120,29 +147,49 @@ class Kernel:
         if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
             raise LibraryError(f"threads={threads!r} is not within 1..{MAX_THREADS}")
         source = arrays.readable("x", x, self.x_shape, self.x_dtype)
+        more = self._added(residual)
         if out is None:
-            y = np.empty(self.y_shape, _INT32)
-            self._run(source, packed.tensor, y, self._workspace(threads), threads)
+            y = np.empty(self.y_shape, self.y_dtype)
+            self._run(source, packed.tensor, *more, y, self._workspace(threads), threads)
             return y if isinstance(x, np.ndarray) else arrays.like(x, y)
-        target = arrays.writable("out", out, self.y_shape, _INT32)
-        self._run(source, packed.tensor, target, self._workspace(threads), threads)
+        target = arrays.writable("out", out, self.y_shape, self.y_dtype)
+        self._run(source, packed.tensor, *more, target, self._workspace(threads), threads)
         return out
 
+    def _added(self, residual: Any) -> list[Any]:
+        """The residual as an argument, or none."""
+        if self.residual != (residual is not None):
+            raise LibraryError(
+                f"{self.name}: residual is {'missing' if self.residual else 'not asked for'}"
+            )
+        if not self.residual:
+            return []
+        dtype = np.dtype(self.interface["residual"]["dtype"])
+        return [arrays.readable("residual", residual, self.y_shape, dtype)]
+
     def bind(
-        self, x: np.ndarray, packed: PackedWeights, out: np.ndarray, threads: int = 1
+        self,
+        x: np.ndarray,
+        packed: PackedWeights,
+        out: np.ndarray,
+        threads: int = 1,
+        residual: np.ndarray | None = None,
     ) -> Callable[[], None]:
         """A function that computes `out` from what is in `x` by then, checked once, here.
 
         For loops in which the microseconds that Python takes for a checked call would count. The
-        arguments are those of a call; x has to be contiguous and writeable, as nothing is copied.
+        arguments are those of a call; x and residual have to be contiguous and writeable, as nothing
+        is copied.
         The function belongs to the calling thread. Raises LibraryError as a call does.
         """
-        self(x, packed, out=out, threads=threads)
-        if not (x.flags.c_contiguous and x.flags.writeable):
-            raise LibraryError("x is not contiguous, or read-only: bind would use a copy")
-        source, target = tvm_ffi.from_dlpack(x), tvm_ffi.from_dlpack(out)
-        workspace = self._workspace(threads)
-        return partial(self._run, source, packed.tensor, target, workspace, threads)
+        self(x, packed, out=out, threads=threads, residual=residual)
+        inputs = {"x": x} | ({"residual": residual} if self.residual else {})
+        for what, array in inputs.items():
+            if not (array.flags.c_contiguous and array.flags.writeable):
+                raise LibraryError(f"{what} is not contiguous, or read-only: bind would use a copy")
+        source, *more = map(tvm_ffi.from_dlpack, inputs.values())
+        target, workspace = tvm_ffi.from_dlpack(out), self._workspace(threads)
+        return partial(self._run, source, packed.tensor, *more, target, workspace, threads)
 
     def _workspace(self, threads: int) -> Any:
         """This thread's workspace, made larger where it is too small: fresh memory is slow."""

@@ -22,7 +22,7 @@ _COLD_ROWS = 4
 _COLD_BYTES = 512 << 20
 _SHARE_OF_MEMORY = 16
 
-KernelFunction = Callable[[Any, Any, Any], None]
+KernelFunction = Callable[..., None]
 
 
 class Miscomputed(Exception):
@@ -52,13 +52,21 @@ class Workbench:
         self._cold_bytes = min(2 * target.l3, _COLD_BYTES, spare)
         named = [("random input", op.random(np.random.default_rng(seed)))]
         named += [(f"input {which}", op.extreme(which)) for which in _far_ends(op)]
-        self.cases = [Case(name, x, w, op.reference(x, w)) for name, (x, w) in named]
+        rng = np.random.default_rng(seed + 1)
+        self._parameters, residual = op.random_parameters(rng), op.random_residual(rng)
+        self.cases = [
+            Case(name, x, w, op.reference(x, w, residual, **self._parameters))
+            for name, (x, w) in named
+        ]
+        self._added = [] if residual is None else [tvm_ffi.from_dlpack(residual)]
         self._packed: OrderedDict[Layout, list[list[np.ndarray]]] = OrderedDict()
 
     def packed(self, layout: Layout) -> list[list[np.ndarray]]:
         """The packed weights of each case; of the first, as many copies as timing needs."""
         if layout not in self._packed:
-            packed = [[aligned_copy(layout.pack(case.w))] for case in self.cases]
+            packed = [
+                [aligned_copy(layout.pack(case.w, **self._parameters))] for case in self.cases
+            ]
             if self._cold_above is not None and layout.nbytes > self._cold_above:
                 copies = self._cold_bytes // layout.nbytes + 1
                 packed[0] += [aligned_copy(packed[0][0]) for _ in range(copies)]
@@ -84,7 +92,8 @@ class Workbench:
             around = aligned(case.y.nbytes + 2 * offset)
             around.fill(_GUARD_BYTE)
             y = around[offset:-offset].view(case.y.dtype).reshape(case.y.shape)
-            function(*map(tvm_ffi.from_dlpack, (x, packed[0], y)))
+            x, first, result = map(tvm_ffi.from_dlpack, (x, packed[0], y))
+            function(x, first, *self._added, result)
             wrong = int(np.count_nonzero(y != case.y))
             if wrong:
                 raise Miscomputed(f"{wrong} of {y.size} results differ on {case.name}")
@@ -103,7 +112,7 @@ class Workbench:
         def run(count: int) -> float:
             start = clock()
             for packed in itertools.islice(weights, count):
-                function(x, packed, y)
+                function(x, packed, *self._added, y)
             return (clock() - start) * 1e-9
 
         return run

@@ -174,7 +174,8 @@ def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     how = WindowStep(isa, definition.window, knobs["step"], operands.left)
     func = use_windows(sch.mod["main"], how, definition.source)
     func = peel_partial_vectors(func)
-    return Kernel(op, kernel_entry(func, op, definition.layout.sections), definition.layout)
+    sections, prologue = definition.layout.sections, definition.prologue
+    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
 
 
 def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, lanes: int) -> None:

@@ -54,7 +54,7 @@ def _copy(source: Source, loops: list[tirx.For], realize: SBlockRealize) -> tirx
     image, block, *_ = realize.iter_values
     pad, x = realize.block.body.buffer, _loads(realize.block.body)[0].source
     start, stop = first * op.oc, (first + count) * op.oc
-    fill = tirx.const(source.offset, source.dtype)
+    fill = tirx.const(source.nothing, source.dtype)
 
     def set_all(t, begin: int, end: int) -> None:
         if begin < end:
@@ -64,7 +64,7 @@ def _copy(source: Source, loops: list[tirx.For], realize: SBlockRealize) -> tirx
     def values(t, row) -> None:
         def at(i):
             value = x[image, row, i].astype(source.dtype)
-            return value + fill if source.offset else value
+            return value + tirx.const(source.offset, source.dtype) if source.offset else value
 
         if source.repeats == 1:
             with tb.serial(0, stop - start) as i:
