@@ -331,7 +331,7 @@ def test_files_that_are_no_libraries(path, tmp_path):
     whole = path.read_bytes()
     foreign = bytearray(whole)
     foreign[18] = 183  # AArch64
-    newer = whole.replace(b'{"schema":1,', b'{"schema":7,')
+    newer = whole.replace(b'{"schema":2,', b'{"schema":7,')
     empty = tmp_path / "empty.c"
     empty.write_text("int nothing;\n")
     subprocess.run(["cc", "-shared", "-fPIC", empty, "-o", tmp_path / "plain.so"], check=True)
@@ -342,7 +342,7 @@ def test_files_that_are_no_libraries(path, tmp_path):
         (whole[:1000], "is cut off at 1000 bytes"),
         (whole[:-1], f"is cut off at {len(whole) - 1} bytes"),
         (bytes(foreign), r"was built for another machine \(ELF machine 183\)"),
-        (newer, "has manifest schema 7, this lpgen reads 1"),
+        (newer, "has manifest schema 7, this lpgen reads 2"),
         (plain, "is not an lpgen library"),
     ]:
         file = tmp_path / "some.so"

@@ -19,6 +19,8 @@ from tvm import te, tirx
 from lpgen.algorithms.codes import CodeWeights
 from lpgen.algorithms.dot import Tiling, left_tiles
 from lpgen.algorithms.entry import Section
+from lpgen.algorithms.epilogue import Epilogue
+from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.left import left_side
 from lpgen.algorithms.reduction import Reduction, cut
 from lpgen.algorithms.row_sums import placeholder
@@ -109,16 +111,16 @@ class FieldWeights(CodeWeights):
 
 @dataclass(frozen=True)
 class Definition:
-    """Tensors of the computation; `args` are the parameters, in order.
-
-    sums: whether the second last parameter is the sums of rows (`lpgen.algorithms.row_sums`).
-    """
+    """Tensors of the computation; `args` are the parameters, in order."""
 
     op: Dense | Conv2d
     cut: Reduction
-    layout: FieldWeights
+    weights: FieldWeights
+    layout: Layout
+    """`weights` with the parameters of the epilogue behind them."""
     args: list[te.Tensor]
-    sums: bool
+    prologue: tirx.PrimFunc | None
+    """What has to run before (`entry.kernel_entry`)."""
 
 
 def define(
@@ -130,7 +132,7 @@ def define(
     """
     matrix, t = op.matrix, tiling
     c = cut(op, t.kq, folded=t.folded, empty=True)
-    layout = FieldWeights(
+    weights = FieldWeights(
         shape=op.w_shape,
         format=op.weight,
         cut=c,
@@ -138,11 +140,11 @@ def define(
         columns=matrix.n,
         panels=t.panels,
         panel=t.vectors * t.lanes,
-        offset=offset,
+        offset=offset + op.zero_act,
         planes=planes,
         lanes=t.lanes,
     )
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
+    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
     left = left_side(op, c, "int8", offset)
     left_at = left_tiles(left, c, t, matrix.groups)
     r, s, kg, kt = (
@@ -152,18 +154,19 @@ def define(
 
     def product(g, mo, no, mi, nv, nl):
         x = left_at(g, mo, mi, r, s, kg, kt, None).astype("int32")
-        code = layout.code(sections, g, no, (r * c.s + s) * c.kg + kg, nv, nl, kt)
+        code = weights.code(sections, g, no, (r * c.s + s) * c.kg + kg, nv, nl, kt)
         return te.sum(x * code, axis=[r, s, kg, kt])
 
     shape = (matrix.groups, t.row_tiles, t.panels, t.rows, t.vectors, t.lanes)
     tile = te.compute(shape, product, name="tile")
     sums = placeholder(op) if op.weight.min else None
+    epilogue = Epilogue(op, 0, matrix.groups, matrix.n, sums)
 
     def result(m, g, n):
-        where = (g, m // t.rows, n // layout.panel, m % t.rows)
-        value = tile[(*where, n % layout.panel // t.lanes, n % t.lanes)]
-        return layout.value(value, (m, g, n), sections, sums)
+        where = (g, m // t.rows, n // weights.panel, m % t.rows)
+        value = tile[(*where, n % weights.panel // t.lanes, n % t.lanes)]
+        return epilogue(weights.value(value, (m, g, n), sections, sums), m, g, n)
 
     y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
-    extra = [] if sums is None else [sums]
-    return Definition(op, c, layout, [left.x, *sections, *extra, y], bool(extra))
+    args = [left.x, *sections, *epilogue.inputs, y]
+    return Definition(op, c, weights, epilogue.layout(weights), args, epilogue.prologue)

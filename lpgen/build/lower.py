@@ -39,7 +39,7 @@ STACK_TOTAL = 64 * 1024
 """All scratch buffers of one kernel on the stack, in bytes."""
 
 _PACKED = 1
-"""The position of the packed weights, in a kernel (x, packed, ...) and a packer (w, packed, ...)."""
+"""The position of the packed weights in a kernel (x, packed, ...) and a packer (w, packed, ...)."""
 
 _ENTRY = "main"
 """The tvm-ffi function in front of a kernel that is only measured."""

@@ -46,8 +46,8 @@ class PackedWeights:
 class Kernel:
     """One kernel of a library: `name`, its place in the manifest as `interface` and `variant`.
 
-    x_shape, x_dtype, weights_shape, weights_dtype, y_shape, y_dtype, packed_bytes: what it takes and
-    gives; parameters: the names of what is packed with the weights; residual: whether it adds a
+    x_shape, x_dtype, weights_shape, weights_dtype, y_shape, y_dtype, packed_bytes: what it takes
+    and gives; parameters: the names of what is packed with the weights; residual: whether it adds a
     tensor of y_shape. Threads may share it; each has its own workspace, which is kept.
     """
 
@@ -178,9 +178,8 @@ class Kernel:
         """A function that computes `out` from what is in `x` by then, checked once, here.
 
         For loops in which the microseconds that Python takes for a checked call would count. The
-        arguments are those of a call; x and residual have to be contiguous and writeable, as nothing
-        is copied.
-        The function belongs to the calling thread. Raises LibraryError as a call does.
+        arguments are those of a call; x and residual have to be contiguous and writeable: none is
+        copied. The function belongs to the calling thread. Raises LibraryError as a call does.
         """
         self(x, packed, out=out, threads=threads, residual=residual)
         inputs = {"x": x} | ({"residual": residual} if self.residual else {})

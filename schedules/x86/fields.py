@@ -23,7 +23,6 @@ from tvm import IRModule, te, tirx
 from tvm.s_tir import Schedule
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms import row_sums
 from lpgen.algorithms.dot import Tiling
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.fields import Definition, Plane, define
@@ -92,7 +91,7 @@ class FieldTile:
     chunk, apart = 0, False
 
     def __init__(self, isa: Isa, definition: Definition, knobs: Knobs) -> None:
-        self.isa, self.cut, self.layout = isa, definition.cut, definition.layout
+        self.isa, self.cut, self.layout = isa, definition.cut, definition.weights
         self.rows, self.vectors, self.ahead = knobs["rows"], knobs["vectors"], knobs["prefetch"]
 
     def emit(self, site: Site) -> None:
@@ -199,8 +198,7 @@ def scheduled(
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
     func = replace_tile(sch.mod["main"], tile(isa, definition, knobs).emit)
-    prologue = row_sums.prologue(op) if definition.sums else None
-    sections = definition.layout.sections
+    sections, prologue = definition.layout.sections, definition.prologue
     entry = kernel_entry(peel_partial_vectors(func), op, sections, prologue)
     return Kernel(op, entry, definition.layout)
 
