@@ -18,8 +18,9 @@ TEMPLATES = pytest.mark.parametrize(
     "name", ["generic/generic", "avx2/dot", "avx512vnni/dot", "amx/mma"]
 )
 BUILDS = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+low = st.sampled_from(["u1", "u2", "s2", "b1", "t2", "c2:-7,-2,1,6"])
 larger = st.builds(
     Dense, *(st.integers(1, limit) for limit in (20, 70, 70)), act=texts, weight=texts
 )
@@ -85,6 +86,21 @@ def test_every_epilogue_survives_its_text(op):
 def test_any_epilogue_at_any_point_of_the_space(name, data):
     chosen, target = template(name)
     op = data.draw(with_epilogues(st.one_of(convs(), larger)))
+    if chosen.applies(op, target):
+        return
+    seed = data.draw(st.integers(0, 2**31))
+    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize(
+    "name", ["avx2/lut_product", "avx512bw/lut_product", "avx2/telescoped", "avx512vnni/telescoped"]
+)
+@BUILDS
+@given(data=st.data())
+def test_any_epilogue_behind_few_bits(name, data):
+    chosen, target = template(name)
+    few = replace(data.draw(st.one_of(convs(), larger)), act=data.draw(low), weight=data.draw(low))
+    op = data.draw(with_epilogues(st.just(few)))
     if chosen.applies(op, target):
         return
     seed = data.draw(st.integers(0, 2**31))

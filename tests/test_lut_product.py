@@ -152,7 +152,7 @@ def test_both_packers_give_the_same_bytes(op, act, weight, packed, lanes):
     op = replace(op, act=act, weight=weight)
     if Tables(op.act, op.weight).count * 32 > TABLE_BYTES:
         return
-    layout = define(op, Tiling(1, 1, lanes, op.matrix.m, 1, packed)).layout
+    layout = define(op, Tiling(1, 1, lanes, op.matrix.m, 1, packed)).weights
     _, w = op.random(np.random.default_rng(0))
     by_tir = at_address(np.zeros(layout.nbytes, np.uint8), 0)
     pack = jit(layout.te_module(), Target.parse("generic"))
@@ -162,7 +162,7 @@ def test_both_packers_give_the_same_bytes(op, act, weight, packed, lanes):
 
 def test_a_packed_weight_takes_exactly_its_bits():
     op = Dense(1, 64, 256, act="u2", weight="s2")
-    layout = define(op, Tiling(1, 1, 16, 1, 4, True)).layout
+    layout = define(op, Tiling(1, 1, 16, 1, 4, True)).weights
     assert layout.nbytes == 64 * 256 * 2 // 8 + layout.tables.nbytes
 
 

@@ -112,6 +112,7 @@ def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Lef
     height, width = op.padded
     top, left, _, _ = op.pad
     nothing = offset + op.zero_act  # adds nothing to a sum
+    nothing = nothing % 256 if dtype == "uint8" else nothing  # perhaps int8 values, as they are
     # The last run of a row may reach past it by the empty places of its groups.
     pitch = width * pixel + cut.kg * cut.kq - cut.run if spread == channels else width * pixel
 

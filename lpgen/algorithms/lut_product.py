@@ -22,6 +22,8 @@ from tvm import te, tirx
 from lpgen.algorithms.codes import CodeWeights
 from lpgen.algorithms.encoded import Encoding, encode_at_source
 from lpgen.algorithms.entry import Section
+from lpgen.algorithms.epilogue import Epilogue
+from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.left import Left, left_side
 from lpgen.algorithms.product_tables import ENTRIES, Tables
 from lpgen.algorithms.reduction import Reduction, cut
@@ -144,9 +146,13 @@ class Definition:
     """Tensors of the computation; `args` are the parameters, in order."""
 
     cut: Reduction
-    layout: LookupWeights
+    weights: LookupWeights
+    layout: Layout
+    """`weights` with the parameters of the epilogue behind them."""
     args: list[te.Tensor]
     left: Left
+    prologue: tirx.PrimFunc | None
+    """What has to run before (`entry.kernel_entry`)."""
 
 
 def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
@@ -154,7 +160,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
     matrix, t = op.matrix, tiling
     tables = Tables(op.act, op.weight)
     c = cut(op, tables.kq, split=True)
-    layout = LookupWeights(
+    weights = LookupWeights(
         shape=op.w_shape,
         format=op.weight,
         cut=c,
@@ -167,23 +173,26 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
         lanes=t.lanes,
         packed=t.packed,
     )
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
+    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
     left = left_side(op, c, "uint8", 0)
     base = len(tables.digits)
 
     def place(x, i):
-        weight = tables.stride * select([base**t for t in range(c.kq)], i, "uint16")
-        return tables.digit(x, "uint16") * weight
+        distance = tables.stride * select([base**t for t in range(c.kq)], i, "uint16")
+        return tables.digit(x, "uint16") * distance
 
     left_at = encode_at_source(left, Encoding((), "uint16", place))
-    tile = _tile(op, left_at, sections, layout, t)
-    panel = layout.panel
+    tile = _tile(op, left_at, sections, weights, t)
+    panel = weights.panel
+    epilogue = Epilogue(op, op.zero_act, matrix.groups, matrix.n)
 
     def result(m, g, n):
-        return tile[g, m // t.rows, n // panel, m % t.rows, n % panel // t.lanes, n % t.lanes]
+        total = tile[g, m // t.rows, n // panel, m % t.rows, n % panel // t.lanes, n % t.lanes]
+        return epilogue(total, m, g, n)
 
     y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
-    return Definition(c, layout, [left.x, *sections, y], left)
+    args = [left.x, *sections, *epilogue.inputs, y]
+    return Definition(c, weights, epilogue.layout(weights), args, left, epilogue.prologue)
 
 
 def _tile(op, left_at, sections, layout: LookupWeights, t: Tiling) -> te.Tensor:

@@ -137,11 +137,12 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     encode = sch.get_sblock("encode")
     *rows, _, _ = sch.get_loops(encode)
     sch.parallel(sch.fuse(*rows) if len(rows) > 1 else rows[0])
-    tables = definition.layout.tables
+    tables = definition.weights.tables
     func = replace_tile(sch.mod["main"], LookupTile(isa, t, definition.cut, tables).emit)
     func = replace_encode(func, partial(emit_places, tables), 0)
     func = peel_partial_vectors(func)
-    return Kernel(op, kernel_entry(func, op, definition.layout.sections), definition.layout)
+    sections, prologue = definition.layout.sections, definition.prologue
+    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
 
 
 def template(isa: Isa) -> DotTemplate:
