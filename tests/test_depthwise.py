@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from kernels import assert_exact, template
 from strategies import TEXTS, texts
 
-from lpgen.algorithms.depthwise import Window
+from lpgen.algorithms.depthwise import View
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, parse
 
@@ -124,11 +124,21 @@ def test_narrow_sums_are_used_where_they_cannot_overflow(name, act, weight, wide
 
 
 def test_a_window_counts_the_products_of_a_lane():
-    three = Window.of(depthwise(4, "u8", "s8"), rows=2, columns=1, kq=4, along="rows")
+    three = View.of(depthwise(4, "u8", "s8")).window(rows=2, columns=1, kq=4)
     assert (three.span, three.groups, three.shift) == (4, 1, 1)
     assert three.lane_products == 2 * 3  # two of a column's taps share a lane, three columns
-    five = Window.of(depthwise(4, "u8", "s8", kernel=5), 1, 1, 4, "rows")
+    five = View.of(depthwise(4, "u8", "s8", kernel=5)).window(1, 1, 4)
     assert (five.groups, five.lane_products) == (2, 3 * 5)
+
+
+def test_flat_kernels_are_seen_upright():
+    flat = View.of(depthwise(4, "u8", "s8", n=2, h=3, w=9, kernel=(1, 5), pad=(0, 2)))
+    assert (flat.images, flat.size, flat.kernel, flat.before) == (6, (9, 1), (5, 1), (2, 0))
+    for words in ({"stride": 2}, {"pad": (1, 2)}):
+        op = depthwise(4, "u8", "s8", h=3, w=9, **{"kernel": (1, 5), "pad": (0, 2), **words})
+        assert View.of(op).kernel == (1, 5)
+        for name in NAMES:
+            assert_exact(name, op)
 
 
 @TEMPLATES
@@ -156,7 +166,7 @@ def test_other_operators_are_refused(name):
 def test_knobs_outside_of_the_space_are_refused(name):
     chosen, target = template(name)
     op = depthwise(16, "u8", "s8", h=30, w=30)
-    wrong = {**chosen.default(op, target), "rows": 8, "columns": 8}
+    wrong = {**chosen.default(op, target), "rows": 8, "columns": 7}
     with pytest.raises(ScheduleRefused, match="registers"):
         chosen.kernel(op, target, wrong)
 

@@ -1,7 +1,7 @@
 """The depthwise algorithm on x86: one schedule for SSE4, AVX2, AVX-512BW and AVX-512VNNI.
 
 for image, block of rows                # parallel
-  pad = the block's input with its padding
+  pad = the block's input with its padding, rows in pairs
   for row tile, column tile, panel      # order=cm: panel first
     tile = ...                          # straight-line, see `windows`
     y = tile (+ correction)
@@ -9,7 +9,6 @@ for image, block of rows                # parallel
 | knob    | meaning                                                                             |
 |---------|-------------------------------------------------------------------------------------|
 | step    | the instruction, as in `dot_space`; pairs: whole sums in int16                      |
-| along   | the axis of the taps that share a lane: rows or columns                             |
 | rows    | rows of outputs in the register tile                                                |
 | columns | columns of outputs in the register tile                                             |
 | block   | row tiles whose input is copied together; 0: all                                    |
@@ -20,10 +19,11 @@ from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import depthwise
-from lpgen.algorithms.depthwise import Tiling, Window
+from lpgen.algorithms.depthwise import Pairs, Tiling, View
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.algorithms.taps import Window
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86.dot_space import INT16_MAX, operands_of
@@ -32,11 +32,14 @@ from lpgen.schedules.x86.isa import Isa
 from lpgen.schedules.x86.windows import WindowStep, use_windows
 from lpgen.space import Knobs, Space
 
-ROWS = (1, 2, 3, 4)
-COLUMNS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
+ROWS = (1, 2, 3, 4, 6, 8)
+COLUMNS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)
 BLOCKS = (0, 1, 2, 4, 8, 16)
 MOST_STEPS = 512
 """Multiplications of a tile in straight-line code, and so the size of the code."""
+
+NEAR = 3 * 2**17
+"""Bytes of a copied block that stay in an L2 cache, beside the input and the result."""
 
 TASKS = 4
 LARGE = 2**22  # multiplications from which an operator is worth several threads
@@ -46,19 +49,18 @@ def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
     """Why the algorithm does not serve the operator."""
     if isinstance(op, Dense) or op.groups != op.ic or op.groups == 1:
         return "the groups have more than one input channel each, or there is one group alone"
-    if min(_window(op, step, along, 1, 1).steps for step in steps(op, isa) for along in AXES) > (
-        MOST_STEPS
-    ):
+    if min(_window(op, step, 1, 1).steps for step in steps(op, isa)) > MOST_STEPS // 2:
         kernel = "x".join(map(str, op.kernel))
         return f"kernel={kernel} has too many taps for straight-line code of {MOST_STEPS} steps"
     return None
 
 
-AXES = ("rows", "columns")
+def _window(op: Conv2d, step: str, rows: int, columns: int) -> Window:
+    return View.of(op).window(rows, columns, _kq(step))
 
 
-def _window(op: Conv2d, step: str, along: str, rows: int, columns: int) -> Window:
-    return Window.of(op, rows, columns, 2 if step == "words" else 4, along)
+def _kq(step: str) -> int:
+    return 2 if step == "words" else 4
 
 
 def steps(op: Conv2d, isa: Isa) -> tuple[str, ...]:
@@ -72,19 +74,19 @@ def steps(op: Conv2d, isa: Isa) -> tuple[str, ...]:
     product = operands.left_max * operands.right_max
     if 2 * product > INT16_MAX:
         return ("words",)
-    most = max(_window(op, "pairs", along, 4, 1).lane_products for along in AXES)
+    most = max(_window(op, "pairs", rows, 1).lane_products for rows in ROWS)
     return ("pairs", "bytes", "words") if most * product <= INT16_MAX else ("bytes", "words")
 
 
 def space(op: Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
+    height, width = View.of(op).result
     return Space(
         {
             "step": steps(op, isa),
-            "along": AXES,
-            "rows": tuple(rows for rows in ROWS if rows <= op.oh),
-            "columns": tuple(_cuts(op.ow)),
-            "block": tuple(block for block in BLOCKS if block < op.oh),
+            "rows": tuple(rows for rows in ROWS if rows <= height),
+            "columns": tuple(_cuts(width)),
+            "block": tuple(block for block in BLOCKS if block < height),
             "order": ("mc", "cm"),
         },
         lambda knobs: refusal(op, isa, knobs) is None,
@@ -95,69 +97,63 @@ def _cuts(size: int):
     """Tile widths that waste little of the last tile, among them the even cuts of a short row."""
     even = {-(-size // tiles) for tiles in range(1, 5)}
     for columns in sorted({*COLUMNS, *(cut for cut in even if cut <= COLUMNS[-1])}):
-        if columns in even or (
-            columns < size and -(-size // columns) * columns - size <= size // 8
-        ):
+        waste = -(-size // columns) * columns - size
+        if columns in even or (columns < size and waste <= size // 8):
             yield columns
 
 
 def refusal(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space."""
     rows, columns = knobs["rows"], knobs["columns"]
-    window = _window(op, knobs["step"], knobs["along"], rows, columns)
-    if rows * columns + 3 > isa.registers:
-        return f"a tile of {rows} x {columns} vectors exceeds {isa.registers} registers"
-    if window.tile_a > 1 and window.stride_a % window.dilation_a:
-        return f"stride={window.stride_a} is no multiple of dilation={window.dilation_a}"
-    if window.steps > MOST_STEPS:
-        return f"a tile of {window.steps} steps is more than {MOST_STEPS}"
-    tiles = -(-op.oh // rows)
+    window = _window(op, knobs["step"], rows, columns)
+    height = View.of(op).result[0]
+    vectors = _kq(knobs["step"]) // 2
+    if vectors * (rows * columns + 1) + 2 > isa.registers:
+        return f"a tile of {rows} x {columns} x {vectors} vectors exceeds {isa.registers} registers"
+    if rows > 1 and window.stride[0] % window.dilation[0]:
+        return f"stride={window.stride[0]} is no multiple of dilation={window.dilation[0]}"
+    if window.steps * vectors > MOST_STEPS:
+        return f"a tile of {window.steps * vectors} steps is more than {MOST_STEPS}"
+    tiles = -(-height // rows)
     block = knobs["block"]
     if block and (block >= tiles or -(-tiles // block) * block - tiles > tiles // 8):
         return f"block={block} does not divide {tiles} row tiles well"
-    tasks = op.n * (-(-tiles // block) if block else 1)
+    tasks = View.of(op).images * (-(-tiles // block) if block else 1)
     if tasks < TASKS <= tiles // 2 and op.macs >= LARGE:
         return f"{tasks} blocks are too few to share among threads"
     return None
 
 
 def default(op: Conv2d, isa: Isa) -> Knobs:
-    """A good first guess: the fewest instructions for an output, a block in half of a small L1."""
-    points = list(space(op, isa).enumerate())
-    return min(points, key=lambda point: _cost(op, isa, point))
+    """A good first guess: the least work, a block whose copy stays in the L2 cache."""
+    return min(space(op, isa).enumerate(), key=lambda point: _cost(op, isa, point))
 
 
 def _cost(op: Conv2d, isa: Isa, knobs: Knobs) -> tuple:
-    rows, columns = knobs["rows"], knobs["columns"]
-    window = _window(op, knobs["step"], knobs["along"], rows, columns)
-    made = len(_places(window)) * window.groups
+    """Instructions, about, of the tiles and of the copy, which costs more the farther it goes."""
+    view, tiling = View.of(op), _tiling(op, isa, knobs)
+    window = view.window(tiling.rows, tiling.columns, tiling.kq)
+    pairs = Pairs(view, tiling, window, "uint8", 0, 0)
     each = {"bytes": 1 if isa.dot else 3, "pairs": 2, "words": 2}[knobs["step"]]
-    work = made * 5 + window.steps * each + rows * columns * 2
-    tiles = -(-op.oh // rows) * -(-op.ow // columns)
-    block = knobs["block"] or -(-op.oh // rows)
-    source = depthwise.Source(op, _tiling(op, isa, knobs), "uint8", 0)
-    size = source.height * source.pitch
-    again = source.height * source.blocks / (op.padded[0] + 1)
-    return (round(work * tiles * (1 + again / 8), -1), size > 2**15, -block, knobs["order"])
-
-
-def _places(window: Window) -> set[int]:
-    """Places along b that a tile reads."""
-    return {
-        output * window.stride_b + tap * window.dilation_b
-        for output in range(window.tile_b)
-        for tap in range(window.taps_b)
-    }
+    outputs = tiling.rows * tiling.columns
+    tile = (len(window.columns) * window.groups + window.steps * each + outputs) * tiling.vectors
+    if outputs * tiling.vectors > isa.registers * 3 // 4:
+        tile *= 5 / 4  # a full register file leaves nothing to load ahead
+    copied = pairs.blocks * pairs.count * pairs.width
+    size = pairs.count * pairs.width * pairs.panels * tiling.panel * 2
+    copied *= 4 if size <= NEAR else 16
+    tiles = pairs.blocks * tiling.block * pairs.column_tiles
+    return (tile * tiles + copied, knobs["order"] == "cm", -tiling.block)
 
 
 def _tiling(op: Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
+    height = View.of(op).result[0]
     return Tiling(
         rows=knobs["rows"],
         columns=knobs["columns"],
         lanes=isa.lanes,
-        kq=2 if knobs["step"] == "words" else 4,
-        along=knobs["along"],
-        block=knobs["block"] or -(-op.oh // knobs["rows"]),
+        kq=_kq(knobs["step"]),
+        block=knobs["block"] or -(-height // knobs["rows"]),
     )
 
 
@@ -171,8 +167,8 @@ def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     definition = depthwise.define(op, operands, tiling)
     sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
     _schedule(sch, knobs, tiling.block, isa.lanes)
-    how = WindowStep(isa, definition.window, knobs["step"], operands.left)
-    func = use_windows(sch.mod["main"], how, definition.source)
+    how = WindowStep(isa, knobs["step"], operands.left)
+    func = use_windows(sch.mod["main"], how, definition.pairs)
     func = peel_partial_vectors(func)
     sections, prologue = definition.layout.sections, definition.prologue
     return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
@@ -180,19 +176,19 @@ def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
 
 def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, lanes: int) -> None:
     tile, y = sch.get_sblock("tile"), sch.get_sblock("y")
-    image, rt, ct, cb, ia, ib, nl, group, s, kt = sch.get_loops(tile)
+    image, rt, ct, panel, vector, *inner = sch.get_loops(tile)
     block, rt = sch.split(rt, [None, tiles_in_block])
-    tiles = (rt, ct, cb) if knobs["order"] == "mc" else (cb, rt, ct)
-    sch.reorder(image, block, *tiles, ia, ib, nl, group, s, kt)
-    outer = sch.fuse(image, block)
+    tiles = (rt, ct, panel) if knobs["order"] == "mc" else (panel, rt, ct)
+    sch.reorder(image, block, *tiles, vector, *inner)
+    outer = sch.fuse(image, block, *((panel,) if knobs["order"] == "cm" else ()))
     sch.parallel(outer)
     sch.compute_at(sch.get_sblock("pad"), outer, preserve_unit_loops=True)
     sch.reverse_compute_at(y, tiles[-1], preserve_unit_loops=True)
-    sch.decompose_reduction(tile, ia)
+    sch.decompose_reduction(tile, vector)
     *_, row, column, channel = sch.get_loops(y)
-    _, lane = sch.split(channel, [None, lanes])
-    sch.unroll(row)
-    sch.unroll(column)
+    vector, lane = sch.split(channel, [None, lanes])
+    for loop in (row, column, vector):
+        sch.unroll(loop)
     sch.vectorize(lane)
 
 
