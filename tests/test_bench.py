@@ -166,6 +166,17 @@ def test_a_matrix_vector_product_is_timed_cold(library, monkeypatch):
     assert len({copy.numpy().ctypes.data for copy in copies}) == len(copies)
 
 
+def test_warm_weights_lie_in_the_l3_cache(library, monkeypatch):
+    small = replace(detect(), l1d=4 * KIB, l2=32 * KIB, l3=512 * KIB)
+    monkeypatch.setattr(measure, "detect", lambda: small)
+    gemm, gemv = bench(library, warm=True)
+    assert (gemm.cold, gemv.cold) == (False, False)
+    assert gemv.level == "L3"
+    kernel = runtime.load(library)[GEMV]
+    copies = measure._weights(kernel, parse(GEMV), small, 0, warm=True)
+    assert 4 * small.l2 < len(copies) * kernel.packed_bytes < small.l3
+
+
 def test_bench_on_threads(library):
     assert [m.threads for m in bench(runtime.load(library), threads=2)] == [2, 2]
 

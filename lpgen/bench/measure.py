@@ -24,6 +24,8 @@ ROUNDS = 15
 COLD_ROWS = 4
 _COLD_BYTES = 1 << 30
 _MEMORY_SHARE = 4
+# Warm weights take this many times the L2 cache: copies in turns do not stay there.
+_WARM_L2S = 4
 
 
 @dataclass(frozen=True)
@@ -63,20 +65,24 @@ class Measurement:
 
 
 def bench(
-    library: runtime.Library | str | os.PathLike[str], *, threads: int = 1, seed: int = 0
+    library: runtime.Library | str | os.PathLike[str],
+    *,
+    threads: int = 1,
+    seed: int = 0,
+    warm: bool = False,
 ) -> Iterator[Measurement]:
     """Measure every kernel that this CPU can run, each as soon as it is done.
 
     Calls go through `lpgen.runtime` (`Kernel.bind`) and run on `threads` threads, which are bound
     to as many cores where the system allows it. Kernel, compute probe and read probe are timed in
-    turns, 0.3 s for each kernel.
+    turns, 0.3 s for each kernel. warm: what would be timed cold finds its weights in the L3 cache.
     Raises LibraryError when the library cannot be loaded.
     """
     if not isinstance(library, runtime.Library):
         library = runtime.load(library)
     with pinned(threads):
         for name in library.kernels:
-            yield _measure(library[name], threads, seed)
+            yield _measure(library[name], threads, seed, warm)
 
 
 def measured_peak(template: str, knobs: dict[str, Any], target: Target) -> float | None:
@@ -103,15 +109,15 @@ def pinned(threads: int) -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-def _measure(kernel: runtime.Kernel, threads: int, seed: int) -> Measurement:
+def _measure(kernel: runtime.Kernel, threads: int, seed: int, warm: bool) -> Measurement:
     op, target = parse(kernel.name), Target.parse(kernel.variant["target"])
     machine = detect()
-    weights = _weights(kernel, op, machine, seed)
+    weights = _weights(kernel, op, machine, seed, warm)
     order = itertools.cycle(range(len(weights)))
     nbytes = weights[0].nbytes + _nbytes(op.x_shape, op.act.dtype) + _nbytes(op.y_shape, op.y_dtype)
     nbytes += _nbytes(op.y_shape, op.residual.dtype) if op.residual else 0
-    cold = len(weights) > 1
-    arrays = [w.numpy() for w in weights] if cold else [aligned(max(nbytes, 64 * threads))]
+    several = len(weights) > 1
+    arrays = [w.numpy() for w in weights] if several else [aligned(max(nbytes, 64 * threads))]
     probe_threads = min(threads, len(os.sched_getaffinity(0)))
     place = level(len(weights) * nbytes, machine)
     read = ReadProbe(arrays, order, target, probe_threads, far=place in ("L3", "dram"))
@@ -137,7 +143,7 @@ def _measure(kernel: runtime.Kernel, threads: int, seed: int) -> Measurement:
         bytes=nbytes,
         bandwidth_gbs=bandwidth * 1e-9,
         level=place,
-        cold=cold,
+        cold=several and not warm,
         fraction=fraction,
         bound=bound,
     )
@@ -159,16 +165,18 @@ def level(nbytes: int, machine: Target) -> str:
 
 
 def _weights(
-    kernel: runtime.Kernel, op: Operator, machine: Target, seed: int
+    kernel: runtime.Kernel, op: Operator, machine: Target, seed: int, warm: bool = False
 ) -> list[runtime.PackedWeights]:
-    """Random packed weights; for a kernel that is timed cold as many copies as that takes."""
+    """Random packed weights; for a kernel that is timed cold, or from the L3 cache (`warm`), as
+    many copies as that takes."""
     rng = np.random.default_rng(seed)
     _, w = op.random(rng)
     packed = kernel.pack_weights(w, **op.random_parameters(rng))
     if op.matrix.m > COLD_ROWS or packed.nbytes <= machine.l2:
         return [packed]
     spare = psutil.virtual_memory().available // _MEMORY_SHARE
-    copies = min(2 * machine.l3, _COLD_BYTES, spare) // packed.nbytes
+    wanted = _WARM_L2S * machine.l2 if warm else 2 * machine.l3
+    copies = min(wanted, _COLD_BYTES, spare) // packed.nbytes
     return [packed, *(kernel.packed_weights(packed.numpy()) for _ in range(max(1, copies)))]
 
 

@@ -31,6 +31,7 @@ PREFIX = "against"
 @options.target
 @options.log("Records for WORKLOADs, before those that come with lpgen [the user's log].")
 @click.option("--threads", default=1, show_default=True, help="Threads of each call.")
+@click.option("--warm", is_flag=True, help="Weights in the L3 cache where they would be cold.")
 @click.option(
     "--against",
     metavar="NAMES",
@@ -54,6 +55,7 @@ def command(
     target: str,
     log_path: Path | None,
     threads: int,
+    warm: bool,
     against: str | None,
     rounds: int | None,
     prefix: Path | None,
@@ -64,7 +66,8 @@ def command(
     The kernels are those of a library, or of one that is built for WORKLOADs or a suite as `lpgen
     build` would. The bound is the compute peak (a loop of the best instruction on registers) or the
     bandwidth of the memory in which the kernel's data lie, whichever takes longer. Kernels for few
-    rows whose weights exceed the L2 cache are timed cold: with other weights at each call.
+    rows whose weights exceed the L2 cache are timed cold: with other weights at each call, out of
+    memory, or, with --warm, with those few that the L3 cache holds and the L2 cache does not.
 
     With --against every other library that is installed (pip install 'lpgen[bench]') runs the same
     operators on its prepacked weights, in its fastest layout, on as many threads, in turns with
@@ -74,6 +77,10 @@ def command(
         raise UserError(f"--threads {threads} is outside 1..{MAX_THREADS}")
     if against is None and (rounds is not None or prefix is not None):
         raise UserError("--rounds and --save are for --against NAMES")
+    if against is not None and warm:
+        raise UserError(
+            "--warm is for kernels alone: with --against weights are the same each time"
+        )
     names = None if against is None else others.names_of(against)
     with contextlib.ExitStack() as stack:
         if len(what) == 1 and len(what[0].split()) == 1 and not what[0].startswith("@"):
@@ -88,7 +95,7 @@ def command(
             _build(operators, target, log_path, library)
             labels = {op.name: label for op, label in operators.items()}
         if names is None:
-            _bench(library, labels, threads, as_json)
+            _bench(library, labels, threads, warm, as_json)
             return
         settings = {"threads": threads, "rounds": rounds or ROUNDS}
         report = others.run(_contest(library, names, settings), library, labels, as_json)
@@ -129,13 +136,15 @@ def _contest(library: Path, names: list[str], settings: dict[str, int]) -> Conte
     return Contest(names, target, **settings)
 
 
-def _bench(library: Path, labels: Mapping[str, str], threads: int, as_json: bool) -> None:
+def _bench(
+    library: Path, labels: Mapping[str, str], threads: int, warm: bool, as_json: bool
+) -> None:
     from lpgen import runtime
 
     loaded = runtime.load(library)
     from lpgen.bench import bench
 
-    measurements = bench(loaded, threads=threads)
+    measurements = bench(loaded, threads=threads, warm=warm)
     if as_json:
         for measurement in measurements:
             output.print_json(measurement.describe())

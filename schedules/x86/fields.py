@@ -211,7 +211,8 @@ def cost(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> tuple:
     block = (knobs["n_block"] or t.panels) * t.vectors * isa.lanes * op.matrix.k
     return (
         knobs["left"] != "direct",
-        knobs["prefetch"] != 4096,
+        # Wide steps ask for much at once: not so far ahead.
+        knobs["prefetch"] != (4096 if op.weight.bits <= 3 else 1024),
         round(computed * (1 + loads), 3),
         abs(math.log2(block / 2**18)),
         -(knobs["m_block"] or t.row_tiles),
