@@ -89,6 +89,9 @@ def test_suites_are_printed_as_files_of_workloads(lpgen):
     Path("both").write_text(lpgen("suites", "resnet18", "--bits", "w1a2,w8a8"))
     both = suite("resnet18", "u2", "b1") + suite("resnet18", "u8", "s8")
     assert read_workloads(["@both"]) == both
+    Path("u8").write_text(lpgen("suites", "resnet18", "--epilogue", "out=u8 scale=channel relu"))
+    (first, *_) = read_workloads(["@u8"])
+    assert first.name.endswith(" act=u8 weight=s8 out=u8 scale=channel clamp=relu")
     (first, *_) = lpgen(
         "suites", "llama_7b", "--act", "s8", "--weight", "t2", "--json"
     ).splitlines()

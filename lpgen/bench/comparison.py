@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
-from lpgen.bench.case import Output
 from lpgen.target import cpu_fingerprint
 
 OURS = "lpgen"
@@ -27,14 +26,15 @@ TIMED = (
 class Entry:
     """How long one way of one library takes.
 
-    peer: the library ("lpgen": this kernel); way: its operator; out: what it writes; weight: how it
-    keeps weights; us_best, us_median: microseconds of one call, over the rounds; us_call: those of
+    peer: the library ("lpgen": this kernel); way: its operator; out: what it writes (others: "s32",
+    "u8", which stands for int8, too, or "f32"; lpgen: the operator's `out`); weight: how it keeps
+    weights; us_best, us_median: microseconds of one call, over the rounds; us_call: those of
     the smallest operator (None: it cannot run that).
     """
 
     peer: str
     way: str
-    out: Output
+    out: str
     weight: str
     us_best: float
     us_median: float
@@ -65,8 +65,9 @@ class Comparison:
 
         A kernel that writes its int32 sums is compared with all: the others do more and write less.
         """
-        alike = tuple(entry for entry in self.entries if entry.out == self.ours.out)
-        return alike if alike and self.ours.out != "s32" else self.entries
+        own = "u8" if self.ours.out == "s8" else self.ours.out
+        alike = tuple(entry for entry in self.entries if entry.out == own)
+        return alike if alike and own != "s32" else self.entries
 
     def best(self, peer: str | None = None) -> Entry | None:
         """The fastest rival, or the fastest of one library; None where there is none."""

@@ -112,6 +112,8 @@ class Turns:
         """The ways of a peer that work and agree with the oracle; reasons go to `refused`."""
         found = {}
         try:
+            if case.beyond:
+                raise Unsupported(case.beyond)
             ways = peers.get(peer).variants(case, self._threads)
         except Unsupported as error:
             refused[peer] = str(error)
@@ -152,12 +154,14 @@ class Turns:
 
 
 def ours(kernel: runtime.Kernel, case: Case, threads: int) -> Contender:
-    """The kernel bound to the case's input. Raises Disagrees if it is wrong."""
-    y = aligned(4 * case.sums.size).view(np.int32).reshape(case.sums.shape)
-    call = kernel.bind(case.x, kernel.pack_weights(case.w), y, threads)
-    contender = Contender(call, lambda: y, "s32", str(case.op.weight))
-    case.check(contender)
-    return contender
+    """The kernel bound to the case's input. Raises Disagrees unless its result is the oracle's."""
+    expected = case.expected
+    y = aligned(expected.nbytes).view(expected.dtype).reshape(expected.shape)
+    packed = kernel.pack_weights(case.w, **case.parameters)
+    call = kernel.bind(case.x, packed, y, threads, case.residual)
+    if wrong := np.count_nonzero(y != expected):
+        raise Disagrees(f"{wrong} of {y.size} results differ from the oracle's")
+    return Contender(call, lambda: y, case.op.out, str(case.op.weight))
 
 
 def _checked(prepare: Callable[[], Contender], case: Case) -> Contender:

@@ -52,6 +52,7 @@ def command(
     bits: str | None,
     act: str | None,
     weight: str | None,
+    epilogue: str | None,
     target: str,
     log_path: Path | None,
     threads: int,
@@ -84,14 +85,14 @@ def command(
     names = None if against is None else others.names_of(against)
     with contextlib.ExitStack() as stack:
         if len(what) == 1 and len(what[0].split()) == 1 and not what[0].startswith("@"):
-            if suite or bits or act or weight:
+            if suite or bits or act or weight or epilogue:
                 raise UserError(f"{what[0]} is a library: --suite and formats are for workloads")
             library = Path(what[0])
             labels = _labels(library)
         else:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lpgen-"))
             library = Path(folder) / "bench.so"
-            operators = options.operators(what, suite, bits, act, weight)
+            operators = options.operators(what, suite, bits, act, weight, epilogue)
             _build(operators, target, log_path, library)
             labels = {op.name: label for op, label in operators.items()}
         if names is None:

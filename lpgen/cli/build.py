@@ -33,6 +33,7 @@ def command(
     bits: str | None,
     act: str | None,
     weight: str | None,
+    epilogue: str | None,
     target: str,
     log_path: Path | None,
     out: Path,
@@ -44,7 +45,7 @@ def command(
     from lpgen.build import build, check_output, header_path
     from lpgen.target import Target
 
-    labels = options.operators(workloads, suite, bits, act, weight)
+    labels = options.operators(workloads, suite, bits, act, weight, epilogue)
     chosen = Target.parse(target)
     check_output(out)
     logs = options.logs_to_read(log_path, chosen)

@@ -39,6 +39,9 @@ formats = _joined(
     ),
     click.option("--act", metavar="FORMAT", help=f"Format of its activations: {_FORMATS}."),
     click.option("--weight", metavar="FORMAT", help="Format of its weights."),
+    click.option(
+        "--epilogue", metavar="WORDS", help='Of its operators, such as "out=u8 scale=channel".'
+    ),
 )
 
 workloads = _joined(
@@ -82,12 +85,28 @@ def act_and_weight(
     return pairs
 
 
+def layers(
+    suite: str, bits: str | None, act: str | None, weight: str | None, epilogue: str | None
+) -> dict[Operator, str]:
+    """The operators of a suite with their labels, for each pair of formats."""
+    from lpgen.ops import suites, with_epilogue
+
+    pairs = act_and_weight(bits, act, weight)
+    found = {}
+    for text, pair in pairs.items():
+        for name, op in suites.layers(suite, *pair):
+            op = with_epilogue(op, epilogue) if epilogue else op
+            found[op] = f"{name} {text}" if len(pairs) > 1 else name
+    return found
+
+
 def operators(
     workloads: tuple[str, ...],
     suite: str | None,
     bits: str | None,
     act: str | None,
     weight: str | None,
+    epilogue: str | None,
 ) -> dict[Operator, str]:
     """The operators asked for, in order, with the labels that tables show.
 
@@ -95,16 +114,12 @@ def operators(
     """
     from lpgen.cli.output import label
     from lpgen.ops import read_workloads
-    from lpgen.ops.suites import layers
 
     found = {op: label(op) for op in read_workloads(workloads)}
     if suite is not None:
-        pairs = act_and_weight(bits, act, weight)
-        for text, pair in pairs.items():
-            for name, op in layers(suite, *pair):
-                found[op] = f"{name} {text}" if len(pairs) > 1 else name
-    elif bits or act or weight:
-        raise UserError("--bits, --act and --weight give the formats of a --suite")
+        found |= layers(suite, bits, act, weight, epilogue)
+    elif bits or act or weight or epilogue:
+        raise UserError("--bits, --act, --weight and --epilogue are for the operators of a --suite")
     if not found:
         raise UserError("nothing to do: give WORKLOADs, @FILE or --suite NAME")
     return found

@@ -12,7 +12,12 @@ from lpgen.cli import options, output
 @options.formats
 @options.as_json
 def command(
-    name: str | None, bits: str | None, act: str | None, weight: str | None, as_json: bool
+    name: str | None,
+    bits: str | None,
+    act: str | None,
+    weight: str | None,
+    epilogue: str | None,
+    as_json: bool,
 ) -> None:
     """List the suites, or the workloads of suite NAME.
 
@@ -30,7 +35,7 @@ def command(
             else:
                 click.echo(f"{suite:14}{len(found):3} different layers, {gops:.3g} G operations")
         return
-    for label, op in [entry for pair in pairs.values() for entry in layers(name, *pair)]:
+    for op, label in options.layers(name, bits, act, weight, epilogue).items():
         if as_json:
             output.print_json({"suite": name, "layer": label, "workload": op.name})
         else:

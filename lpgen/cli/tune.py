@@ -49,6 +49,7 @@ def command(
     bits: str | None,
     act: str | None,
     weight: str | None,
+    epilogue: str | None,
     target: str,
     log_path: Path | None,
     strategy: str | None,
@@ -65,7 +66,7 @@ def command(
     """
     from lpgen.target import Target, detect
 
-    labels = options.operators(workloads, suite, bits, act, weight)
+    labels = options.operators(workloads, suite, bits, act, weight, epilogue)
     chosen = Target.parse(target)
     log = options.log_to_write(log_path, chosen)
     settings |= {"strategy": strategy or "model", "templates": templates or None}

@@ -3,6 +3,15 @@
 from lpgen.ops.base import Matrix, Operator
 from lpgen.ops.conv2d import Conv2d
 from lpgen.ops.dense import Dense
-from lpgen.ops.workload import formats_of_bits, parse, read_workloads
+from lpgen.ops.workload import formats_of_bits, parse, read_workloads, with_epilogue
 
-__all__ = ["Conv2d", "Dense", "Matrix", "Operator", "formats_of_bits", "parse", "read_workloads"]
+__all__ = [
+    "Conv2d",
+    "Dense",
+    "Matrix",
+    "Operator",
+    "formats_of_bits",
+    "parse",
+    "read_workloads",
+    "with_epilogue",
+]

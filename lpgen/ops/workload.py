@@ -53,6 +53,16 @@ def parse(text: str) -> Operator:
         raise WorkloadError(f"{kind.kind}: {error}") from None
 
 
+def with_epilogue(op: Operator, words: str) -> Operator:
+    """The operator with the epilogue that `words` describe, such as "out=u8 scale=channel".
+
+    Raises WorkloadError as `parse` does.
+    """
+    own = (*epilogue_words.WORDS, *epilogue_words.ALIASES)
+    kept = [word for word in op.name.split() if word.partition("=")[0] not in own]
+    return parse(" ".join([*kept, words]))
+
+
 def _read(kind: type[Operator], word: str) -> tuple[str, Any]:
     """(key, value) of one `key=value` word."""
     key, equals, text = word.partition("=")

@@ -46,16 +46,17 @@ class Model:
         data = _packed(np.ascontiguousarray(values), bits)
         return self._add("w", values.shape, _NARROW[bits], data, scale, axis=axis)
 
-    def fully_connected(self, x: int, w: int, y: int) -> None:
-        """y[m, n] = x[m, k] w[n, k]^T"""
+    def fully_connected(self, x: int, w: int, y: int, bias: np.ndarray | None) -> None:
+        """y[m, n] = x[m, k] w[n, k]^T + bias[n], an int32 one for quantized x."""
         options = schema.FullyConnectedOptionsT()
         options.asymmetricQuantizeInputs = True
-        self._append("FULLY_CONNECTED", "FullyConnectedOptions", options, [x, w, _ABSENT], y)
+        last = _ABSENT if bias is None else self._bias(bias, x, w)
+        self._append("FULLY_CONNECTED", "FullyConnectedOptions", options, [x, w, last], y)
 
-    def convolution(self, x: int, w: int, y: int, op: Conv2d) -> None:
+    def convolution(self, x: int, w: int, y: int, bias: np.ndarray | None, op: Conv2d) -> None:
         """NHWC x and y; OHWI w, or [1, kh, kw, oc] of a depthwise convolution.
 
-        It has to have a bias, which is 0.
+        It has to have a bias: 0 if none is given.
         """
         same = op.pad == _same_padding(op)
         if not same and any(op.pad):
@@ -68,14 +69,16 @@ class Model:
         options.strideH, options.strideW = op.stride
         options.dilationHFactor, options.dilationWFactor = op.dilation
         union = type(options).__name__.removesuffix("T")
-        zeros = np.zeros(op.oc, np.int32)
-        bias = self._add("bias", zeros.shape, schema.TensorType.INT32, zeros, self._scale(x, w))
-        self._append(kind, union, options, [x, w, bias], y)
+        last = self._bias(np.zeros(op.oc, np.int32) if bias is None else bias, x, w)
+        self._append(kind, union, options, [x, w, last], y)
 
-    def _scale(self, x: int, w: int) -> np.ndarray:
-        """Of the products of two tensors."""
-        left, right = (self._tensors[i].quantization.scale for i in (x, w))
-        return np.multiply(left, right)
+    def _bias(self, values: np.ndarray, x: int, w: int) -> int:
+        """A constant: float, or int32 with the scales of the products of x and w."""
+        kind, scale = _TYPES[values.dtype], None
+        if values.dtype == np.int32:
+            left, right = (self._tensors[i].quantization.scale for i in (x, w))
+            scale = np.multiply(left, right)
+        return self._add("bias", values.shape, kind, values, scale)
 
     def _pad(self, x: int, edges: Sequence[int]) -> int:
         """x[n, h, w, c] with (top, left, bottom, right) rows and columns of its zero point."""

@@ -42,43 +42,45 @@ def variants(case: Case, threads: int) -> Variants:
 def _quantized(case: Case, threads: int, bits: int) -> Contender:
     """int8 activations in and out; the result's codes are the uint8 ones less 128."""
     x, x_zero = case.shifted_input(np.int8)
-    y_zero = -128
+    y_zero = case.y_zero - 128
     y_scale = np.asarray([case.y_scale], np.float32)
     from lpgen.bench.peers import _tflite
 
     model = _tflite.Model()
     source = model.tensor("x", x.shape, np.int8, np.asarray([case.x_scale]), x_zero)
     result = model.tensor("y", case.op.y_shape, np.int8, y_scale, y_zero)
-    _operator(case, model, source, result, bits)
+    _operator(case, model, source, result, bits, case.bias)
     run, read = _interpreter(model.bytes(source, result), x, threads)
-    return Contender(run, lambda: read().astype(np.int16) - y_zero, "u8", f"int{bits}")
+    return Contender(run, lambda: read().astype(np.int16) + 128, "u8", f"int{bits}")
 
 
 def _dynamic(case: Case, threads: int, bits: int) -> Contender:
     """Float activations and result."""
-    x = case.x.astype(np.float32) * np.float32(case.x_scale)
+    x = case.real_input()
     from lpgen.bench.peers import _tflite
 
     model = _tflite.Model()
     source = model.tensor("x", x.shape, np.float32)
     result = model.tensor("y", case.op.y_shape, np.float32)
-    _operator(case, model, source, result, bits)
+    _operator(case, model, source, result, bits, case.real_bias)
     run, read = _interpreter(model.bytes(source, result), x, threads)
     return Contender(run, read, "f32", f"int{bits}")
 
 
-def _operator(case: Case, model: Any, source: int, result: int, bits: int) -> None:
+def _operator(
+    case: Case, model: Any, source: int, result: int, bits: int, bias: np.ndarray | None
+) -> None:
     """The operator of `case` in a _tflite.Model, from tensor `source` to tensor `result`."""
     op, weights = case.op, case.signed_weights()
     if op.kind == "dense":
         w = model.weights(weights, bits, case.w_scale, axis=0)
-        model.fully_connected(source, w, result)
+        model.fully_connected(source, w, result, bias)
         return
     if op.depthwise:
         w = model.weights(weights.transpose(3, 1, 2, 0), bits, case.w_scale, axis=3)
     else:
         w = model.weights(weights, bits, case.w_scale, axis=0)
-    model.convolution(source, w, result, op)
+    model.convolution(source, w, result, bias, op)
 
 
 def _interpreter(model: bytes, x: np.ndarray, threads: int) -> tuple[Any, Any]:

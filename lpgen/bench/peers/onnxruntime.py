@@ -6,7 +6,7 @@ Activations are uint8, signed ones with a zero point of 128: its kernels for int
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,8 @@ _OPSET = 17
 _IR_VERSION = 9
 _CONTRIB = "com.microsoft"
 _QUANTIZED = ("x", "x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero")
+_GEMM = (*_QUANTIZED[:6], "bias", *_QUANTIZED[6:])
+_ABSENT = ""
 _BLOCK = 128
 _INT8_COMPUTE = 4
 """MatMulNBits' accuracy_level that lets it quantize activations to int8, its fastest."""
@@ -49,35 +51,41 @@ def variants(case: Case, threads: int) -> Variants:
 
 
 def _linear_conv(case: Case, threads: int) -> Contender:
-    node = _node("QLinearConv", _QUANTIZED, _CONTRIB, channels_last=1, **_geometry(case.op))
-    return _requantizing(case, node, _channels_first(case.w), threads)
+    inputs = _QUANTIZED if case.bias is None else (*_QUANTIZED, "bias")
+    node = _node("QLinearConv", inputs, _CONTRIB, channels_last=1, **_geometry(case.op))
+    return _requantizing(case, node, _channels_first(_weights(case)), threads)
 
 
 def _integer_conv(case: Case, threads: int) -> Contender:
     op = case.op
     n, oh, ow, oc = op.y_shape
     codes, zero = case.shifted_input(np.uint8)
-    constants = {"w": _channels_first(case.w), "x_zero": np.full((), zero, np.uint8)}
+    w = _channels_first(_weights(case))
+    constants = {"w": w, "x_zero": np.full((), zero, np.uint8)}
     node = _node("ConvInteger", ("x", "w", "x_zero"), **_geometry(op))
     x, y = _channels_first(codes), _result((n, oc, oh, ow), np.int32)
     call = _bound(node, x, y, constants, threads)
-    return Contender(call, lambda: y.transpose(0, 2, 3, 1), "s32", case.w.dtype.name)
+    return Contender(call, lambda: y.transpose(0, 2, 3, 1), "s32", w.dtype.name)
 
 
 def _linear_matmul(case: Case, threads: int, gemm: bool) -> Contender:
-    node = _node("QLinearMatMul", _QUANTIZED)
     if gemm:
-        no_bias = ""
-        node = _node("QGemm", (*_QUANTIZED[:6], no_bias, *_QUANTIZED[6:]), _CONTRIB)
-    return _requantizing(case, node, np.ascontiguousarray(case.w.T), threads)
+        inputs = [_ABSENT if case.bias is None and n == "bias" else n for n in _GEMM]
+        node = _node("QGemm", inputs, _CONTRIB)
+    elif case.bias is None:
+        node = _node("QLinearMatMul", _QUANTIZED)
+    else:
+        raise Unsupported("has no bias")
+    return _requantizing(case, node, np.ascontiguousarray(_weights(case).T), threads)
 
 
 def _integer_matmul(case: Case, threads: int) -> Contender:
     x, zero = case.shifted_input(np.uint8)
     y = _result(case.op.y_shape, np.int32)
-    constants = {"w": np.ascontiguousarray(case.w.T), "x_zero": np.full((), zero, np.uint8)}
+    w = np.ascontiguousarray(_weights(case).T)
+    constants = {"w": w, "x_zero": np.full((), zero, np.uint8)}
     call = _bound(_node("MatMulInteger", ("x", "w", "x_zero")), x, y, constants, threads)
-    return Contender(call, lambda: y, "s32", case.w.dtype.name)
+    return Contender(call, lambda: y, "s32", w.dtype.name)
 
 
 def _matmul_nbits(case: Case, threads: int, bits: int) -> Contender:
@@ -95,11 +103,12 @@ def _matmul_nbits(case: Case, threads: int, bits: int) -> Contender:
         "w_scale": np.repeat(case.w_scale, blocks),
     }
     sizes = {"K": op.k, "N": op.n, "bits": bits, "block_size": _BLOCK}
-    node = _node(
-        "MatMulNBits", ("x", "w", "w_scale"), _CONTRIB, accuracy_level=_INT8_COMPUTE, **sizes
-    )
-    x = settled(case.x.astype(np.float32) * np.float32(case.x_scale))
-    y = _result(op.y_shape, np.float32)
+    inputs = ["x", "w", "w_scale"]
+    if case.bias is not None:
+        inputs += [_ABSENT, _ABSENT, "bias"]
+        constants["bias"] = case.real_bias
+    node = _node("MatMulNBits", inputs, _CONTRIB, accuracy_level=_INT8_COMPUTE, **sizes)
+    x, y = case.real_input(), _result(op.y_shape, np.float32)
     return Contender(_bound(node, x, y, constants, threads), lambda: y, "f32", f"int{bits}")
 
 
@@ -113,11 +122,23 @@ def _requantizing(case: Case, node: Any, weights: np.ndarray, threads: int) -> C
         "w_scale": case.w_scale,
         "w_zero": np.zeros(len(case.w_scale), weights.dtype),
         "y_scale": np.float32(case.y_scale),
-        "y_zero": np.zeros((), np.uint8),
+        "y_zero": np.full((), case.y_zero, np.uint8),
     }
+    if case.bias is not None:
+        constants["bias"] = case.bias
     y = _result(case.op.y_shape, np.uint8)
     call = _bound(node, x, y, constants, threads)
     return Contender(call, lambda: y, "u8", weights.dtype.name)
+
+
+def _weights(case: Case) -> np.ndarray:
+    """int8; uint8 only where they have to be."""
+    try:
+        return case.signed_weights()
+    except Unsupported:
+        if np.any(case.parameters.get("zero_weight", case.op.zero_weight)):
+            raise
+        return case.w
 
 
 def _geometry(op: Any) -> dict[str, Any]:
@@ -138,7 +159,7 @@ def _result(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return settled(np.zeros(shape, dtype))
 
 
-def _node(kind: str, inputs: tuple[str, ...], domain: str = "", **attributes: Any) -> Any:
+def _node(kind: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> Any:
     from onnx import helper
 
     return helper.make_node(kind, inputs, ["y"], domain=domain, **attributes)

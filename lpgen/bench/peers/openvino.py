@@ -43,11 +43,13 @@ def _quantized(case: Case, threads: int, operator: Callable) -> Contender:
     import openvino.opset13 as o
 
     x = o.parameter(list(case.x.shape), case.x.dtype, name="x")
-    # The scale comes before the change of axes: behind it the plugin would compute in float.
-    real = o.multiply(o.convert(x, "f32"), np.float32(case.x_scale))
-    y = operator(o, real, case)
-    top = np.float32(case.y_scale * U8.max)
-    y = o.fake_quantize(y, np.float32(0), top, np.float32(0), np.float32(U8.max), 256)
+    # All before the change of axes: behind it the plugin would compute in float.
+    real = o.convert(x, "f32")
+    if case.op.zero_act:
+        real = o.subtract(real, np.float32(case.op.zero_act))
+    y = operator(o, o.multiply(real, np.float32(case.x_scale)), case)
+    low, high = (np.float32(case.y_scale * (end - case.y_zero)) for end in (U8.min, U8.max))
+    y = o.fake_quantize(y, low, high, np.float32(U8.min), np.float32(U8.max), 256)
     y = o.convert(y, "u8")
     if case.op.kind == "conv2d":
         y = o.transpose(y, list(_TO_NHWC))
@@ -56,7 +58,8 @@ def _quantized(case: Case, threads: int, operator: Callable) -> Contender:
 
 def _matmul(o: Any, x: Any, case: Case) -> Any:
     weights = _dequantized(o, case.signed_weights(), case.w_scale[:, None])
-    return o.matmul(x, weights, False, True)
+    y = o.matmul(x, weights, False, True)
+    return y if case.bias is None else o.add(y, case.real_bias[None])
 
 
 def _convolution(o: Any, x: Any, case: Case) -> Any:
@@ -69,7 +72,8 @@ def _convolution(o: Any, x: Any, case: Case) -> Any:
         function = o.group_convolution
     geometry = list(op.stride), list(op.pad[:2]), list(op.pad[2:]), list(op.dilation)
     weights = _dequantized(o, w, scale)
-    return function(o.transpose(x, list(_TO_NCHW)), weights, *geometry)
+    y = function(o.transpose(x, list(_TO_NCHW)), weights, *geometry)
+    return y if case.bias is None else o.add(y, case.real_bias[None, :, None, None])
 
 
 def _compressed(case: Case, threads: int, bits: int) -> Contender:
@@ -86,9 +90,11 @@ def _compressed(case: Case, threads: int, bits: int) -> Contender:
         real = o.multiply(centred, o.constant(scale))
     else:
         real = _dequantized(o, weights, scale, {4: openvino.Type.i4}.get(bits, np.int8))
-    x = settled(case.x.astype(np.float32) * np.float32(case.x_scale))
+    x = case.real_input()
     parameter = o.parameter(list(x.shape), x.dtype, name="x")
     y = o.matmul(parameter, real, False, True)
+    if case.bias is not None:
+        y = o.add(y, case.real_bias[None])
     return _contender(parameter, y, x, case.op.y_shape, np.float32, f"int{bits}", threads)
 
 

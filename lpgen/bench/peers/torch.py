@@ -43,18 +43,18 @@ def _eager(case: Case, engine: str) -> Contender:
 
     quantized = torch.ops.quantized
     x, x_zero = _input(case)
-    weight = _weight(case)
+    weight, bias = _weight(case), _bias(case)
     torch.backends.quantized.engine = engine
     qx = torch._make_per_tensor_quantized_tensor(x, case.x_scale, x_zero)
     if case.op.kind == "dense":
-        packed = quantized.linear_prepack(weight, None)
+        packed = quantized.linear_prepack(weight, bias)
         function = quantized.linear.default
     else:
         stride, pad, dilation, groups = _geometry(case.op)
         qx = qx.contiguous(memory_format=torch.channels_last)
-        packed = quantized.conv2d_prepack(weight, None, stride, pad, dilation, groups)
+        packed = quantized.conv2d_prepack(weight, bias, stride, pad, dilation, groups)
         function = quantized.conv2d.new
-    run = partial(function, qx, packed, case.y_scale, 0)
+    run = partial(function, qx, packed, case.y_scale, case.y_zero)
     return Contender(_quick(run), lambda: _fetched(case, run().int_repr()), "u8", "int8")
 
 
@@ -67,17 +67,17 @@ def _plain(case: Case) -> Contender:
     w = torch.from_numpy(case.signed_weights())
     scale = torch.from_numpy(case.w_scale)
     zero = torch.zeros(len(scale), dtype=torch.int64)
-    tail = (case.y_scale, 0, torch.uint8, "none", [], "")
+    bias, tail = _bias(case), (case.y_scale, case.y_zero, torch.uint8, "none", [], "")
     if case.op.kind == "dense":
         packed = onednn.qlinear_prepack(w.contiguous(), list(x.shape))
         function = onednn.qlinear_pointwise.default
-        arguments = (x, case.x_scale, x_zero, packed, scale, zero, None, *tail)
+        arguments = (x, case.x_scale, x_zero, packed, scale, zero, bias, *tail)
     else:
         geometry = _geometry(case.op)
         first = w.permute(0, 3, 1, 2).contiguous()
         packed = onednn.qconv_prepack(first, scale, case.x_scale, x_zero, *geometry, list(x.shape))
         function = onednn.qconv2d_pointwise.default
-        arguments = (x, case.x_scale, x_zero, packed, scale, zero, None, *geometry, *tail)
+        arguments = (x, case.x_scale, x_zero, packed, scale, zero, bias, *geometry, *tail)
     run = partial(function, *arguments)
     return Contender(_quick(run), lambda: _fetched(case, run()), "u8", "int8")
 
@@ -109,6 +109,12 @@ def _weight(case: Case) -> Any:
     scale = torch.from_numpy(case.w_scale.astype(np.float64))
     zero = torch.zeros(len(scale), dtype=torch.int64)
     return torch._make_per_channel_quantized_tensor(w.contiguous(), scale, zero, 0)
+
+
+def _bias(case: Case) -> Any:
+    import torch
+
+    return None if case.bias is None else torch.from_numpy(case.real_bias)
 
 
 def _geometry(op: Any) -> tuple[list[int], list[int], list[int], int]:
