@@ -98,7 +98,7 @@ def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
         loads = 1 / t.rows + 1 / t.vectors
         block = (knobs["n_block"] or t.panels) * t.vectors * t.lanes * op.matrix.k
         return (
-            t.rows * t.vectors > isa.registers // 3,
+            t.rows * t.vectors > isa.registers * 3 // 8,
             (knobs["weights"] == "packed") != (op.matrix.m < 32),
             round(waste * (2 + loads), 3),
             knobs["outer"] != ("nm" if knobs["m_block"] and knobs["n_block"] else "mn"),
