@@ -17,10 +17,10 @@ from tvm.s_tir import SBlockRealize
 from tvm.script.ir_builder import IRBuilder
 from tvm.sym import Analyzer
 from tvm.tirx.script import builder as tb
-from tvm_ffi import WalkOrder, structural_map, structural_walk
+from tvm_ffi import structural_walk
 
 from lpgen.algorithms.reduction import Reduction
-from lpgen.schedules.x86.rewrite import substitute
+from lpgen.schedules.x86.rewrite import replace_nest, substitute
 
 Index = int | tirx.Expr
 
@@ -74,7 +74,7 @@ def replace_tile(func: tirx.PrimFunc, emit: Callable[[Site], None]) -> tirx.Prim
         outer = dict(zip(names[:3], realize.iter_values[:3], strict=True))
         return _generated(_site(realize, dict(zip(names, variables, strict=True)), outer), emit)
 
-    return func.with_body(_cut(func.body, "tile", make))
+    return func.with_body(replace_nest(func.body, "tile", make))
 
 
 def replace_encode(
@@ -106,22 +106,7 @@ def replace_encode(
             body = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
         return body
 
-    return func.with_body(_cut(func.body, "encode", make))
-
-
-def _cut(body: tirx.Stmt, block: str, make: Callable) -> tirx.Stmt:
-    """Replace the outermost loop that has only `block` inside by make(its loops, the block)."""
-
-    def visit(loop: tirx.For) -> tirx.Stmt:
-        loops, inner = [loop], loop.body
-        while isinstance(inner, tirx.For):
-            loops.append(inner)
-            inner = inner.body
-        if isinstance(inner, SBlockRealize) and inner.block.name_hint == block:
-            return make(loops, inner)
-        return loop
-
-    return structural_map(body, (tirx.For, visit), order=WalkOrder.PREORDER)
+    return func.with_body(replace_nest(func.body, "encode", make))
 
 
 def _site(realize: SBlockRealize, axes: dict, outer: dict) -> Site:

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Mapping
 
 from tvm import tirx
+from tvm.ir.expr import TensorLoad
 from tvm.s_tir import SBlockRealize
-from tvm_ffi import WalkOrder, structural_map
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as tb
+from tvm_ffi import WalkOrder, structural_map, structural_walk
 
 
 def substitute(expression: tirx.Expr, values: Mapping[tirx.Var, tirx.Expr | int]) -> tirx.Expr:
@@ -38,3 +41,20 @@ def replace_nest(body: tirx.Stmt, block: str, make: Callable) -> tirx.Stmt:
         return loop
 
     return structural_map(body, (tirx.For, visit), order=WalkOrder.PREORDER)
+
+
+def generated(emit: Callable[[], None]) -> tirx.Stmt:
+    """What `emit` emits, as a statement for the place of a nest."""
+    with IRBuilder() as builder:
+        with tb.sblock("generated"):
+            tb.reads([])
+            tb.writes([])
+            emit()
+    return builder.get()
+
+
+def loads(store: tirx.BufferStore) -> list[TensorLoad]:
+    """What a store reads, but for the buffer that it writes."""
+    found: list[TensorLoad] = []
+    structural_walk(store.value, (TensorLoad, found.append))
+    return [load for load in found if not load.source.same_as(store.buffer)]

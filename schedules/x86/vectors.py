@@ -41,6 +41,11 @@ def shuffle(vector: tirx.Expr, lanes: Sequence[int]) -> tirx.Expr:
     return tirx.Shuffle([vector], [const(lane) for lane in lanes])
 
 
+def joined(parts: Sequence[tirx.Expr], lanes: Sequence[int]) -> tirx.Expr:
+    """Those lanes of several vectors, counted through."""
+    return tirx.Shuffle(list(parts), [const(lane) for lane in lanes])
+
+
 def constants(values: Sequence[int], dtype: str) -> tirx.Expr:
     """A vector of numbers; it becomes one constant in memory."""
     scalars = [const(value, dtype) for value in values]
