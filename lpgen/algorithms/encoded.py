@@ -54,17 +54,34 @@ def encode_at_source(left: Left, encoding: Encoding) -> Callable[..., tirx.Expr]
 
 
 def encode_in_tiles(
-    left: Left, encoding: Encoding, groups: int, row_tiles: int, rows: int
+    left: Left,
+    encoding: Encoding,
+    groups: int,
+    row_tiles: int,
+    rows: int,
+    rows_outside: bool = False,
 ) -> Callable[..., tirx.Expr]:
-    """The stage in the order of register tiles; returns at(g, mo, mi, m, r, s, kg, *element)."""
+    """The stage in the order of register tiles; returns at(g, mo, mi, m, r, s, kg, *element).
+
+    rows_outside: the axis of rows stands in front of r, so that the k groups of a row are
+    neighbours, as they are at the source.
+    """
     c, last = left.cut, left.op.matrix.m - 1
     t = te.reduce_axis((0, c.kq), name="t")
 
-    def element(g, mo, r, s, kg, mi, *element):
+    def element(g, mo, *index):
+        (mi, r, s, kg), element = index[:4], index[4:]
+        if not rows_outside:
+            r, s, kg, mi = index[:4]
         m = te.min(mo * rows + mi, last)
         x = left.at(g, m, r, s, kg * c.kq + t)
         return te.sum(encoding.value(x, t, *element), axis=[t])
 
-    shape = (groups, row_tiles, c.r, c.s, c.kg, rows, *encoding.shape)
-    encoded = te.compute(shape, element, name="encode")
-    return lambda g, mo, mi, m, r, s, kg, *element: encoded[(g, mo, r, s, kg, mi, *element)]
+    inner = (rows, c.r, c.s, c.kg) if rows_outside else (c.r, c.s, c.kg, rows)
+    encoded = te.compute((groups, row_tiles, *inner, *encoding.shape), element, name="encode")
+
+    def at(g, mo, mi, m, r, s, kg, *element):
+        place = (mi, r, s, kg) if rows_outside else (r, s, kg, mi)
+        return encoded[(g, mo, *place, *element)]
+
+    return at

@@ -77,3 +77,25 @@ def bind(value: tirx.Expr) -> tirx.Var:
 def scratch(shape: Sequence[int], dtype: str) -> tirx.Var:
     """Emit a buffer of our own: registers, where every index is constant."""
     return tb.sblock_alloc_buffer(tuple(shape), dtype)
+
+
+class Names:
+    """Names for the values of long chains of straight-line code: `x = names(value)`.
+
+    They go through memory, which LLVM makes a register. Whatever TVM knows as the value of a
+    variable it looks into wherever the variable is used, and over a chain of those its work grows
+    exponentially (`bind`); of memory it knows nothing.
+    """
+
+    def __init__(self) -> None:
+        self._memory: dict[str, tirx.Var] = {}
+
+    def __call__(self, value: tirx.Expr) -> tirx.Var:
+        """Emit the naming of a vector."""
+        dtype = value.ty.dtype
+        lanes, kind = dtype.lanes, str(dtype).split("x")[0]
+        if str(dtype) not in self._memory:
+            self._memory[str(dtype)] = scratch((lanes,), kind)
+        memory = self._memory[str(dtype)]
+        store(memory, [0], value, lanes)
+        return bind(load(memory, [0], lanes))

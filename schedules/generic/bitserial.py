@@ -1,0 +1,74 @@
+"""The bitserial algorithm as plain loops over int32 lanes: LLVM's own population count for any CPU.
+
+Worth its while where that count is an instruction and the bits are few; otherwise a model for the
+schedules with instructions of their own.
+"""
+
+from tvm import IRModule, te
+from tvm.s_tir import Schedule
+
+from lpgen.algorithms import bitserial
+from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.ops import Conv2d, Dense
+from lpgen.space import Knobs, Space
+from lpgen.target import Target
+
+WORD = 32
+
+
+def applies(op: Dense | Conv2d, target: Target) -> str | None:
+    """Why the algorithm does not serve the operator, None if it does."""
+    return bitserial.unfit(op)
+
+
+def space(op: Dense | Conv2d, target: Target) -> Space:
+    """rows x lanes: the tile of int32 sums; left: planes packed as the input lies, or by tile."""
+    lanes = tuple(lanes for lanes in (8, 16) if lanes < 2 * op.matrix.n) or (8,)
+    rows = tuple(rows for rows in (1, 2, 4) if rows <= op.matrix.m)
+    return Space({"rows": rows, "lanes": lanes, "left": ("direct", "copied")})
+
+
+def default(op: Dense | Conv2d, target: Target) -> Knobs:
+    """Knobs for an operator that nobody has tuned."""
+    knobs = space(op, target).knobs
+    return {"rows": knobs["rows"][-1], "lanes": knobs["lanes"][0], "left": "direct"}
+
+
+def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
+    """The scheduled kernel."""
+    rows, lanes = knobs["rows"], knobs["lanes"]
+    tiling = bitserial.Tiling(
+        rows=rows,
+        vectors=1,
+        lanes=lanes,
+        row_tiles=-(-op.matrix.m // rows),
+        panels=-(-op.matrix.n // lanes),
+        word=WORD,
+        left=knobs["left"],
+    )
+    definition = bitserial.define(op, tiling)
+    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    _schedule(sch, knobs)
+    func = peel_partial_vectors(sch.mod["main"])
+    layout = definition.layout
+    return Kernel(op, kernel_entry(func, op, layout.sections, definition.prologue), layout)
+
+
+def _schedule(sch: Schedule, knobs: Knobs) -> None:
+    tile, y = sch.get_sblock("tile"), sch.get_sblock("y")
+    g, mo, no, mi, nv, nl, *k = sch.get_loops(tile)
+    sch.reorder(g, mo, no, *k, mi, nv, nl)
+    outer = sch.fuse(g, mo)
+    sch.parallel(outer)
+    if knobs["left"] == "copied":
+        sch.compute_at(sch.get_sblock("encode"), outer, preserve_unit_loops=True)
+    sch.reverse_compute_at(y, no, preserve_unit_loops=True)
+    # Before the reduction is decomposed: afterwards a lane would depend on what it reads.
+    sch.unroll(mi)
+    sch.vectorize(nl)
+    sch.decompose_reduction(tile, k[0])
+    *_, column = sch.get_loops(y)
+    _, lane = sch.split(column, [None, knobs["lanes"]])
+    sch.vectorize(lane)

@@ -1,0 +1,69 @@
+"""The bitserial algorithm on x86: one schedule for SSE4, AVX2 and AVX-512BW.
+
+Inside the blocks (see `blocks`), for every register tile:
+
+    words of k: products of planes into trees of carry-save adders     # `bitserial_tile`
+    tile = the bits that are left in the trees, counted and weighted
+    y = tile (+ correction, + sums of rows)
+
+left=direct packs the activations into bit planes once, as they lie in memory; copied and folded
+pack the rows of a block just before use.
+"""
+
+from tvm import IRModule, te
+from tvm.s_tir import Schedule
+
+from lpgen.algorithms import bitserial
+from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.left import PARALLEL_BYTES
+from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.errors import ScheduleRefused
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.x86 import blocks
+from lpgen.schedules.x86.bit_planes import emit_planes
+from lpgen.schedules.x86.bitserial_space import plan_of, refusal, tiling
+from lpgen.schedules.x86.bitserial_tile import emit_tile
+from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.microkernel import replace_encode, replace_tile
+from lpgen.space import Knobs
+from lpgen.target import Target
+
+
+def kernel(op: Dense | Conv2d, isa: Isa, target: Target, knobs: Knobs) -> Kernel:
+    """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
+    reason = bitserial.unfit(op) or refusal(op, isa, target, knobs)
+    if reason:
+        raise ScheduleRefused(reason)
+    definition = bitserial.define(op, tiling(op, isa, knobs))
+    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    _schedule(sch, isa, knobs)
+    func = replace_tile(sch.mod["main"], emit_tile(plan_of(op, isa, knobs)))
+    low = bitserial.planes_of_left(op)[1]
+    func = replace_encode(func, emit_planes(isa, knobs["word"], low), 1)
+    func = peel_partial_vectors(func)
+    layout = definition.layout
+    return Kernel(op, kernel_entry(func, op, layout.sections, definition.prologue), layout)
+
+
+def _schedule(sch: Schedule, isa: Isa, knobs: Knobs) -> None:
+    copied = knobs["left"] != "direct"
+    order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=copied, panels=False)
+    encode = sch.get_sblock("encode")
+    if copied and knobs["outer"] == "mn":
+        sch.compute_at(encode, order.outer, preserve_unit_loops=True)
+    else:
+        _parallel_rows(sch, encode, 1 if copied else len(sch.get_loops(encode)) - 3)
+    sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
+    blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
+
+
+def _parallel_rows(sch: Schedule, encode, outer: int) -> None:
+    """Several threads for the whole left side, if it is large: over its `outer` first loops."""
+    loops = sch.get_loops(encode)
+    nbytes = 1
+    for loop in loops[:-2]:
+        nbytes *= int(sch.get(loop).extent) * (8 if loop is loops[-3] else 1)
+    if nbytes >= PARALLEL_BYTES:
+        rows = loops[:outer]
+        sch.parallel(sch.fuse(*rows) if len(rows) > 1 else rows[0])

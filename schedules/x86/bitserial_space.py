@@ -1,0 +1,182 @@
+"""The knobs of the bitserial algorithm on x86, which combinations are valid, and a first guess.
+
+| knob    | meaning                                                                                |
+|---------|----------------------------------------------------------------------------------------|
+| count   | how bits are counted: instruction (vpopcntd) or shuffle (vpshufb)                      |
+| word    | values of k in a word, 32 or 8: a vector then has 1 or 4 times as many columns as      |
+|         | 32-bit lanes, and counting what is left in the end costs a quarter for each            |
+| depth   | levels of carry-save adders above the highest plane's                                  |
+| words   | words of k in a piece of straight-line code                                            |
+| rows    | rows of the register tile                                                              |
+| vectors | vectors of words in the register tile                                                  |
+| m_block | row tiles of a block; 0: all                                                           |
+| n_block | panels of a block; 0: all                                                              |
+| outer   | order of the blocks: mn (panels vary fastest) or nm                                    |
+| inner   | order of the tiles in a block, the same way                                            |
+| left    | direct: pack bit planes once, as the input lies; copied: pack a block's rows in tile   |
+|         | order; folded: the same, of an input whose kernel rows are neighbours (few channels)   |
+"""
+
+import itertools
+import math
+from functools import lru_cache
+
+from lpgen.algorithms.bitserial import Tiling, is_xor, planes_of_left, reduction_of
+from lpgen.algorithms.reduction import foldable
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.x86 import blocks
+from lpgen.schedules.x86.bit_counts import Counting
+from lpgen.schedules.x86.bitserial_tile import Plan
+from lpgen.schedules.x86.isa import Isa
+from lpgen.space import Knobs, Space
+from lpgen.target import Target
+
+ROWS = (1, 2, 3, 4, 6)
+WORDS = (8, 16, 32, 64, 128)
+DEPTHS = {"instruction": (0, 1, 2), "ternary": (3, 4, 5), "shuffle": (1, 2, 3, 4)}
+"""Levels worth trying: one full adder costs 5 instructions, with ternary logic 2 (3 for the first
+with its products); counting a vector 2, or 7 by shuffles."""
+
+LONGEST = 1024
+"""Most products in a piece of straight-line code, of all rows and vectors."""
+
+
+def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
+    """The sizes that the knobs mean for this operator."""
+    vectors = knobs["vectors"] * (32 // knobs["word"])
+    return Tiling(
+        rows=knobs["rows"],
+        vectors=vectors,
+        lanes=isa.lanes,
+        row_tiles=blocks.rounded(-(-op.matrix.m // knobs["rows"]), knobs["m_block"]),
+        panels=blocks.rounded(-(-op.matrix.n // (vectors * isa.lanes)), knobs["n_block"]),
+        word=knobs["word"],
+        left=knobs["left"],
+    )
+
+
+def plan_of(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Plan:
+    """What the code of a tile depends on."""
+    left, low = planes_of_left(op)
+    return Plan(
+        counting=Counting(isa, knobs["word"], knobs["count"] == "instruction"),
+        cut=reduction_of(op, knobs["word"], knobs["left"]),
+        planes=(left, op.weight.bits),
+        low=low,
+        xor=is_xor(op),
+        rows=knobs["rows"],
+        vectors=knobs["vectors"],
+        levels=left + op.weight.bits - 2 + knobs["depth"],
+        words=knobs["words"],
+    )
+
+
+def space(op: Dense | Conv2d, isa: Isa, target: Target) -> Space:
+    """All knobs with their choices for `op`."""
+    matrix = op.matrix
+    depths = sorted({depth for count in counts(target) for depth in _depths(isa, count)})
+    return Space(
+        {
+            "count": counts(target),
+            "word": (8, 32),
+            "depth": tuple(depths),
+            "words": WORDS,
+            "rows": tuple(rows for rows in ROWS if rows <= matrix.m),
+            "vectors": (1, 2),
+            **blocks.knobs(matrix.m, matrix.n, isa.lanes),
+            "left": _left(op),
+        },
+        lambda knobs: refusal(op, isa, target, knobs) is None,
+    )
+
+
+def counts(target: Target) -> tuple[str, ...]:
+    """Ways to count bits that the target has."""
+    return ("instruction", "shuffle") if "avx512vpopcntdq" in target.features else ("shuffle",)
+
+
+def _depths(isa: Isa, count: str) -> tuple[int, ...]:
+    return DEPTHS["ternary" if count == "shuffle" and isa.bits == 512 else count]
+
+
+def _left(op: Dense | Conv2d) -> tuple[str, ...]:
+    folded = foldable(op, empty=not is_xor(op))
+    return ("direct", "copied", "folded") if folded else ("direct", "copied")
+
+
+def refusal(op: Dense | Conv2d, isa: Isa, target: Target, knobs: Knobs) -> str | None:
+    """Why the combination is not in the space: it cannot be scheduled, does the same as another
+    combination, or cannot be any good."""
+    count, word, vectors = knobs["count"], knobs["word"], knobs["vectors"]
+    if count not in counts(target):
+        return f"{target} has no instruction that counts bits"
+    if knobs["depth"] not in _depths(isa, count):
+        return f"depth={knobs['depth']} does not pay with count={count}"
+    small = op.matrix.n <= 2 * isa.lanes
+    if word == 8 and (count == "instruction" or op.matrix.n <= isa.lanes):
+        return "words of 8 bits are for counting by shuffles, across many columns"
+    if word == 32 and count == "shuffle" and not small:
+        return "counting by shuffles costs less for words of 8 bits"
+    if vectors > 1 and (word == 8 or op.matrix.n <= isa.lanes):
+        return f"vectors={vectors} are for counting by instruction, across many columns"
+    columns = vectors * isa.lanes * (32 // word)
+    unfit_blocks = blocks.refusal(op, knobs["rows"], columns, knobs)
+    if unfit_blocks:
+        return unfit_blocks
+    return _piece_refusal(
+        op, isa, *(knobs[k] for k in ("count", "word", "depth", "words", "rows", "vectors", "left"))
+    )
+
+
+@lru_cache(maxsize=4096)
+def _piece_refusal(op, isa: Isa, count, word, depth, words, rows, vectors, left) -> str | None:
+    knobs = {"count": count, "word": word, "depth": depth, "words": words, "rows": rows}
+    p = plan_of(op, isa, {**knobs, "vectors": vectors, "left": left})
+    products = p.piece * p.planes[0] * p.planes[1]
+    if products * rows * vectors > LONGEST:
+        return f"{products * rows * vectors} products are too many for straight-line code"
+    if words != WORDS[0] and words >= 2 * p.cut.groups:
+        return f"words={words} are more than the {p.cut.groups} there are"
+    return p.overflow()
+
+
+def default(op: Dense | Conv2d, isa: Isa, target: Target) -> Knobs:
+    """A good first guess: rows, depth and words that suit the way of counting, and panels of
+    weights that stay in the L1 cache while rows pass by."""
+    choices = space(op, isa, target)
+    knobs = choices.knobs
+    count = counts(target)[0]
+    depths = _depths(isa, count)
+    fixed = {"count": count, "vectors": 1, "left": "direct"}
+    names = ("word", "depth", "words", "rows", "m_block", "n_block", "outer", "inner")
+    points = (
+        {**fixed, **dict(zip(names, point, strict=True))}
+        for point in itertools.product(
+            knobs["word"], depths, *(knobs[name] for name in names[2:6]), ("mn",), ("nm", "mn")
+        )
+    )
+    valid = [choices.ordered(point) for point in points if point in choices]
+    if not valid:  # an unusual shape: anything valid
+        return next(choices.enumerate())
+    return min(valid, key=lambda point: _cost(op, isa, target, point))
+
+
+def _cost(op: Dense | Conv2d, isa: Isa, target: Target, knobs: Knobs) -> tuple:
+    rows, words = (4, 32) if knobs["count"] == "instruction" else (2, 128)
+    if isa.bits < 512:
+        words = 16
+    depths = _depths(isa, knobs["count"])
+    t = tiling(op, isa, knobs)
+    columns = t.panels * t.vectors * t.lanes
+    matrix = op.matrix
+    panel = t.vectors * t.lanes * op.weight.bits * matrix.k // 8
+    block = (knobs["n_block"] or t.panels) * panel
+    return (
+        round(t.row_tiles * t.rows * columns / (matrix.m * matrix.n), 1),
+        abs(math.log2(knobs["rows"] / rows)),
+        abs(math.log2(knobs["words"] / words)),
+        abs(depths.index(knobs["depth"]) - (len(depths) - 1) // 2),
+        knobs["inner"] != "nm",
+        abs(math.log2(block / target.l1d)),
+        -(knobs["m_block"] or t.row_tiles),
+    )

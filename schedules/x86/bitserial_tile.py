@@ -1,0 +1,232 @@
+"""The register tile of the bitserial algorithm as straight-line vector code.
+
+For every row and vector of columns there is a tree of carry-save adders (`carry_save`) with
+counters behind it (`bit_counts`). `words` words of k are one piece of straight-line code; between
+pieces the counters lie in buffers, which LLVM keeps in registers as far as they go.
+
+How much a counter of bytes has to hold follows from the operator. The vectors that reach it at
+level l weigh 2^l; W words bring at most W * (2^a - 1) * (2^w - 1) / 2^l of them that have a bit at
+any one place. Where that is too much for all of k, the counters are added to wider ones at the end
+of every piece.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from lpgen.algorithms.reduction import Reduction
+from lpgen.schedules.x86 import vectors as vec
+from lpgen.schedules.x86.bit_counts import BYTE_HOLDS, Counting
+from lpgen.schedules.x86.carry_save import Adders, Tree
+from lpgen.schedules.x86.microkernel import Site, for_k_groups
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the code of a tile depends on.
+
+    planes: (left, right) bit planes, of weight 2^(p + q); low: weight of the result, 2^low;
+    levels: of carry-save adders; words: of one piece of straight-line code.
+    """
+
+    counting: Counting
+    cut: Reduction
+    planes: tuple[int, int]
+    low: int
+    xor: bool
+    rows: int
+    vectors: int
+    levels: int
+    words: int
+
+    def entering(self, level: int) -> int:
+        """Products of a word that enter at `level`."""
+        p, q = self.planes
+        return max(0, min(p, q, level + 1, p + q - 1 - level))
+
+    @property
+    def counted(self) -> list[int]:
+        """The levels whose vectors are counted."""
+        top = sum(self.planes) - 2
+        return sorted({*([self.levels] if self.levels else []), *range(self.levels, top + 1)})
+
+    def most(self, level: int, words: int, carried: bool) -> int:
+        """Vectors with a bit at one place that `words` words bring to the counter of `level`;
+        carried: the adders may hold something before."""
+        if level > self.levels:
+            return words * self.entering(level)
+        weight = sum(self.entering(i) << i for i in range(level + 1))
+        return (words * weight + carried * ((1 << level) - 1)) >> level
+
+    @property
+    def piece(self) -> int:
+        """Words of the longest piece."""
+        return min(self.words, self.cut.groups)
+
+    @property
+    def single(self) -> bool:
+        """Whether all of k is one piece."""
+        return self.cut.groups <= self.words
+
+    @property
+    def widening(self) -> bool:
+        """Whether counters of bytes are too small for all of k."""
+        full = (self.most(level, self.cut.groups, False) for level in self.counted)
+        return self.counting.bytewise and max(full) > BYTE_HOLDS
+
+    def overflow(self) -> str | None:
+        """Why the counters cannot hold a piece."""
+        if not self.widening:
+            return None
+        most = max(self.most(level, self.piece, not self.single) for level in self.counted)
+        if most > BYTE_HOLDS:
+            return f"{most} counts of up to 8 overflow a byte within {self.piece} words"
+        return None
+
+    @property
+    def largest(self) -> int:
+        """What a result is at most."""
+        p, q = self.planes
+        return self.cut.groups * self.counting.word * ((1 << p) - 1) * ((1 << q) - 1)
+
+
+def emit_tile(p: Plan) -> Callable[[Site], None]:
+    """The function that emits the tile, for `replace_tile`."""
+
+    def emit(site: Site) -> None:
+        adders = Adders(p.counting.isa, p.xor)
+        places = [[_Place(p, adders) for _ in range(p.vectors)] for _ in range(p.rows)]
+
+        def piece(groups: list[tuple]) -> None:
+            for row in places:
+                for place in row:
+                    place.enter()
+            _products(p, site, places, groups)
+            for row in places:
+                for place in row:
+                    place.leave()
+
+        for_k_groups(p.cut, p.words, piece)
+        lanes, repeat = p.counting.isa.lanes, p.counting.repeat
+        for mi, row in enumerate(places):
+            for v, place in enumerate(row):
+                for b, value in enumerate(place.total()):
+                    value = value << vec.splat(p.low, "int32", lanes) if p.low else value
+                    at = site.target.at(mi=mi, nv=v * repeat + b)
+                    vec.store(site.target.buffer, at, value, lanes)
+
+    return emit
+
+
+def _products(p: Plan, site: Site, places: list[list["_Place"]], groups: list[tuple]) -> None:
+    """All products of the words `groups`, two words at a time: adders take two products."""
+    words, left = site.sources["words"], site.sources["encode"]
+    lanes = p.counting.isa.lanes
+    width = lanes * p.counting.repeat
+
+    def weight(group, q: int, v: int):
+        r, s, kg = group
+        at = words.at(r=r, s=s, kg=kg, a1=q, nv=v * p.counting.repeat)
+        return vec.bind(vec.reinterpret(f"int32x{lanes}", vec.load(words.buffer, at, width)))
+
+    def element(group, plane: int, mi: int):
+        r, s, kg = group
+        at = left.at(mi=mi, r=r, s=s, kg=kg, a0=plane)
+        value = vec.splat(left.buffer[tuple(at)], "uint32", lanes)
+        return vec.bind(vec.reinterpret(f"int32x{lanes}", value))
+
+    planes, right = p.planes
+    for start in range(0, len(groups), 2):
+        pair = groups[start : start + 2]
+        w = {
+            (i, q, v): weight(group, q, v)
+            for q in range(right)
+            for v in range(p.vectors)
+            for i, group in enumerate(pair)
+        }
+        for mi in range(p.rows):
+            for plane in range(planes):
+                x = [element(group, plane, mi) for group in pair]
+                for q in range(right):
+                    for v in range(p.vectors):
+                        for i, value in enumerate(x):
+                            places[mi][v].tree.push_product(plane + q, value, w[i, q, v])
+
+
+class _Place:
+    """The counters of one row and vector: names inside of a piece, buffers between pieces."""
+
+    def __init__(self, p: Plan, adders: Adders) -> None:
+        self.plan, self.counting, self.adders = p, p.counting, adders
+        self.counts: dict[int, tirx.Expr] = {}
+        self.tree: Tree | None = None
+        if p.single:
+            return
+        lanes = p.counting.isa.lanes
+        self._levels = [self._buffer("int32", lanes) for _ in range(p.levels)]
+        if p.widening:
+            self._wide = [self._buffer("int32", lanes) for _ in range(p.counting.repeat)]
+        else:
+            kind, width = p.counting.dtype.split("x")
+            self._counts = {level: self._buffer(kind, int(width)) for level in p.counted}
+
+    def _buffer(self, dtype: str, lanes: int):
+        buffer = vec.scratch((lanes,), dtype)
+        vec.store(buffer, [0], vec.splat(0, dtype, lanes), lanes)
+        return buffer
+
+    def _count(self, level: int, bits: tirx.Expr) -> None:
+        self.counts[level] = self.counting.add(self.counts.get(level), bits)
+
+    def enter(self) -> None:
+        """Start a piece."""
+        levels = [None] * self.plan.levels
+        if not self.plan.single:
+            levels = [_loaded(buffer) for buffer in self._levels]
+            if not self.plan.widening:
+                self.counts = {level: _loaded(buffer) for level, buffer in self._counts.items()}
+        self.tree = Tree(self.adders, levels, self._count)
+
+    def leave(self) -> None:
+        """End a piece."""
+        self.tree.flush()
+        if self.plan.single:
+            return
+        for buffer, value in zip(self._levels, self.tree.levels, strict=True):
+            _store(buffer, value)
+        if self.plan.widening:
+            self._widen()
+        else:
+            for level, buffer in self._counts.items():
+                _store(buffer, self.counts[level])
+
+    def _widen(self) -> None:
+        counts = self.counting.widened(list(self.counts.items()), 2**16)
+        self.counts = {}
+        for buffer, value in zip(self._wide, counts, strict=True):
+            _store(buffer, _loaded(buffer) + value)
+
+    def total(self) -> list[tirx.Expr]:
+        """The results, one vector for each word of a lane."""
+        p = self.plan
+        if p.single:
+            return self.counting.total(self.tree.levels, self.counts, p.largest)
+        levels = [_loaded(buffer) for buffer in self._levels]
+        if not p.widening:
+            counts = {level: _loaded(buffer) for level, buffer in self._counts.items()}
+            return self.counting.total(levels, counts, p.largest)
+        values = self.counting.total(levels, {}, 8 << p.levels)
+        return [value + _loaded(buffer) for value, buffer in zip(values, self._wide, strict=True)]
+
+
+def _lanes(buffer) -> int:
+    return int(buffer.shape[0])
+
+
+def _loaded(buffer) -> tirx.Var:
+    return vec.bind(vec.load(buffer, [0], _lanes(buffer)))
+
+
+def _store(buffer, value) -> None:
+    vec.store(buffer, [0], value, _lanes(buffer))
