@@ -130,8 +130,7 @@ def unfit(op: Dense | Conv2d) -> str | None:
 
 def is_xor(op: Dense | Conv2d) -> bool:
     """Whether planes are combined by XOR: both sides are +-1 in every plane."""
-    bipolar = op.act.step == op.weight.step == 2
-    return bipolar and not op.zero_act and not any(getattr(op, "pad", ()))
+    return op.act.step == op.weight.step == 2 and not any(getattr(op, "pad", ()))
 
 
 def offset_of(op: Dense | Conv2d) -> int:

@@ -1,0 +1,314 @@
+"""bitserial: planes of bits on every level, bounds of its counters, ways of counting bits."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernels import assert_exact_on, at_address
+from strategies import TEXTS, convs
+
+from lpgen.algorithms import bitserial
+from lpgen.algorithms.bitserial import PlaneWeights, is_xor, reduction_of
+from lpgen.errors import ScheduleRefused
+from lpgen.formats import Format
+from lpgen.ops import Conv2d, Dense, parse
+from lpgen.schedules.x86.bit_counts import BYTE_HOLDS
+from lpgen.schedules.x86.bitserial_space import plan_of
+from lpgen.schedules.x86.isa import AVX2, AVX512BW, SSE4
+from lpgen.target import Target, cpu_features
+from lpgen.templates import Template
+
+# (family, target): AVX-512 counts by shuffles on the first target, by an instruction on the second.
+LEVELS = {
+    "generic": "generic",
+    "sse4": "sse4",
+    "avx2": "avx2",
+    "avx512vnni": "avx512bw",
+    "icelake": "avx512bw",
+}
+EVERYWHERE = pytest.mark.parametrize("level", LEVELS)
+ON_X86 = pytest.mark.parametrize("level", [level for level in LEVELS if level != "generic"])
+ISAS = {"sse4": SSE4, "avx2": AVX2, "avx512vnni": AVX512BW, "icelake": AVX512BW}
+LINEAR = [text for text in TEXTS if text[0] != "c"]
+
+
+def template(level: str) -> tuple[Template, Target]:
+    target = Target.parse(level)
+    missing = target.missing_on(cpu_features())
+    if missing:
+        pytest.skip(f"{level}: this CPU lacks {', '.join(missing)}")
+    return Template(LEVELS[level], "bitserial"), target
+
+
+def assert_exact(level: str, op, knobs: dict | None = None, **changed) -> None:
+    chosen, target = template(level)
+    knobs = {**(knobs or chosen.default(op, target)), **changed}
+    assert_exact_on(chosen, target, op, knobs)
+
+
+# sse4 differs from avx2 in its width, icelake from avx512vnni in how it counts.
+@pytest.mark.parametrize("level", ["generic", "avx2", "avx512vnni"])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_every_pair_of_bit_widths(level, bits):
+    for weight_bits in range(1, 9):
+        weight = "b1" if weight_bits == 1 else f"s{weight_bits}"
+        assert_exact(level, Dense(3, 18, 37, act=f"u{bits}", weight=weight))
+
+
+@pytest.mark.parametrize("level", ["generic", "sse4", "icelake"])
+@pytest.mark.parametrize("weight", LINEAR)
+def test_every_weight_format(level, weight):
+    assert_exact(level, Conv2d(h=5, w=4, ic=3, oc=7, kernel=3, pad=1, act="s2", weight=weight))
+
+
+@pytest.mark.parametrize("level", ["generic", "avx2", "avx512vnni"])
+@pytest.mark.parametrize("act", TEXTS)
+def test_every_activation_format(level, act):
+    op = Conv2d(h=4, w=5, ic=6, oc=9, kernel=2, pad=(1, 0), act=act, weight="b1")
+    assert_exact(level, op)
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 129])
+def test_columns_around_vector_edges(level, n):
+    assert_exact(level, Dense(5, n, 40, act="u1", weight="s2"))
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("k", [1, 7, 8, 9, 31, 32, 33, 63, 64, 65, 127, 128, 129, 300, 1000])
+def test_depths_around_word_edges(level, k):
+    assert_exact(level, Dense(5, 20, k, act="u2", weight="b1"))
+    assert_exact(level, Dense(5, 40, k, act="b1", weight="b1"))
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 7, 9])
+def test_rows_around_tile_edges(level, m):
+    assert_exact(level, Dense(m, 33, 100, act="u1", weight="b1"))
+
+
+CONVOLUTIONS = {
+    "pointwise": "h=6 w=7 ic=24 oc=17 kernel=1",
+    "stem": "h=17 w=19 ic=3 oc=10 kernel=7 stride=2 pad=3",
+    "dilated": "h=11 w=9 ic=5 oc=6 kernel=3x2 dilation=2x3 pad=2x3",
+    "uneven": "h=6 w=5 ic=32 oc=8 kernel=3 stride=2 pad=0x1x2x1",
+    "grouped": "h=5 w=5 ic=12 oc=15 kernel=3 pad=1 groups=3",
+    "batch": "n=3 h=5 w=6 ic=64 oc=70 kernel=3 pad=1",
+    "unpadded": "h=6 w=7 ic=9 oc=40 kernel=3",
+}
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_kinds_of_convolution(level, kind):
+    chosen, target = template(level)
+    for formats in ("act=u1 weight=b1", "act=s2 weight=t2", "act=b1 weight=b2"):
+        op = parse(f"conv2d {CONVOLUTIONS[kind]} {formats}")
+        space = chosen.space(op, target)
+        for left in space.knobs["left"]:
+            points = (point for point in space.enumerate() if point["left"] == left)
+            assert_exact(level, op, next(points))
+
+
+@EVERYWHERE
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_point_of_the_space(level, data):
+    chosen, target = template(level)
+    few = st.sampled_from(["u1", "u2", "b1", "b2", "t2", "s2"])
+    formats = st.one_of(few, st.sampled_from(LINEAR))
+    sizes = (st.integers(1, limit) for limit in (20, 150, 700))
+    op = data.draw(st.one_of(convs(), st.builds(Dense, *sizes, act=formats, weight=few)))
+    if chosen.applies(op, target):
+        return
+    seed = data.draw(st.integers(0, 2**31))
+    knobs = chosen.space(op, target).sample(np.random.default_rng(seed))
+    assert_exact_on(chosen, target, op, knobs)
+
+
+@EVERYWHERE
+def test_the_default_is_a_point_of_the_space(level):
+    chosen, target = template(level)
+    for text in (
+        "dense m=64 n=100 k=300",
+        "dense m=3 n=7 k=5",
+        "dense m=1 n=4096 k=4096",
+        "conv2d h=9 w=9 ic=8 oc=40 kernel=3",
+    ):
+        for formats in ("act=u8 weight=s8", "act=u1 weight=b1", "act=b1 weight=b1"):
+            op = parse(f"{text} {formats}")
+            assert chosen.default(op, target) in chosen.space(op, target)
+
+
+def test_code_books_and_depthwise_convolutions_are_refused():
+    book = Dense(4, 4, 4, act="u1", weight="c2:-7,-2,1,6")
+    assert "code book" in bitserial.unfit(book)
+    depthwise = Conv2d(h=4, w=4, ic=8, oc=8, kernel=3, groups=8, act="u1", weight="b1")
+    assert "depthwise" in bitserial.unfit(depthwise)
+
+
+@ON_X86
+def test_knobs_outside_of_the_space_are_refused(level):
+    chosen, target = template(level)
+    op = Dense(16, 64, 1024, act="u4", weight="s4")
+    knobs = chosen.default(op, target)
+    long = {**knobs, "m_block": 0, "n_block": 0, "rows": 4, "words": 128}
+    with pytest.raises(ScheduleRefused, match="products are too many"):
+        chosen.kernel(op, target, long)
+    if level != "icelake":
+        with pytest.raises(ScheduleRefused, match="no instruction that counts"):
+            chosen.kernel(op, target, {**knobs, "count": "instruction"})
+
+
+class TestBipolar:
+    """Both sides +-1: XOR."""
+
+    @pytest.mark.parametrize(
+        ("text", "xor"),
+        [
+            ("dense m=3 n=4 k=5 act=b1 weight=b2", True),
+            ("conv2d h=5 w=5 ic=4 oc=4 kernel=3 act=b1 weight=b1", True),
+            ("conv2d h=5 w=5 ic=4 oc=4 kernel=3 pad=1 act=b1 weight=b1", False),
+            ("dense m=3 n=4 k=5 act=u1 weight=b1", False),
+            ("dense m=3 n=4 k=5 act=b1 weight=s2", False),
+        ],
+    )
+    def test_xor_needs_bipolar_sides_and_no_padding(self, text, xor):
+        assert is_xor(parse(text)) == xor
+
+    def test_xor_needs_neither_row_sums_nor_corrections(self):
+        op = Dense(4, 64, 96, act="b1", weight="b1")
+        tiling = bitserial.Tiling(2, 4, 16, 2, 1, 8)
+        definition = bitserial.define(op, tiling)
+        assert definition.prologue is None
+        assert definition.layout.nbytes == 64 * 96 // 8
+
+    @EVERYWHERE
+    @pytest.mark.parametrize("act", ["b1", "b2", "b3"])
+    @pytest.mark.parametrize("weight", ["b1", "b2"])
+    def test_empty_places_count_nothing(self, level, act, weight):
+        assert_exact(level, Dense(4, 35, 77, act=act, weight=weight))
+        assert_exact(level, Conv2d(h=5, w=4, ic=9, oc=35, kernel=3, act=act, weight=weight))
+
+
+class TestBounds:
+    """Counters of bytes hold what all of k brings, or are emptied in time."""
+
+    @staticmethod
+    def knobs(level: str, **changed) -> dict:
+        depth = 1 if level in ("sse4", "avx2") else 3
+        knobs = {"count": "shuffle", "word": 8, "depth": depth, "words": 8, "rows": 1, "vectors": 1}
+        blocks = {"m_block": 0, "n_block": 0, "outer": "mn", "inner": "mn", "left": "direct"}
+        return {**knobs, **blocks, **changed}
+
+    @pytest.mark.parametrize("level", ["sse4", "avx2", "avx512vnni"])
+    @pytest.mark.parametrize(("act", "weight"), [("u1", "u1"), ("u2", "u1"), ("u2", "u2")])
+    def test_exact_on_both_sides_of_the_bound(self, level, act, weight):
+        isa, knobs = ISAS[level], self.knobs(level)
+        words, sides = 2, set()
+        while (
+            plan_of(Dense(1, 70, words * 8, act=act, weight=weight), isa, knobs).widening is False
+        ):
+            words += 1
+        for count in (words - 1, words, words + 1, 3 * words):
+            op = Dense(1, 70, count * 8, act=act, weight=weight)
+            sides.add(plan_of(op, isa, knobs).widening)
+            assert_exact(level, op, knobs)
+        assert sides == {False, True}
+
+    @pytest.mark.parametrize("level", ["sse4", "avx2", "avx512vnni"])
+    def test_words_of_32_bits_have_the_same_bound(self, level):
+        isa, knobs = ISAS[level], self.knobs(level, word=32)
+        n = isa.lanes
+        for k in (31 * 16 * 32, 70 * 16 * 32):
+            assert_exact(level, Dense(1, n, k, act="u1", weight="u1"), knobs)
+
+    @ON_X86
+    def test_long_reductions(self, level):
+        assert_exact(level, Dense(1, 20, 2**17 + 5, act="u1", weight="b1"))
+
+    @pytest.mark.parametrize("planes", [(1, 1), (2, 1), (3, 2), (4, 4), (8, 8)])
+    def test_the_bound_is_what_worst_inputs_bring(self, planes):
+        """Every bit set: a tree that adds numbers counts what leaves its levels."""
+        op = Dense(1, 70, 80 * 8, act=f"u{planes[0]}", weight=f"u{planes[1]}")
+        p = plan_of(op, AVX2, self.knobs("avx2", depth=2))
+        weight = sum(1 << i + j for i in range(planes[0]) for j in range(planes[1]))
+        for words in (1, 7, 80):
+            # At one place of a byte the levels hold the low bits of the sum, the counter the rest.
+            assert p.most(p.levels, words, False) == words * weight >> p.levels
+
+    def test_a_piece_that_overflows_is_refused(self):
+        op = Dense(1, 70, 8 * 4096, act="u8", weight="u8")
+        p = plan_of(op, AVX2, self.knobs("avx2", words=128))
+        assert p.most(p.levels, p.piece, True) > BYTE_HOLDS
+        assert "overflow a byte" in p.overflow()
+        assert plan_of(op, AVX2, self.knobs("avx2")).overflow() is None
+
+
+class TestAssembly:
+    """The instructions that a level is chosen for."""
+
+    @staticmethod
+    def assembly(level: str) -> str:
+        from lpgen.build.lower import jit_module
+
+        chosen, target = template(level)
+        op = Dense(8, 128, 512, act="u1", weight="u1")
+        kernel = chosen.kernel(op, target, chosen.default(op, target))
+        return jit_module(kernel, target).inspect_source("asm")
+
+    def test_counting_by_instruction(self):
+        asm = self.assembly("icelake")
+        assert "vpopcntd" in asm
+        assert "vpternlogd" in asm
+
+    def test_counting_by_shuffles(self):
+        asm = self.assembly("avx512vnni")
+        assert "vpopcntd" not in asm
+        assert "vpshufb" in asm
+        assert "vpternlogd" in asm
+        assert "vpshufb" in self.assembly("avx2")
+        assert "pshufb" in self.assembly("sse4")
+
+
+def layout_of(op, word: int, lanes: int) -> PlaneWeights:
+    matrix, panel = op.matrix, lanes * (32 // word)
+    c = reduction_of(op, word, "copied")
+    sizes = (matrix.groups, matrix.n, -(-matrix.n // panel), panel)
+    return PlaneWeights(op.w_shape, op.weight, c, *sizes, offset=-op.act.min, lanes=lanes)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    weight=st.sampled_from(LINEAR),
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 50)),
+    word=st.sampled_from([8, 16, 32]),
+)
+def test_both_packers_give_the_same_bytes(weight, shape, word):
+    import tvm_ffi
+
+    from lpgen.build.lower import jit
+
+    op = Dense(3, *shape, act="s3", weight=weight)
+    layout = layout_of(op, word, 4)
+    _, w = op.random(np.random.default_rng(sum(shape)))
+    packed = at_address(np.zeros(layout.nbytes, np.uint8), 0)
+    pack = jit(layout.te_module(), Target.parse("generic"))
+    pack(tvm_ffi.from_dlpack(at_address(w, 1)), tvm_ffi.from_dlpack(packed))
+    np.testing.assert_array_equal(packed, layout.pack(w))
+
+
+@pytest.mark.parametrize("word", [8, 16, 32])
+@pytest.mark.parametrize("weight", LINEAR)
+def test_a_weight_takes_exactly_its_bits(weight, word):
+    op = Dense(1, 64, 256, act="u1", weight=weight)
+    assert layout_of(op, word, 16).nbytes * 8 == 64 * 256 * Format.parse(weight).bits
+
+
+def test_neighbouring_columns_are_the_same_words_of_neighbouring_lanes():
+    op = Dense(1, 8, 8, act="u1", weight="u1")
+    w = np.arange(8, dtype=np.uint8)[:, None] >> np.arange(8) & 1
+    # 2 lanes of 4 words: word b of lane l is column 2 * b + l.
+    assert layout_of(op, 8, 2).pack(w.astype(np.uint8))[:8].tolist() == [0, 2, 4, 6, 1, 3, 5, 7]
