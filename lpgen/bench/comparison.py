@@ -3,6 +3,7 @@
 import datetime
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import geometric_mean
@@ -138,13 +139,17 @@ class Report:
         found = [c.ratio_without_calls for _, c in self.rows if c.ratio is not None]
         return geometric_mean(found) if found and None not in found else None
 
-    def refusals(self) -> dict[str, list[str]]:
-        """ "PEER WAY: reason" -> labels of the operators that it holds for."""
-        found: dict[str, list[str]] = {}
+    def refusals(self) -> list[tuple[str, list[str]]]:
+        """("PEER WAY: reason", labels of the operators that it holds for).
+
+        Reasons that differ only in their numbers are one; it has those of the first operator.
+        """
+        found: dict[str, tuple[str, list[str]]] = {}
         for label, comparison in self.rows:
             for who, reason in comparison.refused.items():
-                found.setdefault(f"{who}: {reason}", []).append(label)
-        return found
+                key = f"{who}: {re.sub('[0-9.]+', '#', reason)}"
+                found.setdefault(key, (f"{who}: {reason}", []))[1].append(label)
+        return list(found.values())
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON values."""

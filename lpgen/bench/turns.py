@@ -28,7 +28,7 @@ from lpgen.bench.messages import Failed, Phase, Present, Task
 from lpgen.bench.probes import aligned, timed
 from lpgen.errors import LpgenError
 from lpgen.ops import Operator, parse
-from lpgen.tune.timing import time_calls, time_in_turns
+from lpgen.tune.timing import Run, time_calls, time_in_turns
 from lpgen.tune.worker import die_with
 
 
@@ -38,6 +38,11 @@ def smallest(op: Operator) -> Operator:
         return replace(op, m=1, n=32, k=32)
     geometry = {"n": 1, "h": 1, "w": 1, "kernel": 1, "stride": 1, "pad": 0, "dilation": 1}
     return replace(op, ic=32, oc=32, groups=32 if op.depthwise else 1, **geometry)
+
+
+FIRST_ROUNDS = 3
+HOPELESS = 4.0
+"""What is this many times slower than the fastest after the first rounds is not timed further."""
 
 
 class Turns:
@@ -95,12 +100,13 @@ class Turns:
         """(best, median) in microseconds."""
         self._say(Phase("", "timing"))
         # Not the thread's own time: a library may leave the work to other threads.
-        runs = [timed(contender.call, time.perf_counter_ns) for contender in found.values()]
-        laps = time_in_turns(runs, task.rounds, on_round=lambda: None)
-        return {
-            key: (min(seconds) * 1e6, median(seconds) * 1e6)
-            for key, seconds in zip(found, laps, strict=True)
-        }
+        runs = {key: timed(c.call, time.perf_counter_ns) for key, c in found.items()}
+        laps = _laps(runs, FIRST_ROUNDS)
+        limit = HOPELESS * min(map(min, laps.values()))
+        near = {k: run for k, run in runs.items() if k[0] == OURS or min(laps[k]) < limit}
+        for key, seconds in _laps(near, task.rounds - FIRST_ROUNDS).items():
+            laps[key] += seconds
+        return {key: (min(times) * 1e6, median(times) * 1e6) for key, times in laps.items()}
 
     def _prepared(
         self,
@@ -151,6 +157,12 @@ class Turns:
                 run = timed(contender.call, time.perf_counter_ns)
                 self._call_times[key] = time_calls(run).seconds * 1e6
         return self._call_times[key]
+
+
+def _laps(runs: dict[Any, Run], rounds: int) -> dict[Any, list[float]]:
+    """Seconds of each run in each round."""
+    laps = time_in_turns(list(runs.values()), rounds, on_round=lambda: None)
+    return dict(zip(runs, laps, strict=True))
 
 
 def ours(kernel: runtime.Kernel, case: Case, threads: int) -> Contender:

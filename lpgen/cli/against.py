@@ -91,7 +91,7 @@ def print_report(report: Report) -> None:
     click.echo(f"{report.cpu}, {report.date}; {versions}; {report.restraint}.")
     for name, reason in report.absent.items():
         click.echo(f"missing: {name}: {reason}")
-    for reason, labels in report.refusals().items():
+    for reason, labels in report.refusals():
         where = labels[0] if len(labels) == 1 else output.count(len(labels), "operator")
         click.echo(f"not run: {reason} ({where})")
     for line in _different_outputs(report):

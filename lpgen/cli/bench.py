@@ -102,7 +102,8 @@ def command(
         report = others.run(_contest(library, names, settings), library, labels, as_json)
     if not as_json:
         others.print_report(report)
-    title = f"{suite} {bits or options.DEFAULT_BITS}" if suite else library.name
+    what_suite = (suite, act, weight, bits or options.DEFAULT_BITS, epilogue)
+    title = " ".join(filter(None, what_suite)) if suite else library.name
     others.save(report, prefix or Path(PREFIX), title)
 
 
