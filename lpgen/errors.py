@@ -26,6 +26,10 @@ class TargetError(UserError):
     """An unknown target, or a CPU that lacks what a target needs."""
 
 
+class OnnxError(UserError):
+    """An ONNX node that no operator of lpgen computes."""
+
+
 class RecordError(UserError):
     """A tuning log that cannot be read or written, or a record that no longer fits."""
 

@@ -28,6 +28,7 @@ FLOORS = {
     "build": 4,
     "assembly": 4,
     "choose": 5,
+    "onnx": 5,
     "tune": 5,
     "bench": 5,
     "cli": 6,

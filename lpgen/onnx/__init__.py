@@ -1,0 +1,21 @@
+"""ONNX nodes as operators of lpgen (extra `lpgen[onnx]`).
+
+`import_node` takes one node with its constant inputs (weights, scales, zero points, bias) and gives
+the operator with its epilogue, its weights and parameters, and how tensors are laid out: ONNX has
+channels first and the columns of a matrix last, lpgen has channels last and the columns first.
+
+| node          | operator                                                                  |
+|---------------|---------------------------------------------------------------------------|
+| ConvInteger   | conv2d, out=s32                                                           |
+| QLinearConv   | conv2d, out=u8 or s8, with scale, zero points and bias                    |
+| MatMulInteger | dense, out=s32; where both sides have batches, conv2d of as many groups   |
+| QLinearMatMul | the same, out=u8 or s8                                                    |
+
+Operators: https://onnx.ai/onnx/operators. Their results are those of ONNX bit for bit: sums are
+exact, and the one rounding (half to even) is that of float32(sum) * (x_scale * w_scale / y_scale).
+"""
+
+from lpgen.onnx.imported import Imported, TensorType
+from lpgen.onnx.nodes import import_node
+
+__all__ = ["Imported", "TensorType", "import_node"]

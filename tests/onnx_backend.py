@@ -1,0 +1,74 @@
+"""An ONNX backend of lpgen's kernels, for models of one node, and ONNX's own tests of nodes."""
+
+import importlib
+
+import numpy as np
+from kernels import at_address
+
+KINDS = {
+    "ConvInteger": "convinteger",
+    "MatMulInteger": "matmulinteger",
+    "QLinearConv": "qlinearconv",
+    "QLinearMatMul": "qlinearmatmul",
+}
+"""Operator -> the module with its cases."""
+
+
+def cases() -> list:
+    """The test cases of onnx.backend.test for KINDS, those of one node."""
+    from onnx.backend.test.case import node
+
+    for module in KINDS.values():  # importing one makes its cases
+        importlib.import_module(f"{node.__name__}.{module}")
+    return [case for case in node._NodeTestCases if _kind(case.model) in KINDS]
+
+
+def _kind(model) -> str | None:
+    return model.graph.node[0].op_type if len(model.graph.node) == 1 else None
+
+
+def run(imported, x: np.ndarray) -> np.ndarray:
+    """The node's result for its first input, by the kernel that a library would have."""
+    from tvm_ffi import from_dlpack
+
+    from lpgen.build.lower import jit
+    from lpgen.choose import choose
+    from lpgen.target import Target
+
+    target = Target.parse("native")
+    kernel = choose(imported.op, target).kernel
+    y = np.zeros(imported.op.y_shape, imported.op.y_dtype)
+    packed = at_address(kernel.layout.pack(imported.weights, **imported.parameters), 0)
+    jit(kernel, target)(*map(from_dlpack, (imported.x(x), packed, y)))
+    return imported.y(y)
+
+
+def backend() -> type:
+    """A subclass of onnx.backend.base.Backend. What ONNX's cases have as inputs is constant here:
+    it becomes known with the call."""
+    from onnx.backend import base
+
+    from lpgen.onnx import TensorType, import_node
+
+    class Rep(base.BackendRep):
+        def __init__(self, model):
+            self.model = model
+
+        def run(self, inputs, **kwargs):
+            (node,) = self.model.graph.node
+            given = dict(zip((i.name for i in self.model.graph.input), inputs, strict=True))
+            x = given[node.input[0]]
+            imported = import_node(node, TensorType(x.shape, x.dtype.name), given)
+            return (run(imported, x),)
+
+    class Backend(base.Backend):
+        @classmethod
+        def prepare(cls, model, device="CPU", **kwargs):
+            super().prepare(model, device, **kwargs)
+            return Rep(model)
+
+        @classmethod
+        def supports_device(cls, device):
+            return device == "CPU"
+
+    return Backend
