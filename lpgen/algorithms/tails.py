@@ -2,7 +2,7 @@
 
 A store of `lanes` columns has a predicate where the columns do not fill the last vector. TVM would
 turn the whole loop into scalar code, everywhere. Here the loop keeps its vector form wherever the
-whole vector is inside, and only a partial vector is stored lane by lane.
+whole vector is inside, and a partial vector is stored in halves, their halves, and so on.
 """
 
 from tvm import tirx
@@ -26,19 +26,35 @@ def _peel(loop: tirx.For) -> tirx.Stmt:
     if not _uses(body.predicate, loop.loop_var):
         return loop
     last = tirx.const(int(loop.extent) - 1, "int32")
-    all_inside = structural_map(
-        body.predicate, (tirx.Var, lambda var: last if var.same_as(loop.loop_var) else var)
-    )
+    all_inside = _substituted(body.predicate, loop.loop_var, last)
     everywhere = SBlockRealize(body.iter_values, tirx.const(True, "bool"), body.block)
     whole = tirx.For(loop.loop_var, 0, loop.extent, tirx.ForKind.VECTORIZED, everywhere)
+    return tirx.IfThenElse(all_inside, whole, _halves(loop, 0, int(loop.extent)))
+
+
+def _halves(loop: tirx.For, start: int, size: int) -> tirx.Stmt:
+    """Lanes `start` .. `start + size` of a vector that is not whole: each half as a vector if it is
+    whole, else its halves in turn."""
+    parts = [_part(loop, start, size // 2), _part(loop, start + size // 2, size - size // 2)]
+    return tirx.SeqStmt(parts)
+
+
+def _part(loop: tirx.For, start: int, size: int) -> tirx.Stmt:
+    realize = loop.body
+    if size == 1:
+        return _substituted(realize, loop.loop_var, tirx.const(start, "int32"))
+    inside = _substituted(realize.predicate, loop.loop_var, tirx.const(start + size - 1, "int32"))
     lane = tirx.Var("lane", "int32")
-    by_lane = structural_map(
-        body, (tirx.Var, lambda var: lane if var.same_as(loop.loop_var) else var)
-    )
-    # Unrolled, so that every lane of the register tile is read at a constant place: a variable
-    # one would keep the whole tile in memory.
-    single = tirx.For(lane, 0, loop.extent, tirx.ForKind.UNROLLED, by_lane)
-    return tirx.IfThenElse(all_inside, whole, single)
+    # Every lane of the register tile is read at a constant place: a variable one would keep the
+    # whole tile in memory.
+    everywhere = SBlockRealize(realize.iter_values, tirx.const(True, "bool"), realize.block)
+    part = _substituted(everywhere, loop.loop_var, lane + start)
+    part = tirx.For(lane, 0, size, tirx.ForKind.VECTORIZED, part)
+    return tirx.IfThenElse(inside, part, _halves(loop, start, size))
+
+
+def _substituted(node, var: tirx.Var, value: tirx.Expr):
+    return structural_map(node, (tirx.Var, lambda v: value if v.same_as(var) else v))
 
 
 def _uses(expression: tirx.Expr, var: tirx.Var) -> bool:
