@@ -21,7 +21,8 @@ _CONTRIB = "com.microsoft"
 _QUANTIZED = ("x", "x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero")
 _GEMM = (*_QUANTIZED[:6], "bias", *_QUANTIZED[6:])
 _ABSENT = ""
-_BLOCK = 128
+_BLOCKS = 16, 256
+"""MatMulNBits' smallest and largest block of weights with one scale; the largest is its fastest."""
 _INT8_COMPUTE = 4
 """MatMulNBits' accuracy_level that lets it quantize activations to int8, its fastest."""
 
@@ -91,18 +92,20 @@ def _integer_matmul(case: Case, threads: int) -> Contender:
 def _matmul_nbits(case: Case, threads: int, bits: int) -> Contender:
     """Float activations, which it quantizes itself; weights in blocks that share a scale."""
     op, weights = case.op, case.signed_weights()
-    blocks = -(-op.k // _BLOCK)
+    smallest, largest = _BLOCKS
+    block = min(largest, max(smallest, 1 << (op.k - 1).bit_length()))
+    blocks = -(-op.k // block)
     zero = 1 << bits - 1
-    codes = np.full((op.n, blocks * _BLOCK), zero, np.uint8)
+    codes = np.full((op.n, blocks * block), zero, np.uint8)
     codes[:, : op.k] = weights.astype(np.int16) + zero
     packed = np.zeros((codes.size * bits // 8,), np.uint8)
     for place in range(8 // bits):
         packed |= codes.reshape(-1)[place :: 8 // bits] << bits * place
     constants = {
-        "w": packed.reshape(op.n, blocks, _BLOCK * bits // 8),
+        "w": packed.reshape(op.n, blocks, block * bits // 8),
         "w_scale": np.repeat(case.w_scale, blocks),
     }
-    sizes = {"K": op.k, "N": op.n, "bits": bits, "block_size": _BLOCK}
+    sizes = {"K": op.k, "N": op.n, "bits": bits, "block_size": block}
     inputs = ["x", "w", "w_scale"]
     if case.bias is not None:
         inputs += [_ABSENT, _ABSENT, "bias"]
