@@ -41,8 +41,11 @@ def _label(axes: "Axes", report: Report, labels: list[str], title: str) -> None:
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.axvline(1, color="0.3", linewidth=1)
-    axes.margins(x=0.12)
-    axes.set_xlabel("time of the fastest other library / time of lpgen")
+    axes.margins(x=0.12, y=0.02)
+    ours = sorted({c.ours.out for _, c in report.rows})
+    theirs = sorted({c.best().out for _, c in report.rows if c.best()})
+    outputs = f"lpgen writes {', '.join(ours)}, the others {', '.join(theirs) or 'nothing'}"
+    axes.set_xlabel(f"time of the fastest other library / time of lpgen\n{outputs}")
     mean = f", geometric mean {report.mean:.2f}" if report.mean else ""
     threads = f"{report.threads} thread{'s' * (report.threads > 1)}"
     axes.set_title(
