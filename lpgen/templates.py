@@ -2,7 +2,8 @@
 
 The path is the registry. A module there offers `applies(op, target) -> str | None` (None: it
 applies, else the reason why not), `space(op, target) -> Space`, `default(op, target) -> dict` and
-`kernel(op, target, knobs) -> Kernel` (raises ScheduleRefused). A module without `applies`, or whose
+`kernel(op, target, knobs) -> Kernel` (raises ScheduleRefused). Operators with scales of groups of k
+are for modules that say `group_scales = True`. A module without `applies`, or whose
 name starts with an underscore, is a helper that templates share.
 """
 
@@ -38,6 +39,8 @@ class Template:
 
     def applies(self, op: Any, target: Any) -> str | None:
         """None where the template serves the operator on the target, else the reason why not."""
+        if getattr(op, "group", 0) and not getattr(self.module, "group_scales", False):
+            return f"scale=group{op.group}: its sums are those over all of k"
         return self.module.applies(op, target)
 
     def space(self, op: Any, target: Any) -> Space:

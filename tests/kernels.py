@@ -39,6 +39,11 @@ LEVELS = {
     "avx2/lane_pack": "avx2",
     "avx512bw/lane_pack": "avx512bw",
     "avx512vnni/lane_pack": "avx512vnni",
+    "generic/group_dot": "generic",
+    "sse4/group_dot": "sse4",
+    "avx2/group_dot": "avx2",
+    "avx512bw/group_dot": "avx512bw",
+    "avx512vnni/group_dot": "avx512vnni",
 }
 
 

@@ -7,6 +7,7 @@ residual, y). The bridge is a buffer declared on another buffer's memory, which 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,31 +86,38 @@ def pack_entry(
     sections: list[Section],
     shape: tuple[int, ...],
     dtype: str,
+    given: Sequence[te.Tensor] = (),
 ) -> tvm.IRModule:
-    """The module with "main"(w, packed) that computes `outputs`, the sections, from `w`."""
-    func = te.create_prim_func([w, *outputs])
+    """The module with "main"(w, packed, *given) that computes `outputs`, the sections, from `w` and
+    the parameters `given`."""
+    func = te.create_prim_func([w, *given, *outputs])
     offsets, nbytes = joined_sections(sections)
     outer_w, packed = tirx.decl_buffer(shape, dtype, name="w"), _packed_buffer(nbytes)
-    inner_w, *inner_sections = func.params
-    views = [(s, packed, o) for s, o in zip(inner_sections, offsets, strict=True)]
-    return _wrapped(func, [func.body], [outer_w, packed], [(inner_w, outer_w, 0), *views])
+    outer = [tirx.decl_buffer(p.shape, p.dtype, name=p.op.name) for p in given]
+    inner_w, *inner = func.params
+    views = [(inner_w, outer_w, 0)]
+    views += [(i, o, 0) for i, o in zip(inner[: len(outer)], outer, strict=True)]
+    views += [(s, packed, o) for s, o in zip(inner[len(outer) :], offsets, strict=True)]
+    return _wrapped(func, [func.body], [outer_w, packed, *outer], views)
 
 
 def joined_packers(
     op: Operator, weights: tirx.PrimFunc, own: tirx.PrimFunc, sections: list[Section]
 ) -> tvm.IRModule:
-    """The module with "main"(w, packed, *parameters): the packer `weights`(w, packed), then
-    `own`(w, *parameters, *its sections, the last ones)."""
+    """The module with "main"(w, packed, *parameters): the packer `weights`(w, packed, *the first
+    ones), then `own`(w, *the other ones, *its sections, the last ones)."""
     offsets, nbytes = joined_sections(sections)
     w, packed = tirx.decl_buffer(op.w_shape, op.weight.dtype, name="w"), _packed_buffer(nbytes)
     given = [tirx.decl_buffer(p.shape, p.dtype, name=n) for n, p in op.parameters.items()]
     own_w, *rest = own.params
-    inner_given, inner_sections = rest[: len(given)], rest[len(given) :]
+    first = len(weights.params) - 2
+    other = given[first:]
+    inner_given, inner_sections = rest[: len(other)], rest[len(other) :]
     places = offsets[-len(inner_sections) :]
     views = [
-        *((inner, outer, 0) for inner, outer in zip(weights.params, (w, packed), strict=True)),
+        *((i, o, 0) for i, o in zip(weights.params, (w, packed, *given[:first]), strict=True)),
         (own_w, w, 0),
-        *((inner, outer, 0) for inner, outer in zip(inner_given, given, strict=True)),
+        *((inner, outer, 0) for inner, outer in zip(inner_given, other, strict=True)),
         *((s, packed, o) for s, o in zip(inner_sections, places, strict=True)),
     ]
     return _wrapped(weights, [weights.body, own.body], [w, packed, *given], views)

@@ -14,6 +14,9 @@ so also in its padding),
 The last sum is that of a row (`row_sums`). The middle term is known when the weights are packed:
 with the bias it is the *correction* of a column.
 
+Scales of groups of k, and their zero points, are no part of it: the sums given are scaled already
+(`group_dot`).
+
 Parameters lie behind the weights, in sections [group][column] or of one element.
 """
 
@@ -61,8 +64,12 @@ class Epilogue:
     rows: te.Tensor | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.rows is None and self.op.zero_weight:
+        if self.rows is None and self._zero_of_columns:
             object.__setattr__(self, "rows", row_sums.placeholder(self.op))
+
+    @property
+    def _zero_of_columns(self) -> bool:
+        return not self.op.group and bool(self.op.zero_weight)
 
     @property
     def prologue(self) -> tirx.PrimFunc | None:
@@ -74,13 +81,19 @@ class Epilogue:
         return parameter.shape == (1,) and self.groups * self.columns > 1
 
     @cached_property
+    def _parameters(self) -> dict[str, Parameter]:
+        """Those of the operator, without what belongs to groups of k."""
+        with_groups = ("scale", "zero_weight") if self.op.group else ()
+        return {name: p for name, p in self.op.parameters.items() if name not in with_groups}
+
+    @cached_property
     def sections(self) -> list[Section]:
         """What lies behind the packed weights."""
         wide = -(-self.columns // 16) * 16  # rows of groups start on 64-byte boundaries
         found = []
         if self.zero or find(self.op.epilogue, Bias) == Bias("s32"):
             found.append(Section("correction", (self.groups, wide), "int32"))
-        for name, parameter in self.op.parameters.items():
+        for name, parameter in self._parameters.items():
             if name == "bias" and parameter.dtype == "int32":
                 continue
             shape = (1,) if self._single(parameter) else (self.groups, wide)
@@ -110,27 +123,28 @@ class Epilogue:
         return FusedLayout(weights, self) if self.sections else weights
 
     def __call__(self, total: tirx.Expr, m: tirx.Expr, g: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
-        """The result at (m, g, n) for the int32 sum `total`, in the operator's y_dtype."""
+        """The result at (m, g, n) for the int32 sum `total` (float32 with scales of groups of k),
+        in the operator's y_dtype."""
 
         def parameter(name: str) -> tirx.Expr:
             tensor = self._tensors[name]
             return tensor[g, n] if len(tensor.shape) == 2 else tensor[0]
 
         v = total + parameter("correction") if "correction" in self._tensors else total
-        if self.op.zero_weight:
+        if self._zero_of_columns:
             v = v - self._zero_weight(g, n) * self.rows[self._group(g, n), m]
         for step in self.op.epilogue:
             match step:
                 case Bias("f32"):
                     v = v + parameter("bias")
-                case Scale():
-                    v = _product(v.astype("float32"), parameter("scale"))
+                case Scale(group=0):
+                    v = product(v.astype("float32"), parameter("scale"))
                 case Residual("f32"):
                     v = v + self._residual[m, g, n]
                 case Residual(zero=zero):
                     value = self._residual[m, g, n].astype("int32")
                     value = value - tirx.const(zero, "int32") if zero else value
-                    v = v + _product(value.astype("float32"), parameter("residual_scale"))
+                    v = v + product(value.astype("float32"), parameter("residual_scale"))
                 case Clamp("relu6") if "six" in self._tensors:
                     v = te.min(v, parameter("six"))
         return self._bounded(v)
@@ -185,7 +199,7 @@ class Epilogue:
             name: te.placeholder(
                 (1,) if self._single(p) else (self.groups, columns), p.dtype, name=f"{name}_in"
             )
-            for name, p in op.parameters.items()
+            for name, p in self._parameters.items()
         }
         k = te.reduce_axis((0, op.matrix.k), name="k")
         sums = te.compute(
@@ -232,7 +246,8 @@ class FusedLayout:
     def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
         """The packed bytes of weight values `w` and the parameters."""
         packed = np.zeros(self.nbytes, np.uint8)
-        packed[: self.weights.nbytes] = self.weights.pack(w)
+        own = parameters if self.epilogue.op.group else {}
+        packed[: self.weights.nbytes] = self.weights.pack(w, **own)
         offsets, _ = joined_sections(self.sections)
         first = len(self.weights.sections)
         for data, offset in zip(self.epilogue.pack(w, parameters), offsets[first:], strict=True):
@@ -248,7 +263,7 @@ class FusedLayout:
         return joined_packers(op, self.weights.te_module()["main"], own, self.sections)
 
 
-def _product(a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
+def product(a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
     """a * b, rounded: without the fence LLVM may make one instruction of it and an addition that
     follows (TVM allows that everywhere), which rounds once and gives other results."""
     return tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", a * b)

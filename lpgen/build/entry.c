@@ -20,7 +20,7 @@ PUBLIC const char *lpgen_status_message(lpgen_status status) {
       [LPGEN_OUT_OF_MEMORY] = "out of memory",
       [LPGEN_RESIDUAL_BYTES] = "residual_bytes is not the size of the residual (_RESIDUAL_BYTES)",
       [LPGEN_PARAMETER_BYTES] = "a parameter's size is not what the header says",
-      [LPGEN_PARAMETER_VALUE] = "a parameter is not a number, or not within its limits",
+      [LPGEN_PARAMETER_VALUE] = "a parameter is not a number, not within its limits, or no bfloat16",
   };
   if ((int)status < 0 || status >= LPGEN_STATUS_COUNT) return "unknown status";
   return messages[status];
@@ -78,6 +78,7 @@ static int parameter_legal(const struct parameter *parameter, const void *data) 
                    : bytes            ? (double)((const int8_t *)data)[i]
                                       : (double)((const int32_t *)data)[i];
     if (!(value >= parameter->min && value <= parameter->max)) return 0; /* nor is NaN */
+    if (parameter->zeros && ((const uint32_t *)data)[i] & parameter->zeros) return 0;
   }
   return 1;
 }

@@ -128,7 +128,7 @@ static int32_t {symbol}_pack(const void *const *inputs, void *packed) {{
 def parameter_initializers(op: Operator) -> str:
     """The elements of the array of `struct parameter`, and one more that ends it."""
     limits = [
-        f"{{{tensor.initializer}, {float(p.low)!r}, {float(p.high)!r}}}, "
+        f"{{{tensor.initializer}, {float(p.low)!r}, {float(p.high)!r}, {p.zeros:#x}}}, "
         for tensor, p in zip(given(op)[1:], op.parameters.values(), strict=True)
     ]
     return "".join(limits) + "{{NULL}}"

@@ -44,10 +44,11 @@ struct tensor {
   int64_t shape[MAX_NDIM];
 };
 
-/* What is packed with the weights, and the limits of its values. */
+/* What is packed with the weights, the limits of its values, and bits of them that have to be 0. */
 struct parameter {
   struct tensor tensor;
   double min, max;
+  uint32_t zeros;
 };
 
 struct kernel {

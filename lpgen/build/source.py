@@ -105,7 +105,10 @@ def _interface(op: Operator) -> dict[str, Any]:
         "x": tensor(op.x_shape, op.act),
         "weights": tensor(op.w_shape, op.weight),
         "parameters": [
-            {"name": name, "shape": list(p.shape), "dtype": p.dtype, "min": p.low, "max": p.high}
+            {
+                **{"name": name, "shape": list(p.shape), "dtype": p.dtype},
+                **{"min": p.low, "max": p.high, "zeros": p.zeros},
+            }
             for name, p in op.parameters.items()
         ],
         "residual": _residual(op),

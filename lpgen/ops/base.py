@@ -11,7 +11,7 @@ import numpy as np
 
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format
-from lpgen.ops import epilogue, parameters
+from lpgen.ops import epilogue, groups, parameters
 from lpgen.ops.epilogue import Residual
 from lpgen.ops.epilogue_words import words_of
 from lpgen.ops.parameters import Parameter
@@ -35,8 +35,9 @@ class Operator:
 
     A subclass states its `kind`, its `WORDS` (one per field but `epilogue`, in canonical order),
     its shapes, its `matrix` and `_sums`. It has fields `act`, `weight` (Format), their zero points
-    `zero_act` (a value of the format) and `zero_weight` (the same, or "channel": one for each
-    output channel, a parameter), and `epilogue`, the chain of steps behind the sums.
+    `zero_act` (a value of the format) and `zero_weight` (the same, or "channel" or "group": one for
+    each output channel or group of k, a parameter), and `epilogue`, the chain of steps behind the
+    sums.
 
     The sum of an element is that of (x - zero_act) * (w - zero_weight); padding adds nothing.
     """
@@ -97,6 +98,11 @@ class Operator:
         return epilogue.dtype_of(self.epilogue)
 
     @property
+    def group(self) -> int:
+        """Neighbours in k that share a scale, 0: all of k."""
+        return epilogue.group_of(self.epilogue)
+
+    @property
     def residual(self) -> Residual | None:
         """The step that adds another tensor of shape `y_shape`, if there is one."""
         return epilogue.find(self.epilogue, Residual)
@@ -104,13 +110,11 @@ class Operator:
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
         """What is given with the weights: name -> shape, dtype and limits."""
-        channels = self.w_shape[0]
-        found = parameters.parameters_of(self.epilogue, channels, self.bound)
-        if self.zero_weight == "channel":
-            form = self.weight
-            zero = Parameter((channels,), form.dtype, form.min, form.max)
-            found = {"zero_weight": zero} | found
-        return found
+        grouped, form = groups.shape(self), self.weight
+        found = parameters.parameters_of(self.epilogue, grouped, self.bound)
+        if isinstance(self.zero_weight, int):
+            return found
+        return {"zero_weight": Parameter(grouped, form.dtype, form.min, form.max)} | found
 
     @property
     def macs(self) -> int:
@@ -137,7 +141,7 @@ class Operator:
         """How far values of x and w may be from their zero points."""
 
         def distance(form: Format, zero: int | str) -> int:
-            if zero == "channel":
+            if isinstance(zero, str):
                 return form.max - form.min
             return max(form.max - zero, zero - form.min)
 
@@ -204,9 +208,12 @@ class Operator:
         if self.zero_act:
             x = x.astype(np.int16) - self.zero_act
         if np.any(zero):
-            zero = np.reshape(zero, (-1, *[1] * (w.ndim - 1))).astype(np.int16)
-            w = w.astype(np.int16) - zero
-        return epilogue.apply(self.epilogue, self._sums(x, w), given, residual)
+            w = w.astype(np.int16) - groups.spread(self, zero)
+        if self.group:
+            sums = groups.scaled(self, self._sums, x, w, given["scale"])
+        else:
+            sums = self._sums(x, w)
+        return epilogue.apply(self.epilogue, sums, given, residual)
 
     def legal_parameters(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The parameters as arrays of their shapes and dtypes, in the order of `parameters`.
@@ -257,11 +264,9 @@ class Operator:
                 self._fail(f"{key}: {error}")
         self._set("epilogue", tuple(self.epilogue))
         reason = epilogue.check_zero("zero_act", self.act, self.zero_act)
-        if self.zero_weight != "channel":
+        if self.zero_weight not in ("channel", "group"):
             reason = reason or epilogue.check_zero("zero_weight", self.weight, self.zero_weight)
-        elif self.weight.encoding not in "us":
-            reason = f"zero_weight=channel: format {self.weight} has no zero point"
-        reason = reason or epilogue.check_chain(self.epilogue)
+        reason = reason or epilogue.check_chain(self.epilogue) or groups.check(self)
         if reason:
             self._fail(reason)
 

@@ -8,6 +8,7 @@ rounded to nearest even, and none are merged into one rounding.
 |------------------------|---------------------------|----------------------------------------|
 | Bias("s32")            | bias=s32                  | v + bias[n]                            |
 | Scale(per)             | scale=tensor, channel     | float32(v) * scale[n]                  |
+| Scale("group32")       | scale=group32             | see below                              |
 | Bias("f32")            | bias=f32                  | v + bias[n]                            |
 | Residual(format, zero) | residual=, zero_residual= | v + float32(r - zero) * residual_scale |
 | Residual("f32")        | residual=f32              | v + r                                  |
@@ -16,6 +17,14 @@ rounded to nearest even, and none are merged into one rounding.
 
 Without Scale the result is int32 (out=s32), with Scale but without Quantize it is float32 (out=f32:
 dequantized). With both, `scale` is the combined one: (scale of x) * (scale of w) / (scale of y).
+
+Scales of groups are those of 4 or more neighbours in k (the last group may be shorter), and with
+zero_weight=group there is a zero point for each as well. The sum S_j of group j is an exact int32;
+what goes on is acc, which starts as 0.0 and becomes, for j = 0, 1, ... in this order,
+
+    acc + float32(S_j) * scale[n, j]
+
+These scales may be given as bfloat16 (scale=group32:bf16): as float32 whose low 16 bits are 0.
 
 The bounds of a clamp are numbers of the result: of the int32 or the float32, or output values of
 Quantize (zero point included). relu is 0 upwards, in real numbers: for a quantized result zero_out
@@ -31,6 +40,7 @@ scale in place of the fixed-point multiplier, as in FBGEMM and ONNX QLinearConv.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -59,15 +69,30 @@ class Bias:
 
 @dataclass(frozen=True)
 class Scale:
-    """Multiplies by one number, per="tensor", or one for each output channel, per="channel"."""
+    """Multiplies by one number, per="tensor", by one for each output channel, per="channel", or the
+    sums of groups of so many neighbours in k by one for each, per="group32" or "group32:bf16"."""
 
     per: str = "tensor"
     place: ClassVar[int] = 1
 
+    @property
+    def group(self) -> int:
+        """Neighbours in k that share a scale, 0: all."""
+        match = _GROUP.fullmatch(str(self.per))
+        return int(match[1]) if match else 0
+
+    @property
+    def short(self) -> bool:
+        """Whether the scales are bfloat16."""
+        return str(self.per).endswith(":bf16")
+
     def check(self) -> str | None:
         """What is wrong with it, or None."""
-        known = ("tensor", "channel")
-        return None if self.per in known else f"scale={self.per} is unknown; known: tensor, channel"
+        if self.per in ("tensor", "channel") or self.group >= SMALLEST_GROUP:
+            return None
+        if self.group:
+            return f"scale={self.per}: a group has {SMALLEST_GROUP} neighbours in k or more"
+        return f"scale={self.per} is unknown; known: tensor, channel, groupN, groupN:bf16"
 
 
 @dataclass(frozen=True)
@@ -138,6 +163,9 @@ class Quantize:
         return _check_quantized("out", self.format, self.zero)
 
 
+SMALLEST_GROUP = 4
+_GROUP = re.compile(r"group([1-9][0-9]{0,8})(:bf16)?")
+
 Step = Bias | Scale | Residual | Clamp | Quantize
 Chain = tuple[Step, ...]
 
@@ -166,6 +194,12 @@ def check_zero(word: str, form: Format, zero: int) -> str | None:
 def find(chain: Chain, kind: type) -> Step | None:
     """The step of that kind, or None."""
     return next((step for step in chain if isinstance(step, kind)), None)
+
+
+def group_of(chain: Chain) -> int:
+    """Neighbours in k that share a scale, 0: all."""
+    scale = find(chain, Scale)
+    return scale.group if scale else 0
 
 
 def out_of(chain: Chain) -> str:
@@ -197,6 +231,8 @@ def check_chain(chain: Chain) -> str | None:
         floats = [s for s in chain if s.place in (2, 3, 5)]
         if floats:
             return f"epilogue: {type(floats[0]).__name__} needs scale=tensor or scale=channel"
+    if group_of(chain) and find(chain, Bias) == Bias("s32"):
+        return "bias=s32 is for sums over all of k, with scales of groups there are none"
     return _check_clamp(chain)
 
 
@@ -242,15 +278,16 @@ def apply(
 ) -> np.ndarray:
     """The result of the chain, step by step: the oracle of every kernel's epilogue.
 
-    sums: int32, the channels in the last dimension; parameters: see `parameters_of`; residual: of
+    sums: int32, the channels in the last dimension; with scales of groups float32, what the groups
+    add up to; parameters: see `parameters_of`; residual: of
     the shape of sums, if there is such a step.
     """
-    v = sums.astype(np.int32)
+    v = sums if group_of(chain) else sums.astype(np.int32)
     for step in chain:
         match step:
             case Bias():
                 v = v + parameters["bias"]
-            case Scale():
+            case Scale(group=0):
                 v = v.astype(np.float32) * parameters["scale"]
             case Residual("f32"):
                 v = v + residual

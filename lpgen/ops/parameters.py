@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lpgen.errors import FormatError
+from lpgen.ops import groups
 from lpgen.ops.epilogue import Bias, Chain, Clamp, Quantize, Residual, Scale, find
 
 FLOAT_LIMIT = 2.0**63
@@ -14,19 +15,30 @@ FLOAT_LIMIT = 2.0**63
 
 
 class Parameter(NamedTuple):
-    """An array given with the weights: its shape, dtype and the limits of its values."""
+    """An array given with the weights: its shape, dtype and the limits of its values.
+
+    short: whether they are bfloat16 values, in float32.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     low: float
     high: float
+    short: bool = False
+
+    @property
+    def zeros(self) -> int:
+        """Bits of a value that have to be 0."""
+        return 0xFFFF if self.short else 0
 
 
-def parameters_of(chain: Chain, channels: int, sum_limit: int) -> dict[str, Parameter]:
+def parameters_of(chain: Chain, grouped: tuple[int, ...], sum_limit: int) -> dict[str, Parameter]:
     """The parameters of the steps by name, in the order in which they are given.
 
-    sum_limit: the largest absolute value of a sum.
+    grouped: (channels,), with scales of groups (channels, groups); sum_limit: the largest absolute
+    value of a sum.
     """
+    channels = grouped[0]
     found: dict[str, Parameter] = {}
     real = (-FLOAT_LIMIT, FLOAT_LIMIT)
     for step in chain:
@@ -37,8 +49,8 @@ def parameters_of(chain: Chain, channels: int, sum_limit: int) -> dict[str, Para
             case Bias():
                 found["bias"] = Parameter((channels,), "float32", *real)
             case Scale(per):
-                shape = (channels if per == "channel" else 1,)
-                found["scale"] = Parameter(shape, "float32", *real)
+                shape = (1,) if per == "tensor" else grouped
+                found["scale"] = Parameter(shape, "float32", *real, step.short)
             case Residual() if step.format != "f32":
                 found["residual_scale"] = Parameter((1,), "float32", *real)
             case Clamp("relu6") if find(chain, Quantize):
@@ -56,15 +68,22 @@ def legal(name: str, value: object, parameter: Parameter) -> np.ndarray:
         raise FormatError(f"{name}: dtype {array.dtype}, expected {parameter.dtype}")
     array = array.reshape(parameter.shape).astype(parameter.dtype if real else np.int64)
     wrong = ~((array >= parameter.low) & (array <= parameter.high))  # also not a number
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        limits = (
-            f"{parameter.low:.4g}..{parameter.high:.4g}"
-            if real
-            else (f"{parameter.low}..{parameter.high}")
-        )
-        raise FormatError(f"{name}[{first}] = {array[first]} is outside {limits}")
+    limits = (
+        f"{parameter.low:.4g}..{parameter.high:.4g}"
+        if real
+        else (f"{parameter.low}..{parameter.high}")
+    )
+    _refuse(name, array, wrong, f"is outside {limits}")
+    if parameter.short:
+        _refuse(name, array, array != groups.nearest_bfloat16(array), "is no bfloat16")
     return array.astype(parameter.dtype)
+
+
+def _refuse(name: str, array: np.ndarray, wrong: np.ndarray, reason: str) -> None:
+    """FormatError with the first of the wrong elements, if there is one."""
+    if wrong.any():
+        first = np.unravel_index(int(np.argmax(wrong)), array.shape)
+        raise FormatError(f"{name}[{', '.join(map(str, first))}] = {array[first]} {reason}")
 
 
 def random_parameter(
@@ -80,6 +99,7 @@ def random_parameter(
     if name == "scale":
         values = steps / 4 / spread * 2.0 ** rng.uniform(-2, 2, shape)
         values = np.where(rng.random(shape) < 0.5, values, 2.0 ** np.rint(np.log2(values)))
+        values = groups.nearest_bfloat16(values) if parameter.short else values
     elif name == "bias":
         values = rng.normal(scale=steps / 4, size=shape)
     else:

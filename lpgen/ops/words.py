@@ -65,5 +65,5 @@ EDGES = Word(lambda text: as_edges(_read_numbers(text)), _write_edges)
 FORMAT = Word(Format.parse, str)
 ZERO = Word(read_number, str, quiet=True)
 ZERO_OR_CHANNEL = Word(
-    lambda text: text if text == "channel" else read_number(text), str, quiet=True
+    lambda text: text if text in ("channel", "group") else read_number(text), str, quiet=True
 )

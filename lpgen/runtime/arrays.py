@@ -109,11 +109,17 @@ def parameter(value: Any, entry: dict[str, Any]) -> np.ndarray:
         raise LibraryError(f"{name}: {array.dtype}, expected {dtype}")
     array = array.astype(dtype if dtype.kind == "f" else np.int64)
     wrong = ~((array >= entry["min"]) & (array <= entry["max"]))  # also not a number
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        limits = f"{entry['min']}..{entry['max']}"
-        raise LibraryError(f"{name}[{first}] = {array[first]} is outside of {limits}")
+    _refuse(name, array, wrong, f"is outside of {entry['min']}..{entry['max']}")
+    if entry["zeros"]:
+        _refuse(name, array, array.view(np.uint32) & entry["zeros"] != 0, "is no bfloat16")
     return np.require(array, dtype, ["C", "W"])
+
+
+def _refuse(name: str, array: np.ndarray, wrong: np.ndarray, reason: str) -> None:
+    """LibraryError with the first of the wrong elements, if there is one."""
+    if wrong.any():
+        first = np.unravel_index(int(np.argmax(wrong)), array.shape)
+        raise LibraryError(f"{name}[{', '.join(map(str, first))}] = {array[first]} {reason}")
 
 
 def _contiguous(tensor: Any) -> Any:

@@ -61,20 +61,26 @@ TILE_AXES = ("g", "mo", "no", "mi", "nv", "nl", "r", "s", "kg")
 """Names of the axes of a block "tile"; those behind them are named a0, a1, ..."""
 
 
-def replace_tile(func: tirx.PrimFunc, emit: Callable[[Site], None]) -> tirx.PrimFunc:
+def replace_tile(
+    func: tirx.PrimFunc,
+    emit: Callable[[Site], None],
+    block: str = "tile",
+    axes: Sequence[str] = TILE_AXES,
+) -> tirx.PrimFunc:
     """`func` with the loops r, s, kg, ... around the block "tile" replaced by what `emit` emits.
 
     Before, nothing of the block is decomposed, and the stage "y" is computed inside of the loop
     over tiles. `emit` stores the whole tile (`site.target`).
+    block, axes: another block, and the names of its axes, of which the first three are outside.
     """
 
     def make(loops: list[tirx.For], realize: SBlockRealize) -> tirx.Stmt:
         variables = [axis.var for axis in realize.block.iter_vars]
-        names = [*TILE_AXES, *(f"a{i}" for i in range(len(variables) - len(TILE_AXES)))]
+        names = [*axes, *(f"a{i}" for i in range(len(variables) - len(axes)))]
         outer = dict(zip(names[:3], realize.iter_values[:3], strict=True))
         return _generated(_site(realize, dict(zip(names, variables, strict=True)), outer), emit)
 
-    return func.with_body(replace_nest(func.body, "tile", make))
+    return func.with_body(replace_nest(func.body, block, make))
 
 
 def replace_encode(
