@@ -18,7 +18,7 @@ TEMPLATES = pytest.mark.parametrize(
     "name", ["generic/generic", "avx2/dot", "avx512vnni/dot", "amx/mma"]
 )
 BUILDS = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 low = st.sampled_from(["u1", "u2", "s2", "b1", "t2", "c2:-7,-2,1,6"])
 larger = st.builds(
@@ -265,3 +265,15 @@ def test_the_schedule_still_refuses():
     op = parse("dense m=4 n=20 k=3 act=u8 weight=s8 out=u8 scale=tensor")
     with pytest.raises(ScheduleRefused, match="n_block"):
         chosen.kernel(op, target, {**chosen.default(op, target), "n_block": 4})
+
+
+@pytest.mark.parametrize("name", ["sse4/dot", "avx2/dot", "avx512vnni/dot", "amx/mma"])
+@pytest.mark.parametrize(("m", "n"), [(24, 64), (25, 48), (7, 33)])
+def test_results_are_narrowed_together(name, m, n):
+    from lpgen.build.lower import jit_module
+
+    op = parse(f"dense m={m} n={n} k=20 act=u8 weight=s8 out=u5 scale=tensor relu zero_out=9")
+    assert_exact(name, op)
+    chosen, target = template(name)
+    kernel = chosen.kernel(op, target, chosen.default(op, target))
+    assert "packssdw" in jit_module(kernel, target).inspect_source("asm")

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from tvm import te, tirx
+from tvm_ffi import structural_walk
 
 from lpgen.algorithms import row_sums
 from lpgen.algorithms.entry import Section, joined_packers, joined_sections
@@ -261,6 +262,19 @@ class FusedLayout:
         inputs, outputs = self.epilogue.te_pack()
         own = te.create_prim_func([*inputs, *outputs])
         return joined_packers(op, self.weights.te_module()["main"], own, self.sections)
+
+
+def real_value(value: tirx.Expr) -> tirx.Expr | None:
+    """The float32 value that a quantized result rounds, before it is bounded; None if `value` is
+    not what `Epilogue` makes."""
+    sums: list[tirx.Add] = []
+    structural_walk(value, (tirx.Add, sums.append))
+    for v in sums:
+        if isinstance(v.b, tirx.FloatImm) and v.b.value == _ROUNDING:
+            bounded = v.a
+            if isinstance(bounded, tirx.Max) and isinstance(bounded.a, tirx.Min):
+                return bounded.a.a
+    return None
 
 
 def product(a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:

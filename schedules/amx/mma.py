@@ -29,6 +29,7 @@ from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks, intrinsics, tiles
+from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Knobs, Space
 from lpgen.target import Target
 
@@ -102,7 +103,8 @@ def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
         right_stride=knobs["across"] * LANES * BYTES,
         signs=(operands.left, operands.right),
     )
-    func = peel_partial_vectors(tiles.use_tiles(sch.mod["main"], step))
+    func = tiles.use_tiles(sch.mod["main"], step)
+    func = peel_partial_vectors(narrow_together(func, op, LANES, unrolled=False))
     sections, prologue = definition.layout.sections, definition.prologue
     return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
 

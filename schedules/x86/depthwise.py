@@ -29,6 +29,7 @@ from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86.dot_space import INT16_MAX, operands_of
 from lpgen.schedules.x86.dot_template import DotTemplate
 from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.schedules.x86.windows import WindowStep, use_windows
 from lpgen.space import Knobs, Space
 
@@ -169,7 +170,7 @@ def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     _schedule(sch, knobs, tiling.block, isa.lanes)
     how = WindowStep(isa, knobs["step"], operands.left)
     func = use_windows(sch.mod["main"], how, definition.pairs)
-    func = peel_partial_vectors(func)
+    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
     sections, prologue = definition.layout.sections, definition.prologue
     return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
 

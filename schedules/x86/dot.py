@@ -20,6 +20,7 @@ from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks, intrinsics
 from lpgen.schedules.x86.dot_space import chunk_of, operands_of, refusal, tiling
 from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.schedules.x86.prefetch import prefetch_weights
 from lpgen.space import Knobs
 
@@ -37,7 +38,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     if knobs["prefetch"]:
         weights = {section.name for section in definition.weights.sections}
         func = prefetch_weights(func, weights, knobs["prefetch"])
-    func = peel_partial_vectors(func)
+    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
     sections, prologue = definition.layout.sections, definition.prologue
     return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
 

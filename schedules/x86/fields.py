@@ -32,6 +32,7 @@ from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks, vectors
 from lpgen.schedules.x86.isa import Isa
 from lpgen.schedules.x86.microkernel import Site, replace_tile
+from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Knobs
 
 BYTES = 4
@@ -199,7 +200,8 @@ def scheduled(
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
     func = replace_tile(sch.mod["main"], tile(isa, definition, knobs).emit)
     sections, prologue = definition.layout.sections, definition.prologue
-    entry = kernel_entry(peel_partial_vectors(func), op, sections, prologue)
+    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
+    entry = kernel_entry(func, op, sections, prologue)
     return Kernel(op, entry, definition.layout)
 
 

@@ -34,6 +34,7 @@ from lpgen.schedules.x86.dot_template import DotTemplate
 from lpgen.schedules.x86.isa import Isa
 from lpgen.schedules.x86.lookup_tile import LookupTile, emit_places
 from lpgen.schedules.x86.microkernel import replace_encode, replace_tile
+from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Knobs, Space
 
 ROWS = (1, 2, 3, 4, 5, 6, 8)
@@ -140,7 +141,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     tables = definition.weights.tables
     func = replace_tile(sch.mod["main"], LookupTile(isa, t, definition.cut, tables).emit)
     func = replace_encode(func, partial(emit_places, tables), 0)
-    func = peel_partial_vectors(func)
+    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
     sections, prologue = definition.layout.sections, definition.prologue
     return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
 
