@@ -93,7 +93,15 @@ def test_any_epilogue_at_any_point_of_the_space(name, data):
 
 
 @pytest.mark.parametrize(
-    "name", ["avx2/lut_product", "avx512bw/lut_product", "avx2/telescoped", "avx512vnni/telescoped"]
+    "name",
+    [
+        "avx2/lut_product",
+        "avx512bw/lut_sum",
+        "avx2/lut_sum",
+        "avx512vnni/telescoped",
+        "generic/bitserial",
+        "avx512bw/bitserial",
+    ],
 )
 @BUILDS
 @given(data=st.data())
@@ -276,4 +284,5 @@ def test_results_are_narrowed_together(name, m, n):
     assert_exact(name, op)
     chosen, target = template(name)
     kernel = chosen.kernel(op, target, chosen.default(op, target))
-    assert "packssdw" in jit_module(kernel, target).inspect_source("asm")
+    if n % 16 == 0:
+        assert "packssdw" in jit_module(kernel, target).inspect_source("asm")

@@ -25,6 +25,8 @@ from tvm import te, tirx
 from lpgen.algorithms.codes import CodeWeights
 from lpgen.algorithms.encoded import Encoding, encode_at_source, encode_in_tiles
 from lpgen.algorithms.entry import Section
+from lpgen.algorithms.epilogue import Epilogue
+from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.left import left_side
 from lpgen.algorithms.reduction import Reduction, cut
 from lpgen.algorithms.row_sums import placeholder
@@ -215,8 +217,12 @@ class Definition:
 
     cut: Reduction
     layout: IndexWeights
+    with_parameters: Layout
+    """`layout` with the parameters of the epilogue behind it: what the kernel takes."""
     args: list[te.Tensor]
     tables: Tables
+    prologue: tirx.PrimFunc | None
+    """What has to run before (`entry.kernel_entry`)."""
 
 
 def reduction_of(op: Dense | Conv2d, left: str, inputs: int, multiple: int = 1) -> Reduction:
@@ -238,7 +244,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
         columns=matrix.n,
         panels=t.panels,
         panel=t.vectors * t.lanes,
-        offset=offset,
+        offset=offset + op.zero_act,
         lanes=t.lanes,
     )
     sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
@@ -254,15 +260,16 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
         left_at = encode_in_tiles(left, encoding, matrix.groups, t.row_tiles, t.rows)
     tile = _tile(op, left_at, _indices(layout, sections[0], t), c, t, tables)
     sums = placeholder(op) if op.weight.min else None
+    epilogue = Epilogue(op, 0, matrix.groups, matrix.n, sums)
     panel = t.vectors * t.lanes
 
     def result(m, g, n):
         value = tile[g, m // t.rows, n // panel, m % t.rows, n % panel // t.lanes, n % t.lanes]
-        return layout.value(value, (m, g, n), sections, sums)
+        return epilogue(layout.value(value, (m, g, n), sections, sums), m, g, n)
 
     y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
-    extra = [] if sums is None else [sums]
-    return Definition(c, layout, [left.x, *sections, *extra, y], tables)
+    args = [left.x, *sections, *epilogue.inputs, y]
+    return Definition(c, layout, epilogue.layout(layout), args, tables, epilogue.prologue)
 
 
 def _indices(layout: IndexWeights, indices: te.Tensor, t: Tiling):

@@ -26,6 +26,7 @@ from lpgen.schedules.x86.bitserial_space import plan_of, refusal, tiling
 from lpgen.schedules.x86.bitserial_tile import emit_tile
 from lpgen.schedules.x86.isa import Isa
 from lpgen.schedules.x86.microkernel import replace_encode, replace_tile
+from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Knobs
 from lpgen.target import Target
 
@@ -41,7 +42,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, target: Target, knobs: Knobs) -> Kernel
     func = replace_tile(sch.mod["main"], emit_tile(plan_of(op, isa, knobs)))
     low = bitserial.planes_of_left(op)[1]
     func = replace_encode(func, emit_planes(isa, knobs["word"], low), 1)
-    func = peel_partial_vectors(func)
+    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
     layout = definition.layout
     return Kernel(op, kernel_entry(func, op, layout.sections, definition.prologue), layout)
 

@@ -11,7 +11,7 @@ for block of rows
 from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
-from lpgen.algorithms import lut_sum, row_sums
+from lpgen.algorithms import lut_sum
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.left import PARALLEL_BYTES
@@ -24,6 +24,7 @@ from lpgen.schedules.x86.lut_sum_space import default, refusal, space, tiling, u
 from lpgen.schedules.x86.lut_sum_tables import TableCode
 from lpgen.schedules.x86.lut_sum_tile import TileCode
 from lpgen.schedules.x86.microkernel import replace_encode, replace_tile
+from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Knobs
 
 __all__ = ["default", "kernel", "space", "unfit"]
@@ -41,10 +42,10 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     in_tiles = sizes.left != "direct"
     tables = TableCode(definition.tables, isa, sizes.rows if in_tiles else 1)
     func = replace_tile(sch.mod["main"], TileCode(definition, sizes, isa))
-    func = peel_partial_vectors(replace_encode(func, tables, elements=2, rows=in_tiles))
-    prologue = row_sums.prologue(op) if op.weight.min else None
-    sections = definition.layout.sections
-    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
+    func = replace_encode(func, tables, elements=2, rows=in_tiles)
+    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
+    layout = definition.with_parameters
+    return Kernel(op, kernel_entry(func, op, layout.sections, definition.prologue), layout)
 
 
 def _schedule(sch: Schedule, isa: Isa, sizes: lut_sum.Tiling, knobs: Knobs) -> None:
