@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 
 from lpgen import records, templates
 from lpgen.build.source import Choice
@@ -23,18 +24,24 @@ def choose(
     """The kernel to build for an operator (or workload text) on a target.
 
     The best record of `logs`, read in their order, then of the logs that come with lpgen; where
-    there is none, the default knobs of the first template that applies (`seconds` is None then).
-    A record that no longer fits its template gives a RecordWarning and is skipped.
+    there is none, that of the operator without its epilogue (`borrowed`), which decides nearly all
+    of the time; else the default knobs of the first template that applies. `seconds` is None in
+    both cases. A record that no longer fits its template gives a RecordWarning and is skipped.
     Raises UserError when no template applies.
     """
     op = parse(op) if isinstance(op, str) else op
     target = target if isinstance(target, Target) else Target.parse(target)
     found = [log if isinstance(log, Log) else Log(log) for log in logs]
-    record = records.best(op, target, found, use_shipped=use_shipped)
-    if record is not None:
+    for like in dict.fromkeys((op, op.plain)):
+        record = records.best(like, target, found, use_shipped=use_shipped)
+        if record is None:
+            continue
         template = templates.get(record.template)
+        if like != op and template.applies(op, target) is not None:
+            continue
         try:
-            return choice_of(op, target, template, record.knobs, record.seconds)
+            choice = choice_of(op, target, template, record.knobs, record.seconds)
+            return choice if like == op else replace(choice, seconds=None, borrowed=True)
         except ScheduleRefused as error:
             text = f"{op.name}: {record.template} refuses the knobs of its record: {error}"
             warnings.warn(text, RecordWarning, stacklevel=2)

@@ -82,3 +82,14 @@ def test_no_template_is_an_error_with_the_reasons(monkeypatch):
     monkeypatch.setattr(templates, "explain", lambda op, target: {DOT: "too small"})
     with pytest.raises(UserError, match=r"no template applies on avx2: avx2/dot: too small"):
         best_template(OP, AVX2)
+
+
+def test_an_epilogue_without_a_record_borrows_the_knobs(log):
+    plain = record(log)
+    op = parse(f"{OP.name.removesuffix(' out=s32')} out=u8 scale=channel zero_act=3")
+    choice = choose(op, AVX2, [log], use_shipped=False)
+    assert (choice.knobs, choice.seconds, choice.borrowed) == (plain.knobs, None, True)
+    assert choice.kernel.op == op
+    own = record(log, workload=op.name, knobs=DOT.default(op, AVX2))
+    choice = choose(op, AVX2, [log], use_shipped=False)
+    assert (choice.knobs, choice.seconds, choice.borrowed) == (own.knobs, own.seconds, False)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_python_examples_run(home):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    build, call = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    _, build, call = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict = {}
     exec(build.replace("trials=64", "trials=2"), names)
     op = names["op"]
@@ -20,6 +20,22 @@ def test_the_python_examples_run(home):
     names["y"][...] = 0
     names["run"]()
     assert np.array_equal(names["y"], op.reference(x, weights))
+
+
+def test_the_example_of_an_epilogue_runs(home):
+    from lpgen import build, parse, runtime
+    from lpgen.choose import choose
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    example, *_ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    op = parse(re.search(r'"(dense .*?)"', example)[1])
+    library = runtime.load(build.build([choose(op, "native")], "lib.so"))
+    rng = np.random.default_rng(0)
+    x, weights = op.random(rng)
+    names = {"lpgen": __import__("lpgen"), "kernel": library[op.name], "x": x, "weights": weights}
+    parameters = op.random_parameters(rng)
+    exec(example, names | parameters, names)
+    assert np.array_equal(names["y"], op.reference(x, weights, **parameters))
 
 
 def test_the_two_commands_come_first():

@@ -29,7 +29,8 @@ SCHEMA = 2
 class Choice:
     """One kernel of a library: the operator, the target, and what was chosen for them.
 
-    seconds: the time of one call as it was tuned, None for a default that nobody measured.
+    seconds: the time of one call as it was tuned, None for a default that nobody measured;
+    borrowed: the knobs are those of the operator's record without its epilogue.
     """
 
     op: Operator
@@ -38,6 +39,7 @@ class Choice:
     knobs: Mapping[str, Any]
     kernel: Kernel
     seconds: float | None = None
+    borrowed: bool = False
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,18 @@ def print_choices(choices: list[Choice], labels: dict[Operator, str]) -> None:
         (
             labels[choice.op],
             choice.template,
-            output.microseconds(choice.seconds) or "default knobs",
+            output.microseconds(choice.seconds)
+            or ("as s32" if choice.borrowed else "default knobs"),
             output.knobs_text(choice.knobs),
         )
         for choice in choices
     ]
     output.print_table(("layer", "template", ">tuned us"), rows, wide="knobs")
-    untuned = [choice for choice in choices if choice.seconds is None]
+    borrowed = [choice for choice in choices if choice.borrowed]
+    if borrowed:
+        names = ", ".join(labels[choice.op] for choice in borrowed)
+        output.note(f"knobs of the same operator without its epilogue (as s32): {names}")
+    untuned = [c for c in choices if c.seconds is None and not c.borrowed]
     if untuned:
         names = ", ".join(labels[choice.op] for choice in untuned)
         output.note(f"default knobs, as no log has a record (`lpgen tune` makes them): {names}")

@@ -59,7 +59,7 @@ def note(text: str) -> None:
 
 def label(op: Operator) -> str:
     """A short name of an operator for tables, such as "conv2d 3x3 64->128@28x28 s2 u8 x s8"."""
-    formats = f"{op.act} x {op.weight}"
+    formats = f"{op.act} x {op.weight}" + ("" if op.out == "s32" else f" -> {op.out}")
     if op.kind != "conv2d":
         return f"{op.kind} {'x'.join(str(size) for size in op.matrix[1:])} {formats}"
     size = f"{op.kernel[0]}x{op.kernel[1]} {op.ic}->{op.oc}@{op.h}x{op.w}"

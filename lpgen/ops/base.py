@@ -3,9 +3,9 @@
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 import numpy as np
 
@@ -101,6 +101,11 @@ class Operator:
     def group(self) -> int:
         """Neighbours in k that share a scale, 0: all of k."""
         return epilogue.group_of(self.epilogue)
+
+    @property
+    def plain(self) -> Self:
+        """The operator without zero points and epilogue: nearly all of the work."""
+        return replace(self, zero_act=0, zero_weight=0, epilogue=())
 
     @property
     def residual(self) -> Residual | None:
