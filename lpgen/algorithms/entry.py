@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tvm
 from tvm import te, tirx
-from tvm_ffi import structural_map
+from tvm.s_tir import SBlock, SBlockRealize
+from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.kernel import ALIGNMENT
 
@@ -65,15 +66,37 @@ def kernel_entry(
         last.insert(0, tirx.decl_buffer(op.y_shape, op.residual.dtype, name="residual"))
     inner_x, *inner_sections = func.params[: -len(last)]
     views = [(inner_x, x, 0)]
-    bodies = [func.body]
+    bodies = _shared_first(func.body)
     if prologue is not None:
         rows = inner_sections.pop()
         views.append((prologue.params[0], x, 0))
         first = structural_map(prologue.body, (tirx.Var, _renamed(prologue.params[1], rows)))
-        bodies = [tirx.AllocBuffer(rows), first, func.body]
+        bodies = [tirx.AllocBuffer(rows), first, *bodies]
     views += [(s, packed, o) for s, o in zip(inner_sections, offsets, strict=True)]
     views += [(s, outer, 0) for s, outer in zip(func.params[-len(last) :], last, strict=True)]
     return _wrapped(func, bodies, [x, packed, *last], views)
+
+
+def _shared_first(root: SBlockRealize) -> list[tirx.Stmt]:
+    """The statements of a function: what stages before the last one write is allocated in front.
+
+    They write whole buffers, and all blocks read them. In the root block they would be candidates
+    for compaction, which spends seconds on the indices of a large microkernel and saves nothing.
+    """
+    block = root.block
+    if not isinstance(block.body, tirx.SeqStmt):
+        return [root]
+    written: list[tirx.Var] = []
+    for stage in list(block.body.seq)[:-1]:
+        structural_walk(stage, (tirx.BufferStore, lambda store: written.append(store.buffer)))
+    first = [b for b in block.alloc_buffers if any(b.same_as(w) for w in written)]
+    rest = [b for b in block.alloc_buffers if not any(b.same_as(f) for f in first)]
+    block = SBlock(
+        block.iter_vars, block.reads, block.writes, block.name_hint, block.body,
+        block.init, rest, block.match_buffers, block.annotations,
+    )  # fmt: skip
+    realize = SBlockRealize(root.iter_values, root.predicate, block)
+    return [*(tirx.AllocBuffer(buffer) for buffer in first), realize]
 
 
 def _renamed(old: tirx.Var, new: tirx.Var):

@@ -117,7 +117,7 @@ class LookupTile:
             distance = [simple(a - b) for a, b in zip(encode.at(**at), encode.at(), strict=True)]
             for row in range(t.rows):
                 where = [a + b for a, b in zip(self.rows[row], distance, strict=True)]
-                place = v.bind(encode.buffer[tuple(where)].astype("int32"))
+                place = encode.buffer[tuple(where)].astype("int32")
                 for part in range(len(tables.shifts)):
                     table = v.load(contents, (place + part * ENTRIES,), ENTRIES)
                     table = v.bind(v.repeat(table, ENTRIES, lanes // ENTRIES))

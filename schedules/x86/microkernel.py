@@ -45,6 +45,16 @@ class Access:
         analyzer = Analyzer()
         return [*(analyzer.rewrite_simplify(substitute(i, chosen)) for i in kept), *tail]
 
+    def region(self) -> tirx.Expr:
+        """What all the accesses together read: points where only loops outside decide."""
+        outside = [self.axes[name] for name in self.outer]
+        inside = [var for var in self.axes.values() if not any(var.same_as(o) for o in outside)]
+        places = []
+        for index, point, extent in zip(self.indices, self.at(), self.buffer.shape, strict=True):
+            free = any(_uses(index, var) for var in inside)
+            places.append(slice(0, extent) if free else slice(point, point + 1))
+        return self.buffer[tuple(places)]
+
 
 @dataclass(frozen=True)
 class Site:
@@ -129,8 +139,10 @@ def _site(realize: SBlockRealize, axes: dict, outer: dict) -> Site:
 def _generated(site: Site, emit: Callable[[Site], None]) -> tirx.Stmt:
     with IRBuilder() as builder:
         with tb.sblock("generated"):
-            tb.reads([])
+            # Said once for each buffer, so that no pass asks each of thousands of accesses.
+            tb.reads([access.region() for access in site.sources.values()])
             tb.writes([])
+            tb.sblock_attr({"explicit_read_region": list(range(len(site.sources)))})
             emit(site)
     return builder.get()
 
