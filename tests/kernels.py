@@ -85,7 +85,7 @@ def assert_exact_on(
         expected = op.reference(x, w, residual, **parameters)
         y = at_address(np.full(op.y_shape, 99, op.y_dtype), expected.itemsize)
         packed = at_address(kernel.layout.pack(w, **parameters), 0)
-        run(*map(_tensor, (at_address(x, 1), packed, *more, y)))
+        run(*map(_tensor, (at_address(x, x.itemsize), packed, *more, y)))
         assert y.dtype == expected.dtype
         np.testing.assert_array_equal(bits(y), bits(expected), f"{op} {chosen} {knobs}")
 

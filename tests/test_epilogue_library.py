@@ -20,7 +20,9 @@ CONV = parse(
 )
 REAL = parse("dense m=4 n=10 k=30 act=s8 weight=s4 out=f32 scale=tensor bias=f32 residual=f32")
 INTEGERS = parse("dense m=4 n=10 k=30 act=s8 weight=s4 zero_act=5 relu")
-OPS = [CONV, REAL, INTEGERS]
+DYNAMIC = parse("dense m=4 n=10 k=30 act=s8 weight=s4 input=f32:row out=f32 scale=channel")
+STATIC = parse("dense m=4 n=10 k=30 act=u8 weight=s4 input=f32 zero_act=8 out=u8 scale=tensor")
+OPS = [CONV, REAL, INTEGERS, DYNAMIC, STATIC]
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +47,10 @@ def problem(op):
 def test_every_kernel_passes_the_check(path):
     results = list(check_library(path))
     assert [result.workload for result in results] == [op.name for op in OPS]
-    assert [result.failure for result in results] == [None] * 3
+    assert [result.failure for result in results] == [None] * 5
 
 
-@pytest.mark.parametrize("op", OPS, ids=["quantized", "float", "integers"])
+@pytest.mark.parametrize("op", OPS, ids=["quantized", "float", "integers", "dynamic", "static"])
 def test_results_from_python(lib, op):
     kernel = lib[op.name]
     x, w, residual, parameters, expected = problem(op)

@@ -18,6 +18,8 @@ from tvm.s_tir import SBlock, SBlockRealize
 from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.kernel import ALIGNMENT
+from lpgen.algorithms.quantize import quantize_input
+from lpgen.ops.inputs import is_dynamic
 
 if TYPE_CHECKING:
     from lpgen.ops import Conv2d, Dense, Operator
@@ -53,28 +55,42 @@ def kernel_entry(
     prologue: tirx.PrimFunc | None = None,
 ) -> tvm.IRModule:
     """The module with "main"(x, packed, y) around `func`(x, *sections, y); with a residual both
-    have it before y.
+    have it before y. A float x is quantized first.
 
     x and y of `func` may have any shape of the same size as op's, and x any 8-bit type.
-    prologue: a function (x, rows) that runs first; `func` has rows behind the sections.
+    prologue: a function (x, rows) that runs first; `func` has rows behind the sections, and behind
+    those the steps of dynamic quantization, if there are any.
     """
     offsets, nbytes = joined_sections(sections)
-    x = tirx.decl_buffer(op.x_shape, op.act.dtype, name="x")
+    x = tirx.decl_buffer(op.x_shape, op.x_dtype, name="x")
     packed = _packed_buffer(nbytes)
     last = [tirx.decl_buffer(op.y_shape, op.y_dtype, name="y")]
     if op.residual is not None:
         last.insert(0, tirx.decl_buffer(op.y_shape, op.residual.dtype, name="residual"))
     inner_x, *inner_sections = func.params[: -len(last)]
-    views = [(inner_x, x, 0)]
-    bodies = _shared_first(func.body)
+    steps = [inner_sections.pop()] if is_dynamic(op) else []
+    views, bodies = [], []
+    if op.input == "act":
+        views.append((inner_x, x, 0))
+    else:
+        floats = tirx.decl_buffer(inner_x.shape, "float32", name="floats")
+        views.append((floats, x, 0))
+        scale = steps[0] if steps else inner_sections[_place(sections, "input_inverse")]
+        bodies = [tirx.AllocBuffer(buffer) for buffer in (inner_x, *steps)]
+        bodies.append(quantize_input(op, floats, inner_x, scale))
     if prologue is not None:
         rows = inner_sections.pop()
-        views.append((prologue.params[0], x, 0))
+        bodies.append(_view(prologue.params[0], x if op.input == "act" else inner_x, 0))
         first = structural_map(prologue.body, (tirx.Var, _renamed(prologue.params[1], rows)))
-        bodies = [tirx.AllocBuffer(rows), first, *bodies]
+        bodies += [tirx.AllocBuffer(rows), first]
+    bodies += _shared_first(func.body)
     views += [(s, packed, o) for s, o in zip(inner_sections, offsets, strict=True)]
     views += [(s, outer, 0) for s, outer in zip(func.params[-len(last) :], last, strict=True)]
     return _wrapped(func, bodies, [x, packed, *last], views)
+
+
+def _place(sections: list[Section], name: str) -> int:
+    return next(i for i, section in enumerate(sections) if section.name == name)
 
 
 def _shared_first(root: SBlockRealize) -> list[tirx.Stmt]:
@@ -153,12 +169,15 @@ def _packed_buffer(nbytes: int):
 def _wrapped(func: tirx.PrimFunc, bodies: list, params: list, views: list) -> tvm.IRModule:
     """`func` with new parameters and `bodies` for its own; a view (inner, outer, offset) lies
     `offset` bytes into outer."""
-    declarations = []
-    for inner, outer, offset in views:
-        indices = [0] * (len(outer.shape) - 1) + [offset]
-        declarations.append(tirx.DeclBuffer(inner, data=tirx.address_of(outer[tuple(indices)])))
+    declarations = [_view(*view) for view in views]
     body = tirx.SeqStmt([*declarations, *bodies])
     wrapped = tirx.PrimFunc(params, body, func.ret_type)
     for key in func.attrs.keys():
         wrapped = wrapped.with_attr(key, func.attrs[key])
     return tvm.IRModule({"main": wrapped.with_attr("global_symbol", "main")})
+
+
+def _view(inner: tirx.Var, outer: tirx.Var, offset: int) -> tirx.Stmt:
+    """The declaration of `inner` on the memory of `outer`, `offset` bytes into it."""
+    indices = [0] * (len(outer.shape) - 1) + [offset]
+    return tirx.DeclBuffer(inner, data=tirx.address_of(outer[tuple(indices)]))

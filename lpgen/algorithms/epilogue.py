@@ -34,7 +34,9 @@ from tvm_ffi import structural_walk
 from lpgen.algorithms import row_sums
 from lpgen.algorithms.entry import Section, joined_packers, joined_sections
 from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms.quantize import steps_of
 from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale, find, integer_bounds
+from lpgen.ops.inputs import is_dynamic
 
 if TYPE_CHECKING:
     from tvm import IRModule
@@ -97,6 +99,9 @@ class Epilogue:
         for name, parameter in self._parameters.items():
             if name == "bias" and parameter.dtype == "int32":
                 continue
+            if name == "input_scale":
+                found.append(Section("input_inverse", (1,), "float32"))
+                continue
             shape = (1,) if self._single(parameter) else (self.groups, wide)
             dtype = "int32" if name == "zero_weight" else parameter.dtype
             found.append(Section(name, shape, dtype))
@@ -113,11 +118,17 @@ class Epilogue:
         shape = (self.op.matrix.m, self.groups, self.columns)
         return te.placeholder(shape, self.op.residual.dtype, name="residual")
 
+    @cached_property
+    def _step(self) -> te.Tensor | None:
+        if not is_dynamic(self.op):
+            return None
+        return te.placeholder((steps_of(self.op),), "float32", name="input_step")
+
     @property
     def inputs(self) -> list[te.Tensor]:
         """Arguments of the definition, behind the packed weights and before y."""
-        more = [tensor for tensor in (self.rows, self._residual) if tensor is not None]
-        return [*self._tensors.values(), *more]
+        more = (self.rows, self._step, self._residual)
+        return [*self._tensors.values(), *(tensor for tensor in more if tensor is not None)]
 
     def layout(self, weights: Layout) -> Layout:
         """The layout of the weights with the parameters behind them."""
@@ -138,8 +149,10 @@ class Epilogue:
             match step:
                 case Bias("f32"):
                     v = v + parameter("bias")
-                case Scale(group=0):
-                    v = product(v.astype("float32"), parameter("scale"))
+                case Scale(group=group):
+                    v = v if group else product(v.astype("float32"), parameter("scale"))
+                    if self._step is not None:
+                        v = product(v, self._step[m if self.op.input == "f32:row" else 0])
                 case Residual("f32"):
                     v = v + self._residual[m, g, n]
                 case Residual(zero=zero):
@@ -185,6 +198,8 @@ class Epilogue:
             return wide
 
         values = dict(self.op.legal_parameters(parameters))
+        if "input_scale" in values:
+            values["input_inverse"] = np.float32(1) / values["input_scale"]
         sums = w.reshape(self.groups * self.columns, -1).sum(axis=1, dtype=np.int64)
         correction = -self.zero * sums
         if self.op.parameters.get("bias", (0, 0))[1] == "int32":
@@ -198,7 +213,9 @@ class Epilogue:
         w = te.placeholder((self.groups, columns, op.matrix.k), op.weight.dtype, name="w")
         given = {
             name: te.placeholder(
-                (1,) if self._single(p) else (self.groups, columns), p.dtype, name=f"{name}_in"
+                (1,) if self._single(p) or name == "input_scale" else (self.groups, columns),
+                p.dtype,
+                name=f"{name}_in",
             )
             for name, p in self._parameters.items()
         }
@@ -213,6 +230,9 @@ class Epilogue:
             return value + given["bias"][g, n] if integer_bias else value
 
         def section(s: Section) -> te.Tensor:
+            if s.name == "input_inverse":
+                one = tirx.const(1, "float32")
+                return te.compute(s.shape, lambda i: one / given["input_scale"][i], name=s.name)
             source = given.get(s.name)
 
             def element(g, n):

@@ -48,7 +48,7 @@ class Kernel:
 
     module: an IRModule whose PrimFunc "main" has the buffers (x, packed, y), or with a residual
         step (x, packed, residual, y):
-        x: op.x_shape, op.act.dtype, at any address;
+        x: op.x_shape, op.x_dtype, at any address;
         packed: uint8[layout.nbytes] on a 64-byte boundary;
         residual: op.y_shape, op.residual.dtype, at any address;
         y: op.y_shape, op.y_dtype, at any address.

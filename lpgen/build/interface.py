@@ -44,7 +44,7 @@ class Tensor(NamedTuple):
 
 def x(op: Operator) -> Tensor:
     """The activations."""
-    return Tensor("x", op.x_shape, op.act.dtype)
+    return Tensor("x", op.x_shape, op.x_dtype)
 
 
 def residual(op: Operator) -> Tensor | None:

@@ -104,7 +104,7 @@ def _interface(op: Operator) -> dict[str, Any]:
     return {
         "workload": op.name,
         "ops": op.ops,
-        "x": tensor(op.x_shape, op.act),
+        "x": tensor(op.x_shape, op.act) | {"dtype": op.x_dtype},
         "weights": tensor(op.w_shape, op.weight),
         "parameters": [
             {

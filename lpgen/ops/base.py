@@ -11,7 +11,7 @@ import numpy as np
 
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format
-from lpgen.ops import epilogue, groups, parameters
+from lpgen.ops import epilogue, groups, inputs, parameters
 from lpgen.ops.epilogue import Residual
 from lpgen.ops.epilogue_words import words_of
 from lpgen.ops.parameters import Parameter
@@ -93,6 +93,11 @@ class Operator:
         return epilogue.out_of(self.epilogue)
 
     @property
+    def x_dtype(self) -> str:
+        """The NumPy dtype of the activations: that of their format, or float32."""
+        return self.act.dtype if self.input == "act" else "float32"
+
+    @property
     def y_dtype(self) -> str:
         """The NumPy dtype of the result: int32, float32, int8 or uint8."""
         return epilogue.dtype_of(self.epilogue)
@@ -104,8 +109,8 @@ class Operator:
 
     @property
     def plain(self) -> Self:
-        """The operator without zero points and epilogue: nearly all of the work."""
-        return replace(self, zero_act=0, zero_weight=0, epilogue=())
+        """The operator on integers, without zero points and epilogue: nearly all of the work."""
+        return replace(self, zero_act=0, zero_weight=0, epilogue=(), input="act")
 
     @property
     def residual(self) -> Residual | None:
@@ -117,6 +122,9 @@ class Operator:
         """What is given with the weights: name -> shape, dtype and limits."""
         grouped, form = groups.shape(self), self.weight
         found = parameters.parameters_of(self.epilogue, grouped, self.bound)
+        if self.input == "f32":
+            limit = parameters.FLOAT_LIMIT
+            found["input_scale"] = Parameter((1,), "float32", 1 / limit, limit)
         if isinstance(self.zero_weight, int):
             return found
         return {"zero_weight": Parameter(grouped, form.dtype, form.min, form.max)} | found
@@ -153,16 +161,19 @@ class Operator:
         return distance(self.act, self.zero_act), distance(self.weight, self.zero_weight)
 
     def random(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs (x, w) of uniformly drawn values."""
-        return self.act.random(rng, self.x_shape), self.weight.random(rng, self.w_shape)
+        """Inputs (x, w) of uniformly drawn values; floats as `ops.inputs` draws them."""
+        floats = self.input != "act"
+        x = inputs.random(self, rng) if floats else self.act.random(rng, self.x_shape)
+        return x, self.weight.random(rng, self.w_shape)
 
     def extreme(self, which: str) -> tuple[np.ndarray, np.ndarray]:
         """Inputs (x, w) of one value each; `which` is one of EXTREMES, such as "max-min"."""
         if which not in self.EXTREMES:
             raise WorkloadError(f"extreme {which!r} is unknown; known: {', '.join(self.EXTREMES)}")
         x_end, w_end = which.split("-")
+        x = getattr(self.act, x_end) if self.input == "act" else {"max": 1e9, "min": -1e9}[x_end]
         return (
-            np.full(self.x_shape, getattr(self.act, x_end), self.act.dtype),
+            np.full(self.x_shape, x, self.x_dtype),
             np.full(self.w_shape, getattr(self.weight, w_end), self.weight.dtype),
         )
 
@@ -174,10 +185,13 @@ class Operator:
         """Parameters that bring typical sums into the range of the result; scales are powers of
         two in every other place, so that ties are common."""
         spread = max(1.0, self.bound / 6 / math.sqrt(self.matrix.k))
-        return {
+        given = {
             name: parameters.random_parameter(rng, name, parameter, self.epilogue, spread)
             for name, parameter in self.parameters.items()
         }
+        if "input_scale" in given:
+            given["input_scale"] = inputs.random_scale(self, rng)
+        return given
 
     def random_residual(self, rng: np.random.Generator) -> np.ndarray | None:
         """A tensor for the residual step, None where there is no such step."""
@@ -196,14 +210,19 @@ class Operator:
     ) -> np.ndarray:
         """The exact result, `y_dtype`[y_shape], computed by NumPy alone: the oracle of every test.
 
-        x: integers[x_shape] in format `act`; w: integers[w_shape] in format `weight`; residual and
-        parameters: as the epilogue asks. Padding adds nothing, also in formats that have no zero.
+        x: integers[x_shape] in format `act`, or floats (`ops.inputs`); w: integers[w_shape] in
+        format `weight`; residual and parameters: as the epilogue asks. Padding adds nothing, also
+        in formats that have no zero.
         Raises WorkloadError on another shape and on an argument that is missing or not asked for,
         and FormatError on a value outside its format.
         """
         given = self.legal_parameters(parameters)
         x, w = np.asarray(x), np.asarray(w)
-        self._check_values("x", x, self.x_shape, self.act)
+        floats = self.input != "act"
+        self._check_values("x", x, self.x_shape, "f32" if floats else self.act)
+        step = None
+        if floats:
+            x, step = inputs.quantized(self, x.astype(np.float32), given.pop("input_scale", None))
         self._check_values("w", w, self.w_shape, self.weight)
         if (residual is None) != (self.residual is None):
             self._fail(f"residual is {'missing' if residual is None else 'not asked for'}")
@@ -218,7 +237,7 @@ class Operator:
             sums = groups.scaled(self, self._sums, x, w, given["scale"])
         else:
             sums = self._sums(x, w)
-        return epilogue.apply(self.epilogue, sums, given, residual)
+        return epilogue.apply(self.epilogue, sums, given, residual, step)
 
     def legal_parameters(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The parameters as arrays of their shapes and dtypes, in the order of `parameters`.
@@ -271,7 +290,12 @@ class Operator:
         reason = epilogue.check_zero("zero_act", self.act, self.zero_act)
         if self.zero_weight not in ("channel", "group"):
             reason = reason or epilogue.check_zero("zero_weight", self.weight, self.zero_weight)
-        reason = reason or epilogue.check_chain(self.epilogue) or groups.check(self)
+        reason = (
+            reason
+            or epilogue.check_chain(self.epilogue)
+            or inputs.check(self)
+            or groups.check(self)
+        )
         if reason:
             self._fail(reason)
 

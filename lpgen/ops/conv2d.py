@@ -12,6 +12,7 @@ from lpgen.ops.epilogue import Chain
 from lpgen.ops.words import (
     EDGES,
     FORMAT,
+    INPUT,
     KERNEL,
     MAX_ELEMENTS,
     NUMBER,
@@ -52,6 +53,7 @@ class Conv2d(Operator):
     zero_act: int = 0
     zero_weight: int | str = 0
     epilogue: Chain = ()
+    input: str = "act"
 
     kind: ClassVar[str] = "conv2d"
     WORDS: ClassVar[dict[str, Word]] = {
@@ -69,6 +71,7 @@ class Conv2d(Operator):
         "weight": FORMAT,
         "zero_act": ZERO,
         "zero_weight": ZERO_OR_CHANNEL,
+        "input": INPUT,
     }
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from lpgen.formats import Format
 from lpgen.ops.base import Matrix, Operator, rows_per_block
 from lpgen.ops.epilogue import Chain
-from lpgen.ops.words import FORMAT, NUMBER, ZERO, ZERO_OR_CHANNEL, Word
+from lpgen.ops.words import FORMAT, INPUT, NUMBER, ZERO, ZERO_OR_CHANNEL, Word
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Dense(Operator):
     zero_act: int = 0
     zero_weight: int | str = 0
     epilogue: Chain = ()
+    input: str = "act"
 
     kind: ClassVar[str] = "dense"
     WORDS: ClassVar[dict[str, Word]] = {
@@ -38,6 +39,7 @@ class Dense(Operator):
         "weight": FORMAT,
         "zero_act": ZERO,
         "zero_weight": ZERO_OR_CHANNEL,
+        "input": INPUT,
     }
 
     def __post_init__(self) -> None:

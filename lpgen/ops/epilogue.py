@@ -275,20 +275,22 @@ def apply(
     sums: np.ndarray,
     parameters: Mapping[str, np.ndarray],
     residual: np.ndarray | None,
+    input_step: np.ndarray | None = None,
 ) -> np.ndarray:
     """The result of the chain, step by step: the oracle of every kernel's epilogue.
 
     sums: int32, the channels in the last dimension; with scales of groups float32, what the groups
-    add up to; parameters: see `parameters_of`; residual: of
-    the shape of sums, if there is such a step.
+    add up to; parameters: see `parameters_of`; residual: of the shape of sums, if there is such a
+    step; input_step: what `inputs.quantized` found, multiplied behind the scale.
     """
     v = sums if group_of(chain) else sums.astype(np.int32)
     for step in chain:
         match step:
             case Bias():
                 v = v + parameters["bias"]
-            case Scale(group=0):
-                v = v.astype(np.float32) * parameters["scale"]
+            case Scale(group=group):
+                v = v if group else v.astype(np.float32) * parameters["scale"]
+                v = v if input_step is None else v * input_step
             case Residual("f32"):
                 v = v + residual
             case Residual():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from lpgen.formats import Format
+from lpgen.ops import inputs
 
 # Sizes and indices are int32 in the generated code.
 MAX_ELEMENTS = 2**31 - 1
@@ -67,3 +68,4 @@ ZERO = Word(read_number, str, quiet=True)
 ZERO_OR_CHANNEL = Word(
     lambda text: text if text in ("channel", "group") else read_number(text), str, quiet=True
 )
+INPUT = Word(inputs.read, str, quiet=True)

@@ -1,0 +1,109 @@
+"""Float activations: x as float32, quantized to the format `act` by the kernel, before the product.
+
+| input      | scale of x                                                            |
+|------------|-----------------------------------------------------------------------|
+| f32        | static: the parameter input_scale, which the epilogue's scale includes |
+| f32:tensor | dynamic: the largest |x| of the call becomes the largest level        |
+| f32:row    | dynamic, for each row of a dense operator                             |
+
+With a static scale, q = saturate(round(x * (1 / input_scale)) + zero_act). With a dynamic one the
+levels lie evenly around zero_act, `levels` on either side:
+
+    a = max |x|,  q = round(x * (levels / a)) + zero_act,  step = a / levels
+
+and the sums are multiplied with `step` right behind the epilogue's scale (that of the weights).
+Every operation is one of float32, rounding is half to even; values that are not finite give an
+unspecified result. A largest |x| of less than 2^-100 counts as 0: all q are zero_act then.
+
+In the manner of FBGEMM (Khudia et al., arXiv 2101.05615) and of dynamic quantization in ONNX.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lpgen.ops.epilogue import Scale, find
+
+if TYPE_CHECKING:
+    from lpgen.ops.base import Operator
+
+INPUTS = ("act", "f32", "f32:tensor", "f32:row")
+SMALLEST = 2.0**-100
+"""Below it the largest |x| counts as 0."""
+
+
+def read(text: str) -> str:
+    """The value of the word input=; ValueError if it is none."""
+    if text not in INPUTS:
+        raise ValueError(f"{text!r} is none of {', '.join(INPUTS)}")
+    return text
+
+
+def is_dynamic(op: Operator) -> bool:
+    """Whether the scale of x is found in every call."""
+    return op.input in ("f32:tensor", "f32:row")
+
+
+def levels(op: Operator) -> int:
+    """Levels on either side of the zero point that dynamic quantization uses."""
+    return min(op.act.max - op.zero_act, op.zero_act - op.act.min)
+
+
+def bounds(op: Operator) -> tuple[int, int]:
+    """(low, high) of q - zero_act."""
+    if is_dynamic(op):
+        return -levels(op), levels(op)
+    return op.act.min - op.zero_act, op.act.max - op.zero_act
+
+
+def check(op: Operator) -> str | None:
+    """Why the operator cannot take such an input, or None."""
+    if op.input == "act":
+        return None
+    if op.input not in INPUTS:
+        return f"input={op.input} is unknown; known: {', '.join(INPUTS)}"
+    if op.act.encoding not in "us":
+        return f"input={op.input}: activations are quantized to u1..u8 or s2..s8, not {op.act}"
+    if op.input == "f32:row" and op.kind != "dense":
+        return "input=f32:row is for dense: the rows of a convolution share their values"
+    if is_dynamic(op) and levels(op) < 1:
+        return f"input={op.input}: zero_act={op.zero_act} leaves no level below or above ({op.act})"
+    if is_dynamic(op) and not find(op.epilogue, Scale):
+        return f"input={op.input} gives real numbers: it needs a scale="
+    return None
+
+
+def quantized(
+    op: Operator, x: np.ndarray, input_scale: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(q as int16[x_shape], step): float32[m, 1] or [1], None with a static scale."""
+    one = np.float32(1)
+    if not is_dynamic(op):
+        inverse, step = one / input_scale[0], None
+    else:
+        whole = tuple(range(x.ndim))
+        largest = np.abs(x).max(axis=1 if op.input == "f32:row" else whole, keepdims=True)
+        top = np.float32(levels(op))
+        some = largest > SMALLEST
+        inverse = np.where(some, top / np.where(some, largest, one), np.float32(0))
+        step = largest / top
+        step = step if op.input == "f32:row" else step.reshape(1)
+    low, high = map(np.float32, bounds(op))
+    q = np.rint(np.clip(x * inverse, low, high)).astype(np.int16) + np.int16(op.zero_act)
+    return q, step
+
+
+def random(op: Operator, rng: np.random.Generator) -> np.ndarray:
+    """Normally distributed values, half of them on a grid, so that ties are common; in the first
+    row zeros."""
+    x = rng.normal(size=op.x_shape).astype(np.float32)
+    x = np.where(rng.random(op.x_shape) < 0.5, x, np.rint(x * 16) / np.float32(16))
+    x[0] = 0 if x.shape[0] > 1 else x[0]
+    return x.astype(np.float32)
+
+
+def random_scale(op: Operator, rng: np.random.Generator) -> np.ndarray:
+    """A power of two with which random values saturate now and then."""
+    return np.float32([2.0 ** np.rint(np.log2(4 / (op.act.max - op.act.min)))])
