@@ -57,10 +57,27 @@ def choice_of(
     return Choice(op, target, template.name, knobs, kernel, seconds)
 
 
+_ONLY_FITTING = ("depthwise", "group_dot")
+"""Algorithms that serve only what is made for them."""
+
+_FEW_ROWS = 16
+
+
 def best_template(op: Operator, target: Target) -> Template:
-    """The template of the best family that applies. Raises UserError with reasons if none does."""
+    """The template to use where nobody has tuned: what fits most operators best. Bit planes and
+    tables win often, but not by default knobs: they are left to tuning.
+
+    Raises UserError with reasons if none applies.
+    """
     serving = templates.templates_for(op, target)
     if not serving:
         reasons = "; ".join(f"{t.name}: {why}" for t, why in templates.explain(op, target).items())
         raise UserError(f"{op.name}: no template applies on {target.name}: {reasons}")
-    return serving[0]
+    few = op.matrix.m <= _FEW_ROWS
+    order = [*_ONLY_FITTING, *(["telescoped"] if few else []), "mma", "dot", "generic"]
+
+    def place(template: Template) -> int:
+        known = template.algorithm in order
+        return order.index(template.algorithm) if known else len(order)
+
+    return min(serving, key=place)  # of equals the best family's

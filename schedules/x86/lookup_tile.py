@@ -154,9 +154,9 @@ class LookupTile:
                     totals[i] = totals[i] + wide
             for i, total in enumerate(totals):
                 to = site.target.at(mi=row, nv=vector, tail=(i * half,))
-                # Modulo 2^32, as the sums without the least entry may leave int32.
-                old = v.reinterpret(f"uint32x{half}", v.load(site.target.buffer, to, half))
-                new = v.reinterpret(f"int32x{half}", old + total)
+                # Signed: TVM says of unsigned sums that they do not wrap, and a negative one would.
+                old = v.load(site.target.buffer, to, half)
+                new = old + v.reinterpret(f"int32x{half}", total)
                 v.store(site.target.buffer, to, new, half)
 
 
