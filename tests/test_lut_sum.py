@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import assert_exact, at_address, template
-from strategies import TEXTS
+from kernels import assert_exact, assert_exact_on, at_address, template
+from strategies import TEXTS, convs, texts
 
 from lpgen.algorithms.lut_sum import (
     PACK,
@@ -19,7 +19,8 @@ from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
 from lpgen.schedules.x86 import lut_sum_space
 from lpgen.schedules.x86.isa import AVX2, AVX512BW
-from lpgen.target import Target
+from lpgen.target import Target, cpu_features
+from lpgen.templates import Template
 
 INPUTS = tuple(PACK)
 LINEAR = [text for text in TEXTS if text[0] != "c"]
@@ -108,8 +109,8 @@ def test_even_bytes_are_the_first_half_of_the_columns(lanes):
 def test_sums_fit_what_holds_them(act, weight):
     op = parse(f"dense m=1 n=1 k=8 act={act} weight={weight}")
     largest, codes = max(op.act.max, 0) - min(op.act.min, 0), op.weight.levels - 1
-    for digits in lut_sum_space.digit_choices(op):
-        tables = tables_of(op, 4, digits)
+    for inputs, digits in [(i, d) for i in INPUTS for d in lut_sum_space.digit_choices(op, i)]:
+        tables = tables_of(op, inputs, digits)
         assert tables.lookups >= 1
         assert tables.groups >= 1
         split = [largest] if digits == 1 else [largest % 2**tables.shift, largest >> tables.shift]
@@ -152,3 +153,56 @@ def test_spaces_stay_small_enough_to_enumerate(m, isa):
     for formats in ("act=u8 weight=s4", "act=u1 weight=b1"):
         op = parse(f"dense m={m} n=960 k=4608 {formats}")
         assert 0 < len(lut_sum_space.space(op, isa)) < 60_000
+
+
+@pytest.mark.parametrize("cpu", ["icelake", "zen4", "sapphirerapids"])
+def test_large_tables_are_looked_up_by_vpermb(cpu):
+    """Compiled for the CPU, whichever this one is: LLVM knows them all."""
+    from lpgen.build.lower import jit_module
+
+    chosen, target = Template("avx512bw", "lut_sum"), Target.parse(cpu)
+    op = Dense(8, 128, 96, act="u2", weight="u1")
+    knobs = {**chosen.default(op, target), "inputs": 6, "expand": "register"}
+    assert knobs in chosen.space(op, target)
+    asm = jit_module(chosen.kernel(op, target, knobs), target).inspect_source("asm")
+    # 16 k groups, 8 rows and 2 vectors of columns, and two for each table of 8 rows.
+    assert asm.count("\tvpermb\t") >= 4 * 8 * 2
+
+
+@pytest.mark.parametrize("cpu", ["avx512bw", "avx512vnni"])
+def test_without_vbmi_tables_are_small(cpu):
+    op = Dense(8, 128, 96, act="u2", weight="u1")
+    assert Template("avx512bw", "lut_sum").space(op, Target.parse(cpu)).knobs["inputs"] == (4,)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_large_tables_are_exact(data):
+    target = Target.parse("icelake")
+    missing = target.missing_on(cpu_features())
+    if missing:
+        pytest.skip(f"this CPU lacks {', '.join(missing)}")
+    chosen = Template("avx512bw", "lut_sum")
+    sizes = (st.integers(1, limit) for limit in (40, 200, 200))
+    formats = {"act": texts, "weight": st.sampled_from(LINEAR)}
+    op = data.draw(st.builds(Dense, *sizes, **formats) | convs())
+    if chosen.applies(op, target):
+        return
+    space = chosen.space(op, target)
+    knobs = space.sample(np.random.default_rng(data.draw(st.integers(0, 2**31))))
+    for inputs in (4, 6):
+        point = {**knobs, "inputs": inputs}
+        if point in space:
+            assert_exact_on(chosen, target, op, point)
+
+
+def test_prefetches_are_in_the_code():
+    from lpgen.build.lower import jit_module
+
+    chosen, target = template("avx2/lut_sum")
+    op = Dense(1, 64, 256, act="u4", weight="u2")
+    knobs = chosen.default(op, target)
+    assert knobs["prefetch"]
+    assert_exact("avx2/lut_sum", op, knobs)
+    asm = jit_module(chosen.kernel(op, target, knobs), target).inspect_source("asm")
+    assert "prefetcht0" in asm

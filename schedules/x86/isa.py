@@ -5,6 +5,8 @@ Instruction facts: Intel 64 and IA-32 Architectures Software Developer's Manual,
 
 from dataclasses import dataclass, replace
 
+from lpgen.target import Target
+
 
 @dataclass(frozen=True)
 class Isa:
@@ -14,7 +16,8 @@ class Isa:
     dot: LLVM's name of acc32 += u8 * s8 over four neighbours, or None;
     pairs: of s16 = u8 * s8 over two neighbours, saturating (vpmaddubsw);
     widen: of s32 = s16 * s16 over two neighbours (vpmaddwd);
-    lookup: of table[index & 15] in every 128-bit lane, 0 if the index's top bit is set (vpshufb).
+    lookup: of table[index & 15] in every 128-bit lane, 0 if the index's top bit is set (vpshufb);
+    permute: of table[index & 63] (vpermb of AVX512_VBMI), or None.
     """
 
     name: str
@@ -24,6 +27,7 @@ class Isa:
     pairs: str
     widen: str
     lookup: str
+    permute: str | None = None
 
     @property
     def lanes(self) -> int:
@@ -59,3 +63,9 @@ AVX512BW = Isa(
     "llvm.x86.avx512.pshuf.b.512",
 )
 AVX512VNNI = replace(AVX512BW, name="avx512vnni", dot="llvm.x86.avx512.vpdpbusd.512")
+
+
+def with_extensions(isa: Isa, target: Target) -> Isa:
+    """`isa` with what else the target has."""
+    permute = "llvm.x86.avx512.permvar.qi.512" if "avx512vbmi" in target.features else None
+    return replace(isa, permute=permute)

@@ -8,6 +8,8 @@ for block of rows
     y = tile (+ correction)
 """
 
+import math
+
 from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
@@ -41,7 +43,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     _schedule(sch, isa, sizes, knobs)
     in_tiles = sizes.left != "direct"
     tables = TableCode(definition.tables, isa, sizes.rows if in_tiles else 1)
-    func = replace_tile(sch.mod["main"], TileCode(definition, sizes, isa))
+    func = replace_tile(sch.mod["main"], TileCode(definition, sizes, isa, knobs["prefetch"]))
     func = replace_encode(func, tables, elements=2, rows=in_tiles)
     func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
     layout = definition.with_parameters
@@ -57,28 +59,30 @@ def _schedule(sch: Schedule, isa: Isa, sizes: lut_sum.Tiling, knobs: Knobs) -> N
     else:
         _make_all_tables(sch, encode)
     if sizes.expanded:
-        _expand_panel(sch, order, lut_sum.PACK[sizes.inputs][0])
+        once = knobs["outer"] == "mn" and not knobs["n_block"]
+        _expand_panels(sch, None if once else order.expand_at, lut_sum.PACK[sizes.inputs][0])
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
 
 
 def _make_all_tables(sch: Schedule, encode) -> None:
     """Several threads share the rows where that pays."""
-    *rows, _, _, _, _ = sch.get_loops(encode)
-    extents = [int(sch.get(loop).extent) for loop in sch.get_loops(encode)]
-    nbytes = 1
-    for extent in extents[:-1]:
-        nbytes *= extent
-    if nbytes >= PARALLEL_BYTES:
+    loops = sch.get_loops(encode)
+    *rows, _, _, _, _ = loops
+    if math.prod(int(sch.get(loop).extent) for loop in loops[:-1]) >= PARALLEL_BYTES:
         sch.parallel(sch.fuse(*rows) if len(rows) > 1 else rows[0])
 
 
-def _expand_panel(sch: Schedule, order: blocks.Order, shared: int) -> None:
-    """Unpack the indices of a block of panels, `shared` k groups at a time."""
+def _expand_panels(sch: Schedule, loop, shared: int) -> None:
+    """Unpack the indices of a block of panels in `loop`, or all of them before the blocks, `shared`
+    k groups at a time."""
     expand = sch.get_sblock("expand")
-    sch.compute_at(expand, order.expand_at, preserve_unit_loops=True)
-    *_, kg, nv, byte = sch.get_loops(expand)
+    if loop is not None:
+        sch.compute_at(expand, loop, preserve_unit_loops=True)
+    group, panel, *_, kg, nv, byte = sch.get_loops(expand)
     kgs, field = sch.split(kg, [None, shared])
     sch.reorder(kgs, nv, field, byte)
     sch.unroll(field)
     sch.vectorize(byte)
+    if loop is None:
+        sch.parallel(sch.fuse(group, panel))

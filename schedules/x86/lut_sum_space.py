@@ -2,6 +2,7 @@
 
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|
+| inputs  | activations that a table sums: 4 (vpshufb) or 6 (vpermb)                               |
 | digits  | tables of a k group: 2 where the sums of whole activations would not fit a byte, or    |
 |         | would not for long                                                                     |
 | rows    | rows of the register tile                                                              |
@@ -14,6 +15,7 @@
 |         | block of rows at a time; folded: the same of the folded source (few channels)          |
 | expand  | where the packed indices are taken apart: panel (a block's, once, into the cache) or   |
 |         | register (each use)                                                                    |
+| prefetch| bytes of indices to ask for in advance, 0: none (few rows, whose weights stream by)    |
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from lpgen.space import Knobs, Space
 
 ROWS = (1, 2, 3, 4, 6, 8, 12)
 VECTORS = (1, 2, 3, 4)
-INPUTS = 4
+STREAMED = 8
+"""Rows up to which weights stream by, used too rarely to stay in a cache."""
 
 
 def lanes_of(isa: Isa) -> int:
@@ -48,36 +51,39 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         rows=rows,
         vectors=vectors,
         lanes=lanes,
-        inputs=INPUTS,
+        inputs=knobs["inputs"],
         digits=knobs["digits"],
         row_tiles=blocks.rounded(-(-matrix.m // rows), knobs["m_block"]),
         panels=blocks.rounded(-(-matrix.n // (vectors * lanes)), knobs["n_block"]),
         left=knobs["left"],
         expanded=expanded,
-        multiple=1 if expanded else PACK[INPUTS][0],
+        multiple=1 if expanded else PACK[knobs["inputs"]][0],
     )
 
 
 def space(op: Dense | Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
     m, n = op.matrix.m, op.matrix.n
+    inputs = (4, 6) if isa.permute else (4,)
     folded = ("folded",) if foldable(op, empty=True) else ()
     return Space(
         {
-            "digits": digit_choices(op),
+            "inputs": inputs,
+            "digits": tuple(sorted({d for i in inputs for d in digit_choices(op, i)})),
             "rows": tuple(_rows(m)),
             "vectors": tuple(_vectors(n, lanes_of(isa))),
             **blocks.knobs(m, n, lanes_of(isa)),
             "left": ("direct", "copied", *folded),
             "expand": ("panel", "register"),
+            "prefetch": (0, 1024, 4096, 8192) if m <= STREAMED else (0,),
         },
         lambda knobs: refusal(op, isa, knobs) is None,
     )
 
 
-def digit_choices(op: Dense | Conv2d) -> tuple[int, ...]:
+def digit_choices(op: Dense | Conv2d, inputs: int) -> tuple[int, ...]:
     """Digits whose sums fit a byte; two may pay where one leaves room for few lookups."""
-    whole = tables_of(op, INPUTS, 1)
+    whole = tables_of(op, inputs, 1)
     if whole.most(0) > 255:
         return (2,)
     return (1,) if whole.lookups > 2 else (1, 2)
@@ -112,20 +118,27 @@ def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
 def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space: it cannot be scheduled, does the same as another
     combination, or cannot be any good."""
-    rows, vectors, digits = knobs["rows"], knobs["vectors"], knobs["digits"]
-    unit = 1 if knobs["expand"] == "panel" else PACK[INPUTS][0]
+    rows, vectors = knobs["rows"], knobs["vectors"]
+    inputs, digits = knobs["inputs"], knobs["digits"]
+    if digits not in digit_choices(op, inputs):
+        return f"tables of {inputs} inputs: {digits} digits are too many or too few"
+    unit = 1 if knobs["expand"] == "panel" else PACK[inputs][0]
     if rows * vectors * digits + unit * vectors + 2 > isa.registers:
         return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
-    if tables_of(op, INPUTS, digits).groups < unit:
+    if tables_of(op, inputs, digits).groups < unit:
         return f"16 bits do not hold the sums of the {unit} k groups that share a byte"
     if knobs["left"] != "direct" and knobs["outer"] == "nm":
         return "tables in tile order are made for blocks of rows: these are outside"
+    if knobs["expand"] == "panel":
+        if knobs["prefetch"]:
+            return "panels are expanded in one sweep, which the hardware prefetches"
+        if knobs["outer"] == "mn" and knobs["m_block"] and knobs["n_block"]:
+            return "panels would be expanded for every block of rows"
     return blocks.refusal(op, rows, vectors * lanes_of(isa), knobs)
 
 
 def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
-    """A good first guess: the tile with the fewest loads and empty places, tables that stay in the
-    L2 cache."""
+    """A good first guess: the fewest instructions a product, tables that stay in the L2 cache."""
     choices = space(op, isa)
     points = [point for point in _candidates(op, choices) if point in choices]
     if not points:  # an unusual shape: anything valid
@@ -135,30 +148,37 @@ def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
 
 def _candidates(op: Dense | Conv2d, choices: Space) -> Iterator[Knobs]:
     knobs = choices.knobs
-    dense = isinstance(op, Dense) or op.kernel == (1, 1)
-    left = knobs["left"][-1] if dense and op.matrix.m > 1 else "direct"
+    reused = isinstance(op, Conv2d) and op.kernel != (1, 1)
+    left = "direct" if reused or op.matrix.m <= STREAMED else "copied"
     left = "folded" if "folded" in knobs["left"] else left
-    for rows, vectors, m_block, n_block, expand in itertools.product(
-        *(knobs[name] for name in ("rows", "vectors", "m_block", "n_block", "expand"))
+    names = ("inputs", "digits", "rows", "vectors", "m_block", "expand")
+    for inputs, digits, rows, vectors, m_block, expand in itertools.product(
+        *(knobs[name] for name in names)
     ):
+        if inputs == 6 and left == "direct":
+            continue  # large tables of all pixels leave the cache
+        streamed = op.matrix.m <= STREAMED and expand == "register"
         yield {
-            "digits": knobs["digits"][0], "rows": rows, "vectors": vectors,
-            "m_block": m_block, "n_block": n_block,
-            "outer": "mn", "inner": "mn",
-            "left": left, "expand": expand,
+            "inputs": inputs, "digits": digits, "rows": rows, "vectors": vectors,
+            "m_block": m_block, "n_block": 0, "outer": "mn", "inner": "mn",
+            "left": left, "expand": expand, "prefetch": 4096 if streamed else 0,
         }  # fmt: skip
 
 
 def _cost(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> tuple:
     t = tiling(op, isa, knobs)
+    tables = tables_of(op, t.inputs, t.digits)
     m, n = op.matrix.m, op.matrix.n
     computed = t.row_tiles * t.rows * t.panels * t.vectors * t.lanes / (m * n)
-    loads = (t.rows + 2 * t.vectors) / (t.rows * t.vectors)
+    sums = t.rows * t.vectors * t.digits
+    # vpshufb and vpaddb, of which the first of a chunk needs none.
+    lookup = 2 - 1 / tables.lookups
+    # Three instructions for two sums of 16 bits, which are in memory where registers run out.
+    flush = 3 / tables.lookups * (1 if 3 * sums + 4 <= isa.registers else 2)
+    index = (0.3 if t.expanded else 1.8) / (t.rows * t.digits)
+    index += 4 / m if t.expanded else 0  # unpacked for m rows
+    table = (0.25 if t.inputs == 4 else 1.2) / t.vectors
+    instructions = (lookup + flush + index + table) * t.digits / t.inputs
     groups = reduction_of(op, t.left, t.inputs, t.multiple).groups
-    tables = (knobs["m_block"] or t.row_tiles) * t.rows * groups * t.digits * 2**t.inputs
-    return (
-        round(computed * (1 + loads), 3),
-        knobs["expand"] != "register",
-        abs(math.log2(tables / 2**17)),
-        knobs["n_block"],
-    )
+    made = (knobs["m_block"] or t.row_tiles) * t.rows * groups * t.digits * tables.entries
+    return round(computed * instructions, 3), abs(math.log2(made / 2**18))

@@ -4,6 +4,9 @@ A shuffle spreads one activation over those entries of a 16-byte table whose ind
 zeros over the others; the sum of four such vectors is as many tables as the vector has 128-bit
 lanes. The lanes are filled so that those tables are neighbours in memory: they belong to successive
 (k group, row, digit), in this order.
+
+A table of 64 entries is a vector of its own: table[i] = low[i & 7] + high[i >> 3], where low and
+high are the sums of three activations each.
 """
 
 from __future__ import annotations
@@ -32,12 +35,23 @@ class TableCode:
     rows: int
 
     def __call__(self, site: Site, count: int) -> None:
+        """Emit the tables of `count` k groups."""
         whole, rest = divmod(count, 4)
         if whole:
             with tb.serial(0, whole) as step:
-                self._tables(site, step * 4, 4)
+                self._some(site, step * 4, 4)
         if rest:
-            self._tables(site, whole * 4, rest)
+            self._some(site, whole * 4, rest)
+
+    def _some(self, site: Site, first: Index, count: int) -> None:
+        """The tables of `count` <= 4 k groups."""
+        if self.tables.inputs == 4:
+            self._tables(site, first, count)
+        else:
+            for mi in range(self.rows):
+                self._large_tables(site, mi, first, count)
+
+    # ---- tables of 16 entries
 
     def _tables(self, site: Site, first: Index, count: int) -> None:
         """The tables of `count` <= 4 k groups."""
@@ -82,9 +96,12 @@ class TableCode:
         else:
             places = [vec.const(i) for i in range(TABLE * lanes)]
             vector = vec.bind(tirx.Shuffle([rows[mi] for mi, _ in key], places))
-        if self.tables.digits == 1:
-            return vector
-        shifts = [digit * self.tables.shift for _, digit in key for _ in range(4)]
+        return vector if self.tables.digits == 1 else self._split(vector, [d for _, d in key])
+
+    def _split(self, vector: tirx.Expr, digits: list[int]) -> tirx.Expr:
+        """The digits of activations, for each 128-bit lane its own."""
+        lanes = len(digits)
+        shifts = [digit * self.tables.shift for digit in digits for _ in range(4)]
         words = vec.reinterpret(f"uint32x{4 * lanes}", vector)
         if any(shifts):
             words = words >> vec.constants(shifts, "uint32")
@@ -103,4 +120,49 @@ class TableCode:
             ]
             pattern = vec.constants(spread, "uint8")
             parts.append(vec.intrinsic(f"uint8x{size}", self.isa.lookup, activations, pattern))
-        return (parts[0] + parts[1]) + (parts[2] + parts[3])
+        return sum_of(parts)
+
+    # ---- tables of 64 entries
+
+    def _large_tables(self, site: Site, mi: int, first: Index, count: int) -> None:
+        """The tables of `count` <= 4 k groups of a row: sums of two tables of 8 entries each, one
+        for the low three bits of an index and one for the high ones."""
+        lanes = 6 * count
+        (source,) = site.sources.values()
+        some = vec.bind(vec.load(source.buffer, source.at(mi=mi, kg=first), lanes))
+        # A group in every 128-bit lane, and anything behind its six values.
+        places = [min(6 * lane + i, lanes - 1) for lane in range(4) for i in range(TABLE)]
+        times = -(-4 * TABLE // lanes)
+        vector = vec.bind(tirx.Shuffle([some] * times, [vec.const(place) for place in places]))
+        for digit in range(self.tables.digits):
+            own = self._split(vector, [digit] * 4) if self.tables.digits > 1 else vector
+            halves = self._eights(own)
+            for group in range(count):
+                table = sum_of(self._spread(halves, group))
+                to = site.target.at(kg=first + group, mi=mi, tail=[digit, 0])
+                vec.store(site.target.buffer, to, table, 64)
+
+    def _eights(self, groups: tirx.Expr) -> tirx.Expr:
+        """In every 128-bit lane the two tables of 8 entries of its group."""
+        parts = []
+        for t in range(3):
+            spread = [half + t if entry >> t & 1 else ZERO for half in (0, 3) for entry in range(8)]
+            pattern = vec.constants(spread * 4, "uint8")
+            parts.append(vec.intrinsic("uint8x64", self.isa.lookup, groups, pattern))
+        return vec.bind(sum_of(parts))
+
+    def _spread(self, halves: tirx.Expr, group: int) -> list[tirx.Expr]:
+        low = [TABLE * group + (entry & 7) for entry in range(64)]
+        high = [TABLE * group + 8 + (entry >> 3) for entry in range(64)]
+        return [
+            vec.intrinsic("uint8x64", self.isa.permute, halves, vec.constants(places, "uint8"))
+            for places in (low, high)
+        ]
+
+
+def sum_of(parts: list[tirx.Expr]) -> tirx.Expr:
+    """Pairs first: a short chain."""
+    while len(parts) > 1:
+        pairs = [sum(parts[i + 1 : i + 2], parts[i]) for i in range(0, len(parts), 2)]
+        parts = pairs
+    return parts[0]

@@ -28,6 +28,7 @@ from lpgen.algorithms.lut_sum import PACK, Definition, Tiling
 from lpgen.schedules.x86 import vectors as vec
 from lpgen.schedules.x86.isa import Isa
 from lpgen.schedules.x86.microkernel import Index, Site
+from lpgen.schedules.x86.prefetch import hint
 
 STRAIGHT = 32
 """Lookups of a loop's body: about as many, so that the loop itself costs nothing."""
@@ -84,11 +85,12 @@ def for_parts(box: Box, most: int, unit: int, body: Callable[[Box], None]) -> No
 
 @dataclass(frozen=True)
 class TileCode:
-    """Emits the tile of a definition."""
+    """Emits the tile of a definition; prefetch: bytes of indices to ask for in advance, or 0."""
 
     definition: Definition
     tiling: Tiling
     isa: Isa
+    prefetch: int
 
     def __call__(self, site: Site) -> None:
         _Emitter(self, site).tile()
@@ -98,7 +100,7 @@ class _Emitter:
     """The tile's registers and the statements on them."""
 
     def __init__(self, code: TileCode, site: Site) -> None:
-        self.site, self.isa, self.t = site, code.isa, code.tiling
+        self.site, self.isa, self.t, self.prefetch = site, code.isa, code.tiling, code.prefetch
         self.cut, self.tables = code.definition.cut, code.definition.tables
         self.planes = code.definition.layout.format.bits
         self.encode = site.sources["encode"]
@@ -174,10 +176,12 @@ class _Emitter:
         lanes = self.t.lanes
         for mi, digit in itertools.product(range(self.t.rows), range(self.t.digits)):
             at = self.encode.at(mi=mi, r=r, s=s, kg=kg, tail=[digit, 0])
-            sixteen = vec.load(self.encode.buffer, at, 16)
-            table = vec.bind(vec.repeat(sixteen, 16, lanes // 16))
+            entries = self.tables.entries
+            table = vec.load(self.encode.buffer, at, entries)
+            table = vec.bind(vec.repeat(table, entries, lanes // entries))
+            lookup = self.isa.lookup if entries == 16 else self.isa.permute
             for nv in range(self.t.vectors):
-                found = vec.intrinsic(f"uint8x{lanes}", self.isa.lookup, table, index[nv])
+                found = vec.intrinsic(f"uint8x{lanes}", lookup, table, index[nv])
                 acc = self.acc[mi, nv, digit]
                 if not fresh:
                     found = vec.load(acc, [0], lanes) + found
@@ -192,15 +196,43 @@ class _Emitter:
             where = {"r": r, "s": s, "kg": kg, "a0": plane}
             at = [expand.at(nv=nv, **where, tail=[0]) for nv in vectors]
             return [[vec.bind(vec.load(expand.buffer, place, lanes)) for place in at]]
+        return self._unpacked(group, plane)
+
+    def _unpacked(self, group: tuple, plane: Index) -> list[list]:
+        """The same out of the packed weights, see `lut_sum.PACK`."""
+        r, s, kg = group
+        lanes, vectors = self.t.lanes, range(self.t.vectors)
         packed = self.site.sources["indices"]
-        low, high = [], []
+        shared, count = PACK[self.cut.kq]
+        indices: list[list] = [[] for _ in range(shared)]
         for nv in vectors:
-            at = packed.at(r=r, s=s, kg=kg, a0=plane, tail=[0, nv, 0])
-            byte = vec.bind(vec.load(packed.buffer, at, lanes))
-            mask = vec.splat(15, "uint8", lanes)
-            low.append(vec.bind(byte & mask))
-            high.append(vec.bind(byte >> vec.splat(4, "uint8", lanes) & mask))
-        return [low, high]
+            parts = []
+            for part in range(count):
+                at = packed.at(r=r, s=s, kg=kg, a0=plane, tail=[part, nv, 0])
+                if self.prefetch:
+                    ahead = packed.buffer[(*at[:-1], self.prefetch)]
+                    tb.add_to_parent(hint(ahead))
+                parts.append(vec.bind(vec.load(packed.buffer, at, lanes)))
+            own = self._halves(*parts) if self.cut.kq == 4 else self._sixes(parts)
+            for of_group, index in zip(indices, own, strict=True):
+                of_group.append(index)
+        return indices
+
+    def _halves(self, byte: tirx.Expr) -> list[tirx.Expr]:
+        lanes = self.t.lanes
+        mask = vec.splat(15, "uint8", lanes)
+        return [vec.bind(byte & mask), vec.bind(byte >> vec.splat(4, "uint8", lanes) & mask)]
+
+    def _sixes(self, parts: list[tirx.Expr]) -> list[tirx.Expr]:
+        """vpermb takes the low 6 bits of the bytes as they are."""
+        lanes = self.t.lanes
+        last = None
+        for i, byte in enumerate(parts):
+            bits = byte >> vec.splat(6 - 2 * i, "uint8", lanes) & vec.splat(
+                3 << 2 * i, "uint8", lanes
+            )
+            last = bits if last is None else last | bits
+        return [*parts, vec.bind(last)]
 
     def _flush(self) -> None:
         half = self.t.lanes // 2

@@ -32,7 +32,7 @@ def prefetch_weights(func: tirx.PrimFunc, sections: set[str], ahead: int) -> tir
         per_iteration = len(places) * LINE
         steps = -(-ahead // per_iteration)
         hints = [
-            _hint(substitute(place, {loop.loop_var: loop.loop_var + steps})) for place in places
+            hint(substitute(place, {loop.loop_var: loop.loop_var + steps})) for place in places
         ]
         body = tirx.SeqStmt([*hints, loop.body])
         return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
@@ -77,7 +77,8 @@ def _first_elements(realize: SBlockRealize, sections: set[str]) -> list:
     return found
 
 
-def _hint(element) -> tirx.Stmt:
+def hint(element) -> tirx.Stmt:
+    """The prefetch of the line that holds `element`."""
     # Read, keep in all caches, data; see llvm.prefetch in the LLVM language reference.
     flags = [tirx.const(value, "int32") for value in (0, 3, 1)]
     call = tirx.call_llvm_intrin("void", "llvm.prefetch.p0", tirx.address_of(element), *flags)

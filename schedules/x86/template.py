@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from lpgen.algorithms.kernel import Kernel
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.isa import Isa, with_extensions
 from lpgen.space import Knobs, Space
 from lpgen.target import Target
 
@@ -23,9 +23,13 @@ class Functions(NamedTuple):
 def template(algorithm: ModuleType, isa: Isa) -> Functions:
     """The template of `algorithm` (unfit, space, default and kernel, of an operator and an Isa)
     on `isa`; the target makes no difference beyond its instructions."""
+
+    def on(target: Target) -> Isa:
+        return with_extensions(isa, target)
+
     return Functions(
-        applies=lambda op, target: algorithm.unfit(op, isa),
-        space=lambda op, target: algorithm.space(op, isa),
-        default=lambda op, target: algorithm.default(op, isa),
-        kernel=lambda op, target, knobs: algorithm.kernel(op, isa, knobs),
+        applies=lambda op, target: algorithm.unfit(op, on(target)),
+        space=lambda op, target: algorithm.space(op, on(target)),
+        default=lambda op, target: algorithm.default(op, on(target)),
+        kernel=lambda op, target, knobs: algorithm.kernel(op, on(target), knobs),
     )
