@@ -151,8 +151,8 @@ def _candidates(op: Dense | Conv2d, choices: Space) -> Iterator[Knobs]:
     reused = isinstance(op, Conv2d) and op.kernel != (1, 1)
     left = "direct" if reused or op.matrix.m <= STREAMED else "copied"
     left = "folded" if "folded" in knobs["left"] else left
-    names = ("inputs", "digits", "rows", "vectors", "m_block", "expand")
-    for inputs, digits, rows, vectors, m_block, expand in itertools.product(
+    names = ("inputs", "digits", "rows", "vectors", "m_block", "n_block", "expand")
+    for inputs, digits, rows, vectors, m_block, n_block, expand in itertools.product(
         *(knobs[name] for name in names)
     ):
         if inputs == 6 and left == "direct":
@@ -160,7 +160,7 @@ def _candidates(op: Dense | Conv2d, choices: Space) -> Iterator[Knobs]:
         streamed = op.matrix.m <= STREAMED and expand == "register"
         yield {
             "inputs": inputs, "digits": digits, "rows": rows, "vectors": vectors,
-            "m_block": m_block, "n_block": 0, "outer": "mn", "inner": "mn",
+            "m_block": m_block, "n_block": n_block, "outer": "mn", "inner": "mn",
             "left": left, "expand": expand, "prefetch": 4096 if streamed else 0,
         }  # fmt: skip
 
@@ -174,11 +174,13 @@ def _cost(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> tuple:
     # vpshufb and vpaddb, of which the first of a chunk needs none.
     lookup = 2 - 1 / tables.lookups
     # Three instructions for two sums of 16 bits, which are in memory where registers run out.
-    flush = 3 / tables.lookups * (1 if 3 * sums + 4 <= isa.registers else 2)
-    index = (0.3 if t.expanded else 1.8) / (t.rows * t.digits)
-    index += 4 / m if t.expanded else 0  # unpacked for m rows
-    table = (0.25 if t.inputs == 4 else 1.2) / t.vectors
+    flush = 3 / tables.lookups * (1 if 3 * sums + 4 <= isa.registers else 4)
+    # Loading, and unpacking: once for m rows, or for each tile; large ones come from the L2 cache.
+    unpacked, packed, loaded = (0.3, 1.8, 0.25) if t.inputs == 4 else (1.4, 1.2, 1.2)
+    index = (unpacked if t.expanded else packed) / (t.rows * t.digits)
+    index += 4 / m if t.expanded else 0
+    table = loaded / t.vectors
     instructions = (lookup + flush + index + table) * t.digits / t.inputs
     groups = reduction_of(op, t.left, t.inputs, t.multiple).groups
     made = (knobs["m_block"] or t.row_tiles) * t.rows * groups * t.digits * tables.entries
-    return round(computed * instructions, 3), abs(math.log2(made / 2**18))
+    return round(computed * instructions, 3), knobs["n_block"], abs(math.log2(made / 2**18))
