@@ -1,12 +1,14 @@
-"""The tables of lut_sum: partial sums of activations made 64 bytes (a vector) at a time.
+"""The tables of lut_sum: partial sums of activations, made a vector at a time.
 
-A shuffle spreads one activation over those entries of a 16-byte table whose index has its bit, and
-zeros over the others; the sum of four such vectors is as many tables as the vector has 128-bit
-lanes. The lanes are filled so that those tables are neighbours in memory: they belong to successive
-(k group, row, digit), in this order.
+A shuffle spreads one activation over those entries of a table whose index has its bit, and zeros
+over the others; the sum of such vectors is a table. A large table is the sum of two small ones, of
+the low and of the high bits of the index:
 
-A table of 64 entries is a vector of its own: table[i] = low[i & 7] + high[i >> 3], where low and
-high are the sums of three activations each.
+    table[i] = low[i & 3] + high[i >> 2]        # 16 entries out of twice 4, for two activations
+    table[i] = low[i & 7] + high[i >> 3]        # 64 entries out of twice 8, for three
+
+A vector has as many tables of 16 entries as 128-bit lanes. The lanes are filled so that those are
+neighbours in memory: they belong to successive (k group, row, digit), in this order.
 """
 
 from __future__ import annotations
@@ -64,6 +66,7 @@ class TableCode:
         ]
         lanes = self.isa.bits // 128
         inputs: dict[tuple, tirx.Expr] = {}
+        pairs: dict[tuple, tirx.Expr] = {}
         for start in range(0, len(places), lanes):
             lane_of = places[start : start + lanes]
             used = len(lane_of)
@@ -71,7 +74,10 @@ class TableCode:
             key = tuple(place[1:] for place in lane_of)
             if key not in inputs:
                 inputs[key] = self._activations(rows, key)
-            sums = self._sums(inputs[key], [place[0] for place in lane_of])
+            halves = tuple(place[0] // 2 for place in lane_of)
+            if (key, halves) not in pairs:
+                pairs[key, halves] = self._pairs(inputs[key], halves)
+            sums = self._sums(pairs[key, halves], [place[0] for place in lane_of])
             kg, mi, digit = lane_of[0]
             to = site.target.at(kg=first + kg, mi=mi, tail=[digit, 0])
             if used < lanes:
@@ -108,19 +114,29 @@ class TableCode:
         mask = vec.splat(2**self.tables.shift - 1, "uint8", TABLE * lanes)
         return vec.bind(vec.reinterpret(f"uint8x{TABLE * lanes}", words) & mask)
 
-    def _sums(self, activations: tirx.Expr, groups: list[int]) -> tirx.Expr:
-        """The tables of these k groups, one in each lane."""
-        size = TABLE * len(groups)
+    def _pairs(self, activations: tirx.Expr, halves: tuple[int, ...]) -> tirx.Expr:
+        """In every 128-bit lane the tables of 4 entries of the pairs of two k groups: the first or
+        the second half of the lane's four."""
         parts = []
-        for t in range(4):
+        for t in range(2):
             spread = [
-                4 * group + t if entry >> t & 1 else ZERO
-                for group in groups
-                for entry in range(TABLE)
+                8 * half + 2 * pair + t if entry >> t & 1 else ZERO
+                for half in halves
+                for pair in range(4)
+                for entry in range(4)
             ]
-            pattern = vec.constants(spread, "uint8")
-            parts.append(vec.intrinsic(f"uint8x{size}", self.isa.lookup, activations, pattern))
-        return sum_of(parts)
+            parts.append(self._lookup(activations, spread))
+        return vec.bind(sum_of(parts))
+
+    def _sums(self, pairs: tirx.Expr, groups: list[int]) -> tirx.Expr:
+        """The tables of these k groups, one in each lane."""
+        low = [group % 2 * 8 + (entry & 3) for group in groups for entry in range(TABLE)]
+        high = [group % 2 * 8 + 4 + (entry >> 2) for group in groups for entry in range(TABLE)]
+        return sum_of([self._lookup(pairs, low), self._lookup(pairs, high)])
+
+    def _lookup(self, table: tirx.Expr, places: list[int]) -> tirx.Expr:
+        pattern = vec.constants(places, "uint8")
+        return vec.intrinsic(f"uint8x{len(places)}", self.isa.lookup, table, pattern)
 
     # ---- tables of 64 entries
 
@@ -147,8 +163,7 @@ class TableCode:
         parts = []
         for t in range(3):
             spread = [half + t if entry >> t & 1 else ZERO for half in (0, 3) for entry in range(8)]
-            pattern = vec.constants(spread * 4, "uint8")
-            parts.append(vec.intrinsic("uint8x64", self.isa.lookup, groups, pattern))
+            parts.append(self._lookup(groups, spread * 4))
         return vec.bind(sum_of(parts))
 
     def _spread(self, halves: tirx.Expr, group: int) -> list[tirx.Expr]:
