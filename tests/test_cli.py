@@ -1,8 +1,8 @@
 """The command line: what each command prints and leaves."""
 
 import json
-import re
 import os
+import re
 import signal
 import subprocess
 import sys
