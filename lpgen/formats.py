@@ -203,3 +203,29 @@ class Format:
     def random(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Values drawn uniformly from all of them, `dtype`[shape]."""
         return self.values()[rng.integers(0, self.levels, size=shape, dtype=np.uint8)]
+
+
+class Real:
+    """float32, where an operator takes real numbers: what of a Format makes sense for them."""
+
+    encoding = short = "f32"
+    bits, step, book, dtype = 32, 0, (), "float32"
+    max = float(np.finfo(np.float32).max)
+    min = -max
+
+    def __str__(self) -> str:
+        return self.short
+
+    def check(self, array: np.ndarray, what: str) -> None:
+        """Raise FormatError unless `array` is one of float32."""
+        if np.asarray(array).dtype != self.dtype:
+            raise FormatError(f"{what}: dtype {np.asarray(array).dtype}, expected {self.dtype}")
+
+    def random(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Values around 1, half of them multiples of 1/64."""
+        values = rng.normal(size=shape)
+        some = rng.random(shape) < 0.5
+        return np.where(some, np.rint(values * 64) / 64, values).astype(np.float32)
+
+
+REAL = Real()

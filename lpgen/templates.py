@@ -3,8 +3,9 @@
 The path is the registry. A module there offers `applies(op, target) -> str | None` (None: it
 applies, else the reason why not), `space(op, target) -> Space`, `default(op, target) -> dict` and
 `kernel(op, target, knobs) -> Kernel` (raises ScheduleRefused). Operators with scales of groups of k
-are for modules that say `group_scales = True`. A module without `applies`, or whose
-name starts with an underscore, is a helper that templates share.
+are for modules that say `group_scales = True`, and those other than conv2d and dense for modules
+that name them in `KINDS`. A module without `applies`, or whose name starts with an underscore, is a
+helper that templates share.
 """
 
 import importlib
@@ -39,6 +40,9 @@ class Template:
 
     def applies(self, op: Any, target: Any) -> str | None:
         """None where the template serves the operator on the target, else the reason why not."""
+        kinds = getattr(self.module, "KINDS", ("conv2d", "dense"))
+        if op.kind not in kinds:
+            return f"it is for {' and '.join(kinds)}, not {op.kind}"
         if getattr(op, "group", 0) and not getattr(self.module, "group_scales", False):
             return f"scale=group{op.group}: its sums are those over all of k"
         return self.module.applies(op, target)

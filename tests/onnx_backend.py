@@ -7,9 +7,11 @@ from kernels import at_address
 
 KINDS = {
     "ConvInteger": "convinteger",
+    "DequantizeLinear": "dequantizelinear",
     "MatMulInteger": "matmulinteger",
     "QLinearConv": "qlinearconv",
     "QLinearMatMul": "qlinearmatmul",
+    "QuantizeLinear": "quantizelinear",
 }
 """Operator -> the module with its cases."""
 
@@ -46,6 +48,7 @@ def run(imported, x: np.ndarray) -> np.ndarray:
 def backend() -> type:
     """A subclass of onnx.backend.base.Backend. What ONNX's cases have as inputs is constant here:
     it becomes known with the call."""
+    from onnx import helper
     from onnx.backend import base
 
     from lpgen.onnx import TensorType, import_node
@@ -59,7 +62,9 @@ def backend() -> type:
             given = dict(zip((i.name for i in self.model.graph.input), inputs, strict=True))
             x = given[node.input[0]]
             imported = import_node(node, TensorType(x.shape, x.dtype.name), given)
-            return (run(imported, x),)
+            kind = self.model.graph.output[0].type.tensor_type.elem_type
+            y = run(imported, x.astype(imported.op.act.dtype))  # from int4, too
+            return (y.astype(helper.tensor_dtype_to_np_dtype(kind)),)
 
     class Backend(base.Backend):
         @classmethod

@@ -17,6 +17,17 @@ from lpgen.ops import Conv2d, Dense  # noqa: E402
 CASES = {case.name: case for case in onnx_backend.cases()}
 
 
+# What lpgen has no numbers for: the part of a case's name -> what is said about it.
+MISSING = {
+    "e4m3fn": "has type float8_e4m3fn,",
+    "e5m2": "has type float8_e5m2,",
+    "float4e2m1": "has type float4_e2m1fn,",
+    "uint16": "has type uint16,",
+    "int16": "has type int16,",
+    "quantizelinear_blocked_symmetric": "y has type int16,",
+}
+
+
 def test_every_operator_has_cases():
     kinds = {case.model.graph.node[0].op_type for case in CASES.values()}
     assert kinds == set(onnx_backend.KINDS)
@@ -26,6 +37,11 @@ def test_every_operator_has_cases():
 def test_node(name):
     case = CASES[name]
     rep = onnx_backend.backend().prepare(case.model)
+    for part, reason in MISSING.items():
+        if part in name:
+            with pytest.raises(OnnxError, match=reason):
+                rep.run([_normalize_tensor(tensor) for tensor in case.data_sets[0][0]])
+            pytest.skip(reason)
     for inputs, outputs in case.data_sets:
         found = rep.run([_normalize_tensor(tensor) for tensor in inputs])
         expected = [_normalize_tensor(tensor) for tensor in outputs]

@@ -4,12 +4,14 @@
 the operator with its epilogue, its weights and parameters, and how tensors are laid out: ONNX has
 channels first and the columns of a matrix last, lpgen has channels last and the columns first.
 
-| node          | operator                                                                  |
-|---------------|---------------------------------------------------------------------------|
-| ConvInteger   | conv2d, out=s32                                                           |
-| QLinearConv   | conv2d, out=u8 or s8, with scale, zero points and bias                    |
-| MatMulInteger | dense, out=s32; where both sides have batches, conv2d of as many groups   |
-| QLinearMatMul | the same, out=u8 or s8                                                    |
+| node             | operator                                                                |
+|------------------|-------------------------------------------------------------------------|
+| ConvInteger      | conv2d, out=s32                                                         |
+| QLinearConv      | conv2d, out=u8 or s8, with scale, zero points and bias                  |
+| MatMulInteger    | dense, out=s32; where both sides have batches, conv2d of as many groups |
+| QLinearMatMul    | the same, out=u8 or s8                                                  |
+| QuantizeLinear   | quantize                                                                |
+| DequantizeLinear | dequantize                                                              |
 
 Operators: https://onnx.ai/onnx/operators. Their results are those of ONNX bit for bit: sums are
 exact, and the one rounding (half to even) is that of float32(sum) * (x_scale * w_scale / y_scale).

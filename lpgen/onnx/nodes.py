@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lpgen.errors import LpgenError, OnnxError
-from lpgen.onnx import conv, matmul
+from lpgen.onnx import conv, linear, matmul
 from lpgen.onnx.imported import Imported, TensorType
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ _KINDS: dict[str, tuple[tuple[str, ...], Callable[..., Imported]]] = {
     "QLinearConv": ((*_REQUANTIZED, "bias"), conv.requantized),
     "MatMulInteger": (("w", "x_zero", "w_zero"), matmul.integer),
     "QLinearMatMul": (_REQUANTIZED, matmul.requantized),
+    "QuantizeLinear": (("scale", "zero"), linear.quantize),
+    "DequantizeLinear": (("scale", "zero"), linear.dequantize),
 }
 
 

@@ -44,6 +44,8 @@ class Operator:
 
     kind: ClassVar[str]
     WORDS: ClassVar[dict[str, Word]]
+    # Whether a workload may have the words of an epilogue.
+    FUSES: ClassVar[bool] = True
     # The pairs of ends that `extreme` knows: which end of its format fills x, and which fills w.
     EXTREMES: ClassVar[tuple[str, ...]] = ("max-max", "max-min", "min-max", "min-min")
 

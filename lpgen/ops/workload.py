@@ -3,6 +3,7 @@
     dense m=1024 n=1024 k=1024 act=u2 weight=s2 out=s32
     conv2d h=56 w=56 ic=64 oc=64 kernel=3x3 pad=1 act=u8 weight=s8
     dense m=64 n=256 k=512 act=u8 weight=s4 zero_act=3 out=u8 scale=channel bias=s32 relu zero_out=7
+    quantize outer=1 axis=64 inner=3136 format=u8 per=axis
 
 The words of each kind, and their two-way texts, are the `WORDS` of its operator class, and those of
 the epilogue behind the sums are the same for all (`epilogue_words`). Words with a default may be
@@ -21,8 +22,10 @@ from lpgen.ops import epilogue_words
 from lpgen.ops.base import Operator
 from lpgen.ops.conv2d import Conv2d
 from lpgen.ops.dense import Dense
+from lpgen.ops.quantize import DequantizeLinear, QuantizeLinear
 
-KINDS: dict[str, type[Operator]] = {kind.kind: kind for kind in (Conv2d, Dense)}
+_KINDS = (Conv2d, Dense, QuantizeLinear, DequantizeLinear)
+KINDS: dict[str, type[Operator]] = {kind.kind: kind for kind in _KINDS}
 
 
 def parse(text: str) -> Operator:
@@ -32,7 +35,7 @@ def parse(text: str) -> Operator:
     """
     words = text.split()
     if not words:
-        raise WorkloadError(f"workload is empty; it starts with {' or '.join(KINDS)}")
+        raise WorkloadError(f"workload is empty; it starts with one of {', '.join(KINDS)}")
     kind = KINDS.get(words[0])
     if kind is None:
         known = f"{_near(words[0], KINDS)}known: {', '.join(KINDS)}"
@@ -48,7 +51,8 @@ def parse(text: str) -> Operator:
         raise WorkloadError(f"{kind.kind}: missing {', '.join(f'{key}=' for key in missing)}")
     steps = {key: given.pop(key) for key in epilogue_words.WORDS if key in given}
     try:
-        return kind(**given, epilogue=epilogue_words.chain_of(steps))
+        epilogue = {"epilogue": epilogue_words.chain_of(steps)} if kind.FUSES else {}
+        return kind(**given, **epilogue)
     except ValueError as error:
         raise WorkloadError(f"{kind.kind}: {error}") from None
 
@@ -68,12 +72,12 @@ def _read(kind: type[Operator], word: str) -> tuple[str, Any]:
     key, equals, text = word.partition("=")
     if not equals:
         raise WorkloadError(f"{kind.kind}: {_shown(word)} is not key=value")
-    keys = (*kind.WORDS, *epilogue_words.WORDS)
+    keys = (*kind.WORDS, *(epilogue_words.WORDS if kind.FUSES else ()))
     if key not in keys:
         known = f"{_near(key, keys)}known: {', '.join(keys)}"
         raise WorkloadError(f"{kind.kind}: {_shown(word)} has an unknown key; {known}")
     try:
-        if key in epilogue_words.WORDS:
+        if key not in kind.WORDS:
             return key, epilogue_words.read_word(key, text)
         return key, kind.WORDS[key].read(text)
     except (ValueError, FormatError) as error:
