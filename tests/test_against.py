@@ -111,6 +111,11 @@ def test_an_installed_library_agrees_with_the_oracle(name, workload):
     assert "pads both sides alike" in reasons["onednn"]
 
 
+def test_what_is_not_compared_is_named():
+    with pytest.raises(UserError, match="^quantize: other libraries are compared for conv2d"):
+        turns.smallest(parse("quantize axis=3 format=u8"))
+
+
 def test_a_case_fills_its_output():
     for workload in AGREED:
         case = Case.random(parse(workload))

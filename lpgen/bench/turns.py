@@ -26,14 +26,19 @@ from lpgen.bench.isa import refuse_amx
 from lpgen.bench.measure import pinned
 from lpgen.bench.messages import Failed, Phase, Present, Task
 from lpgen.bench.probes import aligned, timed
-from lpgen.errors import LpgenError
-from lpgen.ops import Operator, parse
+from lpgen.errors import LpgenError, UserError
+from lpgen.ops import Elementwise, Operator, parse
 from lpgen.tune.timing import Run, time_calls, time_in_turns
 from lpgen.tune.worker import die_with
 
 
 def smallest(op: Operator) -> Operator:
-    """An operator of the same kind and formats with next to nothing to do."""
+    """An operator of the same kind and formats with next to nothing to do.
+
+    Raises UserError for kinds that are not compared.
+    """
+    if isinstance(op, Elementwise):
+        raise UserError(f"{op.kind}: other libraries are compared for conv2d and dense")
     if op.kind == "dense":
         return replace(op, m=1, n=32, k=32)
     geometry = {"n": 1, "h": 1, "w": 1, "kernel": 1, "stride": 1, "pad": 0, "dilation": 1}
