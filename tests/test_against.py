@@ -112,7 +112,7 @@ def test_an_installed_library_agrees_with_the_oracle(name, workload):
 
 
 def test_what_is_not_compared_is_named():
-    with pytest.raises(UserError, match="^quantize: other libraries are compared for conv2d"):
+    with pytest.raises(UserError, match=r"^quantize: other libraries are compared for conv2d"):
         turns.smallest(parse("quantize axis=3 format=u8"))
 
 
