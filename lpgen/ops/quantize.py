@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -53,6 +53,7 @@ class Elementwise(Operator):
         "per": Word(_read_per, str),
     }
     epilogue: ClassVar[Chain] = ()
+    input: ClassVar[str] = "act"
 
     def __post_init__(self) -> None:
         for key in ("outer", "axis", "inner"):
@@ -109,6 +110,11 @@ class Elementwise(Operator):
         """The canonical workload text."""
         words = (f"{key}={word.write(getattr(self, key))}" for key, word in self.WORDS.items())
         return " ".join([self.kind, *words])
+
+    @property
+    def plain(self) -> Self:
+        """The operator itself: there is no epilogue to leave out."""
+        return self
 
     @property
     def residual(self) -> None:
