@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.epilogue import Bias, Chain, Clamp, Quantize, Residual, Scale
+from lpgen.ops.thresholds import Threshold
 
 TEXTS = (
     *(f"u{bits}" for bits in range(1, 9)),
@@ -69,7 +70,11 @@ def value_of(draw, form: Format) -> int:
 @st.composite
 def chains(draw) -> Chain:
     """Every kind of epilogue."""
-    kind = draw(st.sampled_from(["s32", "f32", "quantized", "quantized"]))
+    kind = draw(st.sampled_from(["s32", "f32", "quantized", "quantized", "thresholds"]))
+    if kind == "thresholds":
+        bias = (Bias("s32"),) if draw(st.booleans()) else ()
+        few = st.sampled_from(["u1", "u2", "u3", "s2", "b1", "b2", "t2"])
+        return (*bias, Threshold(draw(few)))
     bias = draw(st.sampled_from([None, "s32", "f32" if kind != "s32" else "s32"]))
     steps = [Bias("s32")] if bias == "s32" else []
     form = draw(quantized) if kind == "quantized" else None

@@ -13,6 +13,7 @@ from strategies import convs, denses, depthwise_convs, texts, with_epilogues
 from lpgen.errors import FormatError, ScheduleRefused, WorkloadError
 from lpgen.ops import Conv2d, Dense, parse
 from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale
+from lpgen.ops.thresholds import Threshold
 
 TEMPLATES = pytest.mark.parametrize(
     "name", ["generic/generic", "avx2/dot", "avx512vnni/dot", "amx/mma"]
@@ -51,6 +52,10 @@ def scalar(op, total, n, parameters, residual):
                 low, high = (bound - zero for bound in step.bounds)
             v = type(v)(high) if v >= high else v
             v = type(v)(low) if v <= low else v
+        elif isinstance(step, Threshold):
+            t, falls = parameters["thresholds"][n].tolist(), parameters["direction"][n] < 0
+            count = sum(v <= level if falls else v >= level for level in t)
+            v = step.format.min + step.format.step * count
         elif isinstance(step, Quantize):
             v = int(np.rint(np.float64(v))) + step.zero
             v = min(max(v, step.format.min), step.format.max)
@@ -210,8 +215,11 @@ def run(name, op, x, w, residual=None, **parameters):
         ("scale=tensor", "^dense: scale=tensor gives real numbers: out= has to be f32 or a format"),
         ("out=b1 scale=tensor", r"^dense: out=b1: quantized values are u1\.\.u8 or s2\.\.s8$"),
         ("out=u4 scale=tensor zero_out=16", r"zero_out=16 is outside 0\.\.15 \(u4\)$"),
+        ("out=u4 scale=thresholds", "out=u4 scale=thresholds: u, s, b or t of up to 8 levels$"),
+        ("out=u2 scale=thresholds relu", "epilogue: Clamp is part of the thresholds$"),
+        ("out=f32 scale=thresholds", "scale=thresholds is for out=FORMAT, and has no zero_out$"),
         ("zero_out=3", "^dense: zero_out=3: out=s32 has no zero point$"),
-        ("out=f32 scale=row", "'scale=row': 'row' is none of none, tensor, channel$"),
+        ("out=f32 scale=row", "'scale=row': 'row' is none of none, tensor, channel, thresholds$"),
         ("bias=f32", "^dense: epilogue: Bias needs scale=tensor or scale=channel$"),
         ("residual=u8", "^dense: epilogue: Residual needs scale=tensor or scale=channel$"),
         ("clamp=5", "'clamp=5': '5' is none of none, relu, relu6, LOWxHIGH$"),

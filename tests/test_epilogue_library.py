@@ -22,7 +22,8 @@ REAL = parse("dense m=4 n=10 k=30 act=s8 weight=s4 out=f32 scale=tensor bias=f32
 INTEGERS = parse("dense m=4 n=10 k=30 act=s8 weight=s4 zero_act=5 relu")
 DYNAMIC = parse("dense m=4 n=10 k=30 act=s8 weight=s4 input=f32:row out=f32 scale=channel")
 STATIC = parse("dense m=4 n=10 k=30 act=u8 weight=s4 input=f32 zero_act=8 out=u8 scale=tensor")
-OPS = [CONV, REAL, INTEGERS, DYNAMIC, STATIC]
+FEW = parse("dense m=4 n=10 k=30 act=u2 weight=s4 bias=s32 out=b2 scale=thresholds")
+OPS = [CONV, REAL, INTEGERS, DYNAMIC, STATIC, FEW]
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +48,12 @@ def problem(op):
 def test_every_kernel_passes_the_check(path):
     results = list(check_library(path))
     assert [result.workload for result in results] == [op.name for op in OPS]
-    assert [result.failure for result in results] == [None] * 5
+    assert [result.failure for result in results] == [None] * 6
 
 
-@pytest.mark.parametrize("op", OPS, ids=["quantized", "float", "integers", "dynamic", "static"])
+@pytest.mark.parametrize(
+    "op", OPS, ids=["quantized", "float", "integers", "dynamic", "static", "thresholds"]
+)
 def test_results_from_python(lib, op):
     kernel = lib[op.name]
     x, w, residual, parameters, expected = problem(op)

@@ -22,25 +22,25 @@ Parameters lie behind the weights, in sections [group][column] or of one element
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tvm import te, tirx
 from tvm_ffi import structural_walk
 
 from lpgen.algorithms import row_sums
-from lpgen.algorithms.entry import Section, joined_packers, joined_sections
+from lpgen.algorithms.entry import Section
+from lpgen.algorithms.fused import FusedLayout
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.quantize import steps_of
 from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale, find, integer_bounds
 from lpgen.ops.inputs import is_dynamic
+from lpgen.ops.thresholds import Threshold
 
 if TYPE_CHECKING:
-    from tvm import IRModule
-
+    from lpgen.formats import Format
     from lpgen.ops import Operator
     from lpgen.ops.parameters import Parameter
 
@@ -79,12 +79,18 @@ class Epilogue:
         """What has to run before the kernel (`entry.kernel_entry`)."""
         return None if self.rows is None else row_sums.prologue(self.op)
 
-    def _single(self, parameter: Parameter) -> bool:
-        """Whether it is one number for all columns (of which there are several)."""
-        return parameter.shape == (1,) and self.groups * self.columns > 1
+    @property
+    def integer_bias(self) -> bool:
+        """Whether the bias is added to the sums, and so is part of the correction."""
+        return find(self.op.epilogue, Bias) == Bias("s32")
+
+    def single(self, name: str) -> bool:
+        """Whether the parameter is one number for all columns (of which there are several)."""
+        several = self.groups * self.columns > 1 or name == "input_scale"
+        return self.op.parameters[name].shape == (1,) and several
 
     @cached_property
-    def _parameters(self) -> dict[str, Parameter]:
+    def own_parameters(self) -> dict[str, Parameter]:
         """Those of the operator, without what belongs to groups of k."""
         with_groups = ("scale", "zero_weight") if self.op.group else ()
         return {name: p for name, p in self.op.parameters.items() if name not in with_groups}
@@ -94,17 +100,18 @@ class Epilogue:
         """What lies behind the packed weights."""
         wide = -(-self.columns // 16) * 16  # rows of groups start on 64-byte boundaries
         found = []
-        if self.zero or find(self.op.epilogue, Bias) == Bias("s32"):
+        if self.zero or self.integer_bias:
             found.append(Section("correction", (self.groups, wide), "int32"))
-        for name, parameter in self._parameters.items():
-            if name == "bias" and parameter.dtype == "int32":
+        for name, parameter in self.own_parameters.items():
+            shape = (1,) if self.single(name) else (self.groups, wide)
+            if name == "bias" and self.integer_bias:
                 continue
-            if name == "input_scale":
-                found.append(Section("input_inverse", (1,), "float32"))
+            if name == "thresholds":
+                names = [f"threshold{i}" for i in range(parameter.shape[1])]
+                found += [Section(name, shape, "int32") for name in names]
                 continue
-            shape = (1,) if self._single(parameter) else (self.groups, wide)
-            dtype = "int32" if name == "zero_weight" else parameter.dtype
-            found.append(Section(name, shape, dtype))
+            stored = {"input_scale": "input_inverse", "direction": "flip"}.get(name, name)
+            found.append(Section(stored, shape, "float32" if parameter.real else "int32"))
         return found
 
     @cached_property
@@ -159,9 +166,20 @@ class Epilogue:
                     value = self._residual[m, g, n].astype("int32")
                     value = value - tirx.const(zero, "int32") if zero else value
                     v = v + product(value.astype("float32"), parameter("residual_scale"))
+                case Threshold(form):
+                    return self._counted(v, form, parameter)
                 case Clamp("relu6") if "six" in self._tensors:
                     v = te.min(v, parameter("six"))
         return self._bounded(v)
+
+    def _counted(self, v: tirx.Expr, form: Format, parameter: Callable) -> tirx.Expr:
+        """Flipped sums, ~v, rise where v falls: v <= t is ~v >= ~t."""
+        v = v ^ parameter("flip")
+        one, zero = tirx.const(1, "int32"), tirx.const(0, "int32")
+        count = zero
+        for i in range(form.levels - 1):
+            count = count + tirx.Select(v >= parameter(f"threshold{i}"), one, zero)
+        return (count * form.step + form.min).astype(self.op.y_dtype)
 
     def _group(self, g: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
         if self.groups == self.op.matrix.groups:
@@ -184,104 +202,6 @@ class Epilogue:
         bits = tirx.reinterpret("int32", v + tirx.const(_ROUNDING, "float32"))
         narrow = bits.astype(self.op.y_dtype)
         return narrow + tirx.const(quantize.zero, self.op.y_dtype) if quantize.zero else narrow
-
-    # ---- parameters into sections, in NumPy and in TIR
-
-    def pack(self, w: np.ndarray, parameters: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The contents of the sections."""
-
-        def spread(values: np.ndarray, section: Section) -> np.ndarray:
-            if section.shape == (1,):
-                return values
-            wide = np.zeros(section.shape, section.dtype)
-            wide[:, : self.columns] = np.reshape(values, (self.groups, self.columns))
-            return wide
-
-        values = dict(self.op.legal_parameters(parameters))
-        if "input_scale" in values:
-            values["input_inverse"] = np.float32(1) / values["input_scale"]
-        sums = w.reshape(self.groups * self.columns, -1).sum(axis=1, dtype=np.int64)
-        correction = -self.zero * sums
-        if self.op.parameters.get("bias", (0, 0))[1] == "int32":
-            correction += values.pop("bias")
-        values["correction"] = correction.astype(np.int32)  # modulo 2^32, as the sums are
-        return [spread(values[section.name], section) for section in self.sections]
-
-    def te_pack(self) -> tuple[list[te.Tensor], list[te.Tensor]]:
-        """(w and the parameters, the sections) as tensors."""
-        op, columns = self.op, self.columns
-        w = te.placeholder((self.groups, columns, op.matrix.k), op.weight.dtype, name="w")
-        given = {
-            name: te.placeholder(
-                (1,) if self._single(p) or name == "input_scale" else (self.groups, columns),
-                p.dtype,
-                name=f"{name}_in",
-            )
-            for name, p in self._parameters.items()
-        }
-        k = te.reduce_axis((0, op.matrix.k), name="k")
-        sums = te.compute(
-            (self.groups, columns), lambda g, n: te.sum(w[g, n, k].astype("int32"), axis=[k])
-        )
-
-        def correction(g, n):
-            value = sums[g, n] * tirx.const(-self.zero, "int32")
-            integer_bias = "bias" in given and given["bias"].dtype == "int32"
-            return value + given["bias"][g, n] if integer_bias else value
-
-        def section(s: Section) -> te.Tensor:
-            if s.name == "input_inverse":
-                one = tirx.const(1, "float32")
-                return te.compute(s.shape, lambda i: one / given["input_scale"][i], name=s.name)
-            source = given.get(s.name)
-
-            def element(g, n):
-                value = correction(g, n) if source is None else source[g, n].astype(s.dtype)
-                return te.if_then_else(n < columns, value, tirx.const(0, s.dtype))
-
-            return te.compute(
-                s.shape, element if len(s.shape) == 2 else lambda i: source[i], name=s.name
-            )
-
-        outputs = [section(s) for s in self.sections]
-        return [w, *given.values()], outputs
-
-
-@dataclass(frozen=True)
-class FusedLayout:
-    """Packed weights in the order of `weights`, with an epilogue's parameters behind them."""
-
-    weights: Layout
-    epilogue: Epilogue
-
-    @cached_property
-    def sections(self) -> list[Section]:
-        """Parts of the packed bytes, in order."""
-        return [*self.weights.sections, *self.epilogue.sections]
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the packed weights and parameters."""
-        return joined_sections(self.sections)[1]
-
-    def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
-        """The packed bytes of weight values `w` and the parameters."""
-        packed = np.zeros(self.nbytes, np.uint8)
-        own = parameters if self.epilogue.op.group else {}
-        packed[: self.weights.nbytes] = self.weights.pack(w, **own)
-        offsets, _ = joined_sections(self.sections)
-        first = len(self.weights.sections)
-        for data, offset in zip(self.epilogue.pack(w, parameters), offsets[first:], strict=True):
-            data = np.ascontiguousarray(data).view(np.uint8).ravel()
-            packed[offset : offset + data.size] = data
-        return packed
-
-    def te_module(self) -> IRModule:
-        """The packer as TIR: "main"(w, packed, *parameters), see `Layout`."""
-        op = self.epilogue.op
-        inputs, outputs = self.epilogue.te_pack()
-        own = te.create_prim_func([*inputs, *outputs])
-        return joined_packers(op, self.weights.te_module()["main"], own, self.sections)
 
 
 def real_value(value: tirx.Expr) -> tirx.Expr | None:

@@ -14,6 +14,8 @@ rounded to nearest even, and none are merged into one rounding.
 | Residual("f32")        | residual=f32              | v + r                                  |
 | Clamp(bounds)          | clamp=                    | low if v < low, high if v > high       |
 | Quantize(format, zero) | out=, zero_out=           | v rounded half to even, plus zero      |
+| Threshold(format)      | out=, scale=thresholds    | see `ops.thresholds`, in place of all  |
+|                        |                           | but the first                          |
 
 Without Scale the result is int32 (out=s32), with Scale but without Quantize it is float32 (out=f32:
 dequantized). With both, `scale` is the combined one: (scale of x) * (scale of w) / (scale of y).
@@ -48,6 +50,7 @@ from typing import ClassVar
 import numpy as np
 
 from lpgen.formats import Format
+from lpgen.ops.thresholds import Threshold
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class Quantize:
 SMALLEST_GROUP = 4
 _GROUP = re.compile(r"group([1-9][0-9]{0,8})(:bf16)?")
 
-Step = Bias | Scale | Residual | Clamp | Quantize
+Step = Bias | Scale | Residual | Clamp | Quantize | Threshold
 Chain = tuple[Step, ...]
 
 
@@ -204,16 +207,16 @@ def group_of(chain: Chain) -> int:
 
 def out_of(chain: Chain) -> str:
     """What the chain leaves: "s32", "f32" or the text of a format."""
-    quantize = find(chain, Quantize)
-    if quantize:
-        return str(quantize.format)
+    last = find(chain, Quantize | Threshold)
+    if last:
+        return str(last.format)
     return "f32" if find(chain, Scale) else "s32"
 
 
 def dtype_of(chain: Chain) -> str:
     """The NumPy dtype of the result."""
-    quantize = find(chain, Quantize)
-    return quantize.format.dtype if quantize else {"s32": "int32", "f32": "float32"}[out_of(chain)]
+    last = find(chain, Quantize | Threshold)
+    return last.format.dtype if last else {"s32": "int32", "f32": "float32"}[out_of(chain)]
 
 
 def check_chain(chain: Chain) -> str | None:
@@ -227,7 +230,11 @@ def check_chain(chain: Chain) -> str | None:
         if before.place >= after.place or type(before) is type(after):
             names = type(after).__name__, type(before).__name__
             return f"epilogue: {names[0]} cannot follow {names[1]}"
-    if not find(chain, Scale):
+    if find(chain, Threshold):
+        others = [step for step in chain if step.place not in (0, 5)]
+        if others:
+            return f"epilogue: {type(others[0]).__name__} is part of the thresholds"
+    elif not find(chain, Scale):
         floats = [s for s in chain if s.place in (2, 3, 5)]
         if floats:
             return f"epilogue: {type(floats[0]).__name__} needs scale=tensor or scale=channel"
@@ -286,6 +293,8 @@ def apply(
     v = sums if group_of(chain) else sums.astype(np.int32)
     for step in chain:
         match step:
+            case Threshold():
+                return step.apply(v, parameters["thresholds"], parameters["direction"])
             case Bias():
                 v = v + parameters["bias"]
             case Scale(group=group):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from lpgen.formats import Format
 from lpgen.ops.epilogue import Bias, Chain, Clamp, Quantize, Residual, Scale, out_of
+from lpgen.ops.thresholds import Threshold
 from lpgen.ops.words import read_number
 
 WORDS = ("out", "scale", "bias", "residual", "zero_residual", "clamp", "zero_out")
@@ -33,6 +34,8 @@ def words_of(chain: Chain) -> dict[str, str]:
                     words["zero_residual"] = str(zero)
             case Clamp(bounds):
                 words["clamp"] = bounds if isinstance(bounds, str) else "x".join(map(str, bounds))
+            case Threshold():
+                words["scale"] = "thresholds"
             case Quantize(_, zero) if zero:
                 words["zero_out"] = str(zero)
     return {key: words[key] for key in WORDS if key in words}
@@ -51,7 +54,7 @@ def read_word(key: str, text: str) -> object:
         return read_number(low), read_number(high)
     known = {
         "out": ("s32", "f32"),
-        "scale": ("none", "tensor", "channel"),
+        "scale": ("none", "tensor", "channel", "thresholds"),
         "bias": ("none", "s32", "f32"),
         "residual": ("none", "f32"),
         "clamp": ("none", "relu", "relu6"),
@@ -82,6 +85,13 @@ def chain_of(words: Mapping[str, object]) -> Chain:
     ):
         if word in given and not there:
             raise ValueError(f"{word}={given[word]}: {other} has no zero point")
+    if scale == "thresholds":
+        if not quantized or "zero_out" in given:
+            raise ValueError("scale=thresholds is for out=FORMAT, and has no zero_out")
+        scale = "none"
+        last = Threshold(out)
+    else:
+        last = Quantize(out, given.get("zero_out", 0)) if quantized else None
     steps = [
         Bias("s32") if given["bias"] == "s32" else None,
         Scale(scale) if scale != "none" else None,
@@ -90,6 +100,6 @@ def chain_of(words: Mapping[str, object]) -> Chain:
         if given["residual"] != "none"
         else None,
         Clamp(given["clamp"]) if given["clamp"] != "none" else None,
-        Quantize(out, given.get("zero_out", 0)) if quantized else None,
+        last,
     ]
     return tuple(step for step in steps if step is not None)

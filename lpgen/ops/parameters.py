@@ -9,6 +9,7 @@ import numpy as np
 from lpgen.errors import FormatError
 from lpgen.ops import groups
 from lpgen.ops.epilogue import Bias, Chain, Clamp, Quantize, Residual, Scale, find
+from lpgen.ops.thresholds import Threshold
 
 FLOAT_LIMIT = 2.0**63
 """Largest absolute value of a float parameter: nothing computed from them leaves float32."""
@@ -25,6 +26,11 @@ class Parameter(NamedTuple):
     low: float
     high: float
     short: bool = False
+
+    @property
+    def real(self) -> bool:
+        """Whether its values are floats."""
+        return self.dtype == "float32"
 
     @property
     def zeros(self) -> int:
@@ -53,6 +59,10 @@ def parameters_of(chain: Chain, grouped: tuple[int, ...], sum_limit: int) -> dic
                 found["scale"] = Parameter(shape, "float32", *real, step.short)
             case Residual() if step.format != "f32":
                 found["residual_scale"] = Parameter((1,), "float32", *real)
+            case Threshold(form):
+                shape = (channels, form.levels - 1)
+                found["thresholds"] = Parameter(shape, "int32", -(2**31), 2**31 - 1)
+                found["direction"] = Parameter((channels,), "int8", -1, 1)
             case Clamp("relu6") if find(chain, Quantize):
                 found["six"] = Parameter((1,), "float32", 0.0, FLOAT_LIMIT)
     return found
@@ -92,7 +102,7 @@ def random_parameter(
     """Values for a parameter where sums are about +-spread."""
     shape, quantize = parameter.shape, find(chain, Quantize)
     if parameter.dtype != "float32":
-        wide = 2 * spread if name == "bias" else np.inf
+        wide = 2 * spread if name in ("bias", "thresholds") else np.inf
         low, high = max(parameter.low, -wide), min(parameter.high, wide)
         return rng.integers(int(low), int(high) + 1, shape).astype(parameter.dtype)
     steps = quantize.format.max - quantize.format.min if quantize else 256
