@@ -97,17 +97,21 @@ class Definition:
     """What has to run before (`entry.kernel_entry`)."""
 
 
-def define(op: Dense, operands: Operands, tiling: Tiling) -> Definition:
-    """The tensor expressions of `op`: stages pad (optional), partial, tile and y."""
+def define(op: Dense, operands: Operands, tiling: Tiling, start: int = 0) -> Definition:
+    """The tensor expressions of `op`: stages pad (optional), partial, tile and y.
+
+    start: a number that is added to what the row of a group adds to its sums, where it adds the
+    same in every column, and taken off again.
+    """
     t = tiling
     weights = GroupWeights(op, operands.right, operands.nothing, t.kq, t.panels, t.vectors, t.lanes)
     sections = {s.name: te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections}
     left = _left(op, operands, weights)
     rows = None
     if weights.zeros:
-        rows = te.placeholder((op.m, weights.count), "int32", name="group_sums")
+        rows = te.placeholder((op.m, weights.count), "int32", name="row_terms")
     partial = _partial(left, sections, weights, t)
-    tile = _tile(partial, sections, rows, weights, t)
+    tile = _tile(partial, sections, rows, weights, t, start)
     epilogue = Epilogue(op, 0, 1, op.n, rows)
 
     def result(m, g, n):
@@ -116,7 +120,7 @@ def define(op: Dense, operands: Operands, tiling: Tiling) -> Definition:
 
     y = te.compute((op.m, 1, op.n), result, name="y")
     args = [left.x, *sections.values(), *epilogue.inputs, y]
-    prologue = None if rows is None else _group_sums(op)
+    prologue = None if rows is None else _group_terms(op, weights, start)
     return Definition(op, operands, weights, epilogue.layout(weights), args, prologue)
 
 
@@ -144,7 +148,14 @@ def _partial(left: Left, sections: dict, weights: GroupWeights, t: Tiling) -> te
     return te.compute(shape, element, name="partial")
 
 
-def _tile(partial, sections: dict, rows, weights: GroupWeights, t: Tiling) -> te.Tensor:
+def _tile(
+    partial: te.Tensor,
+    sections: dict[str, te.Tensor],
+    rows: te.Tensor | None,
+    weights: GroupWeights,
+    t: Tiling,
+    start: int,
+) -> te.Tensor:
     # One tap, so that the loops are those of the other definitions.
     r, s = (te.reduce_axis((0, 1), name=name) for name in "rs")
     j = te.reduce_axis((0, weights.count), name="j")
@@ -154,8 +165,11 @@ def _tile(partial, sections: dict, rows, weights: GroupWeights, t: Tiling) -> te
         column = (no, j, nv, nl)
         total = partial[mo, no, j, mi, nv, nl]
         if rows is not None:
-            zero = weights.zero(sections, column)
-            total = total - zero * rows[te.min(mo * t.rows + mi, last), j]
+            term = rows[te.min(mo * t.rows + mi, last), j]
+            if "zero" in sections:
+                term = term * sections["zero"][column].astype("int32")
+            total = total + term
+            total = total - tirx.const(start, "int32") if start else total
         if "correction" in sections:
             total = total + sections["correction"][column]
         scaled = product(total.astype("float32"), weights.scale(sections, column))
@@ -165,12 +179,15 @@ def _tile(partial, sections: dict, rows, weights: GroupWeights, t: Tiling) -> te
     return te.compute(shape, element, name="tile")
 
 
-def _group_sums(op: Dense) -> tirx.PrimFunc:
-    """The function (x, group_sums): the sums of x - zero_act in every row and group."""
-    count = -(-op.k // op.group)
+def _group_terms(op: Dense, weights: GroupWeights, start: int) -> tirx.PrimFunc:
+    """The function (x, row_terms): the sums of x - zero_act in every row and group, times base -
+    zero where that is one number for all columns, else times -1."""
+    count, factor = weights.count, -1
+    if isinstance(op.zero_weight, int):
+        factor = weights.operand_of.base - op.zero_weight
     x = te.placeholder((op.m, op.k), op.act.dtype, name="x")
     read = tirx.decl_buffer(x.shape, x.dtype, name="x")
-    written = tirx.decl_buffer((op.m, count), "int32", name="group_sums")
+    written = tirx.decl_buffer((op.m, count), "int32", name="row_terms")
 
     def emit(inputs, outputs):
         def groups(first: int, many: int, size: int) -> None:
@@ -180,6 +197,8 @@ def _group_sums(op: Dense) -> tirx.PrimFunc:
                 with tb.serial(0, size) as k:
                     value = inputs[0][m, (first + i) * op.group + k].astype("int32")
                     tb.buffer_store(outputs[0], outputs[0][tuple(to)] + value, to)
+                term = outputs[0][tuple(to)] * tirx.const(factor, "int32")
+                tb.buffer_store(outputs[0], term + tirx.const(start, "int32"), to)
 
         whole = op.k // op.group
         with IRBuilder() as builder:
@@ -190,7 +209,7 @@ def _group_sums(op: Dense) -> tirx.PrimFunc:
         return builder.get()
 
     sums = te.extern(
-        [(op.m, count)], [x], emit, name="group_sums", dtype=["int32"],
+        [(op.m, count)], [x], emit, name="row_terms", dtype=["int32"],
         in_buffers=[read], out_buffers=[written],
     )  # fmt: skip
     return te.create_prim_func([x, sums])

@@ -192,14 +192,6 @@ class GroupWeights:
         first = self.table[0]
         return code + tirx.const(first, "uint8") if first else code
 
-    def zero(self, sections: dict[str, te.Tensor], column: tuple) -> tirx.Expr:
-        """The zero point's distance from the base, int32."""
-        from tvm import tirx
-
-        if "zero" in sections:
-            return sections["zero"][column].astype("int32")
-        return tirx.const(self.op.zero_weight - self.operand_of.base, "int32")
-
     def scale(self, sections: dict[str, te.Tensor], column: tuple) -> tirx.Expr:
         """The scale, float32."""
         from tvm import tirx

@@ -12,19 +12,17 @@ Inside the blocks, for every register tile:
     tile = 0.0                                        # rows x vectors registers
     for j                                             # groups of k
       partial = the sums of group j                   # as many registers, straight-line code
-      tile += float32(partial + corrections) * scale[j]
+      tile += float32(partial) * scale[j]
 
-vpdpbusd adds up in int32. Without it vpmaddubsw adds up in int16 as many steps as fit.
+Both are emitted by `lpgen.schedules.x86.group_tile`.
 """
 
 from __future__ import annotations
 
 import math
-from functools import cached_property
 
-from tvm import IRModule, te, tirx
+from tvm import IRModule, te
 from tvm.s_tir import Schedule
-from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms import group_dot
 from lpgen.algorithms.entry import kernel_entry
@@ -32,21 +30,13 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.x86 import blocks, intrinsics, vectors
+from lpgen.schedules.x86 import blocks
 from lpgen.schedules.x86.dot_space import distances, tile_rows
-from lpgen.schedules.x86.fields import Registers
+from lpgen.schedules.x86.group_tile import BYTES, FloatBits, GroupTile
 from lpgen.schedules.x86.isa import Isa
-from lpgen.schedules.x86.microkernel import Site, replace_tile
 from lpgen.space import Knobs, Space
 
-BYTES = 4
-"""Bytes of a lane: values of k in a step."""
-
 VECTORS = (1, 2, 3, 4, 6, 8)
-STRAIGHT = 256
-"""Most multiplications in straight-line code; groups with more become loops."""
-
-AXES = ("mo", "no", "j", "mi", "nv", "nl", "step", "kt")
 
 
 def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
@@ -108,15 +98,16 @@ def default(op: Dense, isa: Isa) -> Knobs:
 
 
 def cost(op: Dense, isa: Isa, knobs: Knobs) -> tuple:
-    """What a first guess keeps small: empty places, loads, panels beyond a part of the L2 cache."""
+    """What a first guess keeps small: empty places; unpacking, which all rows of a tile share, loads
+    and sums that do not fit the registers; panels beyond a part of the L2 cache."""
     t = tiling(op, isa, knobs)
     computed = t.row_tiles * t.rows * t.panels * t.vectors * isa.lanes / op.m / op.n
     loads = (t.rows + t.vectors) / (t.rows * t.vectors)
     spilled = max(0, 2 * t.rows * t.vectors - isa.registers + 4) / isa.registers
-    block = (knobs["n_block"] or t.panels) * t.panels * op.k
+    block = (knobs["n_block"] or t.panels) * t.vectors * isa.lanes * op.k
     return (
-        knobs["prefetch"] != distances(op.m)[-1],
-        round(computed * (1 + loads + spilled), 3),
+        knobs["prefetch"] != max(d for d in distances(op.m) if d <= 4096),
+        round(computed * (1 + 1.5 / t.rows + 0.3 * loads + 0.5 * spilled), 3),
         abs(math.log2(block / 2**18)),
         -(knobs["m_block"] or t.row_tiles),
     )
@@ -140,10 +131,13 @@ def kernel(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
     reason = refusal(op, isa, knobs)
     if reason:
         raise ScheduleRefused(reason)
-    definition = group_dot.define(op, group_dot.byte_operands(op), tiling(op, isa, knobs))
+    form = FloatBits if FloatBits.serves(op, isa) else GroupTile
+    t = tiling(op, isa, knobs)
+    definition = group_dot.define(op, group_dot.byte_operands(op), t, form.start)
     sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
     _schedule(sch, isa, knobs)
-    func = replace_tile(sch.mod["main"], GroupTile(isa, definition, knobs).emit, "partial", AXES)
+    most_steps = 0 if isa.dot else most(op)
+    func = form(isa, definition, knobs["prefetch"], most_steps).replace(sch.mod["main"], t)
     sections, prologue = definition.layout.sections, definition.prologue
     entry = kernel_entry(peel_partial_vectors(func), op, sections, prologue)
     return Kernel(op, entry, definition.layout)
@@ -160,125 +154,3 @@ def _schedule(sch: Schedule, isa: Isa, knobs: Knobs) -> None:
     sch.vectorize(order.lane)
     sch.decompose_reduction(tile, first)
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
-
-
-class GroupTile:
-    """The code that computes the sums of a group in a register tile."""
-
-    def __init__(self, isa: Isa, definition: group_dot.Definition, knobs: Knobs) -> None:
-        self.isa, self.weights = isa, definition.weights
-        self.left_type = definition.operands.left
-        self.rows, self.vectors, self.ahead = knobs["rows"], knobs["vectors"], knobs["prefetch"]
-        self.chunk = 0 if isa.dot else min(most(definition.op), self.weights.steps)
-
-    @cached_property
-    def unit(self) -> int:
-        """Steps that share the bytes of every plane."""
-        return 8 // min(self.weights.planes)
-
-    def emit(self, site: Site) -> None:
-        """The whole group."""
-        self.sums = Registers(self.rows * self.vectors, "int32", self.isa.lanes)
-        self.sums.zero()
-        steps = self.weights.steps
-        length = self.chunk or steps
-        if length < steps:
-            length = max(length // self.unit * self.unit, 1)
-        per_step = self.rows * self.vectors
-        if steps * per_step > STRAIGHT and steps > self.unit:
-            most_steps = max(STRAIGHT // per_step // self.unit, 1) * self.unit
-            length = min(length, most_steps)
-        whole = steps // length
-        if length % self.unit == 0 and whole > 1:
-            with tb.serial(0, whole) as i:
-                self._chunk(site, i * length, length)
-        else:
-            for i in range(whole):
-                self._chunk(site, i * length, length)
-        if steps % length:
-            self._chunk(site, whole * length, steps % length)
-        for mi in range(self.rows):
-            for nv in range(self.vectors):
-                at = site.target.at(mi=mi, nv=nv)
-                vectors.store(
-                    site.target.buffer, at, self.sums[mi * self.vectors + nv], self.isa.lanes
-                )
-
-    def _chunk(self, site: Site, first, count: int) -> None:
-        """Steps first .. first + count: without vpdpbusd what an int16 holds the sum of."""
-        halves = None
-        if self.chunk > 1 and count > 1:
-            halves = Registers(self.rows * self.vectors, "int16", 2 * self.isa.lanes)
-            halves.zero()
-        bytes_: dict[tuple, tirx.Expr] = {}
-        for i in range(count):
-            left = [self._left(site, mi, first + i) for mi in range(self.rows)]
-            for nv in range(self.vectors):
-                right = self._right(site, first, i, nv, bytes_)
-                for mi, x in enumerate(left):
-                    self._multiply(mi * self.vectors + nv, x, right, halves)
-        if halves is not None:
-            for i in range(halves.count):
-                self.sums[i] = self.sums[i] + intrinsics.widened(self.isa, halves[i])
-
-    def _multiply(self, i: int, left, right, halves: Registers | None) -> None:
-        pair = (right, left) if self.left_type == "int8" else (left, right)
-        if self.isa.dot:
-            words = f"int32x{self.isa.lanes}"
-            self.sums[i] = vectors.intrinsic(words, self.isa.dot, self.sums[i], *pair)
-            return
-        products = vectors.intrinsic(f"int16x{2 * self.isa.lanes}", self.isa.pairs, *pair)
-        if halves is None:
-            self.sums[i] = self.sums[i] + intrinsics.widened(self.isa, products)
-        else:
-            halves[i] = halves[i] + products
-
-    def _left(self, site: Site, mi: int, step) -> tirx.Expr:
-        (access,) = (a for name, a in site.sources.items() if not name.startswith("plane"))
-        four = vectors.load(access.buffer, access.at(mi=mi, step=step), BYTES)
-        word = vectors.bind(tirx.reinterpret("int32", four))
-        lanes = self.isa.lanes
-        splat = tirx.Broadcast(word, lanes)
-        return vectors.bind(tirx.reinterpret(f"{self.left_type}x{BYTES * lanes}", splat))
-
-    def _right(self, site: Site, first, i: int, nv: int, bytes_: dict) -> tirx.Expr:
-        """The operands of step first + i; bytes_: the packed vectors that were loaded before."""
-        count = BYTES * self.isa.lanes
-        code, low = None, 0
-        for plane, width in enumerate(self.weights.planes):
-            fields = 8 // width
-            start = first if isinstance(first, int) else 0  # a loop starts with whole bytes
-            byte, field = divmod(start + i, fields)
-            if (plane, nv, byte) not in bytes_:
-                bytes_[plane, nv, byte] = self._load(site, plane, nv, first + i)
-            packed, shift = bytes_[plane, nv, byte], field * width
-            bits = packed >> vectors.splat(shift, "uint8", count) if shift else packed
-            if shift + width < 8:
-                bits = bits & vectors.splat((1 << width) - 1, "uint8", count)
-            bits = bits << vectors.splat(low, "uint8", count) if low else bits
-            code = bits if code is None else code | bits
-            low += width
-        return vectors.bind(self._expanded(code))
-
-    def _load(self, site: Site, plane: int, nv: int, step) -> tirx.Expr:
-        access = site.sources[f"plane{plane}"]
-        *outer, first = access.at(nv=nv, step=step)
-        if self.ahead:
-            hint = tirx.address_of(access.buffer[(*outer, first + self.ahead)])
-            flags = [vectors.const(value) for value in (0, 3, 1)]
-            tb.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", hint, *flags))
-        return vectors.bind(vectors.load(access.buffer, [*outer, first], BYTES * self.isa.lanes))
-
-    def _expanded(self, code: tirx.Expr) -> tirx.Expr:
-        """The operands of a vector of codes."""
-        count, form = BYTES * self.isa.lanes, self.weights.op.weight
-        if form.book:
-            table = [*self.weights.table, *[0] * (16 - form.levels)]
-            values = vectors.constants(table * (count // 16), "uint8")
-            code = vectors.intrinsic(f"uint8x{count}", self.isa.lookup, values, code)
-        else:
-            code = code + code if form.step == 2 else code
-            lowest = self.weights.table[0]
-            code = code + vectors.splat(lowest, "uint8", count) if lowest else code
-        dtype = self.weights.operand_of.dtype
-        return code if dtype == "uint8" else tirx.reinterpret(f"{dtype}x{count}", code)

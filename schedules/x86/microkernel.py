@@ -76,21 +76,39 @@ def replace_tile(
     emit: Callable[[Site], None],
     block: str = "tile",
     axes: Sequence[str] = TILE_AXES,
+    outside: Sequence[str] = TILE_AXES[:3],
 ) -> tirx.PrimFunc:
     """`func` with the loops r, s, kg, ... around the block "tile" replaced by what `emit` emits.
 
     Before, nothing of the block is decomposed, and the stage "y" is computed inside of the loop
     over tiles. `emit` stores the whole tile (`site.target`).
-    block, axes: another block, and the names of its axes, of which the first three are outside.
+    block, axes, outside: another block, the names of its axes and of those of loops that stay.
     """
 
     def make(loops: list[tirx.For], realize: SBlockRealize) -> tirx.Stmt:
-        variables = [axis.var for axis in realize.block.iter_vars]
-        names = [*axes, *(f"a{i}" for i in range(len(variables) - len(axes)))]
-        outer = dict(zip(names[:3], realize.iter_values[:3], strict=True))
-        return _generated(_site(realize, dict(zip(names, variables, strict=True)), outer), emit)
+        return _generated(_named_site(realize, axes, outside), emit)
 
     return func.with_body(replace_nest(func.body, block, make))
+
+
+def site_of(func: tirx.PrimFunc, block: str, axes: Sequence[str], outside: Sequence[str]) -> Site:
+    """The site that `replace_tile` would hand on for the block; nothing is replaced."""
+    found: list[Site] = []
+
+    def make(loops: list[tirx.For], realize: SBlockRealize) -> tirx.Stmt:
+        found.append(_named_site(realize, axes, outside))
+        return loops[0]
+
+    replace_nest(func.body, block, make)
+    return found[0]
+
+
+def _named_site(realize: SBlockRealize, axes: Sequence[str], outside: Sequence[str]) -> Site:
+    variables = [axis.var for axis in realize.block.iter_vars]
+    names = [*axes, *(f"a{i}" for i in range(len(variables) - len(axes)))]
+    values = dict(zip(names, realize.iter_values, strict=True))
+    outer = {name: values[name] for name in outside}
+    return _site(realize, dict(zip(names, variables, strict=True)), outer)
 
 
 def replace_encode(
