@@ -98,7 +98,7 @@ def default(op: Dense, isa: Isa) -> Knobs:
 
 
 def cost(op: Dense, isa: Isa, knobs: Knobs) -> tuple:
-    """What a first guess keeps small: empty places; unpacking, which all rows of a tile share, loads
+    """What a first guess keeps small: empty places; unpacking, shared by the rows of a tile; loads
     and sums that do not fit the registers; panels beyond a part of the L2 cache."""
     t = tiling(op, isa, knobs)
     computed = t.row_tiles * t.rows * t.panels * t.vectors * isa.lanes / op.m / op.n
