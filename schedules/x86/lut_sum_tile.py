@@ -31,8 +31,8 @@ from lpgen.schedules.x86.microkernel import Index, Site
 from lpgen.schedules.x86.prefetch import hint
 
 STRAIGHT = 16
-"""Lookups of a loop's body: about as many. The loop itself costs nothing then, and longer bodies were
-slower (1024^3, w1a1: 1543 us with 16, 1571 with 32, 1645 with 128)."""
+"""Lookups of a loop's body: about as many. The loop itself costs nothing then, and longer bodies
+were slower (1024^3, w1a1: 1543 us with 16, 1571 with 32, 1645 with 128)."""
 
 
 @dataclass(frozen=True)
