@@ -2,7 +2,8 @@
 
 `brief` shows a schedule, `TuningPlot` a search while it runs, `measure_roofs` and `roofline` how
 near kernels come to what the machine could do (Williams, Waterman, Patterson: Roofline: an
-insightful visual performance model for multicore architectures, 2009).
+insightful visual performance model for multicore architectures, 2009); `bit_map` shows which
+algorithm wins at which bit widths.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from IPython.display import Image, display
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
 
 from lpgen.bench import ComputeProbe, ReadProbe, find_peak, pinned
 from lpgen.bench.probes import aligned
@@ -241,3 +243,29 @@ def _draw_roofs(axes: Axes, roofs: Roofs, left: float, right: float, top: float)
         axes.plot([begin, right], [peak, peak], color="0.4", lw=1)
         note = f"{name} {peak:.0f} GOP/s "
         axes.text(right, peak, note, fontsize=8, va="bottom", ha="right")
+
+
+def bit_map(title: str, cells: Mapping[tuple[int, int], tuple[str, str]]) -> Figure:
+    """A map of pairs of bit widths, coloured by what is best there.
+
+    cells: (weight bits, activation bits) -> (name of the best, text to show).
+    """
+    weights = sorted({weight for weight, _ in cells})
+    acts = sorted({act for _, act in cells})
+    names = sorted({name for name, _ in cells.values()})
+    figure = Figure(
+        figsize=(1.6 + 0.85 * len(acts), 1.6 + 0.55 * len(weights)), layout="constrained"
+    )
+    axes = figure.add_subplot()
+    for (weight, act), (name, text) in cells.items():
+        x, y = acts.index(act), weights.index(weight)
+        color = f"C{names.index(name)}"
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=color, alpha=0.45, lw=0))
+        axes.text(x, y, text, ha="center", va="center", fontsize=8)
+    axes.set(xlim=(-0.5, len(acts) - 0.5), ylim=(len(weights) - 0.5, -0.5), title=title)
+    axes.set(xlabel="activation bits", ylabel="weight bits")
+    axes.set_xticks(range(len(acts)), acts)
+    axes.set_yticks(range(len(weights)), weights)
+    handles = [Patch(color=f"C{i}", alpha=0.45, label=name) for i, name in enumerate(names)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure

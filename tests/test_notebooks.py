@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import textwrap
 from pathlib import Path
 
 import nbformat
@@ -79,7 +80,8 @@ class TestCommitted:
 
 
 def test_there_are_notebooks():
-    assert [path.name for path in NOTEBOOKS][:1] == ["01_first_schedule.ipynb"]
+    names = ["01_first_schedule.ipynb", "02_which_algorithm_wins.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == names
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +146,29 @@ class TestFirstSchedule:
 
     def test_nothing_is_left_behind(self, notebook, folder):
         assert [path.name for path in folder.iterdir()] == [".ipython"]
+
+
+@pytest.fixture(scope="module")
+def wins(tmp_path_factory) -> NotebookNode:
+    """The second notebook, executed on small shapes that no record is shipped of."""
+    small = """
+        GEMM, GEMV = "dense m=16 n=64 k=256", "dense m=1 n=96 k=512"
+        WEIGHT_BITS, ACT_BITS = (1, 8), {GEMM: (1, 8), GEMV: (8,)}
+        TARGET, TRIALS, LOG = "native", 8, "small.jsonl"
+    """
+    path = FOLDER / "02_which_algorithm_wins.ipynb"
+    return execute(path, tmp_path_factory.mktemp("wins"), textwrap.dedent(small))
+
+
+class TestWhichAlgorithmWins:
+    def test_what_has_no_record_is_tuned(self, wins):
+        assert "6 of 6 operators were tuned" in text_of(wins, "records")
+
+    def test_every_pair_has_a_winner_and_how_far_it_is_ahead(self, wins):
+        rows = re.findall(r"^\d* *(\d) +(\w+/\w+) +\d+ +\w+/\w+ +[\d.]+$",
+                          text_of(wins, "gemm_table"), re.M)  # fmt: skip
+        assert [act for act, _ in rows] == ["1", "8", "8"]
+
+    def test_both_maps_are_drawn(self, wins):
+        for cell in ("gemm_map", "gemm_slices", "gemv_map"):
+            assert picture_of(wins, cell).startswith(b"\x89PNG")
