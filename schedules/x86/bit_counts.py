@@ -18,16 +18,12 @@ from dataclasses import dataclass, field
 from tvm import tirx
 
 from lpgen.schedules.x86 import vectors as vec
+from lpgen.schedules.x86.intrinsics import SHUFFLES
 from lpgen.schedules.x86.isa import Isa
 
 BYTE_HOLDS = 255 // 8
 """Vectors whose bits one counter of bytes takes."""
 
-_LOOKUP = {
-    128: "llvm.x86.ssse3.pshuf.b.128",
-    256: "llvm.x86.avx2.pshuf.b",
-    512: "llvm.x86.avx512.pshuf.b.512",
-}
 _JOINED = 5
 """Counters of so many levels, weighted 1, 2, 4, ..., fit one byte: 8 * 31 = 248."""
 
@@ -89,7 +85,7 @@ class Counting:
         # There is no shift of bytes: the mask removes what comes from above.
         pairs = vec.reinterpret(f"uint16x{lanes // 2}", bits) >> vec.splat(4, "uint16", lanes // 2)
         high = vec.reinterpret(f"uint8x{lanes}", pairs)
-        name = _LOOKUP[self.isa.bits]
+        name = SHUFFLES[lanes]
         low, high = (
             vec.intrinsic(f"uint8x{lanes}", name, counts, half & nibble) for half in (low, high)
         )

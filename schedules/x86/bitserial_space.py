@@ -64,6 +64,7 @@ def plan_of(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Plan:
         planes=(left, op.weight.bits),
         low=low,
         xor=is_xor(op),
+        direct=knobs["left"] == "direct",
         rows=knobs["rows"],
         vectors=knobs["vectors"],
         levels=left + op.weight.bits - 2 + knobs["depth"],
@@ -108,6 +109,8 @@ def refusal(op: Dense | Conv2d, isa: Isa, target: Target, knobs: Knobs) -> str |
     """Why the combination is not in the space: it cannot be scheduled, does the same as another
     combination, or cannot be any good."""
     count, word, vectors = knobs["count"], knobs["word"], knobs["vectors"]
+    if knobs["left"] not in _left(op):
+        return f"the input cannot be {knobs['left']}"
     if count not in counts(target):
         return f"{target} has no instruction that counts bits"
     if knobs["depth"] not in _depths(isa, count):

@@ -10,16 +10,18 @@ any one place. Where that is too much for all of k, the counters are added to wi
 of every piece.
 """
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
+from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.reduction import Reduction
 from lpgen.schedules.x86 import vectors as vec
 from lpgen.schedules.x86.bit_counts import BYTE_HOLDS, Counting
 from lpgen.schedules.x86.carry_save import Adders, Tree
-from lpgen.schedules.x86.microkernel import Site, for_k_groups
+from lpgen.schedules.x86.microkernel import Access, Site, for_k_groups
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Plan:
     """What the code of a tile depends on.
 
     planes: (left, right) bit planes, of weight 2^(p + q); low: weight of the result, 2^low;
+    direct: whether the left side lies as the input does, else by tile;
     levels: of carry-save adders; words: of one piece of straight-line code.
     """
 
@@ -35,6 +38,7 @@ class Plan:
     planes: tuple[int, int]
     low: int
     xor: bool
+    direct: bool
     rows: int
     vectors: int
     levels: int
@@ -95,14 +99,14 @@ def emit_tile(p: Plan) -> Callable[[Site], None]:
     """The function that emits the tile, for `replace_tile`."""
 
     def emit(site: Site) -> None:
-        adders = Adders(p.counting.isa, p.xor)
+        adders, left = Adders(p.counting.isa, p.xor), _Left(site.sources["encode"], p)
         places = [[_Place(p, adders) for _ in range(p.vectors)] for _ in range(p.rows)]
 
         def piece(groups: list[tuple]) -> None:
             for row in places:
                 for place in row:
                     place.enter()
-            _products(p, site, places, groups)
+            _products(p, site, left, places, groups)
             for row in places:
                 for place in row:
                     place.leave()
@@ -119,22 +123,56 @@ def emit_tile(p: Plan) -> Callable[[Site], None]:
     return emit
 
 
-def _products(p: Plan, site: Site, places: list[list["_Place"]], groups: list[tuple]) -> None:
+class _Left:
+    """The elements of the left side.
+
+    Where they lie as the input does (`direct`), a row's place takes divisions: which line, which
+    pixel. It is computed once for a tile, into memory. That the largest of an index and 0 is the
+    index, LLVM knows; TVM does not look into the call, and is spared the comparison of all places
+    with each other when it asks which part of a buffer is in use.
+    """
+
+    def __init__(self, access: Access, p: Plan) -> None:
+        self.access, self.lanes, self.direct = access, p.counting.isa.lanes, p.direct
+        if not p.direct:
+            return
+        self._bare = replace(access, outer={})
+        self._origin = self._flat(self._bare.at())
+        self._places = vec.scratch((p.rows,), "int32")
+        for mi in range(p.rows):
+            tb.buffer_store(self._places, self._flat(access.at(mi=mi)), [mi])
+
+    def _flat(self, indices: list) -> tirx.Expr:
+        """The indices as one, that of the buffer's elements in a row."""
+        place = indices[0]
+        for extent, index in zip(self.access.buffer.shape[1:], indices[1:], strict=True):
+            place = place * extent + index
+        return place
+
+    def __call__(self, mi: int, group: tuple, plane: int) -> tirx.Var:
+        """Element `plane` of the k group of row `mi`, in every lane."""
+        r, s, kg = group
+        at = self.access.at(mi=mi, r=r, s=s, kg=kg, a0=plane)
+        if self.direct:
+            distance = self._flat(self._bare.at(r=r, s=s, kg=kg, a0=plane)) - self._origin
+            place = self._places[mi] + distance
+            opaque = vec.intrinsic("int32", "llvm.umax.i32", place, vec.const(0))
+            at = [0] * (len(at) - 1) + [opaque]
+        value = vec.splat(self.access.buffer[tuple(at)], "uint32", self.lanes)
+        return vec.bind(vec.reinterpret(f"int32x{self.lanes}", value))
+
+
+def _products(
+    p: Plan, site: Site, left: _Left, places: list[list["_Place"]], groups: list[tuple]
+) -> None:
     """All products of the words `groups`, two words at a time: adders take two products."""
-    words, left = site.sources["words"], site.sources["encode"]
-    lanes = p.counting.isa.lanes
-    width = lanes * p.counting.repeat
+    words, lanes = site.sources["words"], p.counting.isa.lanes
 
     def weight(group, q: int, v: int):
         r, s, kg = group
         at = words.at(r=r, s=s, kg=kg, a1=q, nv=v * p.counting.repeat)
-        return vec.bind(vec.reinterpret(f"int32x{lanes}", vec.load(words.buffer, at, width)))
-
-    def element(group, plane: int, mi: int):
-        r, s, kg = group
-        at = left.at(mi=mi, r=r, s=s, kg=kg, a0=plane)
-        value = vec.splat(left.buffer[tuple(at)], "uint32", lanes)
-        return vec.bind(vec.reinterpret(f"int32x{lanes}", value))
+        vector = vec.load(words.buffer, at, lanes * p.counting.repeat)
+        return vec.bind(vec.reinterpret(f"int32x{lanes}", vector))
 
     planes, right = p.planes
     for start in range(0, len(groups), 2):
@@ -145,13 +183,11 @@ def _products(p: Plan, site: Site, places: list[list["_Place"]], groups: list[tu
             for v in range(p.vectors)
             for i, group in enumerate(pair)
         }
-        for mi in range(p.rows):
-            for plane in range(planes):
-                x = [element(group, plane, mi) for group in pair]
-                for q in range(right):
-                    for v in range(p.vectors):
-                        for i, value in enumerate(x):
-                            places[mi][v].tree.push_product(plane + q, value, w[i, q, v])
+        for mi, plane in itertools.product(range(p.rows), range(planes)):
+            x = [left(mi, group, plane) for group in pair]
+            for q, v in itertools.product(range(right), range(p.vectors)):
+                for i, value in enumerate(x):
+                    places[mi][v].tree.push_product(plane + q, value, w[i, q, v])
 
 
 class _Place:
