@@ -13,6 +13,7 @@ x - zero_act.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from tvm import te, tirx
 from tvm.s_tir import Schedule
@@ -23,6 +24,9 @@ from lpgen.algorithms.left import PARALLEL_BYTES, is_matrix
 from lpgen.ops import Conv2d, Dense
 
 LANES = 32
+_FEW = 8
+"""Bytes that are added in one expression."""
+
 _LONGEST = (2**16 - 1) // (2 * 255)
 """Pairs of bytes whose sum fits a 16-bit lane."""
 
@@ -34,54 +38,102 @@ def placeholder(op: Dense | Conv2d) -> te.Tensor:
 
 def prologue(op: Dense | Conv2d) -> tirx.PrimFunc:
     """The function (x, row_sums); x as rows of pixels, in op's own 8-bit type."""
-    matrix = is_matrix(op)
-    pixels = (op.matrix.m, 1, 1) if matrix else (op.n * op.h, op.w, op.groups)
-    count = op.matrix.k if matrix else op.ic // op.groups
-    x = te.placeholder((pixels[0], pixels[1] * pixels[2] * count), op.act.dtype, name="x")
-    sums = _pixel_sums(x, pixels, count, count * op.zero_act)
-    y = _copied(op, sums) if matrix else _windows(op, sums)
+    if is_matrix(op):
+        pixels = _Pixels(op.matrix.m, 1, 1, op.matrix.k)
+    else:
+        pixels = _Pixels(op.n * op.h, op.w, op.groups, op.ic // op.groups)
+    shape = (pixels.rows, pixels.width * pixels.groups * pixels.count)
+    x = te.placeholder(shape, op.act.dtype, name="x")
+    y = _copied(op, pixels, x) if is_matrix(op) else _windows(op, pixels, x)
     sch = Schedule(te.create_prim_func([x, y]))
-    if math.prod(op.x_shape) >= PARALLEL_BYTES:
-        g, m = sch.get_loops(sch.get_sblock("row_sums"))[:2]
-        sch.parallel(sch.fuse(g, m))
+    if not is_matrix(op):
+        _schedule_windows(sch, op)
     return sch.mod["main"]
 
 
-def _copied(op, sums: te.Tensor) -> te.Tensor:
-    return te.compute((1, op.matrix.m), lambda g, m: sums[m, 0, 0], name="row_sums")
+@dataclass(frozen=True)
+class _Pixels:
+    """The input as `rows` of `width` pixels of `groups` times `count` channels."""
+
+    rows: int
+    width: int
+    groups: int
+    count: int
 
 
-def _windows(op: Conv2d, sums: te.Tensor) -> te.Tensor:
-    top, left, _, _ = op.pad
+def _copied(op, pixels: _Pixels, x: te.Tensor) -> te.Tensor:
+    sums = _pixel_sums(op, pixels, x, 1, (0, 0, 0, 0))
+    return te.compute((1, op.matrix.m), lambda g, m: sums[g, m, 0], name="row_sums")
+
+
+def _windows(op: Conv2d, pixels: _Pixels, x: te.Tensor) -> te.Tensor:
+    """The sums of windows: of their columns first, which several windows share."""
+    sums = _pixel_sums(op, pixels, x, op.n, op.pad)
+    height, width = op.padded
     r, s = (
         te.reduce_axis((0, taps), name=name) for taps, name in zip(op.kernel, "rs", strict=True)
     )
 
+    def column(g, line, w):
+        row = line // op.oh * height + line % op.oh * op.stride[0] + r * op.dilation[0]
+        return te.sum(sums[g, row, w], axis=[r])
+
+    columns = te.compute((op.groups, op.n * op.oh, width), column, name="columns")
+
     def window(g, m):
-        image, oh, ow = m // (op.oh * op.ow), m // op.ow % op.oh, m % op.ow
-        row = oh * op.stride[0] + r * op.dilation[0] - top
-        column = ow * op.stride[1] + s * op.dilation[1] - left
-        inside = tirx.all(row >= 0, row < op.h, column >= 0, column < op.w)
-        value = sums[image * op.h + row, column, g]
-        return te.sum(te.if_then_else(inside, value, tirx.const(0, "int32")), axis=[r, s])
+        first = m % op.ow * op.stride[1]
+        return te.sum(columns[g, m // op.ow, first + s * op.dilation[1]], axis=[s])
 
     return te.compute((op.groups, op.matrix.m), window, name="row_sums")
 
 
-def _pixel_sums(x: te.Tensor, shape: tuple[int, int, int], count: int, less: int) -> te.Tensor:
-    """int32[row, pixel, group]: the sums of `count` neighbours each, minus `less`."""
+def _schedule_windows(sch: Schedule, op: Conv2d) -> None:
+    """Loops over neighbouring columns innermost, where LLVM makes vectors of them."""
+    for name in ("columns", "row_sums"):
+        block = sch.get_sblock(name)
+        if name == "columns":
+            g, line, w, tap = sch.get_loops(block)
+        else:
+            g, m, tap = sch.get_loops(block)
+            line, w = sch.split(m, [None, op.ow])
+        sch.reorder(g, line, tap, w)
+        line = sch.fuse(g, line)
+        if math.prod(op.x_shape) >= PARALLEL_BYTES:
+            sch.parallel(line)
+        sch.decompose_reduction(block, tap)
+
+
+def _pixel_sums(
+    op: Dense | Conv2d, pixels: _Pixels, x: te.Tensor, images: int, pad: tuple[int, int, int, int]
+) -> te.Tensor:
+    """int32[group, row, pixel]: the sum of x - zero_act over channels, 0 in the padding."""
+    top, left, bottom, right = pad
+    height = pixels.rows // images
+    shape = (pixels.groups, images * (height + top + bottom), pixels.width + left + right)
     read = tirx.decl_buffer(x.shape, x.dtype, name="x")
     written = tirx.decl_buffer(shape, "int32", name="pixel_sums")
-    parallel = math.prod(shape) * count >= PARALLEL_BYTES
+    parallel = math.prod(int(extent) for extent in x.shape) >= PARALLEL_BYTES
+
+    def line_of_pixels(x, sums, line, row) -> None:
+        with tb.serial(0, pixels.width) as w, tb.serial(0, pixels.groups) as g:
+            start = (w * pixels.groups + g) * pixels.count
+            to = [g, line, w + left]
+            tb.buffer_store(sums, tirx.const(-pixels.count * op.zero_act, "int32"), to)
+            _sum(x, sums, row, start, to, pixels.count)
+
+    def line_of_zeros(sums, line) -> None:
+        with tb.serial(0, pixels.groups) as g, tb.serial(0, shape[2]) as w:
+            tb.buffer_store(sums, tirx.const(0, "int32"), [g, line, w])
 
     def emit(inputs, outputs):
         with IRBuilder() as builder:
-            with (tb.parallel if parallel else tb.serial)(0, shape[0]) as row:
-                with tb.serial(0, shape[1]) as pixel, tb.serial(0, shape[2]) as g:
-                    start = (pixel * shape[2] + g) * count
-                    to = [row, pixel, g]
-                    tb.buffer_store(outputs[0], tirx.const(-less, "int32"), to)
-                    _sum(inputs[0], outputs[0], row, start, to, count)
+            with (tb.parallel if parallel else tb.serial)(0, shape[1]) as line:
+                padded = height + top + bottom
+                row = line % padded - top
+                if left or right or padded > height:
+                    line_of_zeros(outputs[0], line)
+                with tb.If(tirx.all(row >= 0, row < height)), tb.Then():
+                    line_of_pixels(*inputs, *outputs, line, line // padded * height + row)
         return builder.get()
 
     return te.extern(
@@ -96,7 +148,11 @@ def _sum(x, sums, row, start, to: list, count: int) -> None:
     for first in range(0, vectors, _LONGEST):
         run = min(_LONGEST, vectors - first)
         _add_vectors(x, sums, row, start + first * 2 * LANES, to, run)
-    if count % (2 * LANES):
+    rest = count % (2 * LANES)
+    if rest <= _FEW:
+        values = [x[row, start + vectors * 2 * LANES + i].astype("int32") for i in range(rest)]
+        tb.buffer_store(sums, sum(values, sums[tuple(to)]), to)
+    else:
         with tb.serial(0, count % (2 * LANES)) as i:
             value = x[row, start + vectors * 2 * LANES + i].astype("int32")
             tb.buffer_store(sums, sums[tuple(to)] + value, to)
@@ -120,11 +176,10 @@ def _add_vectors(x, sums, row, start, to: list, count: int) -> None:
             pairs = tb.Bind(pairs ^ _splat(0x8080) if signed else pairs)
             both = (pairs & _splat(0xFF)) + (pairs >> _splat(8))
             tb.buffer_store(acc, acc[(lanes,)] + both, [lanes])
-        with tb.serial(0, LANES) as lane:
-            tb.buffer_store(sums, sums[tuple(to)] + acc[lane].astype("int32"), to)
-        if signed:
-            less = tirx.const(128 * 2 * LANES * count, "int32")
-            tb.buffer_store(sums, sums[tuple(to)] - less, to)
+        wide = acc[(lanes,)].astype(f"int32x{LANES}")
+        total = tirx.call_llvm_intrin("int32", f"llvm.vector.reduce.add.v{LANES}i32", wide)
+        less = 128 * 2 * LANES * count if signed else 0
+        tb.buffer_store(sums, sums[tuple(to)] + total - tirx.const(less, "int32"), to)
 
 
 def _splat(value: int) -> tirx.Expr:

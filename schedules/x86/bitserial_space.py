@@ -37,8 +37,12 @@ DEPTHS = {"instruction": (0, 1, 2), "ternary": (3, 4, 5), "shuffle": (1, 2, 3, 4
 """Levels worth trying: one full adder costs 5 instructions, with ternary logic 2 (3 for the first
 with its products); counting a vector 2, or 7 by shuffles."""
 
-LONGEST = 1024
-"""Most products in a piece of straight-line code, of all rows and vectors."""
+LONGEST = 384
+"""Most products in straight-line code: more instructions than that do not stay decoded."""
+
+PREFERRED = {128: 32, 256: 32, 512: 144}
+"""Products in straight-line code of the first guess, for each width of vectors: without ternary
+logic a product takes twice the instructions."""
 
 
 def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
@@ -135,9 +139,8 @@ def refusal(op: Dense | Conv2d, isa: Isa, target: Target, knobs: Knobs) -> str |
 def _piece_refusal(op, isa: Isa, count, word, depth, words, rows, vectors, left) -> str | None:
     knobs = {"count": count, "word": word, "depth": depth, "words": words, "rows": rows}
     p = plan_of(op, isa, {**knobs, "vectors": vectors, "left": left})
-    products = p.piece * p.planes[0] * p.planes[1]
-    if products * rows * vectors > LONGEST:
-        return f"{products * rows * vectors} products are too many for straight-line code"
+    if p.products > LONGEST and (words, rows, vectors) != (WORDS[0], 1, 1):
+        return f"{p.products} products are too many for straight-line code"
     if words != WORDS[0] and words >= 2 * p.cut.groups:
         return f"words={words} are more than the {p.cut.groups} there are"
     return p.overflow()
@@ -165,9 +168,7 @@ def default(op: Dense | Conv2d, isa: Isa, target: Target) -> Knobs:
 
 
 def _cost(op: Dense | Conv2d, isa: Isa, target: Target, knobs: Knobs) -> tuple:
-    rows, words = (4, 32) if knobs["count"] == "instruction" else (2, 128)
-    if isa.bits < 512:
-        words = 16
+    rows = 4 if knobs["count"] == "instruction" else 2
     depths = _depths(isa, knobs["count"])
     t = tiling(op, isa, knobs)
     columns = t.panels * t.vectors * t.lanes
@@ -177,7 +178,7 @@ def _cost(op: Dense | Conv2d, isa: Isa, target: Target, knobs: Knobs) -> tuple:
     return (
         round(t.row_tiles * t.rows * columns / (matrix.m * matrix.n), 1),
         abs(math.log2(knobs["rows"] / rows)),
-        abs(math.log2(knobs["words"] / words)),
+        abs(math.log2(plan_of(op, isa, knobs).products / PREFERRED[isa.bits])),
         abs(depths.index(knobs["depth"]) - (len(depths) - 1) // 2),
         knobs["inner"] != "nm",
         abs(math.log2(block / target.l1d)),

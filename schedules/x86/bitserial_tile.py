@@ -69,6 +69,19 @@ class Plan:
         return min(self.words, self.cut.groups)
 
     @property
+    def straight(self) -> int:
+        """Words in straight-line code: all pieces that do not share a loop's body."""
+        c, size = self.cut, self.words
+        if c.kg >= size or c.r * c.s == 1:
+            return min(c.kg, size + c.kg % size)
+        return c.s * c.kg if c.s * c.kg >= size or c.r == 1 else c.groups
+
+    @property
+    def products(self) -> int:
+        """Products in straight-line code."""
+        return self.straight * self.planes[0] * self.planes[1] * self.rows * self.vectors
+
+    @property
     def single(self) -> bool:
         """Whether all of k is one piece."""
         return self.cut.groups <= self.words
