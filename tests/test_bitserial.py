@@ -108,7 +108,7 @@ def test_kinds_of_convolution(level, kind):
         "folded": "act=s2 weight=t2",
     }
     for left, formats in places.items():
-        op = parse(f"conv2d {CONVOLUTIONS[kind]} act={formats}")
+        op = parse(f"conv2d {CONVOLUTIONS[kind]} {formats}")
         points = chosen.space(op, target).enumerate()
         knobs = next((point for point in points if point["left"] == left), None)
         if knobs:
