@@ -25,6 +25,8 @@ from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Knobs, Space
 
 INT16_MIN, INT16_MAX = -(2**15), 2**15 - 1
+LONGEST_K = (2**31 - 1) // (255 * 128)
+"""The k up to which no accumulator wraps: they add up products of a whole byte with an int8."""
 
 
 def left_offset(op: Dense | Conv2d) -> int:
@@ -40,15 +42,9 @@ def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
         return f"weight={op.weight.short}: the codes of a code book are no multiples of its values"
     if op.matrix.m > STREAMED:
         return f"m={op.matrix.m}: so many rows share weights that are expanded once"
-    if op.matrix.k > longest_k(op):
-        return f"k={op.matrix.k}: sums of masked weights fit int32 up to k={longest_k(op)}"
+    if op.matrix.k > LONGEST_K:
+        return f"k={op.matrix.k}: sums of masked weights fit int32 up to k={LONGEST_K}"
     return dot_space.unfit(op)
-
-
-def longest_k(op: Dense | Conv2d) -> int:
-    """The k up to which 2^(f b) y_f fits int32 for every field."""
-    top = max(((1 << p.width) - 1) << (p.fields - 1) * p.width for p in dense_planes(op.weight))
-    return (2**31 - 1) // (top * 128)
 
 
 def chunk(op: Dense | Conv2d) -> int:
