@@ -11,7 +11,15 @@ from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense, parse
 
 # Those of one kind of operator, or of few formats, have tests of their own.
-NARROW = ("depthwise", "telescoped", "lane_pack", "lut_product", "bitserial", "group_dot")
+NARROW = (
+    "depthwise",
+    "telescoped",
+    "lane_pack",
+    "lut_product",
+    "lut_weight",
+    "bitserial",
+    "group_dot",
+)
 NAMES = [name for name in LEVELS if name.rpartition("/")[2] not in NARROW]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
 # Compiling dominates: few examples, no deadline.

@@ -4,7 +4,7 @@ for block of rows
   encode: the tables of its rows                # left=direct: all tables, before the blocks
   for block of panels, row tile, panel
     expand: the indices of a panel              # expand=panel, once per block of panels
-    tile: lookups                               # straight-line, see `lut_sum_tile`
+    tile: lookups                               # straight-line, see `lookup_sums`
     y = tile (+ correction)
 """
 

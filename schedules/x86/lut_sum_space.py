@@ -24,7 +24,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from lpgen.algorithms.lut_sum import PACK, Tiling, reduction_of, tables_of
+from lpgen.algorithms.lut_sum import PACK, Tables, Tiling, reduction_of, tables_of
 from lpgen.algorithms.reduction import foldable
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks
@@ -69,7 +69,9 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
     return Space(
         {
             "inputs": inputs,
-            "digits": tuple(sorted({d for i in inputs for d in digit_choices(op, i)})),
+            "digits": tuple(
+                sorted({d for i in inputs for d in digit_choices(tables_of(op, i, 1))})
+            ),
             "rows": tuple(_rows(m)),
             "vectors": tuple(_vectors(n, lanes_of(isa))),
             **blocks.knobs(m, n, lanes_of(isa)),
@@ -81,9 +83,11 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
     )
 
 
-def digit_choices(op: Dense | Conv2d, inputs: int) -> tuple[int, ...]:
-    """Digits whose sums fit a byte; two may pay where one leaves room for few lookups."""
-    whole = tables_of(op, inputs, 1)
+def digit_choices(whole: Tables) -> tuple[int, ...]:
+    """Digits whose sums fit a byte; two may pay where one leaves room for few lookups.
+
+    whole: the tables of one digit.
+    """
     if whole.most(0) > 255:
         return (2,)
     return (1,) if whole.lookups > 2 else (1, 2)
@@ -120,7 +124,7 @@ def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     combination, or cannot be any good."""
     rows, vectors = knobs["rows"], knobs["vectors"]
     inputs, digits = knobs["inputs"], knobs["digits"]
-    if digits not in digit_choices(op, inputs):
+    if digits not in digit_choices(tables_of(op, inputs, 1)):
         return f"tables of {inputs} inputs: {digits} digits are too many or too few"
     unit = 1 if knobs["expand"] == "panel" else PACK[inputs][0]
     if rows * vectors * digits + unit * vectors + 2 > isa.registers:

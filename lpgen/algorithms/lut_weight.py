@@ -1,0 +1,180 @@
+"""The lut_weight algorithm: activations of one bit look up sums of weights.
+
+It is the mirror of lut_sum. A table holds the sums of all subsets of four codes of a column, made
+when the weights are packed; four activations of one bit are an index into it:
+
+    sum over k of bit * code = sum over k groups of table[bits]
+
+so that the cost does not grow with the bits of the weights. Entries are bytes; codes of more than
+six bits are two digits with a table each. The packed weights are large: 16 bytes for four weights
+and digit.
+
+The bytes of a vector are rows: the sums of a tile come out transposed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import te, tirx
+
+from lpgen.algorithms.codes import CodeWeights
+from lpgen.algorithms.encoded import Encoding, encode_in_tiles
+from lpgen.algorithms.entry import Section
+from lpgen.algorithms.epilogue import Epilogue
+from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms.left import left_side
+from lpgen.algorithms.lut_sum import Tables
+from lpgen.algorithms.reduction import Reduction, cut
+from lpgen.algorithms.row_sums import placeholder
+from lpgen.ops import Conv2d, Dense
+
+GROUP = 8
+"""Activations in a byte: two indices."""
+
+INPUTS = 4
+ENTRIES = 2**INPUTS
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Sizes that shape the definition.
+
+    rows x columns: the register tile, `rows` bytes in vectors; digits: of a code;
+    row_tiles, panels: tiles down and across; folded: whether the kernel rows are folded into one
+    run (`reduction`).
+    """
+
+    rows: int
+    columns: int
+    digits: int
+    row_tiles: int
+    panels: int
+    folded: bool
+
+
+@dataclass(frozen=True)
+class TableWeights(CodeWeights):
+    """tables[group][panel][k group][half][column][digit][entry], uint8: sums of subsets of the
+    four codes of half a k group; bit t of the entry's number says whether code t is among them."""
+
+    tables: Tables | None = None
+
+    def code_sections(self) -> list[Section]:
+        inner = (GROUP // INPUTS, self.panel, self.tables.digits, ENTRIES)
+        shape = (self.groups, self.panels, self.cut.groups, *inner)
+        return [Section("tables", shape, "uint8")]
+
+    def arrange(self, codes: np.ndarray) -> list[np.ndarray]:
+        shape = (self.groups, self.panels, self.panel, self.cut.groups, GROUP // INPUTS, 1, INPUTS)
+        codes = codes.reshape(shape)
+        if self.tables.digits > 1:
+            low = codes & (1 << self.tables.shift) - 1
+            codes = np.concatenate([low, codes >> self.tables.shift], axis=-2)
+        subsets = np.arange(ENTRIES)[:, None] >> np.arange(INPUTS) & 1
+        sums = (codes[..., None, :] * subsets.astype(np.uint8)).sum(axis=-1, dtype=np.uint8)
+        return [sums.transpose(0, 1, 3, 4, 2, 5, 6)]
+
+    def te_arrange(self, code) -> list[te.Tensor]:
+        t = te.reduce_axis((0, INPUTS), name="t")
+
+        def entry(group, panel, kg, half, column, digit, subset):
+            value = code(group, panel * self.panel + column, kg, half * INPUTS + t)
+            value = self.tables.digit(value, digit)
+            return te.sum(_if_bit(subset, t, value), axis=[t])
+
+        return [te.compute(self.code_sections()[0].shape, entry, name="tables")]
+
+
+def _if_bit(number: tirx.Expr, bit: tirx.Expr, value: tirx.Expr) -> tirx.Expr:
+    return tirx.Select((number >> bit & 1) == 1, value, tirx.const(0, "uint8"))
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Tensors of the computation; `args` are the parameters, in order."""
+
+    cut: Reduction
+    layout: TableWeights
+    with_parameters: Layout
+    """`layout` with the parameters of the epilogue behind it: what the kernel takes."""
+    args: list[te.Tensor]
+    tables: Tables
+    bit: int
+    """The bit of an activation, its offset included, that is not always 0."""
+    prologue: tirx.PrimFunc | None
+    """What has to run before (`entry.kernel_entry`)."""
+
+
+def unfit(op: Dense | Conv2d) -> str | None:
+    """Why the algorithm cannot serve the operator; None if it can."""
+    if op.act.encoding not in ("u", "b") or op.act.bits > 1:
+        return f"act={op.act}: indices are activations of one bit"
+    if op.act.encoding == "b" and any(getattr(op, "pad", ())):
+        return "padding is a third value of bipolar activations"
+    if op.weight.book:
+        return "tables hold sums of codes, which for a code book are no values"
+    return None
+
+
+def tables_of(op: Dense | Conv2d, digits: int) -> Tables:
+    """The tables of `op`: sums of codes, each counted once."""
+    return Tables(INPUTS, digits, op.weight.levels - 1, 1)
+
+
+def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
+    """The tensor expressions of `op` (`unfit` is None): stages pad (optional), encode, row_sums
+    (unless the weights are their codes), tile and y."""
+    matrix, t = op.matrix, tiling
+    c, offset = cut(op, GROUP, folded=t.folded, empty=True), -op.act.min
+    tables, bit = tables_of(op, t.digits), op.act.step - 1
+    layout = TableWeights(
+        shape=op.w_shape,
+        format=op.weight,
+        cut=c,
+        groups=matrix.groups,
+        columns=matrix.n,
+        panels=t.panels,
+        panel=t.columns,
+        offset=offset + op.zero_act,
+        tables=tables,
+    )
+    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
+    left = left_side(op, c, "uint8", offset)
+    one = tirx.const(1, "uint8")
+    encoding = Encoding((), "uint8", lambda x, i: (x >> bit & one) << i.astype("uint8"))
+    left_at = encode_in_tiles(left, encoding, matrix.groups, t.row_tiles, t.rows)
+    tile = _tile(op, left_at, sections[0], c, t, tables)
+    sums = placeholder(op) if op.weight.min else None
+    epilogue = Epilogue(op, 0, matrix.groups, matrix.n, sums)
+
+    def result(m, g, n):
+        value = tile[g, m // t.rows, n // t.columns, m % t.rows, 0, n % t.columns]
+        value = value << tirx.const(bit, "int32") if bit else value
+        return epilogue(layout.value(value, (m, g, n), sections, sums), m, g, n)
+
+    y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
+    args = [left.x, *sections, *epilogue.inputs, y]
+    return Definition(c, layout, epilogue.layout(layout), args, tables, bit, epilogue.prologue)
+
+
+def _tile(op, left_at, packed: te.Tensor, c: Reduction, t: Tiling, tables: Tables):
+    r, s, kg, half, d = (
+        te.reduce_axis((0, extent), name=name)
+        for name, extent in (
+            ("r", c.r), ("s", c.s), ("kg", c.kg), ("half", GROUP // INPUTS), ("d", t.digits),
+        )
+    )  # fmt: skip
+    last = op.matrix.m - 1
+
+    def element(g, mo, no, mi, nv, nl):
+        m = te.min(mo * t.rows + mi, last)
+        bits = left_at(g, mo, mi, m, r, s, kg)
+        index = bits >> (half * INPUTS).astype("uint8") & tirx.const(ENTRIES - 1, "uint8")
+        group = (r * c.s + s) * c.kg + kg
+        found = packed[g, no, group, half, nl, d, index.astype("int32")].astype("int32")
+        return te.sum(found << (d * tables.shift), axis=[r, s, kg, half, d])
+
+    shape = (op.matrix.groups, t.row_tiles, t.panels, t.rows, 1, t.columns)
+    return te.compute(shape, element, name="tile")

@@ -1,0 +1,240 @@
+"""The lut_weight algorithm on x86: one schedule for SSE4, AVX2 and AVX-512BW.
+
+    for block of rows
+      encode: the bits of its activations           # vptestmb, or a shift and vpmovmskb
+      for block of panels, row tile, panel
+        tile: lookups, then a transposition         # straight-line, see `lookup_sums`
+        y = tile (+ correction)
+
+| knob    | meaning                                                                                |
+|---------|----------------------------------------------------------------------------------------|
+| digits  | tables of a k group: 2 where the sums of whole codes would not fit a byte              |
+| vectors | vectors of rows (one byte each) in the register tile                                   |
+| columns | columns of the register tile                                                           |
+| m_block | row tiles of a block; 0: all                                                           |
+| n_block | panels of a block; 0: all                                                              |
+| outer   | order of the blocks: mn (panels vary fastest); rows are outside                        |
+| inner   | order of the tiles in a block: mn or nm                                                |
+| left    | copied, or folded: of the folded source (few channels)                                 |
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from tvm import IRModule, te, tirx
+from tvm.s_tir import Schedule
+from tvm.tirx.script import builder as tb
+
+from lpgen.algorithms import lut_weight
+from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.lut_weight import GROUP, INPUTS, Definition, Tiling, tables_of
+from lpgen.algorithms.reduction import foldable
+from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.errors import ScheduleRefused
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.x86 import blocks
+from lpgen.schedules.x86 import vectors as vec
+from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.lookup_sums import Sums
+from lpgen.schedules.x86.lut_sum_space import digit_choices
+from lpgen.schedules.x86.microkernel import Index, Site, replace_encode, replace_tile
+from lpgen.schedules.x86.narrow import narrow_together
+from lpgen.space import Knobs, Space
+
+COLUMNS = (4, 8, 12)
+VECTORS = (1, 2, 3)
+TOGETHER = 4
+"""Columns that are transposed together."""
+
+
+def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
+    """Why the algorithm does not serve the operator."""
+    if op.matrix.n == 1 and op.matrix.groups > 1:
+        return f"groups={op.matrix.groups} leave one output channel each: a depthwise kernel fits"
+    lanes = isa.bits // 8
+    if op.matrix.m <= lanes // 2:
+        return f"m={op.matrix.m}: rows are bytes of a vector, half of {lanes} would be empty"
+    return lut_weight.unfit(op)
+
+
+def space(op: Dense | Conv2d, isa: Isa) -> Space:
+    """All knobs with their choices for `op`."""
+    lanes, m, n = isa.bits // 8, op.matrix.m, op.matrix.n
+    whole = -(-m // lanes)
+    block_knobs = blocks.knobs(whole, n, COLUMNS[0])
+    return Space(
+        {
+            "digits": digit_choices(tables_of(op, 1)),
+            "vectors": tuple(v for v in VECTORS if v <= whole),
+            "columns": tuple(c for c in COLUMNS if c < n + TOGETHER),
+            **{**block_knobs, "outer": ("mn",)},
+            "left": ("copied", "folded") if foldable(op, empty=True) else ("copied",),
+        },
+        lambda knobs: refusal(op, isa, knobs) is None,
+    )
+
+
+def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+    """Why the combination is not in the space."""
+    vectors, columns = knobs["vectors"], knobs["columns"]
+    if columns * vectors * knobs["digits"] + 2 * vectors + 2 > isa.registers:
+        return f"a tile of {vectors} vectors x {columns} exceeds {isa.registers} registers"
+    return blocks.refusal(op, vectors * isa.bits // 8, columns, knobs)
+
+
+def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
+    """A good first guess: few empty rows and columns, bits of a block that stay in the L1 cache."""
+
+    def cost(knobs: Knobs) -> tuple:
+        t = tiling(op, isa, knobs)
+        computed = t.row_tiles * t.rows * t.panels * t.columns
+        loads = 1 / knobs["vectors"] + 3 / (t.columns * t.digits)
+        block = (knobs["m_block"] or t.row_tiles) * t.rows * op.matrix.k / 8
+        folded = knobs["left"] != "folded" and "folded" in choices.knobs["left"]
+        return folded, computed * (1 + loads / 8), knobs["n_block"], abs(math.log2(block / 2**15))
+
+    choices = space(op, isa)
+    return min(choices.enumerate(), key=cost)
+
+
+def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
+    """The sizes that the knobs mean for this operator."""
+    rows, columns = knobs["vectors"] * isa.bits // 8, knobs["columns"]
+    return Tiling(
+        rows=rows,
+        columns=columns,
+        digits=knobs["digits"],
+        row_tiles=blocks.rounded(-(-op.matrix.m // rows), knobs["m_block"]),
+        panels=blocks.rounded(-(-op.matrix.n // columns), knobs["n_block"]),
+        folded=knobs["left"] == "folded",
+    )
+
+
+def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
+    """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
+    reason = lut_weight.unfit(op) or refusal(op, isa, knobs)
+    if reason:
+        raise ScheduleRefused(reason)
+    sizes = tiling(op, isa, knobs)
+    definition = lut_weight.define(op, sizes)
+    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=True, panels=False)
+    sch.compute_at(sch.get_sblock("encode"), order.outer, preserve_unit_loops=True)
+    sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
+    blocks.copy_out(sch, order, math.gcd(sizes.columns, isa.lanes), unroll_rows=False)
+    func = replace_tile(sch.mod["main"], lambda site: _Tile(definition, sizes, isa, site).tile())
+    bits = _Bits(definition, sizes, isa)
+    func = replace_encode(func, bits, elements=0, rows=True)
+    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
+    layout = definition.with_parameters
+    return Kernel(op, kernel_entry(func, op, layout.sections, definition.prologue), layout)
+
+
+class _Bits:
+    """Emits the bytes of activations of successive k groups of a tile's rows."""
+
+    def __init__(self, definition: Definition, sizes: Tiling, isa: Isa) -> None:
+        self.mask, self.rows = 1 << definition.bit, sizes.rows
+        self.widest = isa.bits // 8
+
+    def __call__(self, site: Site, count: int) -> None:
+        with tb.serial(0, self.rows) as mi:
+            values, done = min(self.widest, 64), 0
+            while done < count:
+                groups = values // GROUP
+                whole = (count - done) // groups
+                if whole > 1:
+                    with tb.serial(0, whole) as i:
+                        self._bytes(site, mi, done + i * groups, groups)
+                elif whole:
+                    self._bytes(site, mi, done, groups)
+                done += whole * groups
+                values //= 2
+
+    def _bytes(self, site: Site, mi: Index, kg: Index, groups: int) -> None:
+        (source,) = site.sources.values()
+        lanes = groups * GROUP
+        x = vec.bind(vec.load(source.buffer, source.at(mi=mi, kg=kg), lanes))
+        is_set = tirx.NE(x & vec.splat(self.mask, "uint8", lanes), vec.splat(0, "uint8", lanes))
+        # A vector of bools is no operand of a Bind: its number goes through memory of one element.
+        number = vec.scratch((1,), f"uint{lanes}")
+        tb.buffer_store(
+            number, vec.reinterpret(f"uint{lanes}", is_set.astype(f"uint1x{lanes}")), [0]
+        )
+        for i in range(groups):
+            byte = (number[0] >> vec.const(GROUP * i, f"uint{lanes}")).astype("uint8")
+            tb.buffer_store(site.target.buffer, byte, site.target.at(mi=mi, kg=kg + i))
+
+
+class _Tile(Sums):
+    """A table for each column; the bytes of a vector are rows."""
+
+    def __init__(self, definition: Definition, sizes: Tiling, isa: Isa, site: Site) -> None:
+        self.vectors = sizes.rows // (isa.bits // 8)
+        counts = (sizes.columns, self.vectors, sizes.digits)
+        super().__init__(site, isa, definition.cut, definition.tables, counts)
+        self.per_group = GROUP // INPUTS
+
+    def table(self, number: int, digit: int, group: tuple, part: int) -> tirx.Expr:
+        r, s, kg = group
+        tables = self.site.sources["tables"]
+        at = tables.at(r=r, s=s, kg=kg, tail=[part, number, digit, 0])
+        return vec.load(tables.buffer, at, self.tables.entries)
+
+    def indices(self, group: tuple, plane: Index) -> list[list]:
+        r, s, kg = group
+        encode = self.site.sources["encode"]
+        halves = []
+        for vector in range(self.vectors):
+            at = encode.at(mi=vector * self.lanes, r=r, s=s, kg=kg)
+            halves.append(self.halves(vec.bind(vec.load(encode.buffer, at, self.lanes))))
+        return [list(half) for half in zip(*halves, strict=True)]
+
+    def clear(self) -> None:
+        zero = vec.splat(0, "int32", TOGETHER)
+        with tb.serial(0, self.lanes * self.vectors) as mi:
+            for column in range(0, self.counts[0], TOGETHER):
+                vec.store(self.site.target.buffer, self._place(mi, column), zero, TOGETHER)
+
+    def _place(self, mi: Index, column: int) -> list:
+        return self.site.target.at(mi=mi, tail=[column])
+
+    def widen(self, add: bool) -> None:
+        firsts = range(0, self.counts[0], TOGETHER)
+        for vector, first in itertools.product(range(self.vectors), firsts):
+            columns = [map(vec.bind, self.wide(first + i, vector)) for i in range(TOGETHER)]
+            for i, parts in enumerate(zip(*columns, strict=True)):
+                for row, four in self._transposed(list(parts), i):
+                    to = self._place(vector * self.lanes + row, first)
+                    if add:
+                        four = vec.load(self.site.target.buffer, to, TOGETHER) + four
+                    vec.store(self.site.target.buffer, to, four, TOGETHER)
+
+    def _transposed(self, columns: list[tirx.Expr], part: int):
+        """(row, its columns) for part number `part` of the sums of four columns."""
+        lanes = self.isa.lanes
+        left, right = (_interleaved(*columns[i : i + 2], 1) for i in (0, 2))
+        odd, first = divmod(part * lanes, self.half)
+        for upper, pair in enumerate(zip(left, right, strict=True)):
+            for quarter, fours in enumerate(_interleaved(*pair, 2)):
+                start = upper * lanes // 2 + quarter * lanes // 4
+                for i in range(lanes // TOGETHER):
+                    # The sums of the even bytes come first, then those of the odd ones.
+                    row = 2 * (first + start + i) + odd
+                    yield row, vec.shuffle(fours, range(TOGETHER * i, TOGETHER * (i + 1)))
+
+
+def _interleaved(a: tirx.Expr, b: tirx.Expr, run: int) -> list[tirx.Expr]:
+    """The two halves of: `run` lanes of a, `run` of b, ..."""
+    lanes = int(a.ty.dtype.lanes)
+    order = [
+        lane + side * lanes
+        for start in range(0, lanes, run)
+        for side in (0, 1)
+        for lane in range(start, start + run)
+    ]
+    halves = (order[:lanes], order[lanes:])
+    return [vec.bind(vec.joined([a, b], half)) for half in halves]

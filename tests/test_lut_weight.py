@@ -1,0 +1,175 @@
+"""lut_weight: tables of weights, looked up by activations of one bit."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernels import assert_exact, at_address, template
+from strategies import TEXTS, convs, with_epilogues
+
+from lpgen.algorithms.lut_weight import GROUP, TableWeights, tables_of
+from lpgen.algorithms.reduction import cut
+from lpgen.formats import Format
+from lpgen.ops import Conv2d, Dense, parse
+from lpgen.schedules.x86.isa import AVX2, AVX512BW, SSE4
+from lpgen.schedules.x86.lut_sum_space import digit_choices
+from lpgen.schedules.x86.lut_weight import refusal, space, unfit
+from lpgen.target import Target
+
+LEVELS = ("sse4/lut_weight", "avx2/lut_weight", "avx512bw/lut_weight")
+LINEAR = [text for text in TEXTS if text[0] != "c"]
+"""Formats whose codes have a place value."""
+acts = st.sampled_from(["u1", "b1"])
+weights = st.sampled_from(LINEAR)
+
+
+def layout_of(op, digits: int, panel: int = 4) -> TableWeights:
+    matrix, tables = op.matrix, tables_of(op, digits)
+    sizes = (matrix.groups, matrix.n, -(-matrix.n // panel), panel)
+    c = cut(op, GROUP, empty=True)
+    return TableWeights(op.w_shape, op.weight, c, *sizes, offset=-op.act.min, tables=tables)
+
+
+def packed_by_tir(layout: TableWeights, w: np.ndarray) -> np.ndarray:
+    import tvm_ffi
+
+    from lpgen.build.lower import jit
+
+    packed = at_address(np.zeros(layout.nbytes, np.uint8), 0)
+    pack = jit(layout.te_module(), Target.parse("generic"))
+    pack(tvm_ffi.from_dlpack(at_address(w, 1)), tvm_ffi.from_dlpack(packed))
+    return packed
+
+
+@settings(max_examples=12, deadline=None)
+@given(weight=weights, act=acts, n=st.integers(1, 20), k=st.integers(1, 50))
+def test_both_packers_give_the_same_bytes(weight, act, n, k):
+    op = Dense(3, n, k, act=act, weight=weight)
+    _, w = op.random(np.random.default_rng(n * k))
+    for digits in digit_choices(tables_of(op, 1)):
+        layout = layout_of(op, digits)
+        np.testing.assert_array_equal(packed_by_tir(layout, w), layout.pack(w))
+
+
+def test_both_packers_agree_on_convolutions():
+    op = Conv2d(h=4, w=4, ic=6, oc=10, kernel=(3, 2), groups=2, act="b1", weight="b7")
+    _, w = op.random(np.random.default_rng(1))
+    layout = layout_of(op, 2)
+    np.testing.assert_array_equal(packed_by_tir(layout, w), layout.pack(w))
+
+
+def test_entries_are_the_sums_of_subsets():
+    op = Dense(1, 4, 8, act="u1", weight="u6")
+    w = np.arange(32, dtype=np.uint8).reshape(4, 8) + 20
+    # half of a k group, column, digit, entry
+    packed = layout_of(op, 1).pack(w).reshape(2, 4, 1, 16)
+    assert packed[0, 3, 0, 0b1010] == w[3, 1] + w[3, 3]
+    assert packed[1, 2, 0, 0b0101] == w[2, 4] + w[2, 6]
+    low, high = layout_of(op, 2).pack(w).reshape(2, 4, 2, 16)[1, 2, :, 15]
+    assert low + (int(high) << tables_of(op, 2).shift) == w[2, 4:].sum()
+
+
+@pytest.mark.parametrize("weight", LINEAR)
+def test_sums_fit_what_holds_them(weight):
+    op = Dense(1, 1, 8, act="u1", weight=weight)
+    largest = Format.parse(weight).levels - 1
+    for digits in digit_choices(tables_of(op, 1)):
+        tables = tables_of(op, digits)
+        assert tables.most(0) <= 255
+        assert tables.most(0) * tables.lookups <= 255 < tables.most(0) * (tables.lookups + 1)
+        assert tables.most(0) * tables.groups < 2**16 <= tables.most(0) * (tables.groups + 1)
+        split = [largest] if digits == 1 else [largest % 2**tables.shift, largest >> tables.shift]
+        assert [4 * part for part in split] == [tables.most(d) for d in range(digits)]
+
+
+@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize(
+    ("act", "weight"),
+    [
+        *(("u1", weight) for weight in ("b1", "s3", "b5", "u7")),
+        *(("b1", weight) for weight in ("t2", "u4", "s6", "s8")),
+    ],
+)
+def test_every_width_of_weights(name, act, weight):
+    assert_exact(name, Dense(67, 9, 37, act=act, weight=weight))
+
+
+# Depths around a chunk of byte sums, and around one and several blocks of 16-bit sums.
+@pytest.mark.parametrize("name", ["avx2/lut_weight", "avx512bw/lut_weight"])
+@pytest.mark.parametrize(
+    ("weight", "k"),
+    [("u1", 252), ("u1", 260), ("u6", 1032), ("u6", 1064), ("u8", 4400), ("u5", 2 * 2112 + 8)],
+)
+def test_worst_cases_are_exact(name, weight, k):
+    chosen, target = template(name)
+    op = Dense(40, 5, k, act="u1", weight=weight)
+    points = list(chosen.space(op, target).enumerate())
+    for digits in {point["digits"] for point in points}:
+        assert_exact(name, op, next(point for point in points if point["digits"] == digits))
+
+
+CONVOLUTIONS = {
+    "stem": "h=17 w=19 ic=3 oc=10 kernel=7 stride=2 pad=3 act=u1",
+    "strided pointwise": "h=15 w=15 ic=8 oc=16 kernel=1 stride=2 act=b1",
+    "dilated": "h=11 w=9 ic=5 oc=6 kernel=3x2 dilation=2x3 pad=2x3 act=u1",
+    "grouped": "n=2 h=7 w=6 ic=12 oc=15 kernel=3 pad=1 groups=3 act=u1",
+    "one dimension": "h=1 w=80 ic=6 oc=12 kernel=1x5 act=b1",
+}
+
+
+@pytest.mark.parametrize("name", LEVELS[1:])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_kinds_of_convolution(name, kind):
+    assert_exact(name, parse(f"conv2d {CONVOLUTIONS[kind]} weight=s4"))
+
+
+@st.composite
+def operators(draw):
+    """Dense and conv2d with activations of one bit."""
+    sizes = (st.integers(1, limit) for limit in (140, 40, 90))
+    op = draw(st.builds(Dense, *sizes, act=acts, weight=weights) | convs())
+    op = replace(op, act=Format.parse(draw(acts)), weight=Format.parse(draw(weights)))
+    padded = op.act.encoding == "b" and any(getattr(op, "pad", ()))
+    return replace(op, act=Format.parse("u1")) if padded else op
+
+
+@pytest.mark.parametrize("name", LEVELS)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_any_epilogue_at_any_point_of_the_space(name, data):
+    chosen, target = template(name)
+    op = data.draw(operators() | with_epilogues(operators()))
+    seed = data.draw(st.integers(0, 2**31))
+    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("dense m=99 n=8 k=8 act=u2 weight=s4", "indices are activations of one bit"),
+        ("dense m=99 n=8 k=8 act=c1:0,1 weight=s4", "indices are activations of one bit"),
+        ("dense m=99 n=8 k=8 act=u1 weight=c2:-7,-2,1,6", "for a code book are no values"),
+        ("conv2d h=9 w=9 ic=8 oc=8 kernel=3 pad=1 act=b1 weight=s4", "padding is a third value"),
+        ("conv2d h=9 w=9 ic=8 oc=8 kernel=3 groups=8 act=u1 weight=s4", "a depthwise kernel fits"),
+        ("dense m=16 n=8 k=8 act=u1 weight=s4", "half of 32 would be empty"),
+    ],
+)
+def test_what_is_not_served(text, reason):
+    assert reason in unfit(parse(text), AVX2)
+
+
+def test_few_rows_are_left_to_narrower_vectors():
+    op = Dense(20, 64, 64, act="u1", weight="s4")
+    assert [unfit(op, isa) is None for isa in (SSE4, AVX2, AVX512BW)] == [True, True, False]
+
+
+@pytest.mark.parametrize("isa", [SSE4, AVX2, AVX512BW])
+def test_tiles_fit_the_registers(isa):
+    op = Dense(256, 256, 256, act="u1", weight="s8")
+    assert 0 < len(space(op, isa)) < 2000
+    wide = {"digits": 2, "vectors": 3, "columns": 12}
+    assert "registers" in refusal(
+        op, isa, {**space(op, isa).sample(np.random.default_rng()), **wide}
+    )
