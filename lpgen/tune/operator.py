@@ -218,7 +218,7 @@ class OperatorSession:
         winner = order[0]
         outcome = Outcome(winner.seconds, winner.spread)
         times = self._search.times | {s.candidate.key: s.seconds for s in order}
-        second = _runner_up(winner.candidate, times)
+        second = _runner_up(order, self._search.times)
         record = self._log(winner.candidate, outcome, self._done, best=True, runner_up=second)
         return self._result(record, times)
 
@@ -236,11 +236,17 @@ class OperatorSession:
         )
 
 
-def _runner_up(winner: Candidate, times: Times) -> RunnerUp | None:
-    """The fastest of the other templates' candidates."""
-    others = [
-        RunnerUp(template, seconds)
-        for (template, _), seconds in times.items()
-        if seconds is not None and template != winner.template.name
-    ]
-    return min(others, key=lambda other: other.seconds, default=None)
+def _runner_up(order: list[Standing], times: Times) -> RunnerUp | None:
+    """The fastest of the other templates' candidates. Of a template that raced the race counts; of
+    another one, by what it was slower than the winner in the search."""
+    winner = order[0]
+    scale = winner.seconds / times[winner.candidate.key]
+    found: dict[str, float] = {}
+    for standing in reversed(order):
+        found[standing.candidate.template.name] = standing.seconds
+    raced = set(found)
+    for (template, _), seconds in times.items():
+        if seconds is not None and template not in raced:
+            found[template] = min(seconds * scale, found.get(template, seconds * scale))
+    del found[winner.candidate.template.name]
+    return min((RunnerUp(*item) for item in found.items()), key=lambda r: r.seconds, default=None)
