@@ -16,6 +16,7 @@ from lpgen.bench.case import Case, Contender, Disagrees, Unsupported
 from lpgen.bench.chart import draw
 from lpgen.bench.comparison import Comparison, Entry, Report
 from lpgen.bench.contest import Contest
+from lpgen.bench.grouped import GroupedCase
 from lpgen.bench.messages import Failed, Phase, Task
 from lpgen.build import build
 from lpgen.choose import choose
@@ -44,6 +45,11 @@ AGREED = [
     "dense m=4 n=32 k=64 act=u8 weight=s4 zero_act=7 out=u8 scale=tensor bias=f32 zero_out=100",
     "conv2d h=9 w=9 ic=16 oc=32 kernel=3 stride=2 pad=1 act=u8 weight=s8 zero_act=100 "
     "out=s8 scale=channel bias=s32 zero_out=-3",
+]
+GROUPED = [
+    "dense m=2 n=32 k=128 act=s8 weight=s4 out=f32 scale=group32",
+    "dense m=3 n=48 k=96 act=s8 weight=u4 zero_weight=group out=f32 scale=group32:bf16 bias=f32",
+    "dense m=2 n=32 k=128 act=s8 weight=s8 input=f32:row out=f32 scale=group64",
 ]
 
 
@@ -109,6 +115,55 @@ def test_an_installed_library_agrees_with_the_oracle(name, workload):
             return
     assert name == "torch", reasons
     assert "pads both sides alike" in reasons["onednn"]
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("workload", GROUPED)
+def test_an_installed_library_agrees_on_groups(name, workload):
+    peer = peers.get(name)
+    try:
+        peer.version()
+    except ImportError as error:
+        pytest.skip(f"{name} is not installed: {error}")
+    case = GroupedCase.random(parse(workload))
+    (prepare,) = peer.variants(case, 1).values()
+    contender = prepare()
+    contender.call()
+    case.check(contender)
+
+
+@pytest.mark.parametrize("workload", GROUPED)
+def test_a_case_of_groups_is_what_others_compute(workload):
+    case = GroupedCase.random(parse(workload))
+    codes, zeros = case.codes(4, 8)
+    group = case.op.group
+    real = codes.astype(float) - np.repeat(zeros.astype(float), group, axis=1)
+    real *= np.repeat(case.w_scale, group, axis=1)
+    y = case.real_input() @ real.T + (0 if case.bias is None else case.real_bias)
+    case.check(Contender(lambda: None, lambda: y, "f32", ""))
+    assert case.beyond is None
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("out=f32 scale=group32 residual=f32", "adds a residual or clamps"),
+        ("out=u8 scale=group32", "requantizes"),
+        ("input=f32 out=f32 scale=group32", "static scale"),
+    ],
+)
+def test_what_no_library_does_with_groups(words, reason):
+    case = GroupedCase.random(parse(f"dense m=1 n=4 k=64 act=s8 weight=s4 {words}"))
+    assert reason in case.beyond
+
+
+def test_formats_that_no_library_has_in_groups():
+    case = GroupedCase.random(parse("dense m=1 n=4 k=64 act=s8 weight=s3 out=f32 scale=group8"))
+    with pytest.raises(Unsupported, match="no weights in s3 with scales of groups"):
+        case.codes(2, 4, 8)
+    (prepare,) = peers.get("onnxruntime").variants(case, 1).values()
+    with pytest.raises(Unsupported, match=r"powers of two of 16\.\.256, not 8"):
+        prepare()
 
 
 def test_what_is_not_compared_is_named():

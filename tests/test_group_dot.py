@@ -3,6 +3,7 @@ packers, libraries from Python and from C."""
 
 import ctypes
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from lpgen.formats import Format
 from lpgen.ops import Dense, parse
 from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale
 from lpgen.ops.groups import nearest_bfloat16
+from lpgen.ops.inputs import levels
 from lpgen.target import Target, known
 
 NAMES = [name for name in LEVELS if name.endswith("/group_dot")]
@@ -46,14 +48,22 @@ def grouped(draw, rows=12, columns=70, depth=140):
     residual = draw(st.sampled_from([Residual("f32"), Residual("s8", 3)]))
     more = (Bias("f32"), residual, Clamp("relu"), Quantize("u8", 9))
     chain += [step for step in more if draw(st.integers(0, 3)) == 0]
-    return Dense(m, n, k, act, weight, **zeros, epilogue=tuple(chain))
+    op = Dense(m, n, k, act, weight, **zeros, epilogue=tuple(chain))
+    if act.encoding in "us" and draw(st.integers(0, 3)) == 0:
+        return replace(op, input=draw(st.sampled_from(inputs_of(op))))
+    return op
+
+
+def inputs_of(op: Dense) -> list[str]:
+    """Choices of input= that the operator may have."""
+    return ["f32", "f32:tensor", "f32:row"] if levels(op) else ["f32"]
 
 
 @settings(deadline=None, max_examples=50)
 @given(grouped(rows=3, columns=5), st.integers(0, 2**32 - 1))
 def test_the_oracle_adds_up_group_by_group(op, seed):
     rng = np.random.default_rng(seed)
-    op = Dense(op.m, op.n, op.k, op.act, op.weight, op.zero_act, op.zero_weight, op.epilogue[:1])
+    op = replace(op, input="act", epilogue=op.epilogue[:1])
     x, w = op.random(rng)
     parameters = op.random_parameters(rng)
     scale = parameters["scale"]

@@ -174,8 +174,8 @@ class Case:
         for which libraries may round the activations to 8 bits, by 2 % (root mean squares).
         """
         got = np.asarray(contender.fetch())
-        if got.shape != self.sums.shape:
-            raise Disagrees(f"result has shape {got.shape}, expected {self.sums.shape}")
+        if got.shape != self.op.y_shape:
+            raise Disagrees(f"result has shape {got.shape}, expected {self.op.y_shape}")
         if contender.out == "f32":
             error = _rms(got.astype(np.float64) - self.real) / max(_rms(self.real), 1e-30)
             if not error <= _RELATIVE_ERROR:

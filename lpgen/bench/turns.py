@@ -22,6 +22,7 @@ from lpgen import runtime
 from lpgen.bench import peers
 from lpgen.bench.case import Case, Contender, Disagrees, Unsupported
 from lpgen.bench.comparison import OURS, Comparison, Entry
+from lpgen.bench.grouped import GroupedCase
 from lpgen.bench.isa import refuse_amx
 from lpgen.bench.measure import pinned
 from lpgen.bench.messages import Failed, Phase, Present, Task
@@ -74,7 +75,7 @@ class Turns:
     def run(self, task: Task) -> Comparison:
         """One comparison. Raises Disagrees where the kernel itself is wrong."""
         op, kernel = parse(task.workload), runtime.load(task.path)[task.workload]
-        case = Case.random(op, task.seed)
+        case = _case(op, task.seed)
         template = kernel.variant["template"]
         found = {(OURS, template): ours(kernel, case, self._threads)}
         refused: dict[str, str] = {}
@@ -150,7 +151,7 @@ class Turns:
         key = (peer, "" if peer == OURS else way, small.name)
         if key not in self._call_times:
             self._say(Phase(peer, way))
-            case = Case.random(small, task.seed)
+            case = _case(small, task.seed)
             try:
                 if peer == OURS:
                     contender = ours(runtime.load(task.small)[small.name], case, self._threads)
@@ -162,6 +163,11 @@ class Turns:
                 run = timed(contender.call, time.perf_counter_ns)
                 self._call_times[key] = time_calls(run).seconds * 1e6
         return self._call_times[key]
+
+
+def _case(op: Operator, seed: int) -> Case:
+    kind = GroupedCase if op.group else Case
+    return kind.random(op, seed)
 
 
 def _laps(runs: dict[Any, Run], rounds: int) -> dict[Any, list[float]]:

@@ -28,6 +28,8 @@ def version() -> str:
 
 
 def variants(case: Case, threads: int) -> Variants:
+    if case.op.group:
+        raise Unsupported("weights with scales of groups are not compared")
     if case.op.kind == "conv2d":
         return {"Conv2D": partial(_quantized, case, threads, 8)}
     if case.op.kind == "dense":

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lpgen.bench.case import Case, Contender, Unsupported, settled
+from lpgen.bench.grouped import GroupedCase
 from lpgen.bench.peers import Variants
 
 _OPSET = 17
@@ -39,6 +40,8 @@ def variants(case: Case, threads: int) -> Variants:
             "QLinearConv NHWC": partial(_linear_conv, case, threads),
             "ConvInteger": partial(_integer_conv, case, threads),
         }
+    if case.op.group:
+        return {f"MatMulNBits {case.op.weight.bits}": partial(_matmul_groups, case, threads)}
     if case.op.kind == "dense":
         ways: Variants = {
             "QLinearMatMul": partial(_linear_matmul, case, threads, gemm=False),
@@ -91,28 +94,64 @@ def _integer_matmul(case: Case, threads: int) -> Contender:
 
 def _matmul_nbits(case: Case, threads: int, bits: int) -> Contender:
     """Float activations, which it quantizes itself; weights in blocks that share a scale."""
-    op, weights = case.op, case.signed_weights()
+    op, zero = case.op, 1 << bits - 1
     smallest, largest = _BLOCKS
     block = min(largest, max(smallest, 1 << (op.k - 1).bit_length()))
-    blocks = -(-op.k // block)
-    zero = 1 << bits - 1
-    codes = np.full((op.n, blocks * block), zero, np.uint8)
-    codes[:, : op.k] = weights.astype(np.int16) + zero
-    packed = np.zeros((codes.size * bits // 8,), np.uint8)
-    for place in range(8 // bits):
-        packed |= codes.reshape(-1)[place :: 8 // bits] << bits * place
+    codes = (case.signed_weights().astype(np.int16) + zero).astype(np.uint8)
+    scale = np.repeat(case.w_scale[:, None], -(-op.k // block), axis=1)
+    return _blocks(case, threads, bits, block, codes, scale)
+
+
+def _matmul_groups(case: GroupedCase, threads: int) -> Contender:
+    """The same with the scales of the operator's groups, and their zero points."""
+    op = case.op
+    smallest, largest = _BLOCKS
+    if not smallest <= op.group <= largest or op.group & op.group - 1:
+        raise Unsupported(f"blocks are powers of two of {smallest}..{largest}, not {op.group}")
+    codes, zeros = case.codes(2, 4, 8)
+    return _blocks(case, threads, op.weight.bits, op.group, codes, case.w_scale, zeros)
+
+
+def _blocks(
+    case: Case,
+    threads: int,
+    bits: int,
+    block: int,
+    codes: np.ndarray,
+    scale: np.ndarray,
+    zeros: np.ndarray | None = None,
+) -> Contender:
+    """MatMulNBits of codes[n, k], scale[n, blocks] and zeros[n, blocks], without which the zero
+    point is the middle of the codes."""
+    op, middle = case.op, 1 << bits - 1
+    blocks = scale.shape[1]
+    whole = np.full((op.n, blocks * block), middle, np.uint8)
+    whole[:, : op.k] = codes
     constants = {
-        "w": packed.reshape(op.n, blocks, block * bits // 8),
-        "w_scale": np.repeat(case.w_scale, blocks),
+        "w": _packed(whole, bits).reshape(op.n, blocks, block * bits // 8),
+        "w_scale": scale.reshape(-1),
     }
     sizes = {"K": op.k, "N": op.n, "bits": bits, "block_size": block}
-    inputs = ["x", "w", "w_scale"]
+    inputs = ["x", "w", "w_scale", _ABSENT, _ABSENT, _ABSENT]
+    if zeros is not None and np.any(zeros != middle):
+        inputs[3] = "zeros"
+        constants["zeros"] = _packed(zeros, bits).reshape(-1)
     if case.bias is not None:
-        inputs += [_ABSENT, _ABSENT, "bias"]
+        inputs[5] = "bias"
         constants["bias"] = case.real_bias
     node = _node("MatMulNBits", inputs, _CONTRIB, accuracy_level=_INT8_COMPUTE, **sizes)
     x, y = case.real_input(), _result(op.y_shape, np.float32)
     return Contender(_bound(node, x, y, constants, threads), lambda: y, "f32", f"int{bits}")
+
+
+def _packed(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Rows of codes in whole bytes, the first one in the lowest bits."""
+    fields = 8 // bits
+    whole = np.pad(codes, [(0, 0), (0, -codes.shape[1] % fields)])
+    packed = np.zeros((len(whole), whole.shape[1] // fields), np.uint8)
+    for place in range(fields):
+        packed |= whole[:, place::fields] << bits * place
+    return packed
 
 
 def _requantizing(case: Case, node: Any, weights: np.ndarray, threads: int) -> Contender:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lpgen.bench.case import U8, Case, Contender, Unsupported, settled
+from lpgen.bench.grouped import GroupedCase
 from lpgen.bench.peers import Variants
 
 # To the plugin's order of axes and back; it keeps activations in NHWC and drops both.
@@ -30,6 +31,8 @@ def version() -> str:
 def variants(case: Case, threads: int) -> Variants:
     if case.op.kind == "conv2d":
         return {"Convolution": partial(_quantized, case, threads, _convolution)}
+    if case.op.group:
+        return {f"MatMul int{case.op.weight.bits} weights": partial(_groups, case, threads)}
     if case.op.kind == "dense":
         ways: Variants = {"MatMul": partial(_quantized, case, threads, _matmul)}
         for bits in case.widths(2, 4, 8):
@@ -98,6 +101,30 @@ def _compressed(case: Case, threads: int, bits: int) -> Contender:
     return _contender(parameter, y, x, case.op.y_shape, np.float32, f"int{bits}", threads)
 
 
+def _groups(case: GroupedCase, threads: int) -> Contender:
+    """The same with scales and zero points of groups."""
+    import openvino
+    import openvino.opset13 as o
+
+    op = case.op
+    if op.k % op.group:
+        raise Unsupported(f"groups of {op.group} do not divide k={op.k}")
+    codes, zeros = case.codes(4, 8)
+    kind = {4: openvino.Type.u4, 8: openvino.Type.u8}[op.weight.bits]
+    w = o.constant(codes.reshape(op.n, -1, op.group), dtype=kind)
+    zero, scale = o.constant(zeros[..., None], dtype=kind), case.w_scale[..., None]
+    centred = o.subtract(o.convert(w, "f16"), o.convert(zero, "f16"))
+    real = o.multiply(centred, o.constant(scale.astype(np.float16)))
+    real = o.convert(o.reshape(real, [op.n, op.k], False), "f32")
+    x = case.real_input()
+    parameter = o.parameter(list(x.shape), x.dtype, name="x")
+    y = o.matmul(parameter, real, False, True)
+    if case.bias is not None:
+        y = o.add(y, case.real_bias[None])
+    weight = f"int{op.weight.bits}"
+    return _contender(parameter, y, x, op.y_shape, np.float32, weight, threads, op.group)
+
+
 def _dequantized(o: Any, weights: np.ndarray, scale: np.ndarray, kind: Any = np.int8) -> Any:
     constant = o.constant(np.ascontiguousarray(weights), dtype=kind)
     return o.multiply(o.convert(constant, "f32"), o.constant(np.ascontiguousarray(scale)))
@@ -111,6 +138,7 @@ def _contender(
     dtype: Any,
     weight: str,
     threads: int,
+    group: int = _GROUP,
 ) -> Contender:
     import openvino
 
@@ -123,7 +151,7 @@ def _contender(
         # Not bfloat16, which it takes where it may: that is another operator.
         "INFERENCE_PRECISION_HINT": "f32",
         # Float activations of compressed weights share a scale in groups of as many: its fastest.
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
     }
     request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
     y = settled(np.zeros(y_shape, dtype))

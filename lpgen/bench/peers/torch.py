@@ -25,6 +25,8 @@ def version() -> str:
 def variants(case: Case, threads: int) -> Variants:
     import torch
 
+    if case.op.group:
+        raise Unsupported("weights with scales of groups are not compared")
     if case.op.kind not in ("dense", "conv2d"):
         raise Unsupported(f"no operator for {case.op.kind}")
     # They will move to another package.
