@@ -62,6 +62,15 @@ def test_scales_of_groups(name, kind):
     assert_exact(name, op)
 
 
+@pytest.mark.parametrize("name", ["generic/generic", "avx2/dot", "avx512vnni/telescoped"])
+def test_sums_of_rows_see_the_quantized_values(name):
+    words = "input=f32 out=u8 scale=channel zero_out=9 bias=f32 relu"
+    for formats in ("act=u2 weight=u1 zero_weight=channel", "act=s8 weight=b3 zero_act=5"):
+        assert_exact(name, parse(f"dense m=3 n=9 k=130 {formats} {words}"))
+    shape = "n=2 h=5 w=6 ic=16 oc=9 kernel=3 pad=1"
+    assert_exact(name, parse(f"conv2d {shape} act=u8 weight=u4 zero_weight=channel {words}"))
+
+
 @pytest.mark.parametrize("name", ["generic/generic", "avx512vnni/dot", "amx/mma"])
 def test_large_inputs_in_parallel(name):
     assert_exact(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tvm
 from tvm import te, tirx
+from tvm.ir.expr import TensorLoad
 from tvm.s_tir import SBlock, SBlockRealize
 from tvm_ffi import structural_map, structural_walk
 
@@ -80,8 +81,11 @@ def kernel_entry(
         bodies.append(quantize_input(op, floats, inner_x, scale))
     if prologue is not None:
         rows = inner_sections.pop()
-        bodies.append(_view(prologue.params[0], x if op.input == "act" else inner_x, 0))
         first = structural_map(prologue.body, (tirx.Var, _renamed(prologue.params[1], rows)))
+        if op.input == "act":
+            bodies.append(_view(prologue.params[0], x, 0))
+        else:
+            first = _reading(first, prologue.params[0], inner_x)
         bodies += [tirx.AllocBuffer(rows), first]
     bodies += _shared_first(func.body)
     views += [(s, packed, o) for s, o in zip(inner_sections, offsets, strict=True)]
@@ -117,6 +121,30 @@ def _shared_first(root: SBlockRealize) -> list[tirx.Stmt]:
 
 def _renamed(old: tirx.Var, new: tirx.Var):
     return lambda var: new if var.same_as(old) else var
+
+
+def _reading(body: tirx.Stmt, old: tirx.Var, new: tirx.Var) -> tirx.Stmt:
+    """`body` with what it reads of the matrix `old` read from `new`: the same bytes, with the rows
+    in several axes and perhaps the other sign.
+
+    A view would not do: LLVM takes it for other memory than the buffer that was just written, and
+    moves its loads before the stores.
+    """
+    outer = [int(extent) for extent in new.shape[:-1]]
+
+    def load(node: TensorLoad) -> tirx.Expr:
+        if not node.source.same_as(old):
+            return node
+        row, column = node.indices
+        at = []
+        for extent in reversed(outer[1:]):
+            at.insert(0, row % extent)
+            row = row // extent
+        value = new[(row, *at, column)]
+        dtype = str(node.ty.dtype)
+        return value if str(value.ty.dtype) == dtype else tirx.reinterpret(dtype, value)
+
+    return structural_map(body, (TensorLoad, load))
 
 
 def pack_entry(
