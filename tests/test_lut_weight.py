@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from kernels import assert_exact, at_address, template
 from strategies import TEXTS, convs, with_epilogues
 
-from lpgen.algorithms.lut_weight import GROUP, TableWeights, tables_of
+from lpgen.algorithms.lut_weight import INPUTS, TableWeights, tables_of
 from lpgen.algorithms.reduction import cut
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
 from lpgen.schedules.x86.isa import AVX2, AVX512BW, SSE4
 from lpgen.schedules.x86.lut_sum_space import digit_choices
-from lpgen.schedules.x86.lut_weight import refusal, space, unfit
+from lpgen.schedules.x86.lut_weight import panel_of, refusal, space, unfit
 from lpgen.target import Target
 
 LEVELS = ("sse4/lut_weight", "avx2/lut_weight", "avx512bw/lut_weight")
@@ -28,7 +28,7 @@ weights = st.sampled_from(LINEAR)
 def layout_of(op, digits: int, panel: int = 4) -> TableWeights:
     matrix, tables = op.matrix, tables_of(op, digits)
     sizes = (matrix.groups, matrix.n, -(-matrix.n // panel), panel)
-    c = cut(op, GROUP, empty=True)
+    c = cut(op, INPUTS, empty=True)
     return TableWeights(op.w_shape, op.weight, c, *sizes, offset=-op.act.min, tables=tables)
 
 
@@ -63,7 +63,7 @@ def test_both_packers_agree_on_convolutions():
 def test_entries_are_the_sums_of_subsets():
     op = Dense(1, 4, 8, act="u1", weight="u6")
     w = np.arange(32, dtype=np.uint8).reshape(4, 8) + 20
-    # half of a k group, column, digit, entry
+    # k group, column, digit, entry
     packed = layout_of(op, 1).pack(w).reshape(2, 4, 1, 16)
     assert packed[0, 3, 0, 0b1010] == w[3, 1] + w[3, 3]
     assert packed[1, 2, 0, 0b0101] == w[2, 4] + w[2, 6]
@@ -163,6 +163,13 @@ def test_what_is_not_served(text, reason):
 def test_few_rows_are_left_to_narrower_vectors():
     op = Dense(20, 64, 64, act="u1", weight="s4")
     assert [unfit(op, isa) is None for isa in (SSE4, AVX2, AVX512BW)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("n", "panel"), [(1, 4), (5, 8), (12, 12), (16, 16), (17, 12), (36, 12), (100, 16), (1024, 16)]
+)
+def test_panels_are_lines_of_results(n, panel):
+    assert panel_of(Dense(64, n, 8, act="u1", weight="s4")) == panel
 
 
 @pytest.mark.parametrize("isa", [SSE4, AVX2, AVX512BW])

@@ -30,10 +30,9 @@ from lpgen.algorithms.reduction import Reduction, cut
 from lpgen.algorithms.row_sums import placeholder
 from lpgen.ops import Conv2d, Dense
 
-GROUP = 8
-"""Activations in a byte: two indices."""
-
 INPUTS = 4
+"""Activations of an index: as many weights does a table sum."""
+
 ENTRIES = 2**INPUTS
 
 
@@ -41,9 +40,8 @@ ENTRIES = 2**INPUTS
 class Tiling:
     """Sizes that shape the definition.
 
-    rows x columns: the register tile, `rows` bytes in vectors; digits: of a code;
-    row_tiles, panels: tiles down and across; folded: whether the kernel rows are folded into one
-    run (`reduction`).
+    rows x columns: a tile, `rows` bytes in vectors; digits: of a code; row_tiles, panels: tiles
+    down and across; folded: whether the kernel rows are folded into one run (`reduction`).
     """
 
     rows: int
@@ -56,31 +54,30 @@ class Tiling:
 
 @dataclass(frozen=True)
 class TableWeights(CodeWeights):
-    """tables[group][panel][k group][half][column][digit][entry], uint8: sums of subsets of the
-    four codes of half a k group; bit t of the entry's number says whether code t is among them."""
+    """tables[group][panel][k group][column][digit][entry], uint8: sums of subsets of the codes of a
+    k group; bit t of the entry's number says whether code t is among them."""
 
     tables: Tables | None = None
 
     def code_sections(self) -> list[Section]:
-        inner = (GROUP // INPUTS, self.panel, self.tables.digits, ENTRIES)
+        inner = (self.panel, self.tables.digits, ENTRIES)
         shape = (self.groups, self.panels, self.cut.groups, *inner)
         return [Section("tables", shape, "uint8")]
 
     def arrange(self, codes: np.ndarray) -> list[np.ndarray]:
-        shape = (self.groups, self.panels, self.panel, self.cut.groups, GROUP // INPUTS, 1, INPUTS)
-        codes = codes.reshape(shape)
+        codes = codes.reshape(self.groups, self.panels, self.panel, self.cut.groups, 1, INPUTS)
         if self.tables.digits > 1:
             low = codes & (1 << self.tables.shift) - 1
             codes = np.concatenate([low, codes >> self.tables.shift], axis=-2)
         subsets = np.arange(ENTRIES)[:, None] >> np.arange(INPUTS) & 1
         sums = (codes[..., None, :] * subsets.astype(np.uint8)).sum(axis=-1, dtype=np.uint8)
-        return [sums.transpose(0, 1, 3, 4, 2, 5, 6)]
+        return [sums.transpose(0, 1, 3, 2, 4, 5)]
 
     def te_arrange(self, code) -> list[te.Tensor]:
         t = te.reduce_axis((0, INPUTS), name="t")
 
-        def entry(group, panel, kg, half, column, digit, subset):
-            value = code(group, panel * self.panel + column, kg, half * INPUTS + t)
+        def entry(group, panel, kg, column, digit, subset):
+            value = code(group, panel * self.panel + column, kg, t)
             value = self.tables.digit(value, digit)
             return te.sum(_if_bit(subset, t, value), axis=[t])
 
@@ -127,7 +124,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
     """The tensor expressions of `op` (`unfit` is None): stages pad (optional), encode, row_sums
     (unless the weights are their codes), tile and y."""
     matrix, t = op.matrix, tiling
-    c, offset = cut(op, GROUP, folded=t.folded, empty=True), -op.act.min
+    c, offset = cut(op, INPUTS, folded=t.folded, empty=True), -op.act.min
     tables, bit = tables_of(op, t.digits), op.act.step - 1
     layout = TableWeights(
         shape=op.w_shape,
@@ -160,21 +157,17 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
 
 
 def _tile(op, left_at, packed: te.Tensor, c: Reduction, t: Tiling, tables: Tables):
-    r, s, kg, half, d = (
+    r, s, kg, d = (
         te.reduce_axis((0, extent), name=name)
-        for name, extent in (
-            ("r", c.r), ("s", c.s), ("kg", c.kg), ("half", GROUP // INPUTS), ("d", t.digits),
-        )
-    )  # fmt: skip
+        for name, extent in (("r", c.r), ("s", c.s), ("kg", c.kg), ("d", t.digits))
+    )
     last = op.matrix.m - 1
 
     def element(g, mo, no, mi, nv, nl):
         m = te.min(mo * t.rows + mi, last)
-        bits = left_at(g, mo, mi, m, r, s, kg)
-        index = bits >> (half * INPUTS).astype("uint8") & tirx.const(ENTRIES - 1, "uint8")
-        group = (r * c.s + s) * c.kg + kg
-        found = packed[g, no, group, half, nl, d, index.astype("int32")].astype("int32")
-        return te.sum(found << (d * tables.shift), axis=[r, s, kg, half, d])
+        index = left_at(g, mo, mi, m, r, s, kg).astype("int32")
+        found = packed[g, no, (r * c.s + s) * c.kg + kg, nl, d, index].astype("int32")
+        return te.sum(found << (d * tables.shift), axis=[r, s, kg, d])
 
     shape = (op.matrix.groups, t.row_tiles, t.panels, t.rows, 1, t.columns)
     return te.compute(shape, element, name="tile")

@@ -96,8 +96,8 @@ class Sums:
         self, site: Site, isa: Isa, cut: Reduction, tables: Tables, counts: tuple[int, int, int]
     ) -> None:
         self.site, self.isa, self.cut, self.tables = site, isa, cut, tables
-        self.planes, self.unit, self.per_group = 1, 1, 1
-        """Planes of the indices; k groups whose indices come together; lookups of a k group."""
+        self.planes, self.unit = 1, 1
+        """Planes of the indices; k groups whose indices come together."""
         self.counts, self.lanes, self.half = counts, isa.bits // 8, isa.bits // 16
         self.places = list(itertools.product(*map(range, counts)))
         self.acc = {place: vec.scratch((self.lanes,), "uint8") for place in self.places}
@@ -105,11 +105,11 @@ class Sums:
         self.odd = {place: vec.scratch((self.half,), "uint16") for place in self.places}
 
     def indices(self, group: tuple, plane: Index) -> list[list]:
-        """The index vectors [lookup][vector] of the `unit` k groups that start here."""
+        """The index vectors [group][vector] of the `unit` k groups that start here."""
         raise NotImplementedError
 
-    def table(self, number: int, digit: int, group: tuple, part: int) -> tirx.Expr:
-        """The table of lookup number `part` of a k group, `tables.entries` bytes."""
+    def table(self, number: int, digit: int, group: tuple) -> tirx.Expr:
+        """A table of a k group, `tables.entries` bytes."""
         raise NotImplementedError
 
     def widen(self, add: bool) -> None:
@@ -120,7 +120,7 @@ class Sums:
         """Emit the whole tile."""
         whole = Box((0, 0, 0), (self.cut.r, self.cut.s, self.cut.kg))
         # Not 0, see `refusal`.
-        most = self.tables.groups // self.per_group // self.unit * self.unit
+        most = self.tables.groups // self.unit * self.unit
         several = whole.count > most
         if several:
             self.clear()
@@ -138,7 +138,7 @@ class Sums:
             for place in self.places:
                 vec.store(sums[place], [0], vec.splat(0, "uint16", half), half)
         # At least a unit: `_lookups` knows when a byte holds less.
-        most = max(self.unit, self.tables.lookups // self.per_group // self.unit * self.unit)
+        most = max(self.unit, self.tables.lookups // self.unit * self.unit)
         if self.planes == 1:
             for_parts(box, most, self.unit, lambda part: self._chunk(part, 0))
         else:
@@ -152,8 +152,7 @@ class Sums:
         self.widen(add)
 
     def _chunk(self, box: Box, plane: Index) -> None:
-        body = STRAIGHT // (len(self.places) * self.per_group)
-        body = max(self.unit, body // self.unit * self.unit)
+        body = max(self.unit, STRAIGHT // len(self.places) // self.unit * self.unit)
         if box.count <= 2 * body:
             self._lookups(box, plane, fresh=True)
         else:
@@ -168,21 +167,20 @@ class Sums:
         for start in range(0, len(groups), self.unit):
             together = groups[start : start + self.unit]
             indices = self.indices(together[0], plane)
-            parts = itertools.product(together, range(self.per_group))
-            for (group, part), index in zip(parts, indices, strict=False):
+            for group, index in zip(together, indices, strict=False):
                 if done and done % self.tables.lookups == 0:  # only where a unit is too much
                     self._flush()
                     fresh = True
-                self._lookup(group, part, index, fresh)
+                self._lookup(group, index, fresh)
                 fresh = False
                 done += 1
 
-    def _lookup(self, group: tuple, part: int, index: list, fresh: bool) -> None:
+    def _lookup(self, group: tuple, index: list, fresh: bool) -> None:
         lanes, entries = self.lanes, self.tables.entries
         lookup = self.isa.lookup if entries == 16 else self.isa.permute
         count, vectors, digits = self.counts
         for number, digit in itertools.product(range(count), range(digits)):
-            table = self.table(number, digit, group, part)
+            table = self.table(number, digit, group)
             table = vec.bind(vec.repeat(table, entries, lanes // entries))
             for vector in range(vectors):
                 found = vec.intrinsic(f"uint8x{lanes}", lookup, table, index[vector])
@@ -190,12 +188,6 @@ class Sums:
                 if not fresh:
                     found = vec.load(acc, [0], lanes) + found
                 vec.store(acc, [0], found, lanes)
-
-    def halves(self, byte: tirx.Expr) -> list[tirx.Expr]:
-        """The indices that are the low and the high half of a byte."""
-        lanes = self.lanes
-        mask = vec.splat(15, "uint8", lanes)
-        return [vec.bind(byte & mask), vec.bind(byte >> vec.splat(4, "uint8", lanes) & mask)]
 
     def _flush(self) -> None:
         half = self.half

@@ -39,7 +39,7 @@ class _Tile(Sums):
         self.planes = definition.layout.format.bits
         self.unit = 1 if self.t.expanded else PACK[self.cut.kq][0]
 
-    def table(self, number: int, digit: int, group: tuple, part: int) -> tirx.Expr:
+    def table(self, number: int, digit: int, group: tuple) -> tirx.Expr:
         r, s, kg = group
         encode = self.site.sources["encode"]
         at = encode.at(mi=number, r=r, s=s, kg=kg, tail=[digit, 0])
@@ -70,10 +70,15 @@ class _Tile(Sums):
                     ahead = packed.buffer[(*at[:-1], self.prefetch)]
                     tb.add_to_parent(hint(ahead))
                 parts.append(vec.bind(vec.load(packed.buffer, at, lanes)))
-            own = self.halves(*parts) if self.cut.kq == 4 else self._sixes(parts)
+            own = self._halves(*parts) if self.cut.kq == 4 else self._sixes(parts)
             for of_group, index in zip(indices, own, strict=True):
                 of_group.append(index)
         return indices
+
+    def _halves(self, byte: tirx.Expr) -> list[tirx.Expr]:
+        lanes = self.lanes
+        mask = vec.splat(15, "uint8", lanes)
+        return [vec.bind(byte & mask), vec.bind(byte >> vec.splat(4, "uint8", lanes) & mask)]
 
     def _sixes(self, parts: list[tirx.Expr]) -> list[tirx.Expr]:
         """vpermb takes the low 6 bits of the bytes as they are."""

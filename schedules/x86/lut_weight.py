@@ -10,7 +10,7 @@
 |---------|----------------------------------------------------------------------------------------|
 | digits  | tables of a k group: 2 where the sums of whole codes would not fit a byte              |
 | vectors | vectors of rows (one byte each) in the register tile                                   |
-| columns | columns of the register tile                                                           |
+| columns | columns of the register tile, of which a panel may be several                          |
 | m_block | row tiles of a block; 0: all                                                           |
 | n_block | panels of a block; 0: all                                                              |
 | outer   | order of the blocks: mn (panels vary fastest); rows are outside                        |
@@ -30,7 +30,7 @@ from tvm.tirx.script import builder as tb
 from lpgen.algorithms import lut_weight
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
-from lpgen.algorithms.lut_weight import GROUP, INPUTS, Definition, Tiling, tables_of
+from lpgen.algorithms.lut_weight import ENTRIES, INPUTS, Definition, Tiling, tables_of
 from lpgen.algorithms.reduction import foldable
 from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.errors import ScheduleRefused
@@ -44,10 +44,12 @@ from lpgen.schedules.x86.microkernel import Index, Site, replace_encode, replace
 from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Knobs, Space
 
-COLUMNS = (4, 8, 12)
-VECTORS = (1, 2, 3)
+VECTORS = (1, 2, 3, 4)
 TOGETHER = 4
 """Columns that are transposed together."""
+
+LINE = 16
+"""Results of a cache line."""
 
 
 def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
@@ -62,14 +64,13 @@ def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
 
 def space(op: Dense | Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
-    lanes, m, n = isa.bits // 8, op.matrix.m, op.matrix.n
-    whole = -(-m // lanes)
-    block_knobs = blocks.knobs(whole, n, COLUMNS[0])
+    panel, whole = panel_of(op), -(-op.matrix.m // (isa.bits // 8))
+    block_knobs = blocks.knobs(whole, op.matrix.n, panel)
     return Space(
         {
             "digits": digit_choices(tables_of(op, 1)),
             "vectors": tuple(v for v in VECTORS if v <= whole),
-            "columns": tuple(c for c in COLUMNS if c < n + TOGETHER),
+            "columns": tuple(c for c in range(TOGETHER, panel + 1, TOGETHER) if panel % c == 0),
             **{**block_knobs, "outer": ("mn",)},
             "left": ("copied", "folded") if foldable(op, empty=True) else ("copied",),
         },
@@ -77,12 +78,20 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
     )
 
 
+def panel_of(op: Dense | Conv2d) -> int:
+    """Columns of a panel: a tile writes whole cache lines of its rows, which are often so far
+    apart that they share a set of the L1 cache, and would not stay there for the rest."""
+    n = op.matrix.n
+    even = -(-n // -(-n // LINE))
+    return -(-even // TOGETHER) * TOGETHER
+
+
 def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space."""
     vectors, columns = knobs["vectors"], knobs["columns"]
-    if columns * vectors * knobs["digits"] + 2 * vectors + 2 > isa.registers:
+    if columns * vectors * knobs["digits"] + vectors + 2 > isa.registers:
         return f"a tile of {vectors} vectors x {columns} exceeds {isa.registers} registers"
-    return blocks.refusal(op, vectors * isa.bits // 8, columns, knobs)
+    return blocks.refusal(op, vectors * isa.bits // 8, panel_of(op), knobs)
 
 
 def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
@@ -102,7 +111,7 @@ def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
 
 def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
     """The sizes that the knobs mean for this operator."""
-    rows, columns = knobs["vectors"] * isa.bits // 8, knobs["columns"]
+    rows, columns = knobs["vectors"] * isa.bits // 8, panel_of(op)
     return Tiling(
         rows=rows,
         columns=columns,
@@ -125,7 +134,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     sch.compute_at(sch.get_sblock("encode"), order.outer, preserve_unit_loops=True)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, math.gcd(sizes.columns, isa.lanes), unroll_rows=False)
-    func = replace_tile(sch.mod["main"], lambda site: _Tile(definition, sizes, isa, site).tile())
+    func = replace_tile(sch.mod["main"], lambda site: _Tile(definition, knobs, isa, site).tile())
     bits = _Bits(definition, sizes, isa)
     func = replace_encode(func, bits, elements=0, rows=True)
     func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
@@ -134,7 +143,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
 
 
 class _Bits:
-    """Emits the bytes of activations of successive k groups of a tile's rows."""
+    """Emits the indices of successive k groups of a tile's rows."""
 
     def __init__(self, definition: Definition, sizes: Tiling, isa: Isa) -> None:
         self.mask, self.rows = 1 << definition.bit, sizes.rows
@@ -144,7 +153,7 @@ class _Bits:
         with tb.serial(0, self.rows) as mi:
             values, done = min(self.widest, 64), 0
             while done < count:
-                groups = values // GROUP
+                groups = values // INPUTS
                 whole = (count - done) // groups
                 if whole > 1:
                     with tb.serial(0, whole) as i:
@@ -156,7 +165,7 @@ class _Bits:
 
     def _bytes(self, site: Site, mi: Index, kg: Index, groups: int) -> None:
         (source,) = site.sources.values()
-        lanes = groups * GROUP
+        lanes = groups * INPUTS
         x = vec.bind(vec.load(source.buffer, source.at(mi=mi, kg=kg), lanes))
         is_set = tirx.NE(x & vec.splat(self.mask, "uint8", lanes), vec.splat(0, "uint8", lanes))
         # A vector of bools is no operand of a Bind: its number goes through memory of one element.
@@ -165,45 +174,54 @@ class _Bits:
             number, vec.reinterpret(f"uint{lanes}", is_set.astype(f"uint1x{lanes}")), [0]
         )
         for i in range(groups):
-            byte = (number[0] >> vec.const(GROUP * i, f"uint{lanes}")).astype("uint8")
-            tb.buffer_store(site.target.buffer, byte, site.target.at(mi=mi, kg=kg + i))
+            index = (number[0] >> vec.const(INPUTS * i, f"uint{lanes}")).astype("uint8")
+            index = index & vec.const(ENTRIES - 1, "uint8")
+            tb.buffer_store(site.target.buffer, index, site.target.at(mi=mi, kg=kg + i))
 
 
 class _Tile(Sums):
     """A table for each column; the bytes of a vector are rows."""
 
-    def __init__(self, definition: Definition, sizes: Tiling, isa: Isa, site: Site) -> None:
-        self.vectors = sizes.rows // (isa.bits // 8)
-        counts = (sizes.columns, self.vectors, sizes.digits)
+    def __init__(self, definition: Definition, knobs: Knobs, isa: Isa, site: Site) -> None:
+        self.columns, self.vectors = knobs["columns"], knobs["vectors"]
+        self.parts, self.first = definition.layout.panel // self.columns, 0
+        counts = (self.columns, self.vectors, knobs["digits"])
         super().__init__(site, isa, definition.cut, definition.tables, counts)
-        self.per_group = GROUP // INPUTS
 
-    def table(self, number: int, digit: int, group: tuple, part: int) -> tirx.Expr:
+    def tile(self) -> None:
+        """Emit the whole tile, some columns at a time."""
+        if self.parts == 1:
+            super().tile()
+            return
+        with tb.serial(0, self.parts) as part:
+            self.first = part * self.columns
+            super().tile()
+
+    def table(self, number: int, digit: int, group: tuple) -> tirx.Expr:
         r, s, kg = group
         tables = self.site.sources["tables"]
-        at = tables.at(r=r, s=s, kg=kg, tail=[part, number, digit, 0])
+        at = tables.at(r=r, s=s, kg=kg, tail=[self.first + number, digit, 0])
         return vec.load(tables.buffer, at, self.tables.entries)
 
     def indices(self, group: tuple, plane: Index) -> list[list]:
         r, s, kg = group
         encode = self.site.sources["encode"]
-        halves = []
-        for vector in range(self.vectors):
-            at = encode.at(mi=vector * self.lanes, r=r, s=s, kg=kg)
-            halves.append(self.halves(vec.bind(vec.load(encode.buffer, at, self.lanes))))
-        return [list(half) for half in zip(*halves, strict=True)]
+        starts = [
+            encode.at(mi=vector * self.lanes, r=r, s=s, kg=kg) for vector in range(self.vectors)
+        ]
+        return [[vec.bind(vec.load(encode.buffer, at, self.lanes)) for at in starts]]
 
     def clear(self) -> None:
         zero = vec.splat(0, "int32", TOGETHER)
         with tb.serial(0, self.lanes * self.vectors) as mi:
-            for column in range(0, self.counts[0], TOGETHER):
+            for column in range(0, self.columns, TOGETHER):
                 vec.store(self.site.target.buffer, self._place(mi, column), zero, TOGETHER)
 
     def _place(self, mi: Index, column: int) -> list:
-        return self.site.target.at(mi=mi, tail=[column])
+        return self.site.target.at(mi=mi, tail=[self.first + column])
 
     def widen(self, add: bool) -> None:
-        firsts = range(0, self.counts[0], TOGETHER)
+        firsts = range(0, self.columns, TOGETHER)
         for vector, first in itertools.product(range(self.vectors), firsts):
             columns = [map(vec.bind, self.wide(first + i, vector)) for i in range(TOGETHER)]
             for i, parts in enumerate(zip(*columns, strict=True)):
