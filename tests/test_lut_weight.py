@@ -173,6 +173,13 @@ def test_panels_are_lines_of_results(n, panel):
 
 
 @pytest.mark.parametrize("isa", [SSE4, AVX2, AVX512BW])
+@given(m=st.integers(33, 300), n=st.integers(1, 100), weight=weights)
+def test_no_space_is_empty(isa, m, n, weight):
+    op = Dense(m, n, 2048, act="u1", weight=weight)
+    assert next(space(op, isa).enumerate())["columns"] <= panel_of(op)
+
+
+@pytest.mark.parametrize("isa", [SSE4, AVX2, AVX512BW])
 def test_tiles_fit_the_registers(isa):
     op = Dense(256, 256, 256, act="u1", weight="s8")
     assert 0 < len(space(op, isa)) < 2000

@@ -91,6 +91,8 @@ def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     vectors, columns = knobs["vectors"], knobs["columns"]
     if columns * vectors * knobs["digits"] + vectors + 2 > isa.registers:
         return f"a tile of {vectors} vectors x {columns} exceeds {isa.registers} registers"
+    if not knobs["m_block"] and not knobs["n_block"] and knobs["inner"] == "mn":
+        return None  # whatever the shape, one way is left
     return blocks.refusal(op, vectors * isa.bits // 8, panel_of(op), knobs)
 
 
