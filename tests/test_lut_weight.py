@@ -25,11 +25,11 @@ acts = st.sampled_from(["u1", "b1"])
 weights = st.sampled_from(LINEAR)
 
 
-def layout_of(op, digits: int, panel: int = 4) -> TableWeights:
-    matrix, tables = op.matrix, tables_of(op, digits)
-    sizes = (matrix.groups, matrix.n, -(-matrix.n // panel), panel)
+def layout_of(op, digits: int, parts: int = 1) -> TableWeights:
+    matrix, panel = op.matrix, 4 * parts
+    sizes = (matrix.groups, matrix.n, -(-matrix.n // panel), panel, -op.act.min)
     c = cut(op, INPUTS, empty=True)
-    return TableWeights(op.w_shape, op.weight, c, *sizes, offset=-op.act.min, tables=tables)
+    return TableWeights(op.w_shape, op.weight, c, *sizes, tables_of(op, digits), parts)
 
 
 def packed_by_tir(layout: TableWeights, w: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ def test_both_packers_give_the_same_bytes(weight, act, n, k):
     op = Dense(3, n, k, act=act, weight=weight)
     _, w = op.random(np.random.default_rng(n * k))
     for digits in digit_choices(tables_of(op, 1)):
-        layout = layout_of(op, digits)
+        layout = layout_of(op, digits, parts=3)
         np.testing.assert_array_equal(packed_by_tir(layout, w), layout.pack(w))
 
 

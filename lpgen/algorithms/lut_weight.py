@@ -40,12 +40,14 @@ ENTRIES = 2**INPUTS
 class Tiling:
     """Sizes that shape the definition.
 
-    rows x columns: a tile, `rows` bytes in vectors; digits: of a code; row_tiles, panels: tiles
-    down and across; folded: whether the kernel rows are folded into one run (`reduction`).
+    rows x (parts * columns): a tile, `rows` bytes in vectors, `columns` in registers at a time;
+    digits: of a code; row_tiles, panels: tiles down and across; folded: whether the kernel rows are
+    folded into one run (`reduction`).
     """
 
     rows: int
     columns: int
+    parts: int
     digits: int
     row_tiles: int
     panels: int
@@ -54,30 +56,37 @@ class Tiling:
 
 @dataclass(frozen=True)
 class TableWeights(CodeWeights):
-    """tables[group][panel][k group][column][digit][entry], uint8: sums of subsets of the codes of a
-    k group; bit t of the entry's number says whether code t is among them."""
+    """tables[group][panel][part][k group][column][digit][entry], uint8: sums of subsets of the
+    codes of a k group; bit t of the entry's number says whether code t is among them.
+
+    parts: of a panel, so that a sweep over k reads on and on.
+    """
 
     tables: Tables | None = None
+    parts: int = 1
 
     def code_sections(self) -> list[Section]:
-        inner = (self.panel, self.tables.digits, ENTRIES)
-        shape = (self.groups, self.panels, self.cut.groups, *inner)
+        columns = self.panel // self.parts
+        inner = (self.parts, self.cut.groups, columns, self.tables.digits, ENTRIES)
+        shape = (self.groups, self.panels, *inner)
         return [Section("tables", shape, "uint8")]
 
     def arrange(self, codes: np.ndarray) -> list[np.ndarray]:
-        codes = codes.reshape(self.groups, self.panels, self.panel, self.cut.groups, 1, INPUTS)
+        outer = (self.groups, self.panels, self.parts, self.panel // self.parts)
+        codes = codes.reshape(*outer, self.cut.groups, 1, INPUTS)
         if self.tables.digits > 1:
             low = codes & (1 << self.tables.shift) - 1
             codes = np.concatenate([low, codes >> self.tables.shift], axis=-2)
         subsets = np.arange(ENTRIES)[:, None] >> np.arange(INPUTS) & 1
         sums = (codes[..., None, :] * subsets.astype(np.uint8)).sum(axis=-1, dtype=np.uint8)
-        return [sums.transpose(0, 1, 3, 2, 4, 5)]
+        return [sums.transpose(0, 1, 2, 4, 3, 5, 6)]
 
     def te_arrange(self, code) -> list[te.Tensor]:
         t = te.reduce_axis((0, INPUTS), name="t")
 
-        def entry(group, panel, kg, column, digit, subset):
-            value = code(group, panel * self.panel + column, kg, t)
+        def entry(group, panel, part, kg, column, digit, subset):
+            first = panel * self.panel + part * (self.panel // self.parts)
+            value = code(group, first + column, kg, t)
             value = self.tables.digit(value, digit)
             return te.sum(_if_bit(subset, t, value), axis=[t])
 
@@ -133,9 +142,10 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
         groups=matrix.groups,
         columns=matrix.n,
         panels=t.panels,
-        panel=t.columns,
+        panel=t.parts * t.columns,
         offset=offset + op.zero_act,
         tables=tables,
+        parts=t.parts,
     )
     sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
     left = left_side(op, c, "uint8", offset)
@@ -147,7 +157,8 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
     epilogue = Epilogue(op, 0, matrix.groups, matrix.n, sums)
 
     def result(m, g, n):
-        value = tile[g, m // t.rows, n // t.columns, m % t.rows, 0, n % t.columns]
+        panel = t.parts * t.columns
+        value = tile[g, m // t.rows, n // panel, m % t.rows, 0, n % panel]
         value = value << tirx.const(bit, "int32") if bit else value
         return epilogue(layout.value(value, (m, g, n), sections, sums), m, g, n)
 
@@ -166,8 +177,9 @@ def _tile(op, left_at, packed: te.Tensor, c: Reduction, t: Tiling, tables: Table
     def element(g, mo, no, mi, nv, nl):
         m = te.min(mo * t.rows + mi, last)
         index = left_at(g, mo, mi, m, r, s, kg).astype("int32")
-        found = packed[g, no, (r * c.s + s) * c.kg + kg, nl, d, index].astype("int32")
+        column = (nl // t.columns, (r * c.s + s) * c.kg + kg, nl % t.columns)
+        found = packed[(g, no, *column, d, index)].astype("int32")
         return te.sum(found << (d * tables.shift), axis=[r, s, kg, d])
 
-    shape = (op.matrix.groups, t.row_tiles, t.panels, t.rows, 1, t.columns)
+    shape = (op.matrix.groups, t.row_tiles, t.panels, t.rows, 1, t.parts * t.columns)
     return te.compute(shape, element, name="tile")

@@ -97,29 +97,38 @@ def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
 
 
 def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
-    """A good first guess: few empty rows and columns, bits of a block that stay in the L1 cache."""
+    """A good first guess: few instructions, indices that stay in the L2 cache while the tables,
+    much larger, are read once."""
+    choices = space(op, isa)
+    folds = "folded" in choices.knobs["left"]
 
     def cost(knobs: Knobs) -> tuple:
         t = tiling(op, isa, knobs)
-        computed = t.row_tiles * t.rows * t.panels * t.columns
-        loads = 1 / knobs["vectors"] + 3 / (t.columns * t.digits)
-        block = (knobs["m_block"] or t.row_tiles) * t.rows * op.matrix.k / 8
-        folded = knobs["left"] != "folded" and "folded" in choices.knobs["left"]
-        return folded, computed * (1 + loads / 8), knobs["n_block"], abs(math.log2(block / 2**15))
+        tables, sums = tables_of(op, t.digits), t.columns * knobs["vectors"] * t.digits
+        # vpshufb and vpaddb, of which the first of a chunk needs none.
+        lookup = 2 - 1 / tables.lookups
+        # Three instructions for two sums of 16 bits, which are in memory where registers run out.
+        inside = 3 * sums + knobs["vectors"] + 2 <= isa.registers
+        flush = 3 / tables.lookups * (1 if inside else 2)
+        loads = 0.25 / knobs["vectors"] + 0.25 / (t.columns * t.digits)
+        computed = t.row_tiles * t.rows * t.panels * t.digits * (lookup + flush + loads)
+        indices = (knobs["m_block"] or t.row_tiles) * t.rows * op.matrix.k / INPUTS
+        order = (indices > 2**20, -indices, knobs["inner"] != "nm", abs(knobs["n_block"] - 8))
+        return folds and not t.folded, computed, *order
 
-    choices = space(op, isa)
     return min(choices.enumerate(), key=cost)
 
 
 def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
     """The sizes that the knobs mean for this operator."""
-    rows, columns = knobs["vectors"] * isa.bits // 8, panel_of(op)
+    rows, panel = knobs["vectors"] * isa.bits // 8, panel_of(op)
     return Tiling(
         rows=rows,
-        columns=columns,
+        columns=knobs["columns"],
+        parts=panel // knobs["columns"],
         digits=knobs["digits"],
         row_tiles=blocks.rounded(-(-op.matrix.m // rows), knobs["m_block"]),
-        panels=blocks.rounded(-(-op.matrix.n // columns), knobs["n_block"]),
+        panels=blocks.rounded(-(-op.matrix.n // panel), knobs["n_block"]),
         folded=knobs["left"] == "folded",
     )
 
@@ -135,7 +144,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=True, panels=False)
     sch.compute_at(sch.get_sblock("encode"), order.outer, preserve_unit_loops=True)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
-    blocks.copy_out(sch, order, math.gcd(sizes.columns, isa.lanes), unroll_rows=False)
+    blocks.copy_out(sch, order, math.gcd(sizes.parts * sizes.columns, isa.lanes), unroll_rows=False)
     func = replace_tile(sch.mod["main"], lambda site: _Tile(definition, knobs, isa, site).tile())
     bits = _Bits(definition, sizes, isa)
     func = replace_encode(func, bits, elements=0, rows=True)
@@ -186,7 +195,7 @@ class _Tile(Sums):
 
     def __init__(self, definition: Definition, knobs: Knobs, isa: Isa, site: Site) -> None:
         self.columns, self.vectors = knobs["columns"], knobs["vectors"]
-        self.parts, self.first = definition.layout.panel // self.columns, 0
+        self.parts, self.first = definition.layout.parts, 0
         counts = (self.columns, self.vectors, knobs["digits"])
         super().__init__(site, isa, definition.cut, definition.tables, counts)
 
@@ -202,7 +211,7 @@ class _Tile(Sums):
     def table(self, number: int, digit: int, group: tuple) -> tirx.Expr:
         r, s, kg = group
         tables = self.site.sources["tables"]
-        at = tables.at(r=r, s=s, kg=kg, tail=[self.first + number, digit, 0])
+        at = tables.at(nl=self.first, r=r, s=s, kg=kg, tail=[number, digit, 0])
         return vec.load(tables.buffer, at, self.tables.entries)
 
     def indices(self, group: tuple, plane: Index) -> list[list]:
