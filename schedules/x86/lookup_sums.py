@@ -124,7 +124,7 @@ class Sums:
         several = whole.count > most
         if several:
             self.clear()
-        for_parts(whole, most, self.unit, lambda box: self._block(box, add=several))
+        for_parts(whole, most, self.unit, lambda box: self.block(box, add=several))
 
     def clear(self) -> None:
         """Store zeros."""
@@ -132,7 +132,8 @@ class Sums:
 
     # ---- from lookups to 16 bits
 
-    def _block(self, box: Box, add: bool) -> None:
+    def block(self, box: Box, add: bool) -> None:
+        """The sums of k groups that 16 bits hold; add: to what is there."""
         half = self.half
         for sums in (self.total, self.odd):
             for place in self.places:
@@ -198,24 +199,8 @@ class Sums:
             top = pair >> vec.splat(8, "uint16", half)
             vec.store(odd, [0], vec.load(odd, [0], half) + top, half)
 
-    # ---- from 16 bits to int32
-
-    def wide(self, number: int, vector: int) -> list[tirx.Expr]:
-        """The sums of a vector, all digits, as vectors of int32: the even bytes, then the odd."""
-        lanes = self.isa.lanes
-        digits = [self._widened((number, vector, digit)) for digit in range(self.counts[2])]
-        if len(digits) == 1:
-            return digits[0]
-        shift = vec.splat(self.tables.shift, "int32", lanes)
-        return [low + (high << shift) for low, high in zip(*digits, strict=True)]
-
-    def _widened(self, place: tuple) -> list[tirx.Expr]:
-        half, lanes = self.half, self.isa.lanes
-        odd = vec.bind(vec.load(self.odd[place], [0], half))
-        total = vec.load(self.total[place], [0], half)
-        even = vec.bind(total - (odd << vec.splat(8, "uint16", half)))
-        return [
-            vec.bind(vec.shuffle(part, range(start, start + lanes)).astype(f"int32x{lanes}"))
-            for part in (even, odd)
-            for start in range(0, half, lanes)
-        ]
+    def halves(self, place: tuple) -> tuple[tirx.Expr, tirx.Expr]:
+        """The sums of (table, vector, digit) in 16 bits: of the even bytes, and of the odd ones."""
+        odd = vec.bind(vec.load(self.odd[place], [0], self.half))
+        total = vec.load(self.total[place], [0], self.half)
+        return vec.bind(total - (odd << vec.splat(8, "uint16", self.half))), odd

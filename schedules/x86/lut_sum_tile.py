@@ -70,12 +70,12 @@ class _Tile(Sums):
                     ahead = packed.buffer[(*at[:-1], self.prefetch)]
                     tb.add_to_parent(hint(ahead))
                 parts.append(vec.bind(vec.load(packed.buffer, at, lanes)))
-            own = self._halves(*parts) if self.cut.kq == 4 else self._sixes(parts)
+            own = self._nibbles(*parts) if self.cut.kq == 4 else self._sixes(parts)
             for of_group, index in zip(indices, own, strict=True):
                 of_group.append(index)
         return indices
 
-    def _halves(self, byte: tirx.Expr) -> list[tirx.Expr]:
+    def _nibbles(self, byte: tirx.Expr) -> list[tirx.Expr]:
         lanes = self.lanes
         mask = vec.splat(15, "uint8", lanes)
         return [vec.bind(byte & mask), vec.bind(byte >> vec.splat(4, "uint8", lanes) & mask)]
@@ -94,11 +94,27 @@ class _Tile(Sums):
     def widen(self, add: bool) -> None:
         lanes, target = self.isa.lanes, self.site.target
         for mi, nv in itertools.product(range(self.t.rows), range(self.t.vectors)):
-            for i, value in enumerate(self.wide(mi, nv)):
+            for i, value in enumerate(self._wide(mi, nv)):
                 to = target.at(mi=mi, nv=nv, tail=[i * lanes])
                 if add:
                     value = vec.load(target.buffer, to, lanes) + value
                 vec.store(target.buffer, to, value, lanes)
+
+    def _wide(self, row: int, vector: int) -> list[tirx.Expr]:
+        """The sums of a vector's columns in order, all digits, as vectors of int32."""
+        digits = [self._widened((row, vector, digit)) for digit in range(self.t.digits)]
+        if len(digits) == 1:
+            return digits[0]
+        shift = vec.splat(self.tables.shift, "int32", self.isa.lanes)
+        return [low + (high << shift) for low, high in zip(*digits, strict=True)]
+
+    def _widened(self, place: tuple) -> list[tirx.Expr]:
+        lanes = self.isa.lanes
+        return [
+            vec.bind(vec.shuffle(part, range(start, start + lanes)).astype(f"int32x{lanes}"))
+            for part in self.halves(place)
+            for start in range(0, self.half, lanes)
+        ]
 
     def clear(self) -> None:
         zero = vec.splat(0, "int32", self.isa.lanes)

@@ -38,15 +38,16 @@ from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks
 from lpgen.schedules.x86 import vectors as vec
 from lpgen.schedules.x86.isa import Isa
-from lpgen.schedules.x86.lookup_sums import Sums
+from lpgen.schedules.x86.lookup_sums import Box, Sums
 from lpgen.schedules.x86.lut_sum_space import digit_choices
 from lpgen.schedules.x86.microkernel import Index, Site, replace_encode, replace_tile
 from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Knobs, Space
 
-VECTORS = (1, 2, 3, 4)
-TOGETHER = 4
-"""Columns that are transposed together."""
+VECTORS = (1, 2)
+COLUMNS = (4, 8, 16)
+WORDS = 8
+"""16-bit lanes of 128 bits: so many rows and columns are transposed together."""
 
 LINE = 16
 """Results of a cache line."""
@@ -70,7 +71,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
         {
             "digits": digit_choices(tables_of(op, 1)),
             "vectors": tuple(v for v in VECTORS if v <= whole),
-            "columns": tuple(c for c in range(TOGETHER, panel + 1, TOGETHER) if panel % c == 0),
+            "columns": tuple(c for c in COLUMNS if c <= panel),
             **{**block_knobs, "outer": ("mn",)},
             "left": ("copied", "folded") if foldable(op, empty=True) else ("copied",),
         },
@@ -82,8 +83,7 @@ def panel_of(op: Dense | Conv2d) -> int:
     """Columns of a panel: a tile writes whole cache lines of its rows, which are often so far
     apart that they share a set of the L1 cache, and would not stay there for the rest."""
     n = op.matrix.n
-    even = -(-n // -(-n // LINE))
-    return -(-even // TOGETHER) * TOGETHER
+    return LINE if -(-n // LINE) * LINE - n <= n // blocks.WASTE else WORDS
 
 
 def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
@@ -195,18 +195,21 @@ class _Tile(Sums):
 
     def __init__(self, definition: Definition, knobs: Knobs, isa: Isa, site: Site) -> None:
         self.columns, self.vectors = knobs["columns"], knobs["vectors"]
-        self.parts, self.first = definition.layout.parts, 0
+        self.parts, self.panel = definition.layout.parts, definition.layout.panel
+        self.first: Index = 0
         counts = (self.columns, self.vectors, knobs["digits"])
         super().__init__(site, isa, definition.cut, definition.tables, counts)
+        shape = (knobs["digits"], self.panel, self.vectors, 2, self.half)
+        self.words = vec.scratch(shape, "uint16")
+        """The sums of the even rows of each vector, and of the odd ones."""
 
-    def tile(self) -> None:
-        """Emit the whole tile, some columns at a time."""
-        if self.parts == 1:
-            super().tile()
-            return
+    def block(self, box: Box, add: bool) -> None:
+        """The sums of some k groups, some columns at a time, then all of them transposed."""
         with tb.serial(0, self.parts) as part:
             self.first = part * self.columns
-            super().tile()
+            super().block(box, add)
+        self._transpose()
+        self._add_up(add)
 
     def table(self, number: int, digit: int, group: tuple) -> tirx.Expr:
         r, s, kg = group
@@ -223,47 +226,72 @@ class _Tile(Sums):
         return [[vec.bind(vec.load(encode.buffer, at, self.lanes)) for at in starts]]
 
     def clear(self) -> None:
-        zero = vec.splat(0, "int32", TOGETHER)
+        zero = vec.splat(0, "int32", WORDS)
         with tb.serial(0, self.lanes * self.vectors) as mi:
-            for column in range(0, self.columns, TOGETHER):
-                vec.store(self.site.target.buffer, self._place(mi, column), zero, TOGETHER)
+            for column in range(0, self.panel, WORDS):
+                vec.store(self.site.target.buffer, self._place(mi, column), zero, WORDS)
 
     def _place(self, mi: Index, column: int) -> list:
-        return self.site.target.at(mi=mi, tail=[self.first + column])
+        return self.site.target.at(mi=mi, tail=[column])
 
     def widen(self, add: bool) -> None:
-        firsts = range(0, self.columns, TOGETHER)
-        for vector, first in itertools.product(range(self.vectors), firsts):
-            columns = [map(vec.bind, self.wide(first + i, vector)) for i in range(TOGETHER)]
-            for i, parts in enumerate(zip(*columns, strict=True)):
-                for row, four in self._transposed(list(parts), i):
-                    to = self._place(vector * self.lanes + row, first)
-                    if add:
-                        four = vec.load(self.site.target.buffer, to, TOGETHER) + four
-                    vec.store(self.site.target.buffer, to, four, TOGETHER)
+        for number, vector, digit in self.places:
+            for odd, part in enumerate(self.halves((number, vector, digit))):
+                where = (digit, self.first + number, vector, odd, 0)
+                vec.store(self.words, where, part, self.half)
 
-    def _transposed(self, columns: list[tirx.Expr], part: int):
-        """(row, its columns) for part number `part` of the sums of four columns."""
-        lanes = self.isa.lanes
-        left, right = (_interleaved(*columns[i : i + 2], 1) for i in (0, 2))
-        odd, first = divmod(part * lanes, self.half)
-        for upper, pair in enumerate(zip(left, right, strict=True)):
-            for quarter, fours in enumerate(_interleaved(*pair, 2)):
-                start = upper * lanes // 2 + quarter * lanes // 4
-                for i in range(lanes // TOGETHER):
-                    # The sums of the even bytes come first, then those of the odd ones.
-                    row = 2 * (first + start + i) + odd
-                    yield row, vec.shuffle(fours, range(TOGETHER * i, TOGETHER * (i + 1)))
+    def _transpose(self) -> None:
+        """In 128 bits of eight columns, eight rows each, put eight rows, the columns of each."""
+        outer = (self.counts[2], self.panel // WORDS, self.vectors, 2)
+        with tb.grid(*outer) as (digit, eight, vector, odd):
+            places = [(digit, eight * WORDS + i, vector, odd, 0) for i in range(WORDS)]
+            columns = [vec.bind(vec.load(self.words, place, self.half)) for place in places]
+            for place, row in zip(places, _transposed(columns), strict=True):
+                vec.store(self.words, place, row, self.half)
+
+    def _add_up(self, add: bool) -> None:
+        """Store what was transposed as int32, or add it."""
+        digits = range(self.counts[2])
+        outer = (self.vectors, 2, self.half // WORDS)
+        with tb.grid(*outer) as (vector, odd, eight):
+            for row, column in itertools.product(range(WORDS), range(0, self.panel, WORDS)):
+                to = self._place(vector * self.lanes + (eight * WORDS + row) * 2 + odd, column)
+                total = vec.load(self.site.target.buffer, to, WORDS) if add else None
+                for digit in digits:
+                    place = (digit, column + row, vector, odd, eight * WORDS)
+                    part = vec.load(self.words, place, WORDS).astype(f"int32x{WORDS}")
+                    part = part << vec.splat(digit * self.tables.shift, "int32", WORDS)
+                    total = part if total is None else total + part
+                vec.store(self.site.target.buffer, to, total, WORDS)
+
+
+def _transposed(columns: list[tirx.Expr]) -> list[tirx.Expr]:
+    """The rows of eight columns of 16-bit lanes, in every 128 bits (vpunpcklwd and its like)."""
+    groups, run = [[column] for column in columns], 1
+    while len(groups) > 1:
+        groups = [
+            [half for pair in zip(*two, strict=True) for half in _interleaved(*pair, run)]
+            for two in zip(groups[::2], groups[1::2], strict=True)
+        ]
+        run *= 2
+    return groups[0]
 
 
 def _interleaved(a: tirx.Expr, b: tirx.Expr, run: int) -> list[tirx.Expr]:
-    """The two halves of: `run` lanes of a, `run` of b, ..."""
+    """In every 128 bits `run` lanes of a, `run` of b, ...: of their low halves, of their high."""
     lanes = int(a.ty.dtype.lanes)
-    order = [
-        lane + side * lanes
-        for start in range(0, lanes, run)
-        for side in (0, 1)
-        for lane in range(start, start + run)
+    return [
+        vec.bind(
+            vec.joined(
+                [a, b],
+                [
+                    start + half + unit + lane + side * lanes
+                    for start in range(0, lanes, WORDS)
+                    for unit in range(0, WORDS // 2, run)
+                    for side in (0, 1)
+                    for lane in range(run)
+                ],
+            )
+        )
+        for half in (0, WORDS // 2)
     ]
-    halves = (order[:lanes], order[lanes:])
-    return [vec.bind(vec.joined([a, b], half)) for half in halves]
