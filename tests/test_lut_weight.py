@@ -153,11 +153,23 @@ def test_any_epilogue_at_any_point_of_the_space(name, data):
         ("dense m=99 n=8 k=8 act=u1 weight=c2:-7,-2,1,6", "for a code book are no values"),
         ("conv2d h=9 w=9 ic=8 oc=8 kernel=3 pad=1 act=b1 weight=s4", "padding is a third value"),
         ("conv2d h=9 w=9 ic=8 oc=8 kernel=3 groups=8 act=u1 weight=s4", "a depthwise kernel fits"),
+        ("dense m=99 n=8 k=8 act=u1 weight=b1", "one bit is an index itself"),
         ("dense m=16 n=8 k=8 act=u1 weight=s4", "half of 32 would be empty"),
     ],
 )
 def test_what_is_not_served(text, reason):
     assert reason in unfit(parse(text), AVX2)
+
+
+def test_large_tables_are_prefetched():
+    from lpgen.build.lower import jit_module
+
+    chosen, target = template("avx2/lut_weight")
+    for k, large in ((512, False), (2048, True)):
+        op = Dense(64, 256, k, act="u1", weight="s4")
+        knobs = chosen.default(op, target)
+        asm = jit_module(chosen.kernel(op, target, knobs), target).inspect_source("asm")
+        assert ("prefetcht0" in asm) == large
 
 
 def test_few_rows_are_left_to_narrower_vectors():

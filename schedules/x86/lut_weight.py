@@ -16,6 +16,7 @@
 | outer   | order of the blocks: mn (panels vary fastest); rows are outside                        |
 | inner   | order of the tiles in a block: mn or nm                                                |
 | left    | copied, or folded: of the folded source (few channels)                                 |
+| prefetch| panels whose tables are asked for in advance: 0 or 1                                   |
 """
 
 from __future__ import annotations
@@ -42,13 +43,12 @@ from lpgen.schedules.x86.lookup_sums import Box, Sums
 from lpgen.schedules.x86.lut_sum_space import digit_choices
 from lpgen.schedules.x86.microkernel import Index, Site, replace_encode, replace_tile
 from lpgen.schedules.x86.narrow import narrow_together
+from lpgen.schedules.x86.prefetch import hint
+from lpgen.schedules.x86.transpose import WORDS, transposed
 from lpgen.space import Knobs, Space
 
 VECTORS = (1, 2)
 COLUMNS = (4, 8, 16)
-WORDS = 8
-"""16-bit lanes of 128 bits: so many rows and columns are transposed together."""
-
 LINE = 16
 """Results of a cache line."""
 
@@ -60,6 +60,8 @@ def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
     lanes = isa.bits // 8
     if op.matrix.m <= lanes // 2:
         return f"m={op.matrix.m}: rows are bytes of a vector, half of {lanes} would be empty"
+    if op.weight.bits == 1:
+        return f"weight={op.weight}: one bit is an index itself, of smaller tables (lut_sum)"
     return lut_weight.unfit(op)
 
 
@@ -74,6 +76,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
             "columns": tuple(c for c in COLUMNS if c <= panel),
             **{**block_knobs, "outer": ("mn",)},
             "left": ("copied", "folded") if foldable(op, empty=True) else ("copied",),
+            "prefetch": (0, 1) if -(-op.matrix.n // panel) > 1 else (0,),
         },
         lambda knobs: refusal(op, isa, knobs) is None,
     )
@@ -114,7 +117,8 @@ def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
         computed = t.row_tiles * t.rows * t.panels * t.digits * (lookup + flush + loads)
         indices = (knobs["m_block"] or t.row_tiles) * t.rows * op.matrix.k / INPUTS
         order = (indices > 2**20, -indices, knobs["inner"] != "nm", abs(knobs["n_block"] - 8))
-        return folds and not t.folded, computed, *order
+        large = op.matrix.n * op.matrix.k * ENTRIES // INPUTS * t.digits > 2**20
+        return folds and not t.folded, computed, *order, knobs["prefetch"] != large
 
     return min(choices.enumerate(), key=cost)
 
@@ -195,6 +199,7 @@ class _Tile(Sums):
 
     def __init__(self, definition: Definition, knobs: Knobs, isa: Isa, site: Site) -> None:
         self.columns, self.vectors = knobs["columns"], knobs["vectors"]
+        self.prefetch = knobs["prefetch"]
         self.parts, self.panel = definition.layout.parts, definition.layout.panel
         self.first: Index = 0
         counts = (self.columns, self.vectors, knobs["digits"])
@@ -215,6 +220,9 @@ class _Tile(Sums):
         r, s, kg = group
         tables = self.site.sources["tables"]
         at = tables.at(nl=self.first, r=r, s=s, kg=kg, tail=[number, digit, 0])
+        if self.prefetch and (number * self.counts[2] + digit) % (64 // ENTRIES) == 0:
+            panel = self.cut.groups * self.panel * self.counts[2] * ENTRIES
+            tb.add_to_parent(hint(tables.buffer[(*at[:-1], panel * self.prefetch)]))
         return vec.load(tables.buffer, at, self.tables.entries)
 
     def indices(self, group: tuple, plane: Index) -> list[list]:
@@ -246,7 +254,7 @@ class _Tile(Sums):
         with tb.grid(*outer) as (digit, eight, vector, odd):
             places = [(digit, eight * WORDS + i, vector, odd, 0) for i in range(WORDS)]
             columns = [vec.bind(vec.load(self.words, place, self.half)) for place in places]
-            for place, row in zip(places, _transposed(columns), strict=True):
+            for place, row in zip(places, transposed(columns), strict=True):
                 vec.store(self.words, place, row, self.half)
 
     def _add_up(self, add: bool) -> None:
@@ -263,35 +271,3 @@ class _Tile(Sums):
                     part = part << vec.splat(digit * self.tables.shift, "int32", WORDS)
                     total = part if total is None else total + part
                 vec.store(self.site.target.buffer, to, total, WORDS)
-
-
-def _transposed(columns: list[tirx.Expr]) -> list[tirx.Expr]:
-    """The rows of eight columns of 16-bit lanes, in every 128 bits (vpunpcklwd and its like)."""
-    groups, run = [[column] for column in columns], 1
-    while len(groups) > 1:
-        groups = [
-            [half for pair in zip(*two, strict=True) for half in _interleaved(*pair, run)]
-            for two in zip(groups[::2], groups[1::2], strict=True)
-        ]
-        run *= 2
-    return groups[0]
-
-
-def _interleaved(a: tirx.Expr, b: tirx.Expr, run: int) -> list[tirx.Expr]:
-    """In every 128 bits `run` lanes of a, `run` of b, ...: of their low halves, of their high."""
-    lanes = int(a.ty.dtype.lanes)
-    return [
-        vec.bind(
-            vec.joined(
-                [a, b],
-                [
-                    start + half + unit + lane + side * lanes
-                    for start in range(0, lanes, WORDS)
-                    for unit in range(0, WORDS // 2, run)
-                    for side in (0, 1)
-                    for lane in range(run)
-                ],
-            )
-        )
-        for half in (0, WORDS // 2)
-    ]
