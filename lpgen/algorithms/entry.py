@@ -7,6 +7,7 @@ residual, y). The bridge is a buffer declared on another buffer's memory, which 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,8 +20,10 @@ from tvm.s_tir import SBlock, SBlockRealize
 from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.kernel import ALIGNMENT
+from lpgen.algorithms.packing import packed_result
 from lpgen.algorithms.quantize import quantize_input
-from lpgen.ops.inputs import is_dynamic
+from lpgen.algorithms.unpacked import unpack_input
+from lpgen.ops.inputs import is_dynamic, layout_of
 
 if TYPE_CHECKING:
     from lpgen.ops import Conv2d, Dense, Operator
@@ -56,7 +59,8 @@ def kernel_entry(
     prologue: tirx.PrimFunc | None = None,
 ) -> tvm.IRModule:
     """The module with "main"(x, packed, y) around `func`(x, *sections, y); with a residual both
-    have it before y. A float x is quantized first.
+    have it before y. A float x is quantized first, a packed one unpacked, and a result that is
+    packed is so in the tiles that make it.
 
     x and y of `func` may have any shape of the same size as op's, and x any 8-bit type.
     prologue: a function (x, rows) that runs first; `func` has rows behind the sections, and behind
@@ -67,12 +71,17 @@ def kernel_entry(
     packed = _packed_buffer(nbytes)
     last = [tirx.decl_buffer(op.y_shape, op.y_dtype, name="y")]
     if op.residual is not None:
-        last.insert(0, tirx.decl_buffer(op.y_shape, op.residual.dtype, name="residual"))
+        last.insert(0, tirx.decl_buffer(op.y_extents, op.residual.dtype, name="residual"))
     inner_x, *inner_sections = func.params[: -len(last)]
     steps = [inner_sections.pop()] if is_dynamic(op) else []
     views, bodies = [], []
     if op.input == "act":
         views.append((inner_x, x, 0))
+    elif layout_of(op):
+        pixels = (math.prod(op.x_shape[:-1]), op.x_shape[-1])
+        codes = tirx.decl_buffer(pixels, "uint8", name="codes")
+        views.append((codes, x, 0))
+        bodies = [tirx.AllocBuffer(inner_x), unpack_input(op, codes, inner_x)]
     else:
         floats = tirx.decl_buffer(inner_x.shape, "float32", name="floats")
         views.append((floats, x, 0))
@@ -87,9 +96,15 @@ def kernel_entry(
         else:
             first = _reading(first, prologue.params[0], inner_x)
         bodies += [tirx.AllocBuffer(rows), first]
-    bodies += _shared_first(func.body)
+    *inner_last, inner_y = func.params[-len(last) :]
+    if op.pack is None:
+        bodies += _shared_first(func.body)
+    else:
+        result = packed_result(func, op)
+        inner_y = result.y
+        bodies += [*result.before, *_shared_first(result.func.body), *result.after]
     views += [(s, packed, o) for s, o in zip(inner_sections, offsets, strict=True)]
-    views += [(s, outer, 0) for s, outer in zip(func.params[-len(last) :], last, strict=True)]
+    views += [(s, outer, 0) for s, outer in zip([*inner_last, inner_y], last, strict=True)]
     return _wrapped(func, bodies, [x, packed, *last], views)
 
 

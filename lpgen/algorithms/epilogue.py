@@ -35,7 +35,16 @@ from lpgen.algorithms.entry import Section
 from lpgen.algorithms.fused import FusedLayout
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.quantize import steps_of
-from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale, find, integer_bounds
+from lpgen.ops.epilogue import (
+    Bias,
+    Clamp,
+    Quantize,
+    Residual,
+    Scale,
+    dtype_of,
+    find,
+    integer_bounds,
+)
 from lpgen.ops.inputs import is_dynamic
 from lpgen.ops.thresholds import Threshold
 
@@ -143,7 +152,7 @@ class Epilogue:
 
     def __call__(self, total: tirx.Expr, m: tirx.Expr, g: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
         """The result at (m, g, n) for the int32 sum `total` (float32 with scales of groups of k),
-        in the operator's y_dtype."""
+        in the dtype of the epilogue's values."""
 
         def parameter(name: str) -> tirx.Expr:
             tensor = self._tensors[name]
@@ -179,7 +188,7 @@ class Epilogue:
         count = zero
         for i in range(form.levels - 1):
             count = count + tirx.Select(v >= parameter(f"threshold{i}"), one, zero)
-        return (count * form.step + form.min).astype(self.op.y_dtype)
+        return (count * form.step + form.min).astype(dtype_of(self.op.epilogue))
 
     def _group(self, g: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
         if self.groups == self.op.matrix.groups:
@@ -200,8 +209,12 @@ class Epilogue:
         if quantize is None:
             return v
         bits = tirx.reinterpret("int32", v + tirx.const(_ROUNDING, "float32"))
-        narrow = bits.astype(self.op.y_dtype)
-        return narrow + tirx.const(quantize.zero, self.op.y_dtype) if quantize.zero else narrow
+        narrow = bits.astype(dtype_of(self.op.epilogue))
+        return (
+            narrow + tirx.const(quantize.zero, dtype_of(self.op.epilogue))
+            if quantize.zero
+            else narrow
+        )
 
 
 def real_value(value: tirx.Expr) -> tirx.Expr | None:

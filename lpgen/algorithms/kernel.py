@@ -50,7 +50,7 @@ class Kernel:
         step (x, packed, residual, y):
         x: op.x_shape, op.x_dtype, at any address;
         packed: uint8[layout.nbytes] on a 64-byte boundary;
-        residual: op.y_shape, op.residual.dtype, at any address;
+        residual: op.y_extents, op.residual.dtype, at any address;
         y: op.y_shape, op.y_dtype, at any address.
     """
 

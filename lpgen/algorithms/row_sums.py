@@ -98,7 +98,7 @@ def _schedule_windows(sch: Schedule, op: Conv2d) -> None:
             line, w = sch.split(m, [None, op.ow])
         sch.reorder(g, line, tap, w)
         line = sch.fuse(g, line)
-        if math.prod(op.x_shape) >= PARALLEL_BYTES:
+        if math.prod(op.x_extents) >= PARALLEL_BYTES:
             sch.parallel(line)
         sch.decompose_reduction(block, tap)
 

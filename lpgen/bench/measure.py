@@ -115,7 +115,7 @@ def _measure(kernel: runtime.Kernel, threads: int, seed: int, warm: bool) -> Mea
     weights = _weights(kernel, op, machine, seed, warm)
     order = itertools.cycle(range(len(weights)))
     nbytes = weights[0].nbytes + _nbytes(op.x_shape, op.x_dtype) + _nbytes(op.y_shape, op.y_dtype)
-    nbytes += _nbytes(op.y_shape, op.residual.dtype) if op.residual else 0
+    nbytes += _nbytes(op.y_extents, op.residual.dtype) if op.residual else 0
     several = len(weights) > 1
     arrays = [w.numpy() for w in weights] if several else [aligned(max(nbytes, 64 * threads))]
     probe_threads = min(threads, len(os.sched_getaffinity(0)))

@@ -49,7 +49,7 @@ def x(op: Operator) -> Tensor:
 
 def residual(op: Operator) -> Tensor | None:
     """The tensor that the epilogue adds, if it does."""
-    return Tensor("residual", op.y_shape, op.residual.dtype) if op.residual else None
+    return Tensor("residual", op.y_extents, op.residual.dtype) if op.residual else None
 
 
 def y(op: Operator) -> Tensor:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lpgen.build import interface
+from lpgen.ops.packed import LAYOUTS
 
 if TYPE_CHECKING:
     from lpgen.algorithms.kernel import Kernel
@@ -104,7 +105,7 @@ def _interface(op: Operator) -> dict[str, Any]:
     return {
         "workload": op.name,
         "ops": op.ops,
-        "x": tensor(op.x_shape, op.act) | {"dtype": op.x_dtype},
+        "x": tensor(op.x_shape, op.act) | {"dtype": op.x_dtype, "format": _x_format(op)},
         "weights": tensor(op.w_shape, op.weight),
         "parameters": [
             {
@@ -118,11 +119,16 @@ def _interface(op: Operator) -> dict[str, Any]:
     }
 
 
+def _x_format(op: Operator) -> str:
+    """The format of x, with the layout if it is packed."""
+    return str(op.act) if op.input not in LAYOUTS else f"{op.act}:{op.input}"
+
+
 def _residual(op: Operator) -> dict[str, Any] | None:
     if not op.residual:
         return None
     form = str(op.residual.format)
-    return {"shape": list(op.y_shape), "dtype": op.residual.dtype, "format": form}
+    return {"shape": list(op.y_extents), "dtype": op.residual.dtype, "format": form}
 
 
 def _variant(part: Part) -> dict[str, Any]:
@@ -236,7 +242,7 @@ def _header_kernel(part: Part) -> str:
     op, macro, scratch = choice.op, symbol.upper(), part.scratch
     residual, (weights, *parameters) = interface.residual(op), interface.given(op)
     tensors = {
-        interface.x(op): f", format {op.act}",
+        interface.x(op): f", format {_x_format(op)}",
         weights: f", format {op.weight}",
         **dict.fromkeys(parameters, ""),
         **({residual: f", format {op.residual.format}"} if residual else {}),

@@ -11,10 +11,11 @@ import numpy as np
 
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format
-from lpgen.ops import epilogue, groups, inputs, parameters
-from lpgen.ops.epilogue import Residual
+from lpgen.ops import epilogue, groups, inputs, packed, parameters
+from lpgen.ops.epilogue import Pack, Quantize, Residual
 from lpgen.ops.epilogue_words import words_of
 from lpgen.ops.parameters import Parameter
+from lpgen.ops.thresholds import Threshold
 from lpgen.ops.words import MAX_ELEMENTS, Word
 
 INT32_MAX = 2**31 - 1
@@ -75,9 +76,15 @@ class Operator:
         raise NotImplementedError
 
     @property
-    def x_shape(self) -> tuple[int, ...]:
-        """Shape of the activations."""
+    def x_extents(self) -> tuple[int, ...]:
+        """Shape of the activations as values."""
         raise NotImplementedError
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Shape of the activations as they are given: `x_extents`, or packed."""
+        layout = inputs.layout_of(self)
+        return packed.packed_shape(self.x_extents, self.act, layout) if layout else self.x_extents
 
     @property
     def w_shape(self) -> tuple[int, ...]:
@@ -85,9 +92,27 @@ class Operator:
         raise NotImplementedError
 
     @property
-    def y_shape(self) -> tuple[int, ...]:
-        """Shape of the result."""
+    def y_extents(self) -> tuple[int, ...]:
+        """Shape of the result as values, and of a residual."""
         raise NotImplementedError
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """Shape of the result as it is stored: `y_extents`, or packed."""
+        if not self.pack:
+            return self.y_extents
+        return packed.packed_shape(self.y_extents, self.y_format, self.pack.layout)
+
+    @property
+    def pack(self) -> Pack | None:
+        """The step that packs the result, if there is one."""
+        return epilogue.find(self.epilogue, Pack)
+
+    @property
+    def y_format(self) -> Format | None:
+        """The format that the result is quantized to, if it is."""
+        last = epilogue.find(self.epilogue, Quantize | Threshold)
+        return last.format if last else None
 
     @property
     def out(self) -> str:
@@ -96,13 +121,15 @@ class Operator:
 
     @property
     def x_dtype(self) -> str:
-        """The NumPy dtype of the activations: that of their format, or float32."""
-        return self.act.dtype if self.input == "act" else "float32"
+        """The NumPy dtype of the activations: that of their format, uint8 if packed, or float32."""
+        if inputs.is_float(self):
+            return "float32"
+        return "uint8" if inputs.layout_of(self) else self.act.dtype
 
     @property
     def y_dtype(self) -> str:
-        """The NumPy dtype of the result: int32, float32, int8 or uint8."""
-        return epilogue.dtype_of(self.epilogue)
+        """The NumPy dtype of the result: int32, float32, int8 or uint8 (packed: uint8)."""
+        return "uint8" if self.pack else epilogue.dtype_of(self.epilogue)
 
     @property
     def group(self) -> int:
@@ -116,7 +143,7 @@ class Operator:
 
     @property
     def residual(self) -> Residual | None:
-        """The step that adds another tensor of shape `y_shape`, if there is one."""
+        """The step that adds another tensor of shape `y_extents`, if there is one."""
         return epilogue.find(self.epilogue, Residual)
 
     @cached_property
@@ -164,8 +191,10 @@ class Operator:
 
     def random(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Inputs (x, w) of uniformly drawn values; floats as `ops.inputs` draws them."""
-        floats = self.input != "act"
-        x = inputs.random(self, rng) if floats else self.act.random(rng, self.x_shape)
+        if inputs.is_float(self):
+            x = inputs.random(self, rng)
+        else:
+            x = inputs.given(self, self.act.random(rng, self.x_extents))
         return x, self.weight.random(rng, self.w_shape)
 
     def extreme(self, which: str) -> tuple[np.ndarray, np.ndarray]:
@@ -173,11 +202,11 @@ class Operator:
         if which not in self.EXTREMES:
             raise WorkloadError(f"extreme {which!r} is unknown; known: {', '.join(self.EXTREMES)}")
         x_end, w_end = which.split("-")
-        x = getattr(self.act, x_end) if self.input == "act" else {"max": 1e9, "min": -1e9}[x_end]
-        return (
-            np.full(self.x_shape, x, self.x_dtype),
-            np.full(self.w_shape, getattr(self.weight, w_end), self.weight.dtype),
-        )
+        w = np.full(self.w_shape, getattr(self.weight, w_end), self.weight.dtype)
+        if inputs.is_float(self):
+            return np.full(self.x_shape, {"max": 1e9, "min": -1e9}[x_end], np.float32), w
+        x = np.full(self.x_extents, getattr(self.act, x_end), self.act.dtype)
+        return inputs.given(self, x), w
 
     def extremes(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The worst-case inputs: every pair of ends of the two formats."""
@@ -200,8 +229,8 @@ class Operator:
         if self.residual is None:
             return None
         if self.residual.format == "f32":
-            return rng.normal(scale=50, size=self.y_shape).astype(np.float32)
-        return self.residual.format.random(rng, self.y_shape)
+            return rng.normal(scale=50, size=self.y_extents).astype(np.float32)
+        return self.residual.format.random(rng, self.y_extents)
 
     def reference(
         self,
@@ -212,16 +241,17 @@ class Operator:
     ) -> np.ndarray:
         """The exact result, `y_dtype`[y_shape], computed by NumPy alone: the oracle of every test.
 
-        x: integers[x_shape] in format `act`, or floats (`ops.inputs`); w: integers[w_shape] in
-        format `weight`; residual and parameters: as the epilogue asks. Padding adds nothing, also
-        in formats that have no zero.
+        x: integers[x_shape] in format `act`, packed, or floats (`ops.inputs`); w:
+        integers[w_shape] in format `weight`; residual and parameters: as the epilogue asks.
+        Padding adds nothing, also in formats that have no zero.
         Raises WorkloadError on another shape and on an argument that is missing or not asked for,
         and FormatError on a value outside its format.
         """
         given = self.legal_parameters(parameters)
         x, w = np.asarray(x), np.asarray(w)
-        floats = self.input != "act"
-        self._check_values("x", x, self.x_shape, "f32" if floats else self.act)
+        floats, layout = inputs.is_float(self), inputs.layout_of(self)
+        self._check_values("x", x, self.x_shape, "f32" if floats or layout else self.act)
+        x = packed.unpack(x, self.act, layout, self.x_extents[-1]) if layout else x
         step = None
         if floats:
             x, step = inputs.quantized(self, x.astype(np.float32), given.pop("input_scale", None))
@@ -229,7 +259,7 @@ class Operator:
         if (residual is None) != (self.residual is None):
             self._fail(f"residual is {'missing' if residual is None else 'not asked for'}")
         if residual is not None:
-            self._check_values("residual", residual, self.y_shape, self.residual.format)
+            self._check_values("residual", residual, self.y_extents, self.residual.format)
         zero = given.pop("zero_weight", self.zero_weight)
         if self.zero_act:
             x = x.astype(np.int16) - self.zero_act
@@ -316,7 +346,7 @@ class Operator:
 
     def _check_sizes(self) -> None:
         """Tensors can be indexed with int32, and no exact result can leave int32."""
-        for what, shape in (("x", self.x_shape), ("w", self.w_shape), ("y", self.y_shape)):
+        for what, shape in (("x", self.x_extents), ("w", self.w_shape), ("y", self.y_extents)):
             if math.prod(shape) > MAX_ELEMENTS:
                 self._fail(
                     f"{what} has {math.prod(shape)} elements {shape}, the limit is {MAX_ELEMENTS}"

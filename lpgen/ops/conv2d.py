@@ -139,7 +139,7 @@ class Conv2d(Operator):
         )
 
     @property
-    def x_shape(self) -> tuple[int, ...]:
+    def x_extents(self) -> tuple[int, ...]:
         """(n, h, w, ic)"""
         return (self.n, self.h, self.w, self.ic)
 
@@ -149,7 +149,7 @@ class Conv2d(Operator):
         return (self.oc, *self.kernel, self.ic // self.groups)
 
     @property
-    def y_shape(self) -> tuple[int, ...]:
+    def y_extents(self) -> tuple[int, ...]:
         """(n, oh, ow, oc)"""
         return (self.n, self.oh, self.ow, self.oc)
 
@@ -157,7 +157,7 @@ class Conv2d(Operator):
         groups, _, n, k = self.matrix
         kind = self._exact_float
         right = w.reshape(groups, n, k).astype(kind).transpose(0, 2, 1)
-        y = np.empty(self.y_shape, np.int32)
+        y = np.empty(self.y_extents, np.int32)
         block = rows_per_block(groups * self.ow * k)
         for image in range(self.n):
             windows = self._windows(x[image])

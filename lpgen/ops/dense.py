@@ -54,7 +54,7 @@ class Dense(Operator):
         return Matrix(1, self.m, self.n, self.k)
 
     @property
-    def x_shape(self) -> tuple[int, ...]:
+    def x_extents(self) -> tuple[int, ...]:
         """(m, k)"""
         return (self.m, self.k)
 
@@ -64,13 +64,13 @@ class Dense(Operator):
         return (self.n, self.k)
 
     @property
-    def y_shape(self) -> tuple[int, ...]:
+    def y_extents(self) -> tuple[int, ...]:
         """(m, n)"""
         return (self.m, self.n)
 
     def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         left = x.astype(self._exact_float)
-        y = np.empty(self.y_shape, np.int32)
+        y = np.empty(self.y_extents, np.int32)
         block = rows_per_block(self.k)
         for n in range(0, self.n, block):
             y[:, n : n + block] = left @ w[n : n + block].astype(self._exact_float).T

@@ -16,6 +16,7 @@ rounded to nearest even, and none are merged into one rounding.
 | Quantize(format, zero) | out=, zero_out=           | v rounded half to even, plus zero      |
 | Threshold(format)      | out=, scale=thresholds    | see `ops.thresholds`, in place of all  |
 |                        |                           | but the first                          |
+| Pack(layout)           | out=u2:packed, :planes    | its code, packed: see `ops.packed`     |
 
 Without Scale the result is int32 (out=s32), with Scale but without Quantize it is float32 (out=f32:
 dequantized). With both, `scale` is the combined one: (scale of x) * (scale of w) / (scale of y).
@@ -50,6 +51,7 @@ from typing import ClassVar
 import numpy as np
 
 from lpgen.formats import Format
+from lpgen.ops import packed
 from lpgen.ops.thresholds import Threshold
 
 
@@ -166,10 +168,23 @@ class Quantize:
         return _check_quantized("out", self.format, self.zero)
 
 
+@dataclass(frozen=True)
+class Pack:
+    """Stores codes of the format packed, as the next kernel takes them with input=LAYOUT."""
+
+    layout: str
+    place: ClassVar[int] = 6
+
+    def check(self) -> str | None:
+        """What is wrong with it, or None."""
+        known = self.layout in packed.LAYOUTS
+        return None if known else f"out: layout {self.layout!r} is none of packed, planes"
+
+
 SMALLEST_GROUP = 4
 _GROUP = re.compile(r"group([1-9][0-9]{0,8})(:bf16)?")
 
-Step = Bias | Scale | Residual | Clamp | Quantize | Threshold
+Step = Bias | Scale | Residual | Clamp | Quantize | Threshold | Pack
 Chain = tuple[Step, ...]
 
 
@@ -206,15 +221,15 @@ def group_of(chain: Chain) -> int:
 
 
 def out_of(chain: Chain) -> str:
-    """What the chain leaves: "s32", "f32" or the text of a format."""
-    last = find(chain, Quantize | Threshold)
+    """What the chain leaves: "s32", "f32" or the text of a format, with ":LAYOUT" if packed."""
+    last, pack = find(chain, Quantize | Threshold), find(chain, Pack)
     if last:
-        return str(last.format)
+        return f"{last.format}:{pack.layout}" if pack else str(last.format)
     return "f32" if find(chain, Scale) else "s32"
 
 
 def dtype_of(chain: Chain) -> str:
-    """The NumPy dtype of the result."""
+    """The NumPy dtype of the result, before it is packed."""
     last = find(chain, Quantize | Threshold)
     return last.format.dtype if last else {"s32": "int32", "f32": "float32"}[out_of(chain)]
 
@@ -230,8 +245,14 @@ def check_chain(chain: Chain) -> str | None:
         if before.place >= after.place or type(before) is type(after):
             names = type(after).__name__, type(before).__name__
             return f"epilogue: {names[0]} cannot follow {names[1]}"
+    if pack := find(chain, Pack):
+        last = find(chain, Quantize | Threshold)
+        if last is None:
+            return f"epilogue: Pack({pack.layout!r}) needs out=FORMAT"
+        if reason := packed.check_layout(f"out={out_of(chain)}", last.format, pack.layout):
+            return reason
     if find(chain, Threshold):
-        others = [step for step in chain if step.place not in (0, 5)]
+        others = [step for step in chain if step.place not in (0, 5, 6)]
         if others:
             return f"epilogue: {type(others[0]).__name__} is part of the thresholds"
     elif not find(chain, Scale):
@@ -290,6 +311,9 @@ def apply(
     add up to; parameters: see `parameters_of`; residual: of the shape of sums, if there is such a
     step; input_step: what `inputs.quantized` found, multiplied behind the scale.
     """
+    if pack := find(chain, Pack):
+        values = apply(chain[:-1], sums, parameters, residual, input_step)
+        return packed.pack(values, find(chain, Quantize | Threshold).format, pack.layout)
     v = sums if group_of(chain) else sums.astype(np.int32)
     for step in chain:
         match step:

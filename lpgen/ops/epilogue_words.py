@@ -3,7 +3,8 @@
     out=u8 scale=channel bias=s32 residual=u8 zero_residual=5 clamp=relu zero_out=7
 
 `relu` and `relu6` may stand for clamp=relu and clamp=relu6. The canonical text always names `out`,
-and of the other words those that are not at their default.
+and of the other words those that are not at their default. out=FORMAT:packed and out=FORMAT:planes
+pack the result (`ops.packed`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lpgen.formats import Format
-from lpgen.ops.epilogue import Bias, Chain, Clamp, Quantize, Residual, Scale, out_of
+from lpgen.ops.epilogue import Bias, Chain, Clamp, Pack, Quantize, Residual, Scale, out_of
+from lpgen.ops.packed import LAYOUTS
 from lpgen.ops.thresholds import Threshold
 from lpgen.ops.words import read_number
 
@@ -63,6 +65,11 @@ def read_word(key: str, text: str) -> object:
         return text
     if key not in ("out", "residual"):
         raise ValueError(f"{text!r} is none of {', '.join(known)}")
+    form, colon, layout = text.rpartition(":")
+    if key == "out" and colon and layout[:1].isalpha():
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout {layout!r} is none of {', '.join(LAYOUTS)}")
+        return Format.parse(form), Pack(layout)
     return Format.parse(text)
 
 
@@ -74,6 +81,7 @@ def chain_of(words: Mapping[str, object]) -> Chain:
     given = {"out": "s32", "scale": "none", "bias": "none", "residual": "none", "clamp": "none"}
     given |= words
     out, scale = given["out"], given["scale"]
+    out, pack = out if isinstance(out, tuple) else (out, None)
     if out == "s32" and scale != "none":
         raise ValueError(f"scale={scale} gives real numbers: out= has to be f32 or a format")
     if out != "s32" and scale == "none":
@@ -101,5 +109,6 @@ def chain_of(words: Mapping[str, object]) -> Chain:
         else None,
         Clamp(given["clamp"]) if given["clamp"] != "none" else None,
         last,
+        pack,
     ]
     return tuple(step for step in steps if step is not None)

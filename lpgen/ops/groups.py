@@ -56,7 +56,7 @@ def scaled(
     op: Operator, sums: Callable, x: np.ndarray, w: np.ndarray, scale: np.ndarray
 ) -> np.ndarray:
     """float32[m, n]: what the groups add up to; sums(x, w): the exact sums of products."""
-    total = np.zeros(op.y_shape, np.float32)
+    total = np.zeros(op.y_extents, np.float32)
     for j, places in enumerate(slices(op)):
         total += sums(x[:, places], w[:, places]).astype(np.float32) * scale[:, j]
     return total

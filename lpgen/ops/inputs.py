@@ -1,10 +1,14 @@
-"""Float activations: x as float32, quantized to the format `act` by the kernel, before the product.
+"""How activations come in: as values, packed (`ops.packed`), or as float32, which the kernel
+quantizes to the format `act` before the product.
 
-| input      | scale of x                                                            |
+| input      | x                                                                     |
 |------------|-----------------------------------------------------------------------|
-| f32        | static: the parameter input_scale, which the epilogue's scale includes |
-| f32:tensor | dynamic: the largest |x| of the call becomes the largest level        |
-| f32:row    | dynamic, for each row of a dense operator                             |
+| act        | values, one a byte                                                    |
+| packed     | codes in fields of 1, 2 or 4 bits                                     |
+| planes     | bit planes of codes                                                   |
+| f32        | float32, scale: the parameter input_scale (the epilogue's includes it) |
+| f32:tensor | float32, scale: the largest |x| of the call becomes the largest level |
+| f32:row    | the same for each row of a dense operator                             |
 
 With a static scale, q = saturate(round(x * (1 / input_scale)) + zero_act). With a dynamic one the
 levels lie evenly around zero_act, `levels` on either side:
@@ -24,12 +28,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lpgen.ops import packed
 from lpgen.ops.epilogue import Scale, find
 
 if TYPE_CHECKING:
     from lpgen.ops.base import Operator
 
-INPUTS = ("act", "f32", "f32:tensor", "f32:row")
+FLOATS = ("f32", "f32:tensor", "f32:row")
+INPUTS = ("act", *packed.LAYOUTS, *FLOATS)
 SMALLEST = 2.0**-100
 """Below it the largest |x| counts as 0."""
 
@@ -44,6 +50,16 @@ def read(text: str) -> str:
 def is_dynamic(op: Operator) -> bool:
     """Whether the scale of x is found in every call."""
     return op.input in ("f32:tensor", "f32:row")
+
+
+def is_float(op: Operator) -> bool:
+    """Whether x is float32."""
+    return op.input in FLOATS
+
+
+def layout_of(op: Operator) -> str | None:
+    """The layout of a packed x, or None."""
+    return op.input if op.input in packed.LAYOUTS else None
 
 
 def levels(op: Operator) -> int:
@@ -64,6 +80,8 @@ def check(op: Operator) -> str | None:
         return None
     if op.input not in INPUTS:
         return f"input={op.input} is unknown; known: {', '.join(INPUTS)}"
+    if layout := layout_of(op):
+        return packed.check_layout(f"input={op.input} act={op.act}", op.act, layout)
     if op.act.encoding not in "us":
         return f"input={op.input}: activations are quantized to u1..u8 or s2..s8, not {op.act}"
     if op.input == "f32:row" and op.kind != "dense":
@@ -93,6 +111,12 @@ def quantized(
     low, high = map(np.float32, bounds(op))
     q = np.rint(np.clip(x * inverse, low, high)).astype(np.int16) + np.int16(op.zero_act)
     return q, step
+
+
+def given(op: Operator, values: np.ndarray) -> np.ndarray:
+    """Values of `act` as the operator takes them: as they are, or packed."""
+    layout = layout_of(op)
+    return packed.pack(values, op.act, layout) if layout else values
 
 
 def random(op: Operator, rng: np.random.Generator) -> np.ndarray:

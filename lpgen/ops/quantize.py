@@ -65,8 +65,8 @@ class Elementwise(Operator):
             self._fail(str(error))
         if self.format.encoding not in "us":
             self._fail(f"format={self.format}: quantized values are u1..u8 or s2..s8")
-        if math.prod(self.x_shape) > MAX_ELEMENTS:
-            self._fail(f"x has {math.prod(self.x_shape)} elements, the limit is {MAX_ELEMENTS}")
+        if math.prod(self.x_extents) > MAX_ELEMENTS:
+            self._fail(f"x has {math.prod(self.x_extents)} elements, the limit is {MAX_ELEMENTS}")
 
     @property
     def block(self) -> int:
@@ -79,14 +79,14 @@ class Elementwise(Operator):
         return -(-self.axis // self.block)
 
     @property
-    def x_shape(self) -> tuple[int, ...]:
+    def x_extents(self) -> tuple[int, ...]:
         """(outer, axis, inner)"""
         return (self.outer, self.axis, self.inner)
 
     @property
-    def y_shape(self) -> tuple[int, ...]:
+    def y_extents(self) -> tuple[int, ...]:
         """(outer, axis, inner)"""
-        return self.x_shape
+        return self.x_extents
 
     @property
     def w_shape(self) -> tuple[int, ...]:
@@ -157,7 +157,7 @@ class Elementwise(Operator):
         """An array of w_shape, for each element."""
         blocks = values.reshape(1, -1, 1) if values.ndim == 1 else values
         each = np.repeat(blocks, self.block, axis=1)[:, : self.axis]
-        return np.broadcast_to(each, self.x_shape)
+        return np.broadcast_to(each, self.x_extents)
 
     def _values(self, x: np.ndarray, zero: np.ndarray, scale: np.ndarray) -> np.ndarray:
         raise NotImplementedError

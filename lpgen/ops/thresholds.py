@@ -72,14 +72,15 @@ def thresholds(op: Operator, **parameters: np.ndarray) -> tuple[Operator, dict[s
     """
     from lpgen.ops import epilogue
 
+    pack = tuple(step for step in op.epilogue if isinstance(step, epilogue.Pack))
     last = epilogue.find(op.epilogue, epilogue.Quantize)
-    if last is None or op.residual or op.group or op.input not in ("act", "f32"):
+    if last is None or op.residual or op.group or op.input in ("f32:tensor", "f32:row"):
         raise FormatError(f"{op.name} has no threshold form: it needs out=FORMAT and no residual")
     first = epilogue.find(op.epilogue, epilogue.Bias)
     kept = (first,) if first == epilogue.Bias("s32") else ()
-    new = replace(op, epilogue=(*kept, Threshold(last.format)))
+    new = replace(op, epilogue=(*kept, Threshold(last.format), *pack))
     given = op.legal_parameters(parameters)
-    steps = tuple(step for step in op.epilogue if step not in kept)
+    steps = tuple(step for step in op.epilogue if step not in (*kept, *pack))
     channels = op.w_shape[0]
 
     def result(sums: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ class Kernel:
 
     x_shape, x_dtype, weights_shape, weights_dtype, y_shape, y_dtype, packed_bytes: what it takes
     and gives; parameters: the names of what is packed with the weights; residual: whether it adds a
-    tensor of y_shape. Threads may share it; each has its own workspace, which is kept.
+    tensor. Threads may share it; each has its own workspace, which is kept.
     """
 
     def __init__(self, module: Any, version: str, interface: dict, variant: dict) -> None:
@@ -134,9 +134,9 @@ class Kernel:
     ) -> Any:
         """The exact result for activations `x`, computed on `threads` threads.
 
-        x: one value per byte, dtype x_dtype, [m, k] or NHWC, a NumPy array or a DLPack tensor in
-        the CPU's memory; what is not contiguous is copied. Values outside of the format are not
-        noticed and give a wrong result. packed: from `pack_weights` of this kernel. out: contiguous
+        x: x_dtype[x_shape], one value per byte, [m, k] or NHWC, or packed: a NumPy array or a DLPack
+        tensor in the CPU's memory; what is not contiguous is copied. Values outside of the format
+        are not noticed and give a wrong result. packed: from `pack_weights` of this kernel. out: contiguous
         memory of y_dtype for the result, which is returned; without it the result is a new array of
         x's library (of NumPy where that takes no DLPack tensors). residual: the tensor that is
         added, as x. Other Python threads run meanwhile.
@@ -164,8 +164,9 @@ class Kernel:
             )
         if not self.residual:
             return []
-        dtype = np.dtype(self.interface["residual"]["dtype"])
-        return [arrays.readable("residual", residual, self.y_shape, dtype)]
+        entry = self.interface["residual"]
+        shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
+        return [arrays.readable("residual", residual, shape, dtype)]
 
     def bind(
         self,

@@ -24,7 +24,7 @@ from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.epilogue import real_value
 from lpgen.ops import Operator
-from lpgen.ops.epilogue import Quantize, find, integer_bounds
+from lpgen.ops.epilogue import Quantize, dtype_of, find, integer_bounds
 from lpgen.schedules.x86 import vectors
 from lpgen.schedules.x86.rewrite import axis_values, replace_nest, substitute
 
@@ -150,7 +150,7 @@ class _Nest:
         return vectors.bind(_call(f"int32x{lanes}", convert, value, zero, everywhere, as_set))
 
     def _packed(self, words: list[tirx.Expr]) -> tirx.Expr:
-        lanes, dtype = self.lanes, self.op.y_dtype
+        lanes, dtype = self.lanes, dtype_of(self.op.epilogue)
         _, to_words, to_signed, to_unsigned = _INSTRUCTIONS[32 * lanes]
         zero = find(self.op.epilogue, Quantize).zero
         halves = []
@@ -172,7 +172,7 @@ class _Nest:
 
     def _clamped(self, value: tirx.Expr) -> tirx.Expr:
         """Bounds that saturation does not give."""
-        dtype, count = self.op.y_dtype, 4 * self.lanes
+        dtype, count = dtype_of(self.op.epilogue), 4 * self.lanes
         zero = find(self.op.epilogue, Quantize).zero
         low, high = (bound + zero for bound in integer_bounds(self.op.epilogue))
         if low > (-128 if dtype == "int8" else 0):
