@@ -134,12 +134,12 @@ class Kernel:
     ) -> Any:
         """The exact result for activations `x`, computed on `threads` threads.
 
-        x: x_dtype[x_shape], one value per byte, [m, k] or NHWC, or packed: a NumPy array or a DLPack
-        tensor in the CPU's memory; what is not contiguous is copied. Values outside of the format
-        are not noticed and give a wrong result. packed: from `pack_weights` of this kernel. out: contiguous
-        memory of y_dtype for the result, which is returned; without it the result is a new array of
-        x's library (of NumPy where that takes no DLPack tensors). residual: the tensor that is
-        added, as x. Other Python threads run meanwhile.
+        x: x_dtype[x_shape], one value per byte, [m, k] or NHWC, or packed: a NumPy array or a
+        DLPack tensor in the CPU's memory; what is not contiguous is copied. Values outside of the
+        format are not noticed and give a wrong result. packed: from `pack_weights` of this kernel.
+        out: contiguous memory of y_dtype for the result, which is returned; without it the result
+        is a new array of x's library (of NumPy where that takes no DLPack tensors). residual: the
+        tensor that is added, as x. Other Python threads run meanwhile.
         Raises LibraryError naming the argument that does not fit.
         """
         if not isinstance(packed, PackedWeights) or packed.layout != self.layout:
