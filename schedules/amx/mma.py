@@ -30,6 +30,7 @@ from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks, intrinsics, tiles
 from lpgen.schedules.x86.narrow import narrow_together
+from lpgen.schedules.x86.overlap import overlap_results
 from lpgen.space import Knobs, Space
 from lpgen.target import Target
 
@@ -104,6 +105,8 @@ def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
         signs=(operands.left, operands.right),
     )
     func = tiles.use_tiles(sch.mod["main"], step)
+    if op.epilogue:
+        func = overlap_results(func)
     func = peel_partial_vectors(narrow_together(func, op, LANES, unrolled=False))
     sections, prologue = definition.layout.sections, definition.prologue
     return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)

@@ -39,7 +39,8 @@ _INSTRUCTIONS = {
         "avx512.packuswb.512",
     ),
 }
-_TOGETHER = 4
+TOGETHER = 4
+"""Vectors of float32 that become one."""
 
 
 def narrow_together(
@@ -90,7 +91,7 @@ class _Nest:
         *outer, vector, _ = (int(loop.extent) for loop in self.loops)
         rows, across = math.prod(outer), vector
         wide = next(width for width in (4, 2, 1) if across % width == 0)
-        high = _TOGETHER // wide
+        high = TOGETHER // wide
         looped = 0 if unrolled else rows // high * high
         with IRBuilder() as builder, tb.sblock("narrow"):
             tb.reads([])
@@ -134,7 +135,7 @@ class _Nest:
                 value = self._at(self.real, row, vector, lane)
                 tb.buffer_store(real, value, [number * lanes + lane])
         words = [self._integers(real, number) for number in range(len(pieces))]
-        words += [words[-1]] * (_TOGETHER - len(words))
+        words += [words[-1]] * (TOGETHER - len(words))
         return self._packed(words)
 
     def _integers(self, real, number: int) -> tirx.Expr:
@@ -153,14 +154,12 @@ class _Nest:
         lanes, dtype = self.lanes, dtype_of(self.op.epilogue)
         _, to_words, to_signed, to_unsigned = _INSTRUCTIONS[32 * lanes]
         zero = find(self.op.epilogue, Quantize).zero
+        late = self._zero_is_added_to_bytes
         halves = []
         for low, high in (words[:2], words[2:]):
             half = _call(f"int16x{2 * lanes}", to_words, low, high)
-            if zero:
-                splat = vectors.splat(zero, "int16", 2 * lanes)
-                half = vectors.intrinsic(
-                    f"int16x{2 * lanes}", f"llvm.sadd.sat.v{2 * lanes}i16", half, splat
-                )
+            if zero and not late:
+                half = _added(half, zero, "int16", 2 * lanes)
             halves.append(vectors.bind(half))
         count = 4 * lanes
         packed = _call(f"int8x{count}", to_signed if dtype == "int8" else to_unsigned, *halves)
@@ -168,14 +167,24 @@ class _Nest:
             order = [4 * part + j for j in range(4) for part in range(lanes // 4)]
             in_order = vectors.reinterpret(f"int32x{lanes}", vectors.bind(packed))
             packed = vectors.shuffle(in_order, order)
-        return vectors.bind(self._clamped(vectors.reinterpret(f"{dtype}x{count}", packed)))
+        packed = vectors.reinterpret(f"{dtype}x{count}", packed)
+        if zero and late:
+            packed = _added(packed, zero, dtype, count)
+        return vectors.bind(self._clamped(packed))
+
+    @property
+    def _zero_is_added_to_bytes(self) -> bool:
+        """Whether saturation cuts off at 0 what is to be cut off there before zero is added."""
+        low, _ = integer_bounds(self.op.epilogue)
+        return low >= 0 and self.op.y_dtype == "uint8"
 
     def _clamped(self, value: tirx.Expr) -> tirx.Expr:
         """Bounds that saturation does not give."""
         dtype, count = dtype_of(self.op.epilogue), 4 * self.lanes
         zero = find(self.op.epilogue, Quantize).zero
         low, high = (bound + zero for bound in integer_bounds(self.op.epilogue))
-        if low > (-128 if dtype == "int8" else 0):
+        lowest = -128 if dtype == "int8" else zero if self._zero_is_added_to_bytes else 0
+        if low > lowest:
             value = tirx.Max(value, vectors.splat(low, dtype, count))
         if high < (127 if dtype == "int8" else 255):
             value = tirx.Min(value, vectors.splat(high, dtype, count))
@@ -192,3 +201,9 @@ class _Nest:
 
 def _call(dtype: str, name: str, *arguments: tirx.Expr) -> tirx.Expr:
     return vectors.intrinsic(dtype, f"llvm.x86.{name}", *arguments)
+
+
+def _added(value: tirx.Expr, number: int, dtype: str, lanes: int) -> tirx.Expr:
+    """value + number, saturated."""
+    name = {"int16": "llvm.sadd.sat", "uint8": "llvm.uadd.sat"}[dtype]
+    return vectors.intrinsic(f"{dtype}x{lanes}", name, value, vectors.splat(number, dtype, lanes))
