@@ -12,6 +12,7 @@ from strategies import convs, depthwise_convs, texts, with_epilogues
 
 from lpgen import runtime
 from lpgen.algorithms import packing
+from lpgen.algorithms.given_planes import reads_planes
 from lpgen.build import build, header_path
 from lpgen.build.check import check_library
 from lpgen.choose import choose
@@ -178,3 +179,26 @@ def test_rows_that_are_not_packed(data, message):
     op = parse("dense m=1 n=1 k=1 act=b1 weight=s8 input=packed")
     with pytest.raises((FormatError, WorkloadError), match=r"bits behind|shape|expected uint8"):
         op.reference(data, np.int8([[1]]))
+
+
+@pytest.mark.parametrize("name", ["generic/bitserial", "sse4/bitserial", "avx512bw/bitserial"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "conv2d h=6 w=5 ic=64 oc=40 kernel=3 pad=1 act=u2 weight=b1",
+        # Padding is a plane more; channels are no whole words.
+        "conv2d n=2 h=5 w=6 ic=40 oc=64 kernel=3 pad=1x2 stride=2 act=b2 weight=b1",
+        "conv2d h=5 w=6 ic=64 oc=20 groups=2 kernel=3 pad=0x1 act=s3 weight=s2 zero_act=-2",
+        "conv2d h=5 w=6 ic=64 oc=20 kernel=3 act=b1 weight=b1",
+        "dense m=7 n=77 k=99 act=b1 weight=b1",
+        "dense m=7 n=20 k=99 act=t2 weight=u2 zero_weight=channel",
+    ],
+)
+def test_the_bitserial_algorithm_reads_planes_as_they_are(name, words):
+    op = parse(f"{words} input=planes")
+    chosen, target = template(name)
+    knobs = chosen.default(op, target)
+    points = (p for p in chosen.space(op, target).enumerate() if p["left"] == "direct")
+    knobs = next((p for p in points if p.get("word", 32) == 32), knobs)
+    assert reads_planes(op, knobs.get("word", 32), knobs["left"])
+    assert_exact(name, op, knobs)

@@ -30,10 +30,11 @@ from lpgen.algorithms.codes import CodeWeights
 from lpgen.algorithms.encoded import Encoding, encode_at_source, encode_in_tiles
 from lpgen.algorithms.entry import Section
 from lpgen.algorithms.epilogue import Epilogue
+from lpgen.algorithms.given_planes import given_words, reads_planes
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.left import Left, left_side
 from lpgen.algorithms.reduction import Reduction, cut
-from lpgen.algorithms.row_sums import placeholder
+from lpgen.algorithms.row_sums import placeholder, prologue
 from lpgen.ops import Conv2d, Dense
 
 ELEMENT = 32
@@ -173,7 +174,11 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
     sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
     left = left_side(op, c, "uint8", offset)
     planes = planes_of_left(op)
-    left_at = _encoded(op, left, t, planes)
+    given = reads_planes(op, t.word, t.left)
+    if given:
+        x, left_at = given_words(op, left, planes[0], offset + op.zero_act)
+    else:
+        x, left_at = left.x, _encoded(op, left, t, planes)
     tile = _tile(op, left_at, sections[0], c, t, planes)
     sums = placeholder(op) if op.weight.min and not xor else None
     epilogue = Epilogue(op, 0, matrix.groups, matrix.n, sums)
@@ -187,8 +192,10 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
         return epilogue(value, m, g, n)
 
     y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
-    args = [left.x, *sections, *epilogue.inputs, y]
-    return Definition(c, epilogue.layout(weights), args, epilogue.prologue)
+    args = [x, *sections, *epilogue.inputs, y]
+    first = epilogue.prologue
+    first = prologue(op, planes=True) if given and first is not None else first
+    return Definition(c, epilogue.layout(weights), args, first)
 
 
 def _encoded(op, left: Left, t: Tiling, planes: tuple[int, int]):

@@ -62,7 +62,8 @@ def kernel_entry(
     have it before y. A float x is quantized first, a packed one unpacked, and a result that is
     packed is so in the tiles that make it.
 
-    x and y of `func` may have any shape of the same size as op's, and x any 8-bit type.
+    x and y of `func` may have any shape of the same size as op's, and x any 8-bit type, or
+    the words of bit planes.
     prologue: a function (x, rows) that runs first; `func` has rows behind the sections, and behind
     those the steps of dynamic quantization, if there are any.
     """
@@ -75,7 +76,8 @@ def kernel_entry(
     inner_x, *inner_sections = func.params[: -len(last)]
     steps = [inner_sections.pop()] if is_dynamic(op) else []
     views, bodies = [], []
-    if op.input == "act":
+    as_is = op.input == "act" or str(inner_x.dtype) == "uint32"  # words of planes
+    if as_is:
         views.append((inner_x, x, 0))
     elif layout_of(op):
         pixels = (math.prod(op.x_shape[:-1]), op.x_shape[-1])
@@ -91,7 +93,7 @@ def kernel_entry(
     if prologue is not None:
         rows = inner_sections.pop()
         first = structural_map(prologue.body, (tirx.Var, _renamed(prologue.params[1], rows)))
-        if op.input == "act":
+        if as_is:
             bodies.append(_view(prologue.params[0], x, 0))
         else:
             first = _reading(first, prologue.params[0], inner_x)

@@ -92,12 +92,12 @@ def _matrix(op: Dense | Conv2d, cut: Reduction, view: str, dtype: str, offset: i
     width = cut.kg * cut.kq
 
     def body(source_in, source_out):
-        with _rows(rows, rows * width) as m:
+        with rows_of(rows, rows * width) as m:
             with tb.serial(0, run) as k:
                 tb.buffer_store(source_out, _convert(source_in[m, k], dtype, offset), [m, k])
             _fill(source_out, [m], run, width, 0, dtype)
 
-    return Left(op, cut, x, _stage((rows, width), dtype, x, body), width, 0)
+    return Left(op, cut, x, stage((rows, width), dtype, x, body), width, 0)
 
 
 def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
@@ -138,11 +138,11 @@ def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Lef
                 _fill(source_out, [image, row], 0, pitch, nothing, dtype)
 
     def body(source_in, source_out):
-        with tb.serial(0, op.n) as image, _rows(height, op.n * height * pitch) as row:
+        with tb.serial(0, op.n) as image, rows_of(height, op.n * height * pitch) as row:
             copy_row = row_as_a_whole if spread == channels else row_of_pixels
             copy_row(source_in, source_out, image, row)
 
-    source = _stage((op.n, height, pitch), dtype, x, body)
+    source = stage((op.n, height, pitch), dtype, x, body)
     return Left(op, cut, x, source, pixel, spread)
 
 
@@ -160,14 +160,14 @@ def _folded(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> L
         return tirx.Ramp(start, tirx.const(1, "int32"), lanes)
 
     def body(source_in, source_out):
-        with tb.serial(0, op.n) as image, _rows(op.oh, op.n * op.oh * pitch) as oh:
+        with tb.serial(0, op.n) as image, rows_of(op.oh, op.n * op.oh * pitch) as oh:
             with tb.serial(0, width) as w, tb.unroll(0, kh) as r:
                 row = oh * op.stride[0] + r * op.dilation[0]
                 # A vector may reach past its channels: the next one is written over that.
                 pixels = source_in[image, row, vector(w * op.ic)]
                 tb.buffer_store(source_out, pixels, [image, oh, vector(w * pixel + r * op.ic)])
 
-    source = _stage((op.n, op.oh, pitch), dtype, rows.source, body, name="fold")
+    source = stage((op.n, op.oh, pitch), dtype, rows.source, body, name="fold")
     return Left(op, cut, rows.x, source, pixel, 0)
 
 
@@ -177,7 +177,7 @@ def _convert(value: tirx.Expr, dtype: str, offset: int) -> tirx.Expr:
     return converted + tirx.const(offset, dtype) if offset else converted
 
 
-def _rows(count: int, nbytes: int):
+def rows_of(count: int, nbytes: int):
     """The loop over rows: parallel where the copy is worth several threads."""
     return (tb.parallel if nbytes >= PARALLEL_BYTES else tb.serial)(0, count)
 
@@ -189,7 +189,7 @@ def _fill(buffer, row: list, start: int, stop: int, value: int, dtype: str) -> N
             tb.buffer_store(buffer, tirx.const(value, dtype), [*row, start + i])
 
 
-def _stage(shape: tuple[int, ...], dtype: str, x: te.Tensor, body, name: str = "pad") -> te.Tensor:
+def stage(shape: tuple[int, ...], dtype: str, x: te.Tensor, body, name: str = "pad") -> te.Tensor:
     """One pass over the input as plain loops, which LLVM turns into memset, memcpy or vectors."""
 
     def emit(inputs, outputs):

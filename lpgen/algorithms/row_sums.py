@@ -22,6 +22,7 @@ from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.left import PARALLEL_BYTES, is_matrix
 from lpgen.ops import Conv2d, Dense
+from lpgen.ops.packed import WORD
 
 LANES = 32
 _FEW = 8
@@ -36,14 +37,19 @@ def placeholder(op: Dense | Conv2d) -> te.Tensor:
     return te.placeholder((op.matrix.groups, op.matrix.m), "int32", name="row_sums")
 
 
-def prologue(op: Dense | Conv2d) -> tirx.PrimFunc:
-    """The function (x, row_sums); x as rows of pixels, in op's own 8-bit type."""
+def prologue(op: Dense | Conv2d, planes: bool = False) -> tirx.PrimFunc:
+    """The function (x, row_sums); x as rows of pixels, in op's own 8-bit type, or as words of bit
+    planes (`lpgen.ops.packed`; a group has whole ones)."""
     if is_matrix(op):
         pixels = _Pixels(op.matrix.m, 1, 1, op.matrix.k)
     else:
         pixels = _Pixels(op.n * op.h, op.w, op.groups, op.ic // op.groups)
-    shape = (pixels.rows, pixels.width * pixels.groups * pixels.count)
-    x = te.placeholder(shape, op.act.dtype, name="x")
+    across = pixels.width * pixels.groups
+    if planes:
+        shape = (pixels.rows, across * -(-pixels.count // WORD) * op.act.bits)
+        x = te.placeholder(shape, "uint32", name="x")
+    else:
+        x = te.placeholder((pixels.rows, across * pixels.count), op.act.dtype, name="x")
     y = _copied(op, pixels, x) if is_matrix(op) else _windows(op, pixels, x)
     sch = Schedule(te.create_prim_func([x, y]))
     if not is_matrix(op):
@@ -116,10 +122,12 @@ def _pixel_sums(
 
     def line_of_pixels(x, sums, line, row) -> None:
         with tb.serial(0, pixels.width) as w, tb.serial(0, pixels.groups) as g:
-            start = (w * pixels.groups + g) * pixels.count
-            to = [g, line, w + left]
-            tb.buffer_store(sums, tirx.const(-pixels.count * op.zero_act, "int32"), to)
-            _sum(x, sums, row, start, to, pixels.count)
+            pixel, to = w * pixels.groups + g, [g, line, w + left]
+            if str(x.dtype) == "uint32":
+                _sum_planes(op, x, sums, row, pixel, to, pixels.count)
+            else:
+                tb.buffer_store(sums, tirx.const(-pixels.count * op.zero_act, "int32"), to)
+                _sum(x, sums, row, pixel * pixels.count, to, pixels.count)
 
     def line_of_zeros(sums, line) -> None:
         with tb.serial(0, pixels.groups) as g, tb.serial(0, shape[2]) as w:
@@ -156,6 +164,19 @@ def _sum(x, sums, row, start, to: list, count: int) -> None:
         with tb.serial(0, count % (2 * LANES)) as i:
             value = x[row, start + vectors * 2 * LANES + i].astype("int32")
             tb.buffer_store(sums, sums[tuple(to)] + value, to)
+
+
+def _sum_planes(op: Dense | Conv2d, x, sums, row, pixel, to: list, count: int) -> None:
+    """Emit sums[to] = the sum of the pixel's values less zero_act: of step * code + min."""
+    words, bits = -(-count // WORD), op.act.bits
+    least = count * (op.act.min - op.zero_act)
+    tb.buffer_store(sums, tirx.const(least, "int32"), to)
+    with tb.serial(0, words) as i:
+        total = sums[tuple(to)]
+        for p in range(bits):
+            ones = tirx.popcount(x[row, (pixel * words + i) * bits + p]).astype("int32")
+            total = total + ones * tirx.const(op.act.step << p, "int32")
+        tb.buffer_store(sums, total, to)
 
 
 def _add_vectors(x, sums, row, start, to: list, count: int) -> None:

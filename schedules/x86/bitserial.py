@@ -6,7 +6,8 @@ Inside the blocks (see `blocks`), for every register tile:
     tile = the bits that are left in the trees, counted and weighted
     y = tile (+ correction, + sums of rows)
 
-left=direct packs the activations into bit planes once, as they lie in memory; copied and folded
+left=direct packs the activations into bit planes once, as they lie in memory (input=planes: they
+come packed); copied and folded
 pack the rows of a block just before use.
 """
 
@@ -15,6 +16,7 @@ from tvm.s_tir import Schedule
 
 from lpgen.algorithms import bitserial
 from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.given_planes import reads_planes
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.left import PARALLEL_BYTES
 from lpgen.algorithms.tails import peel_partial_vectors
@@ -38,22 +40,24 @@ def kernel(op: Dense | Conv2d, isa: Isa, target: Target, knobs: Knobs) -> Kernel
         raise ScheduleRefused(reason)
     definition = bitserial.define(op, tiling(op, isa, knobs))
     sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
-    _schedule(sch, isa, knobs)
+    given = reads_planes(op, knobs["word"], knobs["left"])
+    _schedule(sch, isa, knobs, given)
     func = replace_tile(sch.mod["main"], emit_tile(plan_of(op, isa, knobs)))
     low = bitserial.planes_of_left(op)[1]
-    func = replace_encode(func, emit_planes(isa, knobs["word"], low), 1)
+    if not given:
+        func = replace_encode(func, emit_planes(isa, knobs["word"], low), 1)
     func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
     layout = definition.layout
     return Kernel(op, kernel_entry(func, op, layout.sections, definition.prologue), layout)
 
 
-def _schedule(sch: Schedule, isa: Isa, knobs: Knobs) -> None:
+def _schedule(sch: Schedule, isa: Isa, knobs: Knobs, given: bool) -> None:
     copied = knobs["left"] != "direct"
     order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=copied, panels=False)
-    encode = sch.get_sblock("encode")
+    encode = None if given else sch.get_sblock("encode")
     if copied and knobs["outer"] == "mn":
         sch.compute_at(encode, order.outer, preserve_unit_loops=True)
-    else:
+    elif not given:
         _parallel_rows(sch, encode, 1 if copied else len(sch.get_loops(encode)) - 3)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
