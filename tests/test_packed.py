@@ -181,7 +181,7 @@ def test_rows_that_are_not_packed(data, message):
         op.reference(data, np.int8([[1]]))
 
 
-@pytest.mark.parametrize("name", ["generic/bitserial", "sse4/bitserial", "avx512bw/bitserial"])
+@pytest.mark.parametrize("name", ["generic/bitserial", "avx512bw/bitserial"])
 @pytest.mark.parametrize(
     "words",
     [
