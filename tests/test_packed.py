@@ -198,7 +198,5 @@ def test_the_bitserial_algorithm_reads_planes_as_they_are(name, words):
     op = parse(f"{words} input=planes")
     chosen, target = template(name)
     knobs = chosen.default(op, target)
-    points = (p for p in chosen.space(op, target).enumerate() if p["left"] == "direct")
-    knobs = next((p for p in points if p.get("word", 32) == 32), knobs)
     assert reads_planes(op, knobs.get("word", 32), knobs["left"])
     assert_exact(name, op, knobs)
