@@ -2,9 +2,9 @@
 
 Two ways to count:
 
-* instruction: vpopcntd (AVX512_VPOPCNTDQ) for words of 32 bits, vpopcntb (AVX512_BITALG) of 8;
+* instruction: vpopcntd (AVX512_VPOPCNTDQ), for words of 32 bits;
 * shuffle: vpshufb looks up the counts of the nibbles of every byte (Mula, Kurz, Lemire, "Faster
-  Population Counts Using AVX2 Instructions", 2018).
+  Population Counts Using AVX2 Instructions", 2018), for words of 32 or of 8 bits.
 
 Counts of bytes are kept in bytes, so each counter holds at most 255 // 8 = 31 vectors of bits
 before it is added to wider ones.
@@ -12,11 +12,12 @@ before it is added to wider ones.
 Source of the instructions: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tvm import tirx
 
+from lpgen.algorithms.bitserial import ELEMENT
 from lpgen.schedules.x86 import vectors as vec
 from lpgen.schedules.x86.intrinsics import SHUFFLES
 from lpgen.schedules.x86.isa import Isa
@@ -25,104 +26,76 @@ BYTE_HOLDS = 255 // 8
 """Vectors whose bits one counter of bytes takes."""
 
 _JOINED = 5
-"""Counters of so many levels, weighted 1, 2, 4, ..., fit one byte: 8 * 31 = 248."""
+"""Counts of so many levels, weighted 1, 2, 4, ..., fit one byte: 8 * 31 = 248."""
 
 
 @dataclass(frozen=True)
 class Counting:
-    """How bits are counted: in words of `word` bits (8 or 32), by the instruction or by shuffles.
+    """How bits are counted, in words of `word` bits (8 or 32).
 
-    Vectors of bits are int32 of isa.lanes; vectors of counts `dtype`.
+    Vectors of bits are int32 of isa.lanes, vectors of counts `dtype`: int32 by `instruction`, else
+    uint8.
     """
 
     isa: Isa
     word: int
     instruction: bool
-    names: vec.Names = field(default_factory=vec.Names, compare=False)
-
-    @property
-    def bytewise(self) -> bool:
-        """Whether counts are bytes; else they are int32 and never too small."""
-        return not (self.instruction and self.word == 32)
 
     @property
     def repeat(self) -> int:
         """Words of a 32-bit lane."""
-        return 32 // self.word
+        return ELEMENT // self.word
 
     @property
     def dtype(self) -> str:
-        return f"uint8x{self.isa.lanes * 4}" if self.bytewise else f"int32x{self.isa.lanes}"
+        return "int32" if self.instruction else "uint8"
 
-    def zero(self) -> tirx.Expr:
-        kind, lanes = self.dtype.split("x")
-        return vec.splat(0, kind, int(lanes))
+    @property
+    def lanes(self) -> int:
+        """Lanes of a vector of counts."""
+        return self.isa.lanes if self.instruction else self.isa.lanes * 4
 
-    def add(self, counts, bits, weight: int = 1) -> tirx.Expr:
-        """`counts` (None: zero) plus weight * the counts of `bits`; weight * 8 < 256 in bytes."""
-        new = (
-            self._by_instruction(bits, weight) if self.instruction else self._shuffled(bits, weight)
-        )
-        return self.names(new if counts is None else counts + new)
-
-    def _by_instruction(self, bits, weight: int) -> tirx.Expr:
-        lanes = self.isa.lanes * self.repeat
-        if self.repeat == 1:
-            counts = vec.intrinsic(f"int32x{lanes}", f"llvm.ctpop.v{lanes}i32", bits)
-        else:
-            bits = vec.reinterpret(f"uint8x{lanes}", bits)
-            counts = vec.intrinsic(f"uint8x{lanes}", f"llvm.ctpop.v{lanes}i8", bits)
-        for _ in range(weight.bit_length() - 1):
-            counts = self.names(counts)
-            counts = counts + counts
-        return counts
-
-    def _shuffled(self, bits, weight: int) -> tirx.Expr:
-        lanes = self.isa.lanes * 4
+    def of(self, bits: tirx.Expr, weight: int = 1) -> tirx.Expr:
+        """The counts of `bits`, times a weight (by shuffles, of at most 31)."""
+        if self.instruction:
+            counts = vec.intrinsic(f"int32x{self.lanes}", f"llvm.ctpop.v{self.lanes}i32", bits)
+            return _shifted(counts, weight.bit_length() - 1, "int32", self.lanes)
+        lanes = self.lanes
         table = [weight * i.bit_count() for i in range(16)] * (lanes // 16)
         counts, nibble = vec.constants(table, "uint8"), vec.splat(15, "uint8", lanes)
         low = vec.reinterpret(f"uint8x{lanes}", bits)
         # There is no shift of bytes: the mask removes what comes from above.
         pairs = vec.reinterpret(f"uint16x{lanes // 2}", bits) >> vec.splat(4, "uint16", lanes // 2)
         high = vec.reinterpret(f"uint8x{lanes}", pairs)
-        name = SHUFFLES[lanes]
         low, high = (
-            vec.intrinsic(f"uint8x{lanes}", name, counts, half & nibble) for half in (low, high)
+            vec.intrinsic(f"uint8x{lanes}", SHUFFLES[lanes], counts, half & nibble)
+            for half in (low, high)
         )
         return low + high
 
     def total(
-        self, levels: Sequence, counts: Mapping[int, tirx.Expr], most: int
+        self, levels: Sequence, counts: tirx.Expr | None, most: int, names: vec.Names
     ) -> list[tirx.Expr]:
-        """The sums of all, int32 vectors: result number b is of word b of every lane.
+        """The sums of all as int32 vectors: result number b is of word b of every lane.
 
-        levels: vectors of bits weighing 2^index (None: no bits); counts: weighing 2^key;
+        levels: vectors of bits weighing 2^index (None: no bits); counts: weighing 2^len(levels);
         most: what a result is at most.
         """
-        parts = dict(counts)
-        if not self.bytewise:
-            return [self._total_of_words(levels, parts)]
-        sums: list[tuple[int, tirx.Expr]] = list(parts.items())
-        for first in range(0, len(levels), _JOINED):
-            joined = None
-            for i, bits in enumerate(levels[first : first + _JOINED]):
-                if bits is not None:
-                    joined = self.add(joined, bits, 1 << i)
-            if joined is not None:
-                sums.append((first, joined))
-        return self.widened(sums, most)
-
-    def _total_of_words(self, levels: Sequence, counts: Mapping) -> tirx.Expr:
-        lanes = self.isa.lanes
-        values = [(level, value) for level, value in counts.items()]
-        values += [(i, self.add(None, bits)) for i, bits in enumerate(levels) if bits is not None]
-        return _added([_shifted(value, level, "int32", lanes) for level, value in values])
+        top = [] if counts is None else [(len(levels), counts)]
+        weighted = [(level, bits) for level, bits in enumerate(levels) if bits is not None]
+        if self.instruction:
+            parts = [_shifted(value, level, "int32", self.lanes) for level, value in top]
+            return [_added([*parts, *(self.of(bits, 1 << level) for level, bits in weighted)])]
+        joined: dict[int, tirx.Expr] = {}
+        for level, bits in weighted:
+            first = level - level % _JOINED
+            new = self.of(bits, 1 << level - first)
+            joined[first] = names(joined[first] + new if first in joined else new)
+        return self.widened([*joined.items(), *top], most)
 
     def widened(self, sums: Sequence[tuple[int, tirx.Expr]], most: int) -> list[tirx.Expr]:
         """sum of 2^shift * bytes, as `repeat` vectors of int32; sums: pairs (shift, bytes)."""
         lanes = self.isa.lanes
-        if not sums:
-            return [vec.splat(0, "int32", lanes)] * self.repeat
         if self.repeat == 1:
             return [_added([self._across(value, shift) for shift, value in sums])]
         if most < 2**16:
@@ -138,18 +111,14 @@ class Counting:
             parts.append(vec.reinterpret(f"int32x{lanes}", _added(of_byte)))
         return parts
 
-    def _by_halves(self, sums) -> list[tirx.Expr]:
+    def _by_halves(self, sums: Sequence[tuple[int, tirx.Expr]]) -> list[tirx.Expr]:
         """As `widened`, adding up in 16 bits."""
-        lanes = self.isa.lanes
+        lanes, wide = self.isa.lanes, self.isa.lanes * 2
         even, odd = [], []
         for shift, value in sums:
-            pairs = vec.reinterpret(f"uint16x{lanes * 2}", value)
-            low, high = (
-                pairs & vec.splat(255, "uint16", lanes * 2),
-                pairs >> vec.splat(8, "uint16", lanes * 2),
-            )
-            even.append(_shifted(low, shift, "uint16", lanes * 2))
-            odd.append(_shifted(high, shift, "uint16", lanes * 2))
+            pairs = vec.reinterpret(f"uint16x{wide}", value)
+            even.append(_shifted(pairs & vec.splat(255, "uint16", wide), shift, "uint16", wide))
+            odd.append(_shifted(pairs >> vec.splat(8, "uint16", wide), shift, "uint16", wide))
         even, odd = (
             vec.bind(vec.reinterpret(f"uint32x{lanes}", _added(side))) for side in (even, odd)
         )
@@ -157,26 +126,21 @@ class Counting:
         parts = [even & low, odd & low, even >> high, odd >> high]
         return [vec.reinterpret(f"int32x{lanes}", part) for part in parts]
 
-    def _across(self, value, shift: int) -> tirx.Expr:
-        """The four bytes of a lane added up, times 2^shift."""
+    def _across(self, value: tirx.Expr, shift: int) -> tirx.Expr:
+        """The four bytes of a lane added up, times 2^shift; vpmaddubsw cannot saturate here."""
         lanes = self.isa.lanes
         ones = vec.splat(1, "int8", lanes * 4)
-        if self.isa.dot and shift < 7:
-            weights = vec.splat(1 << shift, "int8", lanes * 4)
-            zero = vec.splat(0, "int32", lanes)
-            return vec.intrinsic(f"int32x{lanes}", self.isa.dot, zero, value, weights)
-        # vpmaddubsw saturates, but two bytes fit.
         pairs = vec.intrinsic(f"int16x{lanes * 2}", self.isa.pairs, value, ones)
         ones = vec.splat(1, "int16", lanes * 2)
         words = vec.intrinsic(f"int32x{lanes}", self.isa.widen, pairs, ones)
         return _shifted(words, shift, "int32", lanes)
 
 
-def _shifted(value, shift: int, dtype: str, lanes: int) -> tirx.Expr:
+def _shifted(value: tirx.Expr, shift: int, dtype: str, lanes: int) -> tirx.Expr:
     return value << vec.splat(shift, dtype, lanes) if shift else value
 
 
-def _added(values: Sequence) -> tirx.Expr:
+def _added(values: Sequence[tirx.Expr]) -> tirx.Expr:
     total = values[0]
     for value in values[1:]:
         total = total + value

@@ -44,24 +44,12 @@ class Plan:
     levels: int
     words: int
 
-    def entering(self, level: int) -> int:
-        """Products of a word that enter at `level`."""
+    def most(self, words: int, carried: bool) -> int:
+        """Vectors with a bit at one place that `words` words bring to the counter; carried: the
+        adders may hold something before."""
         p, q = self.planes
-        return max(0, min(p, q, level + 1, p + q - 1 - level))
-
-    @property
-    def counted(self) -> list[int]:
-        """The levels whose vectors are counted."""
-        top = sum(self.planes) - 2
-        return sorted({*([self.levels] if self.levels else []), *range(self.levels, top + 1)})
-
-    def most(self, level: int, words: int, carried: bool) -> int:
-        """Vectors with a bit at one place that `words` words bring to the counter of `level`;
-        carried: the adders may hold something before."""
-        if level > self.levels:
-            return words * self.entering(level)
-        weight = sum(self.entering(i) << i for i in range(level + 1))
-        return (words * weight + carried * ((1 << level) - 1)) >> level
+        weight = words * ((1 << p) - 1) * ((1 << q) - 1)
+        return (weight + carried * ((1 << self.levels) - 1)) >> self.levels
 
     @property
     def piece(self) -> int:
@@ -89,15 +77,12 @@ class Plan:
     @property
     def widening(self) -> bool:
         """Whether counters of bytes are too small for all of k."""
-        full = (self.most(level, self.cut.groups, False) for level in self.counted)
-        return self.counting.bytewise and max(full) > BYTE_HOLDS
+        return not self.counting.instruction and self.most(self.cut.groups, False) > BYTE_HOLDS
 
     def overflow(self) -> str | None:
         """Why the counters cannot hold a piece."""
-        if not self.widening:
-            return None
-        most = max(self.most(level, self.piece, not self.single) for level in self.counted)
-        if most > BYTE_HOLDS:
+        most = self.most(self.piece, not self.single)
+        if self.widening and most > BYTE_HOLDS:
             return f"{most} counts of up to 8 overflow a byte within {self.piece} words"
         return None
 
@@ -208,33 +193,27 @@ class _Place:
 
     def __init__(self, p: Plan, adders: Adders) -> None:
         self.plan, self.counting, self.adders = p, p.counting, adders
-        self.counts: dict[int, tirx.Expr] = {}
+        self.counts: tirx.Expr | None = None
         self.tree: Tree | None = None
         if p.single:
             return
         lanes = p.counting.isa.lanes
-        self._levels = [self._buffer("int32", lanes) for _ in range(p.levels)]
+        self._levels = [_zeros("int32", lanes) for _ in range(p.levels)]
         if p.widening:
-            self._wide = [self._buffer("int32", lanes) for _ in range(p.counting.repeat)]
+            self._wide = [_zeros("int32", lanes) for _ in range(p.counting.repeat)]
         else:
-            kind, width = p.counting.dtype.split("x")
-            self._counts = {level: self._buffer(kind, int(width)) for level in p.counted}
+            self._counts = _zeros(p.counting.dtype, p.counting.lanes)
 
-    def _buffer(self, dtype: str, lanes: int):
-        buffer = vec.scratch((lanes,), dtype)
-        vec.store(buffer, [0], vec.splat(0, dtype, lanes), lanes)
-        return buffer
-
-    def _count(self, level: int, bits: tirx.Expr) -> None:
-        self.counts[level] = self.counting.add(self.counts.get(level), bits)
+    def _count(self, bits: tirx.Expr) -> None:
+        new = self.counting.of(bits)
+        self.counts = self.adders.names(new if self.counts is None else self.counts + new)
 
     def enter(self) -> None:
         """Start a piece."""
         levels = [None] * self.plan.levels
         if not self.plan.single:
             levels = [_loaded(buffer) for buffer in self._levels]
-            if not self.plan.widening:
-                self.counts = {level: _loaded(buffer) for level, buffer in self._counts.items()}
+            self.counts = None if self.plan.widening else _loaded(self._counts)
         self.tree = Tree(self.adders, levels, self._count)
 
     def leave(self) -> None:
@@ -244,29 +223,32 @@ class _Place:
             return
         for buffer, value in zip(self._levels, self.tree.levels, strict=True):
             _store(buffer, value)
-        if self.plan.widening:
-            self._widen()
-        else:
-            for level, buffer in self._counts.items():
-                _store(buffer, self.counts[level])
-
-    def _widen(self) -> None:
-        counts = self.counting.widened(list(self.counts.items()), 2**16)
-        self.counts = {}
-        for buffer, value in zip(self._wide, counts, strict=True):
-            _store(buffer, _loaded(buffer) + value)
+        if not self.plan.widening:
+            _store(self._counts, self.counts)
+        elif self.counts is not None:
+            values = self.counting.widened([(self.plan.levels, self.counts)], self.plan.largest)
+            for buffer, value in zip(self._wide, values, strict=True):
+                _store(buffer, _loaded(buffer) + value)
 
     def total(self) -> list[tirx.Expr]:
         """The results, one vector for each word of a lane."""
-        p = self.plan
+        p, names = self.plan, self.adders.names
         if p.single:
-            return self.counting.total(self.tree.levels, self.counts, p.largest)
+            return self.counting.total(self.tree.levels, self.counts, p.largest, names)
         levels = [_loaded(buffer) for buffer in self._levels]
         if not p.widening:
-            counts = {level: _loaded(buffer) for level, buffer in self._counts.items()}
-            return self.counting.total(levels, counts, p.largest)
-        values = self.counting.total(levels, {}, 8 << p.levels)
-        return [value + _loaded(buffer) for value, buffer in zip(values, self._wide, strict=True)]
+            return self.counting.total(levels, _loaded(self._counts), p.largest, names)
+        values = [_loaded(buffer) for buffer in self._wide]
+        if not levels:
+            return values
+        held = self.counting.total(levels, None, p.counting.word << p.levels, names)
+        return [value + more for value, more in zip(values, held, strict=True)]
+
+
+def _zeros(dtype: str, lanes: int):
+    buffer = vec.scratch((lanes,), dtype)
+    vec.store(buffer, [0], vec.splat(0, dtype, lanes), lanes)
+    return buffer
 
 
 def _lanes(buffer) -> int:

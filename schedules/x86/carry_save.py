@@ -39,10 +39,10 @@ class Adders:
     def __init__(self, isa: Isa, xor: bool) -> None:
         self.lanes, self.xor = isa.lanes, xor
         self.ternary = isa.bits == 512
-        self._keep = vec.Names()
+        self.names = vec.Names()
 
     def product(self, x, w) -> tirx.Expr:
-        return self._keep(x ^ w if self.xor else x & w)
+        return self.names(x ^ w if self.xor else x & w)
 
     def add_products(self, s, one: Product, two: Product) -> tuple:
         """(sum, carry) of a counter and two products."""
@@ -57,13 +57,13 @@ class Adders:
         """(sum, carry) of three vectors."""
         if self.ternary:
             return self._logic(_XOR3, s, a, b), self._logic(_MAJORITY, s, a, b)
-        half = self._keep(s ^ a)
-        carry = self._keep((s & a) | (half & b))
-        return self._keep(half ^ b), carry
+        half = self.names(s ^ a)
+        carry = self.names((s & a) | (half & b))
+        return self.names(half ^ b), carry
 
     def add_one(self, s, a) -> tuple:
         """(sum, carry) of two vectors."""
-        return self._keep(s ^ a), self._keep(s & a)
+        return self.names(s ^ a), self.names(s & a)
 
     def add_product(self, s, one: Product) -> tuple:
         """(sum, carry) of a counter and a product."""
@@ -75,27 +75,27 @@ class Adders:
     def _logic(self, table: int, *operands) -> tirx.Var:
         name = "llvm.x86.avx512.pternlog.d.512"
         value = vec.intrinsic(f"int32x{self.lanes}", name, *operands, vec.const(table))
-        return self._keep(value)
+        return self.names(value)
 
 
 class Tree:
     """The counters of one vector of results while straight-line code is emitted.
 
     levels: the counters of weight 2^level, None where nothing came yet;
-    count(level, vector): emits the counting of a vector of weight 2^level, level >= len(levels).
+    count(vector): emits the counting of a vector of weight 2^len(levels).
     """
 
     def __init__(
-        self, adders: Adders, levels: Sequence, count: Callable[[int, tirx.Expr], None]
+        self, adders: Adders, levels: Sequence, count: Callable[[tirx.Expr], None]
     ) -> None:
         self.adders, self.levels, self._count = adders, list(levels), count
         self._products: dict[int, Product] = {}
         self._waiting: dict[int, tirx.Expr] = {}
 
     def push_product(self, level: int, x: tirx.Expr, w: tirx.Expr) -> None:
-        """Add a product of weight 2^level."""
-        if level >= len(self.levels):
-            self._count(level, self.adders.product(x, w))
+        """Add a product of weight 2^level, level <= len(levels)."""
+        if level == len(self.levels):
+            self._count(self.adders.product(x, w))
         elif self.levels[level] is None:
             self.levels[level] = self.adders.product(x, w)
         elif level not in self._products:
@@ -121,8 +121,8 @@ class Tree:
                 self._push(level + 1, carry)
 
     def _push(self, level: int, value: tirx.Expr) -> None:
-        if level >= len(self.levels):
-            self._count(level, value)
+        if level == len(self.levels):
+            self._count(value)
         elif self.levels[level] is None:
             self.levels[level] = value
         elif level not in self._waiting:

@@ -183,13 +183,10 @@ class _Bits:
         lanes = groups * INPUTS
         x = vec.bind(vec.load(source.buffer, source.at(mi=mi, kg=kg), lanes))
         is_set = tirx.NE(x & vec.splat(self.mask, "uint8", lanes), vec.splat(0, "uint8", lanes))
-        # A vector of bools is no operand of a Bind: its number goes through memory of one element.
-        number = vec.scratch((1,), f"uint{lanes}")
-        tb.buffer_store(
-            number, vec.reinterpret(f"uint{lanes}", is_set.astype(f"uint1x{lanes}")), [0]
-        )
+        bits = max(32, lanes)
+        number = vec.mask(is_set, lanes, bits)
         for i in range(groups):
-            index = (number[0] >> vec.const(INPUTS * i, f"uint{lanes}")).astype("uint8")
+            index = (number >> vec.const(INPUTS * i, f"uint{bits}")).astype("uint8")
             index = index & vec.const(ENTRIES - 1, "uint8")
             tb.buffer_store(site.target.buffer, index, site.target.at(mi=mi, kg=kg + i))
 

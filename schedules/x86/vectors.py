@@ -79,6 +79,23 @@ def scratch(shape: Sequence[int], dtype: str) -> tirx.Var:
     return tb.sblock_alloc_buffer(tuple(shape), dtype)
 
 
+def mask(bools: tirx.Expr, lanes: int, bits: int) -> tirx.Var:
+    """Emit the lanes of a vector of bools as the bits of an integer of `bits` bits, 32 or 64.
+
+    For LLVM it has to stop being a vector of single bits: it would join and shuffle those of
+    several masks, and its code for that is wrong at times (LLVM 22 used a mask register that
+    another mask was still in). The fence, for numbers of floating point alone, costs nothing. The
+    number goes through memory, since TVM would look into it and find a vector of bools, which is
+    no operand of what follows.
+    """
+    memory = scratch((1,), f"uint{bits}")
+    number = reinterpret(f"uint{lanes}", bools.astype(f"uint1x{lanes}"))
+    tb.buffer_store(memory, number.astype(f"uint{bits}"), [0])
+    real = reinterpret(f"float{bits}", memory[0])
+    fenced = tirx.call_llvm_pure_intrin(f"float{bits}", "llvm.arithmetic.fence", real)
+    return bind(reinterpret(f"uint{bits}", fenced))
+
+
 class Names:
     """Names for the values of long chains of straight-line code: `x = names(value)`.
 
