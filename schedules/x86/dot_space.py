@@ -35,6 +35,8 @@ ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28)
 VECTORS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 STREAMED = 64  # rows up to which weights stream by, used too rarely to stay in a cache
 INT16_MAX = 2**15 - 1
+EXPANSION = 8
+"""Rows whose products cost about as much as expanding their panel of weights."""
 
 
 def operands_of(op: Dense | Conv2d, step: str) -> Operands:
@@ -263,10 +265,14 @@ def _cost(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> tuple:
     loads = (rows + vectors) / (rows * vectors)
     block = (knobs["n_block"] or t.panels) * vectors * isa.lanes * k
     preferred = "register" if m < 32 else "panel"
+    # Expanding a panel costs as much as some rows, each time that a block of rows comes by.
+    repeated = knobs["expand"] == "panel" and knobs["m_block"] and knobs["outer"] == "mn"
+    sweep = knobs["m_block"] * rows if repeated else m
+    expansion = 1 + EXPANSION / sweep if knobs["expand"] == "panel" else 1
     return (
         -chunk_of(knobs["step"]),
         knobs["expand"] not in ("none", preferred),
-        round(computed * (1 + loads), 3),
+        round(computed * (1 + loads) * expansion, 3),
         abs(math.log2(block / 2**18)),
         -(knobs["m_block"] or t.row_tiles),
     )
