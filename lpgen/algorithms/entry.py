@@ -141,18 +141,21 @@ def _renamed(old: tirx.Var, new: tirx.Var):
 
 
 def _reading(body: tirx.Stmt, old: tirx.Var, new: tirx.Var) -> tirx.Stmt:
-    """`body` with what it reads of the matrix `old` read from `new`: the same bytes, with the rows
-    in several axes and perhaps the other sign.
+    """`body` with what it reads of the matrix `old` read from `new`: the same bytes, perhaps with
+    rows of another length, in several axes, or with the other sign.
 
     A view would not do: LLVM takes it for other memory than the buffer that was just written, and
     moves its loads before the stores.
     """
-    outer = [int(extent) for extent in new.shape[:-1]]
+    *outer, width = (int(extent) for extent in new.shape)
+    length = int(old.shape[-1])
 
     def load(node: TensorLoad) -> tirx.Expr:
         if not node.source.same_as(old):
             return node
         row, column = node.indices
+        if length != width:  # the last axis of the first places goes on into the others
+            row, column = 0, row * length + column
         at = []
         for extent in reversed(outer[1:]):
             at.insert(0, row % extent)

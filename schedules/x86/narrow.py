@@ -176,7 +176,7 @@ class _Nest:
     def _zero_is_added_to_bytes(self) -> bool:
         """Whether saturation cuts off at 0 what is to be cut off there before zero is added."""
         low, _ = integer_bounds(self.op.epilogue)
-        return low >= 0 and self.op.y_dtype == "uint8"
+        return low >= 0 and dtype_of(self.op.epilogue) == "uint8"
 
     def _clamped(self, value: tirx.Expr) -> tirx.Expr:
         """Bounds that saturation does not give."""
