@@ -191,3 +191,11 @@ def test_the_packer_of_the_library_packs_as_numpy_does():
                 packed[start : start + sum(sections[1:])],
                 expected[start : start + sum(sections[1:])],
             )
+
+
+@pytest.mark.parametrize("name", ["avx512bw/depthwise", "avx512vnni/depthwise"])
+@pytest.mark.parametrize("act", ["b1", "s4", "s8"])
+def test_strides_above_the_kernel_of_signed_values(name, act):
+    """LLVM never came to an end with an offset added beside a constant row."""
+    shape = "h=6 w=3 ic=11 oc=11 kernel=1x3 stride=2 groups=11 pad=2x0x1x2"
+    assert_exact(name, parse(f"conv2d {shape} act={act} weight=s3"))

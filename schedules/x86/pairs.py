@@ -114,7 +114,7 @@ class _Copy:
                 continue
             place = source(column * self.channels + panel * self.panel)
             value = vectors.load(*place, self.panel).astype(nothing.ty.dtype)
-            rows.append(value + offset if pairs.offset else value)
+            rows.append(vectors.fenced(value + offset, self.panel) if pairs.offset else value)
         at = (self.image, self.block, pair, first + column, panel, 0)
         vectors.store(self.pad, at, self._interleaved(*rows), self.panel * 2)
 

@@ -96,6 +96,14 @@ def mask(bools: tirx.Expr, lanes: int, bits: int) -> tirx.Var:
     return bind(reinterpret(f"uint{bits}", fenced))
 
 
+def fenced(value: tirx.Expr, count: int) -> tirx.Expr:
+    """A vector of `count` bytes, a multiple of 4, that LLVM does not look into: no instruction."""
+    dtype = value.ty.dtype
+    real = reinterpret(f"float32x{count // 4}", bind(value))
+    name = "llvm.arithmetic.fence"
+    return reinterpret(str(dtype), tirx.call_llvm_pure_intrin(f"float32x{count // 4}", name, real))
+
+
 class Names:
     """Names for the values of long chains of straight-line code: `x = names(value)`.
 
