@@ -42,14 +42,15 @@ class Workbench:
     """Checks and times kernels of one operator. Raises nothing but Miscomputed for a bad kernel.
 
     Inputs: random values, and the two constant ones whose sums are the largest and the smallest,
-    where accumulators that are too narrow overflow.
+    where accumulators that are too narrow overflow. The caches of `machine`, the CPU that times,
+    decide which weights have to come from memory.
     """
 
-    def __init__(self, op: Any, target: Any, seed: int) -> None:
+    def __init__(self, op: Any, machine: Any, seed: int) -> None:
         self.op = op
-        self._cold_above = target.l2 if op.matrix.m <= _COLD_ROWS else None
+        self._cold_above = machine.l2 if op.matrix.m <= _COLD_ROWS else None
         spare = psutil.virtual_memory().available // _SHARE_OF_MEMORY
-        self._cold_bytes = min(2 * target.l3, _COLD_BYTES, spare)
+        self._cold_bytes = min(2 * machine.l3, _COLD_BYTES, spare)
         named = [("random input", op.random(np.random.default_rng(seed)))]
         named += [(f"input {which}", op.extreme(which)) for which in _far_ends(op)]
         rng = np.random.default_rng(seed + 1)

@@ -20,7 +20,7 @@ import psutil
 
 from lpgen.algorithms.kernel import Layout
 from lpgen.errors import ScheduleRefused
-from lpgen.target import cpu_features
+from lpgen.target import cpu_features, detect
 from lpgen.tune.messages import READY, Candidate, Laps, Measure, Outcome, Phase, Race
 from lpgen.tune.timing import BUDGET, Run, Timing, time_beside, time_calls, time_in_turns
 from lpgen.tune.workbench import KernelFunction, Miscomputed, Workbench
@@ -38,6 +38,7 @@ class Worker:
         self._pipe = pipe
         self._lock = lock
         self._workbench = lru_cache(maxsize=1)(Workbench)
+        self._machine = detect()
         self._built_reference: tuple[Any, Run] | None = None
 
     def serve(self) -> None:
@@ -70,7 +71,7 @@ class Worker:
             with self._turn_to_time():
                 # Not beside another process's timing either: it would disturb it.
                 self._say("checking")
-                bench = self._workbench(request.op, request.target, request.seed)
+                bench = self._workbench(request.op, self._machine, request.seed)
                 bench.check(function, layout)
                 self._say("timing")
                 timing = self._time(bench.run(function, layout), reference, request)
@@ -112,7 +113,7 @@ class Worker:
 
     def _run(self, request: Measure | Race, candidate: Candidate) -> Run:
         function, layout = self._build(request, candidate)
-        return self._workbench(request.op, request.target, request.seed).run(function, layout)
+        return self._workbench(request.op, self._machine, request.seed).run(function, layout)
 
     def _build(
         self, request: Measure | Race, candidate: Candidate
@@ -121,7 +122,7 @@ class Worker:
         from lpgen.build.lower import jit
 
         self._say("computing the expected results", limited=False)
-        bench = self._workbench(request.op, request.target, request.seed)
+        bench = self._workbench(request.op, self._machine, request.seed)
         self._say("building")
         kernel = candidate.template.kernel(request.op, request.target, candidate.knobs)
         function = jit(kernel, request.target)
