@@ -105,7 +105,7 @@ def test_a_static_scale_saturates_and_rounds_to_even():
     [
         (
             "act=u8 weight=s8 input=f16",
-            "'input=f16': 'f16' is none of act, f32, f32:tensor, f32:row",
+            "'input=f16': 'f16' is none of act, packed, planes, f32, f32:tensor, f32:row",
         ),
         (
             "act=b1 weight=s8 input=f32",
