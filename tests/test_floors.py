@@ -20,6 +20,7 @@ FLOORS = {
     "ops": 1,
     "target": 1,
     "algorithms": 2,
+    "outliers": 2,
     "space": 2,
     "schedules": 3,
     "templates": 4,

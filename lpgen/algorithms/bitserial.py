@@ -116,7 +116,7 @@ class Definition:
     layout: Layout
     """The packed weights with the parameters of the epilogue behind them."""
     args: list[te.Tensor]
-    prologue: tirx.PrimFunc | None
+    prologue: list[tirx.PrimFunc]
     """What has to run before (`entry.kernel_entry`)."""
 
 
@@ -194,7 +194,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
     y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
     args = [x, *sections, *epilogue.inputs, y]
     first = epilogue.prologue
-    first = prologue(op, planes=True) if given and first is not None else first
+    first = [prologue(op, planes=True)] if given and first else first
     return Definition(c, epilogue.layout(weights), args, first)
 
 

@@ -205,7 +205,7 @@ class Definition:
     layout: Layout
     args: list[te.Tensor]
     pairs: Pairs
-    prologue: tirx.PrimFunc | None
+    prologue: list[tirx.PrimFunc]
     """What has to run before (`entry.kernel_entry`)."""
 
 

@@ -120,7 +120,7 @@ class Definition:
     left: Left
     expanded: bool
     """Whether a stage "expand" makes operands of the stored weights."""
-    prologue: tirx.PrimFunc | None
+    prologue: list[tirx.PrimFunc]
     """What has to run before (`entry.kernel_entry`)."""
 
 

@@ -56,7 +56,7 @@ def kernel_entry(
     func: tirx.PrimFunc,
     op: Dense | Conv2d,
     sections: list[Section],
-    prologue: tirx.PrimFunc | None = None,
+    prologue: Sequence[tirx.PrimFunc] = (),
 ) -> tvm.IRModule:
     """The module with "main"(x, packed, y) around `func`(x, *sections, y); with a residual both
     have it before y. A float x is quantized first, a packed one unpacked, and a result that is
@@ -64,8 +64,9 @@ def kernel_entry(
 
     x and y of `func` may have any shape of the same size as op's, and x any 8-bit type, or
     the words of bit planes.
-    prologue: a function (x, rows) that runs first; `func` has rows behind the sections, and behind
-    those the steps of dynamic quantization, if there are any.
+    prologue: functions (x, any sections by their names, result) that run first; `func` has their
+    results behind the sections, and behind those the steps of dynamic quantization, if there are
+    any.
     """
     offsets, nbytes = joined_sections(sections)
     x = tirx.decl_buffer(op.x_shape, op.x_dtype, name="x")
@@ -90,14 +91,17 @@ def kernel_entry(
         scale = steps[0] if steps else inner_sections[_place(sections, "input_inverse")]
         bodies = [tirx.AllocBuffer(buffer) for buffer in (inner_x, *steps)]
         bodies.append(quantize_input(op, floats, inner_x, scale))
-    if prologue is not None:
-        rows = inner_sections.pop()
-        first = structural_map(prologue.body, (tirx.Var, _renamed(prologue.params[1], rows)))
+    results = inner_sections[len(sections) :]
+    del inner_sections[len(sections) :]
+    for before, result in zip(prologue, results, strict=True):
+        own_x, *own_sections, own_result = before.params
+        first = structural_map(before.body, (tirx.Var, _renamed(own_result, result)))
         if as_is:
-            bodies.append(_view(prologue.params[0], x, 0))
+            bodies.append(_view(own_x, x, 0))
         else:
-            first = _reading(first, prologue.params[0], inner_x)
-        bodies += [tirx.AllocBuffer(rows), first]
+            first = _reading(first, own_x, inner_x)
+        views += [(s, packed, offsets[_place(sections, s.name)]) for s in own_sections]
+        bodies += [tirx.AllocBuffer(result), first]
     *inner_last, inner_y = func.params[-len(last) :]
     if op.pack is None:
         bodies += _shared_first(func.body)

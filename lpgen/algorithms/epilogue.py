@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from tvm import te, tirx
 from tvm_ffi import structural_walk
 
-from lpgen.algorithms import row_sums
+from lpgen.algorithms import outlier_sums, outliers, row_sums
 from lpgen.algorithms.entry import Section
 from lpgen.algorithms.fused import FusedLayout
 from lpgen.algorithms.kernel import Layout
@@ -84,9 +84,10 @@ class Epilogue:
         return not self.op.group and bool(self.op.zero_weight)
 
     @property
-    def prologue(self) -> tirx.PrimFunc | None:
+    def prologue(self) -> list[tirx.PrimFunc]:
         """What has to run before the kernel (`entry.kernel_entry`)."""
-        return None if self.rows is None else row_sums.prologue(self.op)
+        found = [] if self.rows is None else [row_sums.prologue(self.op)]
+        return [*found, outlier_sums.prologue(self.op)] if self.op.outliers else found
 
     @property
     def integer_bias(self) -> bool:
@@ -100,9 +101,9 @@ class Epilogue:
 
     @cached_property
     def own_parameters(self) -> dict[str, Parameter]:
-        """Those of the operator, without what belongs to groups of k."""
-        with_groups = ("scale", "zero_weight") if self.op.group else ()
-        return {name: p for name, p in self.op.parameters.items() if name not in with_groups}
+        """Those of the operator's channels, without what belongs to groups of k and outliers."""
+        others = outliers.NAMES + (("scale", "zero_weight") if self.op.group else ())
+        return {name: p for name, p in self.op.parameters.items() if name not in others}
 
     @cached_property
     def sections(self) -> list[Section]:
@@ -121,11 +122,15 @@ class Epilogue:
                 continue
             stored = {"input_scale": "input_inverse", "direction": "flip"}.get(name, name)
             found.append(Section(stored, shape, "float32" if parameter.real else "int32"))
-        return found
+        return [*found, *outliers.Geometry(self.op).sections()] if self.op.outliers else found
 
     @cached_property
     def _tensors(self) -> dict[str, te.Tensor]:
         return {s.name: te.placeholder(s.shape, s.dtype, name=s.name) for s in self.sections}
+
+    @cached_property
+    def _outliers(self) -> te.Tensor | None:
+        return outliers.placeholder(self.op) if self.op.outliers else None
 
     @cached_property
     def _residual(self) -> te.Tensor | None:
@@ -143,7 +148,7 @@ class Epilogue:
     @property
     def inputs(self) -> list[te.Tensor]:
         """Arguments of the definition, behind the packed weights and before y."""
-        more = (self.rows, self._step, self._residual)
+        more = (self.rows, self._outliers, self._step, self._residual)
         return [*self._tensors.values(), *(tensor for tensor in more if tensor is not None)]
 
     def layout(self, weights: Layout) -> Layout:
@@ -161,6 +166,8 @@ class Epilogue:
         v = total + parameter("correction") if "correction" in self._tensors else total
         if self._zero_of_columns:
             v = v - self._zero_weight(g, n) * self.rows[self._group(g, n), m]
+        if self._outliers is not None:
+            v = v + self._outliers[m, g * self.columns + n]
         for step in self.op.epilogue:
             match step:
                 case Bias("f32"):

@@ -119,7 +119,7 @@ class Definition:
     layout: Layout
     """`weights` with the parameters of the epilogue behind them."""
     args: list[te.Tensor]
-    prologue: tirx.PrimFunc | None
+    prologue: list[tirx.PrimFunc]
     """What has to run before (`entry.kernel_entry`)."""
 
 

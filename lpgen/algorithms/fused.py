@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tvm import te, tirx
 
+from lpgen.algorithms import outliers
 from lpgen.algorithms.entry import Section, joined_packers, joined_sections
 from lpgen.algorithms.kernel import Layout
 
@@ -60,6 +61,8 @@ class FusedLayout:
                 f"threshold{i}": column ^ values["flip"]
                 for i, column in enumerate(values["thresholds"].T)
             }
+        if e.op.outliers:
+            values |= outliers.Geometry(e.op).pack(values)
         sums = w.reshape(e.groups * e.columns, -1).sum(axis=1, dtype=np.int64)
         correction = -e.zero * sums
         if e.integer_bias:
@@ -67,7 +70,7 @@ class FusedLayout:
         values["correction"] = correction.astype(np.int32)  # modulo 2^32, as the sums are
 
         def spread(values: np.ndarray, section: Section) -> np.ndarray:
-            if section.shape == (1,):
+            if len(section.shape) == 1:
                 return values
             wide = np.zeros(section.shape, section.dtype)
             wide[:, : e.columns] = np.reshape(values, (e.groups, e.columns))
@@ -85,8 +88,15 @@ class FusedLayout:
             shape = (1,) if e.single(name) else (*columns, *p.shape[1:])
             given[name] = te.placeholder(shape, p.dtype, name=f"{name}_in")
         values = _values(e, w, given)
+        entries = {}
+        if e.op.outliers:
+            sparse = outliers.parameters(e.op)
+            entries = outliers.Geometry(e.op).te_pack(sparse)
+            given |= sparse
 
         def section(s: Section) -> te.Tensor:
+            if s.name in entries:
+                return entries[s.name]
             value = values(s)
             if s.shape == (1,):
                 return te.compute(s.shape, value, name=s.name)

@@ -19,9 +19,10 @@ from lpgen.ops.packed import WORD
 
 def reads_planes(op: Dense | Conv2d, word: int, left: str) -> bool:
     """Whether words of `word` values that are made at the source (`left`) are those of the input:
-    a pixel has whole ones for each group."""
+    a pixel has whole ones for each group. Outliers are multiplied with values."""
     whole = op.matrix.groups == 1 or op.x_extents[-1] // op.matrix.groups % WORD == 0
-    return op.input == "planes" and (word, left) == (WORD, "direct") and whole
+    made = (word, left) == (WORD, "direct")
+    return op.input == "planes" and made and whole and not op.outliers
 
 
 def given_words(

@@ -93,7 +93,7 @@ class Definition:
     layout: Layout
     """`weights` with the parameters of the epilogue behind them."""
     args: list[te.Tensor]
-    prologue: tirx.PrimFunc | None
+    prologue: list[tirx.PrimFunc]
     """What has to run before (`entry.kernel_entry`)."""
 
 
@@ -120,7 +120,7 @@ def define(op: Dense, operands: Operands, tiling: Tiling, start: int = 0) -> Def
 
     y = te.compute((op.m, 1, op.n), result, name="y")
     args = [left.x, *sections.values(), *epilogue.inputs, y]
-    prologue = None if rows is None else _group_terms(op, weights, start)
+    prologue = [] if rows is None else [_group_terms(op, weights, start)]
     return Definition(op, operands, weights, epilogue.layout(weights), args, prologue)
 
 

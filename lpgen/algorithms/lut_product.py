@@ -151,7 +151,7 @@ class Definition:
     """`weights` with the parameters of the epilogue behind them."""
     args: list[te.Tensor]
     left: Left
-    prologue: tirx.PrimFunc | None
+    prologue: list[tirx.PrimFunc]
     """What has to run before (`entry.kernel_entry`)."""
 
 

@@ -221,7 +221,7 @@ class Definition:
     """`layout` with the parameters of the epilogue behind it: what the kernel takes."""
     args: list[te.Tensor]
     tables: Tables
-    prologue: tirx.PrimFunc | None
+    prologue: list[tirx.PrimFunc]
     """What has to run before (`entry.kernel_entry`)."""
 
 

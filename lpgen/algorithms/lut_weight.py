@@ -109,7 +109,7 @@ class Definition:
     tables: Tables
     bit: int
     """The bit of an activation, its offset included, that is not always 0."""
-    prologue: tirx.PrimFunc | None
+    prologue: list[tirx.PrimFunc]
     """What has to run before (`entry.kernel_entry`)."""
 
 

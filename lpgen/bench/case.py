@@ -80,8 +80,8 @@ class Case:
             # not, makes most results negative, and -128 is outside of what some libraries define.
             w = rng.integers(-op.weight.max, op.weight.max + 1, w.shape).astype(w.dtype)
         parameters, residual = op.random_parameters(rng), op.random_residual(rng)
-        zeros = {k: v for k, v in parameters.items() if k == "zero_weight"}
-        sums = replace(op, epilogue=()).reference(x, w, **zeros)
+        bare = replace(op, epilogue=())
+        sums = bare.reference(x, w, **{k: parameters[k] for k in bare.parameters})
         channels = op.y_shape[-1]
         scale, bias = find(op.epilogue, Scale), None
         w_scale = rng.uniform(0.5, 1.5, 1 if scale and scale.per == "tensor" else channels)
@@ -122,6 +122,8 @@ class Case:
     @property
     def beyond(self) -> str | None:
         """Why no other library runs the operator, or None: what its epilogue does beyond theirs."""
+        if self.op.outliers:
+            return "adds outliers to the weights, which is another operator elsewhere"
         if self.residual is not None:
             return "adds a residual, which is another operator elsewhere"
         clamp, quantize = find(self.op.epilogue, Clamp), find(self.op.epilogue, Quantize)

@@ -21,6 +21,7 @@ PUBLIC const char *lpgen_status_message(lpgen_status status) {
       [LPGEN_RESIDUAL_BYTES] = "residual_bytes is not the size of the residual (_RESIDUAL_BYTES)",
       [LPGEN_PARAMETER_BYTES] = "a parameter's size is not what the header says",
       [LPGEN_PARAMETER_VALUE] = "a parameter is not a number, not within its limits, or no bfloat16",
+      [LPGEN_OUTLIER_ORDER] = "outlier_indptr does not ascend from 0, or indices of a channel do not",
   };
   if ((int)status < 0 || status >= LPGEN_STATUS_COUNT) return "unknown status";
   return messages[status];
@@ -83,6 +84,18 @@ static int parameter_legal(const struct parameter *parameter, const void *data) 
   return 1;
 }
 
+/* indptr ascends from 0 and the indices of a channel ascend; their limits are checked already. */
+static int outliers_legal(const struct parameter *indptr, const void *const *inputs) {
+  const int32_t *indices = inputs[1], *starts = inputs[2];
+  if (starts[0] != 0) return 0;
+  for (int64_t channel = 0; channel + 1 < indptr->tensor.shape[0]; channel++) {
+    if (starts[channel + 1] < starts[channel]) return 0;
+    for (int64_t i = starts[channel] + 1; i < starts[channel + 1]; i++)
+      if (indices[i] <= indices[i - 1]) return 0;
+  }
+  return 1;
+}
+
 lpgen_status kernel_pack(const struct kernel *kernel, const void *const *inputs,
                          const size_t *bytes, void *packed, size_t packed_bytes) {
   const struct parameter *parameters = kernel->parameters;
@@ -96,6 +109,9 @@ lpgen_status kernel_pack(const struct kernel *kernel, const void *const *inputs,
     if (bytes[i + 1] != tensor_bytes(&parameters[i].tensor)) return LPGEN_PARAMETER_BYTES;
     if (!parameter_legal(&parameters[i], inputs[i + 1])) return LPGEN_PARAMETER_VALUE;
   }
+  int first = kernel->outliers;
+  if (first >= 0 && !outliers_legal(&parameters[first + 2], &inputs[first + 1]))
+    return LPGEN_OUTLIER_ORDER;
   if (!weights_legal(kernel, inputs[0])) return LPGEN_WEIGHT_VALUE;
   void *scratch = NULL;
   if (kernel->pack_bytes > 0) {

@@ -22,6 +22,11 @@
  * of y are one in each element, as those of x. Parameters have to be finite, and a bias so small that
  * no sum leaves int32: they are checked when they are packed.
  *
+ * Outliers are added to the weights: the value outlier_data[i] to that of channel c and k (counted in
+ * its row of weights) outlier_indices[i], for outlier_indptr[c] <= i < outlier_indptr[c + 1]. indptr
+ * ascends from 0, and so do the indices within a channel. Elements behind the last outlier may be
+ * anything within their limits.
+ *
  * x, residual and weights may have any address that suits their type, y any that suits its. packed and workspace start on a
  * 64-byte boundary (aligned_alloc(64, ...), sizes are multiples of 64). Buffers must not overlap.
  * x and packed are only read. y is overwritten; nothing needs to be cleared before.

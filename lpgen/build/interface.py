@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from lpgen.ops.outliers import NAMES
+
 if TYPE_CHECKING:
     from lpgen.ops import Operator
 
@@ -123,6 +125,11 @@ static int32_t {symbol}_run(const void *x, const void *packed, const void *resid
 static int32_t {symbol}_pack(const void *const *inputs, void *packed) {{
   return {pack}(inputs[0], packed{rest});
 }}"""
+
+
+def outliers(op: Operator) -> int:
+    """Which parameter is the first of the three of outliers, -1: none."""
+    return list(op.parameters).index(NAMES[0]) if op.outliers else -1
 
 
 def parameter_initializers(op: Operator) -> str:

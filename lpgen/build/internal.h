@@ -11,7 +11,7 @@
 #define ALIGNMENT 64
 #define MAX_THREADS 1024
 #define MAX_NDIM 4
-#define MAX_PARAMETERS 8
+#define MAX_PARAMETERS 12
 
 #define PUBLIC __attribute__((visibility("default")))
 
@@ -32,6 +32,7 @@ typedef enum {
   LPGEN_RESIDUAL_BYTES,
   LPGEN_PARAMETER_BYTES,
   LPGEN_PARAMETER_VALUE,
+  LPGEN_OUTLIER_ORDER,
   LPGEN_STATUS_COUNT
 } lpgen_status;
 
@@ -56,6 +57,7 @@ struct kernel {
   const char *const *features; /* in LLVM's spelling, ended by NULL */
   struct tensor x, weights, packed, residual, y;
   const struct parameter *parameters; /* ended by one without a name */
+  int outliers; /* which parameter is outlier_data, with its indices and indptr behind it; or -1 */
   uint64_t weight_values[4]; /* the set of legal bytes */
   size_t serial_bytes, thread_bytes; /* workspace: once, and for each thread */
   size_t pack_bytes;                 /* scratch memory of the packer */

@@ -185,6 +185,7 @@ static const struct kernel {symbol}_kernel = {{
     .residual = {residual.initializer if residual else "{NULL}"},
     .y = {interface.y(op).initializer},
     .parameters = {symbol}_parameters,
+    .outliers = {interface.outliers(op)},
     .weight_values = {{{_c_set(op.weight)}}},
     .serial_bytes = {part.scratch.serial}, .thread_bytes = {part.scratch.per_thread},
     .pack_bytes = {part.pack_scratch.nbytes(1)},

@@ -11,7 +11,7 @@ import numpy as np
 
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format
-from lpgen.ops import epilogue, groups, inputs, packed, parameters
+from lpgen.ops import epilogue, groups, inputs, outliers, packed, parameters
 from lpgen.ops.epilogue import Pack, Quantize, Residual
 from lpgen.ops.epilogue_words import words_of
 from lpgen.ops.parameters import Parameter
@@ -37,10 +37,12 @@ class Operator:
     A subclass states its `kind`, its `WORDS` (one per field but `epilogue`, in canonical order),
     its shapes, its `matrix` and `_sums`. It has fields `act`, `weight` (Format), their zero points
     `zero_act` (a value of the format) and `zero_weight` (the same, or "channel" or "group": one for
-    each output channel or group of k, a parameter), and `epilogue`, the chain of steps behind the
-    sums.
+    each output channel or group of k, a parameter), `outliers`, the most non-zero elements of a
+    sparse matrix beside the weights (`lpgen.ops.outliers`), and `epilogue`, the chain of steps
+    behind the sums.
 
-    The sum of an element is that of (x - zero_act) * (w - zero_weight); padding adds nothing.
+    The sum of an element is that of (x - zero_act) * (w - zero_weight), and of (x - zero_act) times
+    the outliers; padding adds nothing.
     """
 
     kind: ClassVar[str]
@@ -138,8 +140,9 @@ class Operator:
 
     @property
     def plain(self) -> Self:
-        """The operator on integers, without zero points and epilogue: nearly all of the work."""
-        return replace(self, zero_act=0, zero_weight=0, epilogue=(), input="act")
+        """The operator on integers, without zero points, outliers and epilogue: nearly all of the
+        work."""
+        return replace(self, zero_act=0, zero_weight=0, outliers=0, epilogue=(), input="act")
 
     @property
     def residual(self) -> Residual | None:
@@ -154,9 +157,9 @@ class Operator:
         if self.input == "f32":
             limit = parameters.FLOAT_LIMIT
             found["input_scale"] = Parameter((1,), "float32", 1 / limit, limit)
-        if isinstance(self.zero_weight, int):
-            return found
-        return {"zero_weight": Parameter(grouped, form.dtype, form.min, form.max)} | found
+        if not isinstance(self.zero_weight, int):
+            found = {"zero_weight": Parameter(grouped, form.dtype, form.min, form.max)} | found
+        return found | outliers.parameters_of(self)
 
     @property
     def macs(self) -> int:
@@ -175,8 +178,10 @@ class Operator:
 
     @property
     def bound(self) -> int:
-        """The largest absolute value a sum could have, by shape, formats and zero points."""
-        return self.matrix.k * math.prod(self._farthest)
+        """The largest absolute value a sum could have, by shape, formats, zero points and the
+        number of outliers."""
+        act, _ = self._farthest
+        return self.matrix.k * math.prod(self._farthest) + outliers.bound(self, act)
 
     @property
     def _farthest(self) -> tuple[int, int]:
@@ -216,13 +221,15 @@ class Operator:
         """Parameters that bring typical sums into the range of the result; scales are powers of
         two in every other place, so that ties are common."""
         spread = max(1.0, self.bound / 6 / math.sqrt(self.matrix.k))
-        given = {
-            name: parameters.random_parameter(rng, name, parameter, self.epilogue, spread)
+        special = outliers.random(self, rng) if self.outliers else {}
+        if self.input == "f32":
+            special["input_scale"] = inputs.random_scale(self, rng)
+        return {
+            name: special[name]
+            if name in special
+            else parameters.random_parameter(rng, name, parameter, self.epilogue, spread)
             for name, parameter in self.parameters.items()
         }
-        if "input_scale" in given:
-            given["input_scale"] = inputs.random_scale(self, rng)
-        return given
 
     def random_residual(self, rng: np.random.Generator) -> np.ndarray | None:
         """A tensor for the residual step, None where there is no such step."""
@@ -265,6 +272,8 @@ class Operator:
             x = x.astype(np.int16) - self.zero_act
         if np.any(zero):
             w = w.astype(np.int16) - groups.spread(self, zero)
+        if self.outliers:
+            w = w.astype(np.int16) + outliers.dense(self, *map(given.get, outliers.NAMES))
         if self.group:
             sums = groups.scaled(self, self._sums, x, w, given["scale"])
         else:
@@ -275,7 +284,7 @@ class Operator:
         """The parameters as arrays of their shapes and dtypes, in the order of `parameters`.
 
         Raises WorkloadError for one that is missing or not asked for, FormatError for one that has
-        another shape or dtype, or a value outside its limits.
+        another shape or dtype, a value outside its limits, or outliers in another order.
         """
         for name in (*self.parameters, *given):
             if name not in given:
@@ -283,7 +292,10 @@ class Operator:
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
                 self._fail(f"parameter {name} is not asked for; asked for: {known}")
-        return {name: parameters.legal(name, given[name], p) for name, p in self.parameters.items()}
+        legal = {n: parameters.legal(n, given[n], p) for n, p in self.parameters.items()}
+        if self.outliers:
+            outliers.check_order(*map(legal.get, outliers.NAMES))
+        return legal
 
     def _check_values(self, what: str, array: np.ndarray, shape: tuple, form: Format | str) -> None:
         if array.shape != shape:
@@ -327,6 +339,7 @@ class Operator:
             or epilogue.check_chain(self.epilogue)
             or inputs.check(self)
             or groups.check(self)
+            or outliers.check(self)
         )
         if reason:
             self._fail(reason)
@@ -353,11 +366,13 @@ class Operator:
                 )
         # Without the zero points, too: kernels add up the values as they are.
         largest = max(math.prod(self._farthest), self.act.largest * self.weight.largest)
-        if self.matrix.k * largest > INT32_MAX:
+        sparse = outliers.bound(self, max(self._farthest[0], self.act.largest))
+        if self.matrix.k * largest + sparse > INT32_MAX:
+            beside = f" outliers={self.outliers}" if sparse else ""
             self._fail(
-                f"k={self.matrix.k} with act={self.act} weight={self.weight} may reach "
-                f"{self.matrix.k * largest}, above the int32 limit {INT32_MAX}; "
-                f"k may be {INT32_MAX // largest} at most"
+                f"k={self.matrix.k} with act={self.act} weight={self.weight}{beside} may reach "
+                f"{self.matrix.k * largest + sparse}, above the int32 limit {INT32_MAX}; "
+                f"k may be {INT32_MAX // (largest + sparse // self.matrix.k)} at most"
             )
 
 

@@ -10,6 +10,7 @@ from lpgen.formats import Format
 from lpgen.ops.base import Matrix, Operator, rows_per_block
 from lpgen.ops.epilogue import Chain
 from lpgen.ops.words import (
+    COUNT,
     EDGES,
     FORMAT,
     INPUT,
@@ -52,6 +53,7 @@ class Conv2d(Operator):
     weight: Format
     zero_act: int = 0
     zero_weight: int | str = 0
+    outliers: int = 0
     epilogue: Chain = ()
     input: str = "act"
 
@@ -71,6 +73,7 @@ class Conv2d(Operator):
         "weight": FORMAT,
         "zero_act": ZERO,
         "zero_weight": ZERO_OR_CHANNEL,
+        "outliers": COUNT,
         "input": INPUT,
     }
 
@@ -80,6 +83,7 @@ class Conv2d(Operator):
         for key in ("kernel", "stride", "dilation"):
             self._take_sizes(key, 1, as_pair)
         self._take_sizes("pad", 0, as_edges)
+        self._take_sizes("outliers", 0)
         self._check_formats()
         self._check_geometry()
         self._check_sizes()

@@ -8,7 +8,7 @@ import numpy as np
 from lpgen.formats import Format
 from lpgen.ops.base import Matrix, Operator, rows_per_block
 from lpgen.ops.epilogue import Chain
-from lpgen.ops.words import FORMAT, INPUT, NUMBER, ZERO, ZERO_OR_CHANNEL, Word
+from lpgen.ops.words import COUNT, FORMAT, INPUT, NUMBER, ZERO, ZERO_OR_CHANNEL, Word
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Dense(Operator):
     weight: Format
     zero_act: int = 0
     zero_weight: int | str = 0
+    outliers: int = 0
     epilogue: Chain = ()
     input: str = "act"
 
@@ -39,12 +40,14 @@ class Dense(Operator):
         "weight": FORMAT,
         "zero_act": ZERO,
         "zero_weight": ZERO_OR_CHANNEL,
+        "outliers": COUNT,
         "input": INPUT,
     }
 
     def __post_init__(self) -> None:
         for key in ("m", "n", "k"):
             self._take_sizes(key, 1)
+        self._take_sizes("outliers", 0)
         self._check_formats()
         self._check_sizes()
 

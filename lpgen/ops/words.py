@@ -64,6 +64,7 @@ KERNEL = Word(lambda text: as_pair(_read_numbers(text)), lambda pair: "x".join(m
 PAIR = Word(lambda text: as_pair(_read_numbers(text)), _write_pair)
 EDGES = Word(lambda text: as_edges(_read_numbers(text)), _write_edges)
 FORMAT = Word(Format.parse, str)
+COUNT = Word(read_number, str, quiet=True)
 ZERO = Word(read_number, str, quiet=True)
 ZERO_OR_CHANNEL = Word(
     lambda text: text if text in ("channel", "group") else read_number(text), str, quiet=True

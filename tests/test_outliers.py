@@ -1,0 +1,264 @@
+"""Outliers: the oracle, every kind of kernel, both packers, libraries, and splitting weights."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernels import LEVELS, assert_exact, at_address, template
+from scipy import sparse
+from strategies import convs, denses, depthwise_convs, with_epilogues
+
+from lpgen import outliers, runtime
+from lpgen.build import build
+from lpgen.build.check import check_library
+from lpgen.choose import choose
+from lpgen.errors import FormatError, LibraryError, WorkloadError
+from lpgen.ops import Dense, parse
+from lpgen.ops.outliers import dense
+
+BUILDS = settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+larger = st.builds(
+    Dense,
+    *(st.integers(1, limit) for limit in (70, 40, 70)),
+    act=st.sampled_from(["u8", "s8", "u2"]),
+    weight=st.sampled_from(["s4", "s2", "b1", "u3"]),
+)
+CONV = parse(
+    "conv2d n=2 h=7 w=19 ic=36 oc=18 groups=2 kernel=3 stride=2x1 pad=1 act=u8 weight=s4 "
+    "zero_act=9 outliers=130 out=u8 scale=channel bias=s32"
+)
+SHAPES = [
+    "dense m=1 n=37 k=50 act=u8 weight=s4 outliers=90",
+    "dense m=130 n=33 k=50 act=s8 weight=s2 zero_act=-5 outliers=90",
+    "dense m=17 n=5 k=17 act=u4 weight=b1 outliers=85",
+    "conv2d h=9 w=40 ic=17 oc=20 kernel=3x5 pad=1x2 dilation=2x1 act=u8 weight=s4 outliers=77",
+    "conv2d h=6 w=7 ic=3 oc=20 kernel=3 stride=3x2 pad=2x0x1x1 act=u8 weight=s4 zero_act=3 "
+    "outliers=9",
+    "conv2d h=30 w=3 ic=16 oc=9 kernel=3 act=u8 weight=s4 outliers=60",
+]
+
+
+@st.composite
+def with_outliers(draw, operators):
+    """One of `operators` with some outliers, perhaps all weights."""
+    op = draw(with_epilogues(operators))
+    return replace(op, outliers=draw(st.integers(1, math.prod(op.w_shape))))
+
+
+def problem(op, seed=0):
+    """(x, w, residual, parameters)."""
+    rng = np.random.default_rng(seed)
+    return *op.random(rng), op.random_residual(rng), op.random_parameters(rng)
+
+
+@settings(deadline=None)
+@given(st.one_of(denses(), convs()), st.data())
+def test_outliers_are_added_to_the_weights(op, data):
+    count = data.draw(st.integers(1, math.prod(op.w_shape)))
+    op = replace(op, outliers=count)
+    x, w, _, parameters = problem(op, data.draw(st.integers(0, 2**31)))
+    # An operator that is linear in w: the dense part, and the outliers as planes of s8.
+    r = dense(op, *(parameters[name] for name in op.parameters))
+    rest = replace(op, weight="s8", outliers=0)
+    expected = replace(op, outliers=0).reference(x, w) + rest.reference(x, r.astype(np.int8))
+    np.testing.assert_array_equal(op.reference(x, w, **parameters), expected)
+    assert np.count_nonzero(r) <= count
+    assert np.abs(expected.astype(np.int64)).max() <= op.bound
+
+
+@given(with_outliers(st.one_of(convs(), denses())))
+def test_the_word_survives_its_text(op):
+    assert f"outliers={op.outliers}" in str(op)
+    assert parse(str(op)) == op
+
+
+def test_names_without_outliers_stay():
+    text = "dense m=1 n=2 k=3 act=u8 weight=s4 out=s32"
+    assert str(parse(f"{text} outliers=0")) == text
+
+
+@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize("text", SHAPES)
+def test_every_template(name, text):
+    chosen, target = template(name)
+    op = parse(text)
+    if reason := chosen.applies(op, target):
+        pytest.skip(f"{name}: {reason}")
+    assert_exact(name, op)
+
+
+@pytest.mark.parametrize("name", ["generic/generic", "avx2/dot", "avx512vnni/dot"])
+@BUILDS
+@given(data=st.data())
+def test_any_operator_with_outliers(name, data):
+    chosen, target = template(name)
+    op = data.draw(with_outliers(st.one_of(convs(), larger, depthwise_convs())))
+    if chosen.applies(op, target):
+        return
+    seed = data.draw(st.integers(0, 2**31))
+    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("end", [-128, 127])
+def test_the_largest_outliers_everywhere(end):
+    import tvm_ffi
+
+    from lpgen.build.lower import jit
+
+    op = parse("dense m=20 n=20 k=300 act=u8 weight=s4 zero_act=200 outliers=6000")
+    chosen, target = template("avx2/dot")
+    kernel = chosen.kernel(op, target, chosen.default(op, target))
+    matrix = sparse.csr_array(np.full((20, 300), end))
+    parameters = outliers.parameters(op, matrix)
+    for which in op.EXTREMES:
+        x, w = op.extreme(which)
+        y = np.zeros(op.y_shape, op.y_dtype)
+        packed = at_address(kernel.layout.pack(w, **parameters), 0)
+        jit(kernel, target)(*map(tvm_ffi.from_dlpack, (x, packed, y)))
+        np.testing.assert_array_equal(y, op.reference(x, w, **parameters))
+
+
+@BUILDS
+@given(op=with_outliers(st.one_of(convs(), denses())), seed=st.integers(0, 2**31))
+def test_both_packers_give_the_same_bytes(op, seed):
+    import tvm_ffi
+
+    from lpgen.build.lower import jit
+
+    chosen, target = template("generic/generic")
+    layout = chosen.kernel(op, target, chosen.default(op, target)).layout
+    _, w, _, parameters = problem(op, seed)
+    packed = at_address(np.zeros(layout.nbytes, np.uint8), 0)
+    more = [at_address(p, p.itemsize) for p in parameters.values()]
+    jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (at_address(w, 1), packed, *more)))
+    np.testing.assert_array_equal(packed, layout.pack(w, **parameters))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("outliers=7", "^dense: outliers=7 is more than the 6 weights$"),
+        ("outliers=-1", r"^dense: outliers=-1 is outside 0\.\."),
+        ("outliers=x", "'outliers=x': 'x' is not a number$"),
+        (
+            "outliers=2 out=f32 scale=group32",
+            "^dense: outliers=2 cannot be added to sums scaled by scale=group32$",
+        ),
+    ],
+)
+def test_outliers_that_cannot_be(words, message):
+    with pytest.raises(WorkloadError, match=message):
+        parse(f"dense m=1 n=2 k=3 act=u8 weight=s8 {words}")
+
+
+def test_outliers_count_for_int32():
+    k = 2**31 // (255 * 128) - 1
+    parse(f"dense m=1 n=1 k={k} act=u8 weight=s8")
+    with pytest.raises(WorkloadError, match=f"weight=s8 outliers={k} may reach"):
+        parse(f"dense m=1 n=1 k={k} act=u8 weight=s8 outliers={k}")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    choices = [choose(CONV, "generic", use_shipped=False)]
+    return build(choices, tmp_path_factory.mktemp("outliers") / "lib.so")
+
+
+def test_a_library_with_outliers(path):
+    assert [result.failure for result in check_library(path)] == [None]
+    kernel = runtime.load(path)[CONV.name]
+    x, w, _, parameters = problem(CONV)
+    y = kernel(x, kernel.pack_weights(w, **parameters), threads=2)
+    np.testing.assert_array_equal(y, CONV.reference(x, w, **parameters))
+
+
+@pytest.mark.parametrize(
+    ("change", "oracle", "library"),
+    [
+        (("indptr", 0, 1), r"indptr\[0\] = 1 is not 0", "does not ascend from 0"),
+        (("indptr", 3, 0), r"indptr\[3\] = 0 is less than", "does not ascend from 0"),
+        (("indptr", -1, 131), r"indptr\[18\] = 131 is outside", r"\[18\] = 131 is outside of"),
+        (("indices", 0, 162), r"indices\[0\] = 162 is outside", r"\[0\] = 162 is outside of"),
+        (("indices", 1, 0), r"indices\[1\] = 0 does not ascend", "does not ascend from 0"),
+        (("data", 2, 128), r"data\[2\] = 128 is outside", r"data\[2\] = 128 is outside of"),
+    ],
+)
+def test_outliers_in_another_order(path, change, oracle, library):
+    x, w, _, parameters = problem(CONV)
+    parameters |= outliers.parameters(
+        CONV, sparse.csr_array(np.eye(18, 162, dtype=int) * 3 + np.eye(18, 162, k=5, dtype=int))
+    )
+    what, i, value = change
+    wrong = parameters[f"outlier_{what}"].astype(np.int64)
+    wrong[i] = value
+    parameters[f"outlier_{what}"] = wrong
+    with pytest.raises(FormatError, match=oracle):
+        CONV.reference(x, w, **parameters)
+    with pytest.raises((LibraryError, RuntimeError), match=library):
+        runtime.load(path)[CONV.name].pack_weights(w, **parameters)
+
+
+def heavy(shape, rng):
+    """Weights of which a few are far larger than the others."""
+    return rng.standard_t(2.5, shape) * rng.uniform(0.5, 2, (shape[0], *[1] * (len(shape) - 1)))
+
+
+@pytest.mark.parametrize("form", ["s4", "s3", "s2", "t2", "b1", "c3:-9,-4,-1,0,1,4,9"])
+def test_splitting_leaves_less_error(form):
+    w = heavy((24, 3, 3, 40), np.random.default_rng(0))
+    errors = []
+    for budget in (0, 0.001, 0.005, 0.02, 400, 1.0 - 1e-9):
+        found = outliers.split(w, form, budget)
+        count = round(budget * w.size) if budget < 1 else budget
+        assert found.sparse.nnz <= count
+        errors.append(float(np.square(found.weights - w).sum()))
+        # An outlier is right to half a step, unless a byte does not reach it.
+        step = found.scale[:, None]
+        error = np.abs(found.weights - w).reshape(24, -1) / step
+        own = (found.sparse.toarray() != 0) & (np.abs(found.sparse.toarray()) < 127)
+        assert error[own].max(initial=0) <= 0.5 + 1e-4
+        assert set(np.unique(found.dense)) <= set(outliers.Format.parse(form).values().tolist())
+    assert errors[1] < errors[0]
+    assert errors[3] < 0.75 * errors[0]
+    assert errors[2] < errors[1]
+    assert errors[5] < errors[3]
+
+
+def test_both_parts_through_a_kernel():
+    rng = np.random.default_rng(1)
+    found = outliers.split(heavy((40, 64), rng), "s4", 0.01)
+    op = parse(
+        "dense m=33 n=40 k=64 act=u8 weight=s4 out=f32 scale=channel "
+        f"outliers={found.sparse.nnz + 3}"
+    )
+    parameters = outliers.parameters(op, found.sparse.tocsc()) | {"scale": found.scale}
+    x = op.act.random(rng, op.x_shape)
+    sums = x.astype(np.int64) @ (found.dense.astype(np.int64) + found.sparse.toarray()).T
+    y = op.reference(x, found.dense, **parameters)
+    np.testing.assert_array_equal(y, sums.astype(np.float32) * found.scale)
+
+
+def test_what_cannot_be_split_or_given():
+    w = np.ones((2, 3))
+    for wrong, form, budget, message in (
+        (w, "s4", 7, r"budget=7 is outside 0\.\.6"),
+        (w, "s4", -1, "budget=-1 is outside"),
+        (w, "u4", 1, "format u4 has no values of both signs"),
+        (w * np.nan, "s4", 1, "not all finite"),
+    ):
+        with pytest.raises(FormatError, match=message):
+            outliers.split(wrong, form, budget)
+    op = parse("dense m=1 n=2 k=3 act=u8 weight=s4 outliers=2")
+    for matrix, message in (
+        (np.ones((3, 2), int), r"shape \(3, 2\), expected \(2, 3\)"),
+        (np.ones((2, 3), int), "6 outliers, the operator has outliers=2"),
+        (np.diag([128, 1, 0])[:2], r"not all integers of -128\.\.127"),
+        (np.diag([1.5, 1, 0])[:2], r"not all integers of -128\.\.127"),
+    ):
+        with pytest.raises(FormatError, match=message):
+            outliers.parameters(op, sparse.csr_array(matrix))
