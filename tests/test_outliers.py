@@ -40,6 +40,14 @@ SHAPES = [
     "conv2d h=6 w=7 ic=3 oc=20 kernel=3 stride=3x2 pad=2x0x1x1 act=u8 weight=s4 zero_act=3 "
     "outliers=9",
     "conv2d h=30 w=3 ic=16 oc=9 kernel=3 act=u8 weight=s4 outliers=60",
+    "dense m=20 n=33 k=64 act=u2 weight=u3 zero_weight=5 outliers=40 input=planes",
+    "conv2d h=7 w=9 ic=32 oc=24 kernel=3 pad=1 act=u2 weight=s2 outliers=40 input=planes "
+    "out=u2:planes scale=channel",
+    "conv2d h=7 w=19 ic=18 oc=8 groups=2 kernel=3 stride=2 pad=1 act=s4 weight=s4 zero_act=-3 "
+    "outliers=40 input=packed out=u2:packed scale=thresholds bias=s32",
+    "dense m=17 n=20 k=50 act=s8 weight=s4 outliers=30 input=f32:row out=f32 scale=channel",
+    "conv2d h=5 w=6 ic=20 oc=20 groups=20 kernel=3 pad=1 act=s8 weight=s8 zero_act=5 outliers=9 "
+    "input=f32:tensor out=f32 scale=channel zero_weight=channel",
 ]
 
 

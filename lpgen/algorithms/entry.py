@@ -159,7 +159,7 @@ def _reading(body: tirx.Stmt, old: tirx.Var, new: tirx.Var) -> tirx.Stmt:
             return node
         row, column = node.indices
         if length != width:  # the last axis of the first places goes on into the others
-            row, column = 0, row * length + column
+            row, column = 0, _moved(column, row * length)
         at = []
         for extent in reversed(outer[1:]):
             at.insert(0, row % extent)
@@ -169,6 +169,13 @@ def _reading(body: tirx.Stmt, old: tirx.Var, new: tirx.Var) -> tirx.Stmt:
         return value if str(value.ty.dtype) == dtype else tirx.reinterpret(dtype, value)
 
     return structural_map(body, (TensorLoad, load))
+
+
+def _moved(index: tirx.Expr, by: tirx.Expr) -> tirx.Expr:
+    """index + by, and still a ramp if it is one."""
+    if isinstance(index, tirx.Ramp):
+        return tirx.Ramp(index.base + by, index.stride, index.lanes)
+    return index + by
 
 
 def pack_entry(

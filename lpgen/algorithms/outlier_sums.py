@@ -18,7 +18,7 @@ from tvm import te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.left import PARALLEL_BYTES
+from lpgen.algorithms.left import PARALLEL_BYTES, is_matrix
 from lpgen.algorithms.outliers import LANES, Geometry, padded_channels
 from lpgen.ops import Conv2d, Dense
 
@@ -31,7 +31,8 @@ def prologue(op: Dense | Conv2d) -> tirx.PrimFunc:
     type."""
     geometry = Geometry(op)
     images, height, width, channels = geometry.pixels
-    x = te.placeholder((images * height, width * channels), op.act.dtype, name="x")
+    shape = (width, channels) if is_matrix(op) else (images * height, width * channels)
+    x = te.placeholder(shape, op.act.dtype, name="x")
     entries = [te.placeholder(s.shape, s.dtype, name=s.name) for s in geometry.sections()]
     planes = _stage("planes", (geometry.size,), op.act.dtype, [x], _Planes(geometry).emit)
     sums = _Sums(geometry, op.zero_act)
@@ -87,17 +88,19 @@ class _Planes:
         def pixel(i):
             return first + i * stride
 
+        def place(w, c) -> tuple:
+            return (w, c) if is_matrix(g.op) else (image * height + h, w * channels + c)
+
         if channels < LANES or count < 4:
             with tb.serial(0, max(count, 0)) as i, tb.serial(0, channels) as c:
-                value = x[image * height + h, pixel(i) * channels + c]
+                value = x[place(pixel(i), c)]
                 tb.buffer_store(planes, value, [start + c * distance + i])
             return
 
         def block(i, pixels: int) -> None:
             with tb.serial(0, -(-channels // LANES)) as number:
                 c = te.min(number * LANES, channels - LANES)
-                pixels_of = [pixel(i + min(p, pixels - 1)) for p in range(LANES)]
-                rows = [(image * height + h, p * channels + c) for p in pixels_of]
+                rows = [place(pixel(i + min(p, pixels - 1)), c) for p in range(LANES)]
                 places = [start + (c + lane) * distance + i for lane in range(LANES)]
                 _transpose(x, rows, planes, places, pixels)
 

@@ -1,7 +1,7 @@
 """The sparse part of the weights: planes of the input, and entries that say where to read in them.
 
-`outlier_sums` multiplies them, in vectors of neighbouring rows m of the matrix product. For that the
-input lies transposed, in *planes*: a channel's pixels are neighbours, with their padding. With
+`outlier_sums` multiplies them, in vectors of neighbouring rows m of the matrix product. For that
+the input lies transposed, in *planes*: a channel's pixels are neighbours, with their padding. With
 strides the rows and columns of an image fall into phases, each a plane of its own. There, the rows
 of a line of outputs are neighbours for every k, and lie a constant distance behind where the line
 starts: an entry is stored as (value, that distance).
