@@ -54,6 +54,7 @@ class Elementwise(Operator):
     }
     epilogue: ClassVar[Chain] = ()
     input: ClassVar[str] = "act"
+    outliers: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         for key in ("outer", "axis", "inner"):
