@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self
@@ -11,14 +11,13 @@ import numpy as np
 
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format
-from lpgen.ops import epilogue, groups, inputs, outliers, packed, parameters
+from lpgen.ops import checks, epilogue, groups, inputs, outliers, packed, parameters
 from lpgen.ops.epilogue import Pack, Quantize, Residual
 from lpgen.ops.epilogue_words import words_of
+from lpgen.ops.examples import Examples
 from lpgen.ops.parameters import Parameter
 from lpgen.ops.thresholds import Threshold
 from lpgen.ops.words import MAX_ELEMENTS, Word
-
-INT32_MAX = 2**31 - 1
 
 
 class Matrix(NamedTuple):
@@ -31,7 +30,7 @@ class Matrix(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Operator:
+class Operator(Examples):
     """Base of the operators: frozen dataclasses whose fields are the words of the workload.
 
     A subclass states its `kind`, its `WORDS` (one per field but `epilogue`, in canonical order),
@@ -49,8 +48,6 @@ class Operator:
     WORDS: ClassVar[dict[str, Word]]
     # Whether a workload may have the words of an epilogue.
     FUSES: ClassVar[bool] = True
-    # The pairs of ends that `extreme` knows: which end of its format fills x, and which fills w.
-    EXTREMES: ClassVar[tuple[str, ...]] = ("max-max", "max-min", "min-max", "min-min")
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -180,11 +177,11 @@ class Operator:
     def bound(self) -> int:
         """The largest absolute value a sum could have, by shape, formats, zero points and the
         number of outliers."""
-        act, _ = self._farthest
-        return self.matrix.k * math.prod(self._farthest) + outliers.bound(self, act)
+        act, _ = self.farthest
+        return self.matrix.k * math.prod(self.farthest) + outliers.bound(self, act)
 
     @property
-    def _farthest(self) -> tuple[int, int]:
+    def farthest(self) -> tuple[int, int]:
         """How far values of x and w may be from their zero points."""
 
         def distance(form: Format, zero: int | str) -> int:
@@ -193,51 +190,6 @@ class Operator:
             return max(form.max - zero, zero - form.min)
 
         return distance(self.act, self.zero_act), distance(self.weight, self.zero_weight)
-
-    def random(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs (x, w) of uniformly drawn values; floats as `ops.inputs` draws them."""
-        if inputs.is_float(self):
-            x = inputs.random(self, rng)
-        else:
-            x = inputs.given(self, self.act.random(rng, self.x_extents))
-        return x, self.weight.random(rng, self.w_shape)
-
-    def extreme(self, which: str) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs (x, w) of one value each; `which` is one of EXTREMES, such as "max-min"."""
-        if which not in self.EXTREMES:
-            raise WorkloadError(f"extreme {which!r} is unknown; known: {', '.join(self.EXTREMES)}")
-        x_end, w_end = which.split("-")
-        w = np.full(self.w_shape, getattr(self.weight, w_end), self.weight.dtype)
-        if inputs.is_float(self):
-            return np.full(self.x_shape, {"max": 1e9, "min": -1e9}[x_end], np.float32), w
-        x = np.full(self.x_extents, getattr(self.act, x_end), self.act.dtype)
-        return inputs.given(self, x), w
-
-    def extremes(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The worst-case inputs: every pair of ends of the two formats."""
-        return (self.extreme(which) for which in self.EXTREMES)
-
-    def random_parameters(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Parameters that bring typical sums into the range of the result; scales are powers of
-        two in every other place, so that ties are common."""
-        spread = max(1.0, self.bound / 6 / math.sqrt(self.matrix.k))
-        special = outliers.random(self, rng) if self.outliers else {}
-        if self.input == "f32":
-            special["input_scale"] = inputs.random_scale(self, rng)
-        return {
-            name: special[name]
-            if name in special
-            else parameters.random_parameter(rng, name, parameter, self.epilogue, spread)
-            for name, parameter in self.parameters.items()
-        }
-
-    def random_residual(self, rng: np.random.Generator) -> np.ndarray | None:
-        """A tensor for the residual step, None where there is no such step."""
-        if self.residual is None:
-            return None
-        if self.residual.format == "f32":
-            return rng.normal(scale=50, size=self.y_extents).astype(np.float32)
-        return self.residual.format.random(rng, self.y_extents)
 
     def reference(
         self,
@@ -331,17 +283,7 @@ class Operator:
             except FormatError as error:
                 self._fail(f"{key}: {error}")
         self._set("epilogue", tuple(self.epilogue))
-        reason = epilogue.check_zero("zero_act", self.act, self.zero_act)
-        if self.zero_weight not in ("channel", "group"):
-            reason = reason or epilogue.check_zero("zero_weight", self.weight, self.zero_weight)
-        reason = (
-            reason
-            or epilogue.check_chain(self.epilogue)
-            or inputs.check(self)
-            or groups.check(self)
-            or outliers.check(self)
-        )
-        if reason:
+        if reason := checks.words(self):
             self._fail(reason)
 
     def _take_sizes(self, key: str, low: int, spread: Callable[[Any], tuple] | None = None) -> None:
@@ -358,22 +300,8 @@ class Operator:
             self._fail(f"{key}={text} is outside {low}..{MAX_ELEMENTS}")
 
     def _check_sizes(self) -> None:
-        """Tensors can be indexed with int32, and no exact result can leave int32."""
-        for what, shape in (("x", self.x_extents), ("w", self.w_shape), ("y", self.y_extents)):
-            if math.prod(shape) > MAX_ELEMENTS:
-                self._fail(
-                    f"{what} has {math.prod(shape)} elements {shape}, the limit is {MAX_ELEMENTS}"
-                )
-        # Without the zero points, too: kernels add up the values as they are.
-        largest = max(math.prod(self._farthest), self.act.largest * self.weight.largest)
-        sparse = outliers.bound(self, max(self._farthest[0], self.act.largest))
-        if self.matrix.k * largest + sparse > INT32_MAX:
-            beside = f" outliers={self.outliers}" if sparse else ""
-            self._fail(
-                f"k={self.matrix.k} with act={self.act} weight={self.weight}{beside} may reach "
-                f"{self.matrix.k * largest + sparse}, above the int32 limit {INT32_MAX}; "
-                f"k may be {INT32_MAX // (largest + sparse // self.matrix.k)} at most"
-            )
+        if reason := checks.sizes(self):
+            self._fail(reason)
 
 
 def rows_per_block(row: int) -> int:
