@@ -10,7 +10,8 @@ pixels to the next; where `rows` does not divide a line, the left side is copied
 | rows    | rows of a tile                                                                         |
 | down    | left tiles side by side                                                                |
 | across  | right tiles side by side                                                               |
-| step    | k groups of 4 bytes in one multiplication: a short run of k fills 8 better than 16     |
+| step    | k groups of 4 bytes in one multiplication: a short run of k fills 8 better than 16; a  |
+|         | number that divides the run leaves nothing to fill, and nothing to copy                |
 | m_block, n_block, outer, inner, left: see `lpgen.schedules.x86.dot_space`; weights of fewer than 8
 bits are expanded per block of panels.
 """
@@ -24,7 +25,7 @@ from lpgen.algorithms import dot
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.left import line
-from lpgen.algorithms.reduction import cut
+from lpgen.algorithms.reduction import cut, foldable
 from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
@@ -56,12 +57,18 @@ def space(op: Dense | Conv2d, target: Target) -> Space:
             "rows": tuple(sorted(rows)),
             "down": (1, 2, 3),
             "across": tuple(a for a in (1, 2, 3, 4, 6) if a == 1 or (a - 1) * LANES < n),
-            "step": (8, 16),
+            "step": _steps(op),
             **blocks.knobs(m, n, LANES),
             "left": blocks.left_choices(op),
         },
         lambda knobs: _refusal(op, knobs) is None,
     )
+
+
+def _steps(op: Dense | Conv2d) -> tuple[int, ...]:
+    runs = [cut(op, BYTES, 1, folded).kg for folded in {False, foldable(op)}]
+    fitting = {max(s for s in range(1, 17) if kg % s == 0) for kg in runs}
+    return tuple(sorted({8, 16, *(s for s in fitting if s > 8 or s in runs)}))
 
 
 def default(op: Dense | Conv2d, target: Target) -> Knobs:
@@ -147,8 +154,11 @@ def _refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     if across > 1 and (across - 1) * LANES >= op.matrix.n:
         return f"across={across}: there are only {op.matrix.n} columns"
     reduction = cut(op, BYTES, 1, knobs["left"] == "folded")
-    if knobs["step"] == 8 and reduction.kg % 16 in (0, *range(9, 16)):
+    step = knobs["step"]
+    if step == 8 and reduction.kg % 16 in (0, *range(9, 16)):
         return f"step=8 saves nothing for {reduction.kg} k groups"
+    if step not in (8, 16) and reduction.kg % step:
+        return f"step={step} does not divide {reduction.kg} k groups"
     return blocks.refusal(op, rows * down, across * LANES, knobs)
 
 
