@@ -7,16 +7,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lpgen import bench
 from lpgen.bench import contest, isa, peers, turns
-from lpgen.bench.case import Case, Contender, Disagrees, Unsupported
+from lpgen.bench.case import Case, Contender
 from lpgen.bench.chart import draw
 from lpgen.bench.comparison import Comparison, Entry, Report
 from lpgen.bench.contest import Contest
-from lpgen.bench.grouped import GroupedCase
 from lpgen.bench.messages import Failed, Phase, Task
 from lpgen.build import build
 from lpgen.choose import choose
@@ -26,31 +24,6 @@ from lpgen.target import Target, detect
 
 DENSE = "dense m=4 n=32 k=64 act=u8 weight=s8 out=s32"
 CONV = parse("conv2d h=6 w=5 ic=32 oc=32 kernel=3 pad=1 act=u8 weight=s8").name
-
-# What libraries have to agree on: formats, kinds of convolutions, odd sizes.
-AGREED = [
-    DENSE,
-    "dense m=1 n=33 k=96 act=u4 weight=s4",
-    "dense m=3 n=32 k=128 act=s8 weight=t2",
-    "dense m=2 n=64 k=64 act=u8 weight=b1",
-    CONV,
-    "conv2d h=9 w=9 ic=16 oc=32 kernel=3 stride=2 pad=1 act=u8 weight=s8",
-    "conv2d h=8 w=8 ic=32 oc=32 kernel=3 stride=2 pad=0x0x1x1 act=u8 weight=s4",
-    "conv2d h=8 w=8 ic=32 oc=32 kernel=3 pad=1 groups=32 act=u7 weight=s7",
-    "conv2d h=8 w=8 ic=32 oc=64 kernel=3 pad=1 groups=2 act=u8 weight=s8",
-    "conv2d h=9 w=8 ic=32 oc=16 kernel=3 pad=2 dilation=2 act=u8 weight=s8",
-    "conv2d h=7 w=7 ic=32 oc=32 kernel=3 pad=1 act=s8 weight=s8",
-    "dense m=4 n=32 k=64 act=u8 weight=s8 out=u8 scale=channel bias=s32 relu",
-    "dense m=4 n=32 k=64 act=u8 weight=u8 zero_weight=128 out=f32 scale=channel bias=f32",
-    "dense m=4 n=32 k=64 act=u8 weight=s4 zero_act=7 out=u8 scale=tensor bias=f32 zero_out=100",
-    "conv2d h=9 w=9 ic=16 oc=32 kernel=3 stride=2 pad=1 act=u8 weight=s8 zero_act=100 "
-    "out=s8 scale=channel bias=s32 zero_out=-3",
-]
-GROUPED = [
-    "dense m=2 n=32 k=128 act=s8 weight=s4 out=f32 scale=group32",
-    "dense m=3 n=48 k=96 act=s8 weight=u4 zero_weight=group out=f32 scale=group32:bf16 bias=f32",
-    "dense m=2 n=32 k=128 act=s8 weight=s8 input=f32:row out=f32 scale=group64",
-]
 
 
 @pytest.fixture
@@ -83,107 +56,9 @@ def comparison(ours: Entry, *entries: Entry, **changes) -> Comparison:
     return replace(plain, **changes)
 
 
-def test_peers_are_found_by_path():
-    assert peers.known() == ["litert", "onnxruntime", "openvino", "torch"]
-    with pytest.raises(UserError, match="peer 'tvm' is unknown; known: litert, onnxruntime"):
-        peers.get("tvm")
-    for name in peers.known():
-        assert callable(peers.get(name).version)
-        assert callable(peers.get(name).variants)
-
-
-@pytest.mark.parametrize("name", peers.known())
-@pytest.mark.parametrize("workload", AGREED)
-def test_an_installed_library_agrees_with_the_oracle(name, workload):
-    peer = peers.get(name)
-    try:
-        peer.version()
-    except ImportError as error:
-        pytest.skip(f"{name} is not installed: {error}")
-    case = Case.random(parse(workload))
-    reasons = {}
-    for way, prepare in peer.variants(case, 1).items():
-        try:
-            contender = prepare()
-            contender.call()
-            case.check(contender)
-        except (Unsupported, Disagrees) as error:
-            reasons[way] = str(error)
-        else:
-            # It computes what is asked for at each call, and not once.
-            case.check(contender)
-            return
-    assert name == "torch", reasons
-    assert "pads both sides alike" in reasons["onednn"]
-
-
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("workload", GROUPED)
-def test_an_installed_library_agrees_on_groups(name, workload):
-    peer = peers.get(name)
-    try:
-        peer.version()
-    except ImportError as error:
-        pytest.skip(f"{name} is not installed: {error}")
-    case = GroupedCase.random(parse(workload))
-    (prepare,) = peer.variants(case, 1).values()
-    contender = prepare()
-    contender.call()
-    case.check(contender)
-
-
-@pytest.mark.parametrize("workload", GROUPED)
-def test_a_case_of_groups_is_what_others_compute(workload):
-    case = GroupedCase.random(parse(workload))
-    codes, zeros = case.codes(4, 8)
-    group = case.op.group
-    real = codes.astype(float) - np.repeat(zeros.astype(float), group, axis=1)
-    real *= np.repeat(case.w_scale, group, axis=1)
-    y = case.real_input() @ real.T + (0 if case.bias is None else case.real_bias)
-    case.check(Contender(lambda: None, lambda: y, "f32", ""))
-    assert case.beyond is None
-
-
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
-        ("out=f32 scale=group32 residual=f32", "adds a residual or clamps"),
-        ("out=u8 scale=group32", "requantizes"),
-        ("input=f32 out=f32 scale=group32", "static scale"),
-    ],
-)
-def test_what_no_library_does_with_groups(words, reason):
-    case = GroupedCase.random(parse(f"dense m=1 n=4 k=64 act=s8 weight=s4 {words}"))
-    assert reason in case.beyond
-
-
-def test_formats_that_no_library_has_in_groups():
-    case = GroupedCase.random(parse("dense m=1 n=4 k=64 act=s8 weight=s3 out=f32 scale=group8"))
-    with pytest.raises(Unsupported, match="no weights in s3 with scales of groups"):
-        case.codes(2, 4, 8)
-    (prepare,) = peers.get("onnxruntime").variants(case, 1).values()
-    with pytest.raises(Unsupported, match=r"powers of two of 16\.\.256, not 8"):
-        prepare()
-
-
 def test_what_is_not_compared_is_named():
     with pytest.raises(UserError, match=r"^quantize: other libraries are compared for conv2d"):
         turns.smallest(parse("quantize axis=3 format=u8"))
-
-
-def test_a_case_fills_its_output():
-    for workload in AGREED:
-        case = Case.random(parse(workload))
-        codes = case.requantized
-        assert codes.max() == 255 or (case.y_zero and codes.min() == 0)
-        assert 0.1 < np.count_nonzero((codes > 0) & (codes < 255)) / codes.size
-        if not case.op.epilogue:
-            assert np.array_equal(case.sums, case.expected)
-        elif case.op.out == "f32":
-            assert np.allclose(case.real, case.expected, rtol=1e-5)
-        else:
-            off = case.expected - float(case.op.epilogue[-1].format.min) - codes
-            assert np.abs(off).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -213,59 +88,6 @@ def test_a_format_of_few_bits_is_compared_with_all(fake, library):
     path = build([choose(op)], library.with_name("few.so"))
     result = turns.Turns([fake], 1, lambda phase: None).answer(task(path, op.name))
     assert {e.out for e in result.rivals} == {"s32", "u8", "f32"}
-
-
-def test_signed_weights_of_a_case_are_symmetric():
-    case = Case.random(parse("dense m=1 n=64 k=512 act=u8 weight=s3"))
-    assert (case.w.min(), case.w.max()) == (-3, 3)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
-@pytest.mark.parametrize("act", ["u8", "s8", "u3"])
-def test_a_shifted_input_stands_for_the_same_values(act, dtype):
-    case = Case.random(parse(f"dense m=4 n=4 k=64 act={act} weight=s8"))
-    codes, zero = case.shifted_input(dtype)
-    assert codes.dtype == dtype
-    assert codes.ctypes.data % 64 == 0
-    assert np.array_equal(codes.astype(int) - zero, case.x)
-
-
-def test_weights_fit_the_widths_that_hold_all_values():
-    def widths(weight: str) -> list[int]:
-        return Case.random(parse(f"dense m=1 n=4 k=4 act=u8 weight={weight}")).widths(2, 4, 8)
-
-    assert widths("s2") == widths("t2") == widths("b1") == [2, 4, 8]
-    assert widths("s4") == widths("u3") == widths("b3") == [4, 8]
-    assert widths("s5") == [8]
-    assert widths("u8") == []
-    with pytest.raises(Unsupported, match="weights u8 do not fit int8"):
-        Case.random(parse("dense m=1 n=4 k=4 act=u8 weight=u8")).signed_weights()
-
-
-def test_results_that_differ_are_found():
-    case = Case.random(parse("dense m=16 n=32 k=64 act=u8 weight=s8"))
-
-    def check(out: str, result: np.ndarray) -> None:
-        case.check(Contender(lambda: None, lambda: result, out, "int8"))
-
-    check("s32", case.sums)
-    check("u8", case.requantized)
-    check("f32", case.real * 1.01)
-    one_off, few_off = case.sums.copy(), case.requantized.astype(int)
-    one_off[3, 5] += 1
-    few_off.ravel()[:3] += 1
-    check("u8", few_off)
-    with pytest.raises(Disagrees, match=r"0.2% of the results differ from the oracle's, by 1"):
-        check("s32", one_off)
-    few_off.ravel()[:9] += 1
-    with pytest.raises(Disagrees, match="of the results differ"):
-        check("u8", few_off)
-    with pytest.raises(Disagrees, match=r"shape \(32, 16\), expected \(16, 32\)"):
-        check("s32", case.sums.T)
-    with pytest.raises(Disagrees, match=r"result differs by 3\.0% from the oracle's"):
-        check("f32", case.real * 1.03)
-    with pytest.raises(Disagrees, match="nan"):
-        check("f32", np.full(case.sums.shape, np.nan))
 
 
 def test_every_way_is_timed_or_refused_with_the_reason(fake, library):
