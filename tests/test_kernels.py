@@ -13,6 +13,7 @@ from lpgen.ops import Conv2d, Dense, parse
 # Those of one kind of operator, or of few formats, have tests of their own.
 NARROW = (
     "depthwise",
+    "grouped",
     "telescoped",
     "lane_pack",
     "lut_product",

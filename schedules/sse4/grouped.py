@@ -1,0 +1,7 @@
+"""Convolutions of many small groups on SSE4.1, see `lpgen.schedules.x86.grouped`."""
+
+from lpgen.schedules.x86 import grouped
+from lpgen.schedules.x86.isa import SSE4
+from lpgen.schedules.x86.template import template
+
+applies, space, default, kernel = template(grouped, SSE4)

@@ -1,0 +1,224 @@
+"""The grouped algorithm on x86: one schedule for SSE4, AVX2, AVX-512BW and AVX-512VNNI.
+
+for image, block of row tiles           # parallel
+  pad = the block's input with its padding
+  for row tile, column tile, panel      # order=cm: panel first
+    tile = ...                          # straight-line, see `grouped_tile`
+    y = tile (+ correction)
+
+| knob    | meaning                                                                             |
+|---------|-------------------------------------------------------------------------------------|
+| step    | the instruction, as in `dot_space`; pairs: sums of a piece of the code in int16     |
+| rows    | rows of outputs in the register tile                                                |
+| columns | columns of outputs in the register tile                                             |
+| vectors | vectors of output channels in the register tile, of a group with several            |
+| block   | row tiles whose input is copied together; 0: all, and copied before                 |
+| order   | of the tiles in a block: mc (channels vary fastest) or cm                           |
+"""
+
+from __future__ import annotations
+
+from tvm import IRModule, te
+from tvm.s_tir import Schedule
+
+from lpgen.algorithms import grouped
+from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.grouped import Tiling
+from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.lane_weights import Lanes
+from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.errors import ScheduleRefused
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.x86.dot_space import INT16_MAX, operands_of
+from lpgen.schedules.x86.grouped_tile import Pieces, use_windows
+from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.narrow import narrow_together
+from lpgen.space import Knobs, Space
+
+ROWS = (1, 2, 3, 4, 5, 6, 7, 8)
+COLUMNS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 28)
+VECTORS = (1, 2, 3, 4)
+BLOCKS = (0, 1, 2, 4, 8, 16)
+STRAIGHT = 384
+"""Multiplications up to which a tile is straight-line code; loops take what is beyond."""
+
+NEAR = 2**17
+"""Bytes of a copied block that stay near, beside the weights and the result."""
+
+TASKS = 4
+LARGE = 2**22  # multiplications from which an operator is worth several threads
+
+
+def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
+    """Why the algorithm does not serve the operator."""
+    if isinstance(op, Dense) or op.groups == 1:
+        return "there is one group alone"
+    if op.groups == op.ic:
+        return "the groups have one input channel each: a depthwise kernel fits"
+    if op.kernel[1] > STRAIGHT // 2:
+        return f"kernel={'x'.join(map(str, op.kernel))} is too wide for straight-line code"
+    return None
+
+
+def _lanes(op: Conv2d, isa: Isa) -> Lanes:
+    return Lanes(op.groups, op.ic // op.groups, op.oc // op.groups, isa.lanes)
+
+
+def _kq(step: str) -> int:
+    return 2 if step == "words" else 4
+
+
+def pieces(op: Conv2d, knobs: Knobs) -> Pieces | None:
+    """The pieces of straight-line code that a tile consists of; None if they are too long."""
+    steps = -(-(op.ic // op.groups) // _kq(knobs["step"]))
+    each = op.kernel[1] * knobs["rows"] * knobs["columns"] * knobs["vectors"]
+    for piece in (Pieces(steps, op.kernel[0]), Pieces(1, op.kernel[0]), Pieces(1, 1)):
+        if each * piece.steps * piece.rows <= STRAIGHT:
+            return piece if knobs["rows"] == 1 or piece.rows == op.kernel[0] else None
+    return None
+
+
+def steps(op: Conv2d, isa: Isa) -> tuple[str, ...]:
+    """The steps that are exact for the operator's formats (see `dot_space.steps`).
+
+    Without vpdpbusd, sums of one kernel row in int16 have to fit.
+    """
+    if isa.dot:
+        return ("bytes",)
+    product = _product(op)
+    if 2 * product > INT16_MAX:
+        return ("words",)
+    return ("pairs", "bytes") if 2 * op.kernel[1] * product <= INT16_MAX else ("bytes",)
+
+
+def _product(op: Conv2d) -> int:
+    operands = operands_of(op, "bytes")
+    return operands.left_max * operands.right_max
+
+
+def space(op: Conv2d, isa: Isa) -> Space:
+    """All knobs with their choices for `op`."""
+    lanes = _lanes(op, isa)
+    vectors = -(-lanes.outs // isa.lanes)
+    return Space(
+        {
+            "step": steps(op, isa),
+            "rows": tuple(rows for rows in ROWS if rows <= op.oh),
+            "columns": tuple(_cuts(op.ow)),
+            "vectors": tuple(v for v in VECTORS if v <= vectors),
+            "block": tuple(block for block in BLOCKS if block < op.oh),
+            "order": ("mc", "cm"),
+        },
+        lambda knobs: refusal(op, isa, knobs) is None,
+    )
+
+
+def _cuts(size: int):
+    """Tile widths that waste little of the last tile, among them the even cuts of a short row."""
+    even = {-(-size // tiles) for tiles in range(1, 5)}
+    for columns in sorted({*COLUMNS, *(cut for cut in even if cut <= COLUMNS[-1])}):
+        waste = -(-size // columns) * columns - size
+        if columns in even or (columns < size and waste <= size // 8):
+            yield columns
+
+
+def refusal(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+    """Why the combination is not in the space."""
+    rows, columns, vectors = knobs["rows"], knobs["columns"], knobs["vectors"]
+    # A window, its order, and for steps of several instructions the constant and a temporary.
+    extra = 2 if isa.dot else 3
+    if rows * columns * vectors + extra > isa.registers:
+        return f"a tile of {rows} x {columns} x {vectors} vectors exceeds {isa.registers} registers"
+    piece = pieces(op, knobs)
+    if piece is None:
+        return f"a tile of {rows} x {columns} x {vectors} vectors is too long for straight-line code"
+    if knobs["step"] == "pairs":
+        sums = 2 * piece.steps * piece.rows * op.kernel[1]
+        if sums * _product(op) > INT16_MAX:
+            return f"{sums} products may exceed int16"
+    tiles, block = -(-op.oh // rows), knobs["block"]
+    if block and (block >= tiles or -(-tiles // block) * block - tiles > tiles // 8):
+        return f"block={block} does not divide {tiles} row tiles well"
+    tasks = op.n * (-(-tiles // block) if block else tiles)
+    if block and tasks < TASKS <= tiles // 2 and op.macs >= LARGE:
+        return f"{tasks} blocks are too few to share among threads"
+    return None
+
+
+def default(op: Conv2d, isa: Isa) -> Knobs:
+    """A good first guess: the least work, a block whose copy stays near."""
+    return min(space(op, isa).enumerate(), key=lambda point: _cost(op, isa, point))
+
+
+def _cost(op: Conv2d, isa: Isa, knobs: Knobs) -> tuple:
+    """Instructions, about, of the tiles and of the copy, which costs more the farther it goes."""
+    t, lanes = _tiling(op, isa, knobs), _lanes(op, isa)
+    rows = grouped.Rows(op, t, lanes, "uint8", 0)
+    inputs = -(-lanes.ins // t.kq)
+    (kh, kw), (down, across), (below, beside) = op.kernel, op.stride, op.dilation
+    lines = {i * down + k * below for i in range(t.rows) for k in range(kh)}
+    places = {j * across + s * beside for j in range(t.columns) for s in range(kw)}
+    if pieces(op, knobs).rows < kh:
+        windows = kh * len(places)
+    else:
+        windows = len(lines) * len(places)
+    outputs = t.rows * t.columns * t.vectors
+    each = {"bytes": 1 if isa.dot else 3, "pairs": 2, "words": 2}[knobs["step"]]
+    tile = (windows + outputs * kh * kw * each) * inputs + 2 * outputs
+    if outputs > isa.registers * 7 // 8:
+        tile *= 9 / 8  # a full register file leaves nothing to load ahead
+    tile += 8  # addresses and the like
+    size = rows.count * rows.shape[-1] * (2 if knobs["step"] == "words" else 1)
+    copied = rows.blocks * size // (2 * isa.lanes) * (1 if size <= NEAR else 2)
+    panels = lanes.bundles * lanes.panels(t.vectors)
+    tiles = rows.blocks * t.block * rows.column_tiles * panels
+    return (tile * tiles * op.n + copied * op.n, knobs["order"] == "cm", -t.block)
+
+
+def _tiling(op: Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
+    return Tiling(
+        rows=knobs["rows"],
+        columns=knobs["columns"],
+        vectors=knobs["vectors"],
+        lanes=isa.lanes,
+        kq=_kq(knobs["step"]),
+        block=knobs["block"] or -(-op.oh // knobs["rows"]),
+    )
+
+
+def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
+    """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
+    reason = refusal(op, isa, knobs)
+    if reason:
+        raise ScheduleRefused(reason)
+    t = _tiling(op, isa, knobs)
+    definition = grouped.define(op, operands_of(op, knobs["step"]), t)
+    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    _schedule(sch, knobs, t.block, _lanes(op, isa).width)
+    func = use_windows(sch.mod["main"], isa, definition, knobs["step"], pieces(op, knobs))
+    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
+    sections, prologue = definition.layout.sections, definition.prologue
+    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
+
+
+def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, width: int) -> None:
+    tile, pad, y = (sch.get_sblock(name) for name in ("tile", "pad", "y"))
+    image, rt, ct, bundle, panel, *inner = sch.get_loops(tile)
+    block, rt = sch.split(rt, [None, tiles_in_block])
+    tiles = (rt, ct, bundle, panel) if knobs["order"] == "mc" else (bundle, panel, rt, ct)
+    sch.reorder(image, block, *tiles, *inner)
+    innermost = tiles[-1]
+    if knobs["block"]:
+        outer = sch.fuse(image, block)
+        sch.parallel(outer)
+        sch.compute_at(pad, outer, preserve_unit_loops=True)
+    else:
+        shared = tiles[:1] if knobs["order"] == "mc" else tiles[:2]
+        sch.parallel(sch.fuse(image, block, *shared))
+        sch.parallel(sch.get_loops(pad)[0])
+    sch.reverse_compute_at(y, innermost, preserve_unit_loops=True)
+    *_, row, column, _, channel = sch.get_loops(y)
+    vector, lane = sch.split(channel, [None, width])
+    for loop in (row, column, vector):
+        sch.unroll(loop)
+    sch.vectorize(lane)
