@@ -62,6 +62,9 @@ _ONLY_FITTING = ("depthwise", "group_dot")
 
 _FEW_ROWS = 16
 
+_FEW_COLUMNS = 16
+"""Output channels of a group, up to which several groups in a vector, or one, beat `dot`."""
+
 
 def best_template(op: Operator, target: Target) -> Template:
     """The template to use where nobody has tuned: what fits most operators best. Bit planes and
@@ -74,7 +77,13 @@ def best_template(op: Operator, target: Target) -> Template:
         reasons = "; ".join(f"{t.name}: {why}" for t, why in templates.explain(op, target).items())
         raise UserError(f"{op.name}: no template applies on {target.name}: {reasons}")
     few = op.matrix.m <= _FEW_ROWS
-    order = [*_ONLY_FITTING, *(["telescoped"] if few else []), "mma", "dot", "generic"]
+    narrow = op.matrix.n <= _FEW_COLUMNS
+    order = [
+        *_ONLY_FITTING,
+        *(["grouped"] if narrow else []),
+        *(["telescoped"] if few else []),
+        *("mma", "dot", "grouped", "generic"),
+    ]
 
     def place(template: Template) -> int:
         known = template.algorithm in order

@@ -109,8 +109,8 @@ class Rows:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         t, lanes = self.tiling, self.lanes
-        panels = lanes.bundles * lanes.panels(t.vectors)
-        behind = (panels * lanes.together - self.op.groups) * lanes.ins + REACH
+        panels = lanes.panels(t.vectors) if lanes.together > 1 else 0
+        behind = max(0, panels * lanes.together - self.op.groups) * lanes.ins + REACH
         return (self.op.n, self.blocks, self.count, self.width * self.op.ic + behind)
 
     def row(self, block: tirx.Expr, row: tirx.Expr) -> tirx.Expr:
@@ -137,55 +137,53 @@ class Definition:
     layout: Layout
     args: list[te.Tensor]
     rows: Rows
-    weights: LaneWeights
     prologue: list[tirx.PrimFunc]
     """What has to run before (`entry.kernel_entry`)."""
 
 
 def define(op: Conv2d, operands: Operands, t: Tiling) -> Definition:
     """The tensor expressions of `op`: stages pad, tile and y."""
-    lanes = Lanes(op.groups, op.ic // op.groups, op.oc // op.groups, t.lanes)
+    lanes = Lanes(op.groups, op.ic // op.groups, op.oc // op.groups, t.lanes, t.kq)
     rows = Rows(op, t, lanes, operands.left, operands.offset)
-    weights = LaneWeights(op.w_shape, op.weight, lanes, t.vectors, t.kq, operands.right)
+    weights = LaneWeights(op.w_shape, op.weight, lanes, t.vectors, operands.right)
     # With offset 0 the two 8-bit types have the same bits, see `left_side`.
     as_is = operands.offset == 0 and operands.left != "int16"
     x = te.placeholder(
         (op.n, op.h, op.w * op.ic), operands.left if as_is else op.act.dtype, name="x"
     )
     sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
-    tile = _tile(rows, rows.tensor(x), weights, sections[0])
-    epilogue = Epilogue(op, operands.offset + op.zero_act, lanes.bundles, lanes.columns)
+    tile = _tile(rows, rows.tensor(x), sections[0])
+    epilogue = Epilogue(op, operands.offset + op.zero_act, 1, op.oc)
     width = lanes.width
 
-    def result(image, oh, ow, bundle, column):
-        panel, vector = column // (t.vectors * width), column // width % t.vectors
-        within = (vector, oh % t.rows, ow % t.columns, column % width)
-        total = tile[(image, oh // t.rows, ow // t.columns, bundle, panel, *within)]
-        return epilogue(total, (image * op.oh + oh) * op.ow + ow, bundle, column)
+    def result(image, oh, ow, channel):
+        panel, vector = channel // (t.vectors * width), channel // width % t.vectors
+        within = (vector, oh % t.rows, ow % t.columns, channel % width)
+        total = tile[(image, oh // t.rows, ow // t.columns, panel, *within)]
+        return epilogue(total, (image * op.oh + oh) * op.ow + ow, 0, channel)
 
-    y = te.compute((op.n, op.oh, op.ow, lanes.bundles, lanes.columns), result, name="y")
+    y = te.compute((op.n, op.oh, op.ow, op.oc), result, name="y")
     args = [x, *sections, *epilogue.inputs, y]
-    return Definition(epilogue.layout(weights), args, rows, weights, epilogue.prologue)
+    return Definition(epilogue.layout(weights), args, rows, epilogue.prologue)
 
 
-def _tile(rows: Rows, pad: te.Tensor, layout: LaneWeights, weights: te.Tensor) -> te.Tensor:
-    """tile[image, row tile, column tile, bundle, panel, vector, row, column, lane]."""
+def _tile(rows: Rows, pad: te.Tensor, weights: te.Tensor) -> te.Tensor:
+    """tile[image, row tile, column tile, panel, vector, row, column, lane]."""
     op, t, lanes = rows.op, rows.tiling, rows.lanes
     kr = te.reduce_axis((0, op.kernel[0]), name="kr")
     s = te.reduce_axis((0, op.kernel[1]), name="s")
-    r = te.reduce_axis((0, layout.steps), name="r")
+    r = te.reduce_axis((0, lanes.steps), name="r")
     kt = te.reduce_axis((0, t.kq), name="kt")
     (down, across), (below, beside) = op.stride, op.dilation
 
-    def product(image, rt, ct, bundle, panel, vector, i, j, lane):
+    def product(image, rt, ct, panel, vector, i, j, lane):
         row = (rt % t.block * t.rows + i) * down + kr * below
         column = (ct * t.columns + j) * across + s * beside
-        channel = lanes.group(bundle, panel, lane) * lanes.ins + r * t.kq + kt
+        channel = lanes.group(panel, lane, t.vectors) * lanes.ins + r * t.kq + kt
         value = pad[image, rt // t.block, row, column * op.ic + channel].astype("int32")
-        weight = weights[bundle, panel, r, kr, s, vector, lane, kt].astype("int32")
+        weight = weights[panel, r, kr, s, vector, lane, kt].astype("int32")
         return te.sum(value * weight, axis=[kr, s, r, kt])
 
-    tiles = (op.n, rows.blocks * t.block, rows.column_tiles)
-    panels = (lanes.bundles, lanes.panels(t.vectors))
-    shape = (*tiles, *panels, t.vectors, t.rows, t.columns, t.lanes)
+    tiles = (op.n, rows.blocks * t.block, rows.column_tiles, lanes.panels(t.vectors))
+    shape = (*tiles, t.vectors, t.rows, t.columns, t.lanes)
     return te.compute(shape, product, name="tile")

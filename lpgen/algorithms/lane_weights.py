@@ -1,9 +1,9 @@
 """How the groups of a convolution fall into the lanes of vectors, and the packed weights that follow.
 
-    main[bundle][panel][step][kernel row][kernel column][vector][lane][kt]
+    main[panel][step][kernel row][kernel column][vector][lane][kt]
 
-A vector holds the columns of several whole groups, or a part of one group. A panel is what a
-register tile computes: the vectors whose lanes read the same channels. Weights are stored as
+A vector holds the output channels of several whole groups, or an even part of one group. A panel is
+what a register tile computes: vectors whose lanes read the same channels. Weights are stored as
 operands, one or two bytes each: a group has few, read again for every tile, and the bits that
 narrower codes would save are nothing beside the activations.
 """
@@ -25,42 +25,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lanes:
-    """`groups` of `ins` input and `outs` output channels in vectors of `lanes` lanes."""
+    """`groups` of `ins` input and `outs` output channels in vectors of `lanes` lanes, each of which
+    multiplies `kq` input channels in a step."""
 
     groups: int
     ins: int
     outs: int
     lanes: int
+    kq: int
 
     @property
     def together(self) -> int:
-        """Groups of a vector."""
-        return max(1, self.lanes // self.outs)
+        """Groups of a vector: as many as have their channels of a step within a vector."""
+        near = 1 + (self.lanes - 1) * self.kq // self.ins
+        return max(1, min(self.lanes // self.outs, near))
 
     @property
+    def steps(self) -> int:
+        """Steps that the input channels of a group take."""
+        return -(-self.ins // self.kq)
+
+    @cached_property
     def width(self) -> int:
         """Lanes of a vector that are output channels, the first ones."""
-        return min(self.lanes, self.together * self.outs)
-
-    @property
-    def bundles(self) -> int:
-        """Parts of the output channels that begin with a vector of their own: groups, unless a
-        vector holds several."""
-        return self.groups if self.outs > self.lanes else 1
-
-    @property
-    def columns(self) -> int:
-        """Output channels of a bundle."""
-        return self.groups * self.outs // self.bundles
+        if self.outs <= self.lanes:
+            return self.together * self.outs
+        return max(width for width in range(1, self.lanes + 1) if self.outs % width == 0)
 
     def panels(self, vectors: int) -> int:
-        """Panels of `vectors` vectors in a bundle; the last one may be partly empty."""
-        return -(-self.columns // (vectors * self.width))
+        """Panels of `vectors` vectors; the last one may lack some groups."""
+        return -(-self.groups * self.outs // (vectors * self.width))
 
-    def group(self, bundle, panel, lane):
+    def group(self, panel, lane, vectors: int):
         """The group of a lane; in empty lanes one that may not exist."""
         if self.outs > self.lanes:
-            return bundle
+            return panel * (vectors * self.width) // self.outs
         return panel * self.together + lane // self.outs
 
 
@@ -68,28 +67,21 @@ class Lanes:
 class LaneWeights:
     """The layout above for weights of `shape` [output channels, kernel rows, kernel columns, ins].
 
-    vectors: of a panel, 1 where a vector holds several groups; kq: input channels of a step;
-    dtype: of the operands ("uint8", "int8" or "int16").
+    vectors: of a panel, a divisor of those of a group; dtype: of the operands ("uint8", "int8" or "int16").
     """
 
     shape: tuple[int, ...]
     format: Format
     lanes: Lanes
     vectors: int
-    kq: int
     dtype: str
-
-    @property
-    def steps(self) -> int:
-        """Steps that the input channels of a group take."""
-        return -(-self.lanes.ins // self.kq)
 
     @cached_property
     def sections(self) -> list[Section]:
         """Parts of the packed bytes, in order: name, shape, dtype."""
-        outer = (self.lanes.bundles, self.lanes.panels(self.vectors))
-        inner = (self.vectors, self.lanes.lanes, self.kq)
-        return [Section("main", (*outer, self.steps, *self.shape[1:3], *inner), self.dtype)]
+        outer = (self.lanes.panels(self.vectors), self.lanes.steps, *self.shape[1:3])
+        shape = (*outer, self.vectors, self.lanes.lanes, self.lanes.kq)
+        return [Section("main", shape, self.dtype)]
 
     @property
     def nbytes(self) -> int:
@@ -98,18 +90,15 @@ class LaneWeights:
 
     def pack(self, w: np.ndarray) -> np.ndarray:
         """The packed weights (uint8[nbytes]) of the weight values `w` (`shape`)."""
-        lanes, (_, down, across, ins) = self.lanes, self.shape
-        panels = lanes.panels(self.vectors)
-        whole = panels * self.vectors * lanes.width
-        full = np.zeros((lanes.bundles, whole, down, across, self.steps * self.kq), self.dtype)
-        full[:, : lanes.columns, :, :, :ins] = w.reshape(
-            lanes.bundles, lanes.columns, down, across, ins
-        )
+        lanes, (channels, down, across, ins) = self.lanes, self.shape
+        panels, columns = lanes.panels(self.vectors), self.vectors * lanes.width
+        full = np.zeros((panels * columns, down, across, lanes.steps * lanes.kq), self.dtype)
+        full[:channels, :, :, :ins] = w
         full = full.reshape(
-            lanes.bundles, panels, self.vectors, lanes.width, down, across, self.steps, self.kq
-        )
+            panels, self.vectors, lanes.width, down, across, lanes.steps, lanes.kq
+        ).transpose(0, 5, 3, 4, 1, 2, 6)
         main = np.zeros(self.sections[0].shape, self.dtype)
-        main[..., : lanes.width, :] = full.transpose(0, 1, 6, 4, 5, 2, 3, 7)
+        main[..., : lanes.width, :] = full
         packed = np.zeros(self.nbytes, np.uint8)
         packed[: main.nbytes] = main.view(np.uint8).ravel()
         return packed
@@ -119,14 +108,13 @@ class LaneWeights:
         from tvm import te, tirx
 
         lanes = self.lanes
-        shape = (lanes.bundles, lanes.columns, *self.shape[1:])
-        w = te.placeholder(shape, self.format.dtype, name="w")
+        w = te.placeholder(self.shape, self.format.dtype, name="w")
 
-        def weight(bundle, panel, step, row, column, vector, lane, kt):
-            place = (panel * self.vectors + vector) * lanes.width + lane
-            channel = step * self.kq + kt
-            inside = tirx.all(lane < lanes.width, place < lanes.columns, channel < lanes.ins)
-            value = w[bundle, place, row, column, channel].astype(self.dtype)
+        def weight(panel, step, row, column, vector, lane, kt):
+            out = (panel * self.vectors + vector) * lanes.width + lane
+            channel = step * lanes.kq + kt
+            inside = tirx.all(lane < lanes.width, out < self.shape[0], channel < lanes.ins)
+            value = w[out, row, column, channel].astype(self.dtype)
             return te.if_then_else(inside, value, tirx.const(0, self.dtype))
 
         outputs = [te.compute(self.sections[0].shape, weight, name="main")]

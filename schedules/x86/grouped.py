@@ -45,6 +45,9 @@ STRAIGHT = 384
 NEAR = 2**17
 """Bytes of a copied block that stay near, beside the weights and the result."""
 
+SPILL = 6
+"""What a value beyond the registers costs, in instructions, each time its piece of code runs."""
+
 TASKS = 4
 LARGE = 2**22  # multiplications from which an operator is worth several threads
 
@@ -55,13 +58,18 @@ def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
         return "there is one group alone"
     if op.groups == op.ic:
         return "the groups have one input channel each: a depthwise kernel fits"
+    lanes = _lanes(op, isa, "bytes")
+    if lanes.outs > VECTORS[-1] * isa.lanes:
+        return f"{lanes.outs} output channels of a group fill vectors by themselves"
+    if 2 * lanes.width <= isa.lanes < lanes.outs:
+        return f"{lanes.outs} output channels of a group are no whole vectors"
     if op.kernel[1] > STRAIGHT // 2:
         return f"kernel={'x'.join(map(str, op.kernel))} is too wide for straight-line code"
     return None
 
 
-def _lanes(op: Conv2d, isa: Isa) -> Lanes:
-    return Lanes(op.groups, op.ic // op.groups, op.oc // op.groups, isa.lanes)
+def _lanes(op: Conv2d, isa: Isa, step: str) -> Lanes:
+    return Lanes(op.groups, op.ic // op.groups, op.oc // op.groups, isa.lanes, _kq(step))
 
 
 def _kq(step: str) -> int:
@@ -98,14 +106,14 @@ def _product(op: Conv2d) -> int:
 
 def space(op: Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
-    lanes = _lanes(op, isa)
-    vectors = -(-lanes.outs // isa.lanes)
+    lanes = _lanes(op, isa, "bytes")
+    vectors = max(1, lanes.outs // lanes.width)
     return Space(
         {
             "step": steps(op, isa),
             "rows": tuple(rows for rows in ROWS if rows <= op.oh),
             "columns": tuple(_cuts(op.ow)),
-            "vectors": tuple(v for v in VECTORS if v <= vectors),
+            "vectors": tuple(v for v in VECTORS if vectors % v == 0),
             "block": tuple(block for block in BLOCKS if block < op.oh),
             "order": ("mc", "cm"),
         },
@@ -152,25 +160,22 @@ def default(op: Conv2d, isa: Isa) -> Knobs:
 
 def _cost(op: Conv2d, isa: Isa, knobs: Knobs) -> tuple:
     """Instructions, about, of the tiles and of the copy, which costs more the farther it goes."""
-    t, lanes = _tiling(op, isa, knobs), _lanes(op, isa)
+    t, lanes = _tiling(op, isa, knobs), _lanes(op, isa, knobs["step"])
     rows = grouped.Rows(op, t, lanes, "uint8", 0)
-    inputs = -(-lanes.ins // t.kq)
     (kh, kw), (down, across), (below, beside) = op.kernel, op.stride, op.dilation
     lines = {i * down + k * below for i in range(t.rows) for k in range(kh)}
     places = {j * across + s * beside for j in range(t.columns) for s in range(kw)}
-    if pieces(op, knobs).rows < kh:
-        windows = kh * len(places)
-    else:
-        windows = len(lines) * len(places)
+    alone = t.rows == 1  # rows of the kernel one after the other
+    windows = kh * len(places) if alone else len(lines) * len(places)
     outputs = t.rows * t.columns * t.vectors
+    weights = kw * t.vectors * (1 if alone else kh)
     each = {"bytes": 1 if isa.dot else 3, "pairs": 2, "words": 2}[knobs["step"]]
-    tile = (windows + outputs * kh * kw * each) * inputs + 2 * outputs
-    if outputs > isa.registers * 7 // 8:
-        tile *= 9 / 8  # a full register file leaves nothing to load ahead
-    tile += 8  # addresses and the like
+    spilled = max(0, outputs + weights + 3 - isa.registers)
+    tile = windows + outputs * kh * kw * each + SPILL * spilled
+    tile = tile * lanes.steps + 2 * outputs + 8  # results, addresses and the like
     size = rows.count * rows.shape[-1] * (2 if knobs["step"] == "words" else 1)
     copied = rows.blocks * size // (2 * isa.lanes) * (1 if size <= NEAR else 2)
-    panels = lanes.bundles * lanes.panels(t.vectors)
+    panels = lanes.panels(t.vectors)
     tiles = rows.blocks * t.block * rows.column_tiles * panels
     return (tile * tiles * op.n + copied * op.n, knobs["order"] == "cm", -t.block)
 
@@ -194,7 +199,7 @@ def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     t = _tiling(op, isa, knobs)
     definition = grouped.define(op, operands_of(op, knobs["step"]), t)
     sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
-    _schedule(sch, knobs, t.block, _lanes(op, isa).width)
+    _schedule(sch, knobs, t.block, _lanes(op, isa, knobs["step"]).width)
     func = use_windows(sch.mod["main"], isa, definition, knobs["step"], pieces(op, knobs))
     func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
     sections, prologue = definition.layout.sections, definition.prologue
@@ -203,9 +208,9 @@ def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
 
 def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, width: int) -> None:
     tile, pad, y = (sch.get_sblock(name) for name in ("tile", "pad", "y"))
-    image, rt, ct, bundle, panel, *inner = sch.get_loops(tile)
+    image, rt, ct, panel, *inner = sch.get_loops(tile)
     block, rt = sch.split(rt, [None, tiles_in_block])
-    tiles = (rt, ct, bundle, panel) if knobs["order"] == "mc" else (bundle, panel, rt, ct)
+    tiles = (rt, ct, panel) if knobs["order"] == "mc" else (panel, rt, ct)
     sch.reorder(image, block, *tiles, *inner)
     innermost = tiles[-1]
     if knobs["block"]:
@@ -213,11 +218,10 @@ def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, width: int) -> N
         sch.parallel(outer)
         sch.compute_at(pad, outer, preserve_unit_loops=True)
     else:
-        shared = tiles[:1] if knobs["order"] == "mc" else tiles[:2]
-        sch.parallel(sch.fuse(image, block, *shared))
+        sch.parallel(sch.fuse(image, block, tiles[0]))
         sch.parallel(sch.get_loops(pad)[0])
     sch.reverse_compute_at(y, innermost, preserve_unit_loops=True)
-    *_, row, column, _, channel = sch.get_loops(y)
+    *_, row, column, channel = sch.get_loops(y)
     vector, lane = sch.split(channel, [None, width])
     for loop in (row, column, vector):
         sch.unroll(loop)

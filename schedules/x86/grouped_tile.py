@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.s_tir import SBlockRealize
-from tvm.script.ir_builder import IRBuilder  # noqa: F401
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.grouped import Definition, Rows
@@ -23,7 +22,7 @@ from lpgen.schedules.x86.microkernel import Access, Site, replace_tile
 from lpgen.schedules.x86.rewrite import generated, loads, replace_nest
 
 TILE = (
-    *("image", "rt", "ct", "bundle", "panel", "vector", "i", "j", "lane"),
+    *("image", "rt", "ct", "panel", "vector", "i", "j", "lane"),
     *("kr", "s", "r", "kt"),
 )
 SHUFFLED = 16
@@ -46,7 +45,7 @@ def use_windows(
     replaced."""
     body = replace_nest(func.body, "pad", lambda *nest: _copy(definition.rows, *nest))
     tile = _Tile(isa, definition, step, pieces)
-    return replace_tile(func.with_body(body), tile.emit, "tile", TILE, TILE[:5])
+    return replace_tile(func.with_body(body), tile.emit, "tile", TILE, TILE[:4])
 
 
 class _Tile:
@@ -55,7 +54,7 @@ class _Tile:
     def __init__(self, isa: Isa, definition: Definition, step: str, pieces: Pieces) -> None:
         self.isa, self.step, self.pieces = isa, step, pieces
         self.op, self.tiling = definition.rows.op, definition.rows.tiling
-        self.lanes, self.steps = definition.rows.lanes, definition.weights.steps
+        self.lanes = definition.rows.lanes
         self.left = definition.rows.dtype
 
     def emit(self, site: Site) -> None:
@@ -67,7 +66,7 @@ class _Tile:
         self.narrow = Registers(count, "int16", 2 * self.isa.lanes) if self.step == "pairs" else None
         self.sums.zero()
         with (
-            _loop(self.steps, self.pieces.steps) as step,
+            _loop(self.lanes.steps, self.pieces.steps) as step,
             _loop(self.op.kernel[0], self.pieces.rows) as row,
         ):
             self._piece(step, row)
@@ -138,16 +137,8 @@ class _Tile:
             value = tirx.Broadcast(self._unit(index), self.isa.lanes)
         elif reach <= SHUFFLED:
             value = self._shuffled(index, size)
-        elif reach <= count * size and lanes.ins * size % 4 == 0:
-            units = vectors.load(self.pad.buffer, index, count)
-            units = vectors.bind(vectors.reinterpret(f"int32x{self.isa.lanes}", units))
-            value = vectors.shuffle(units, [self._group(i) * lanes.ins // kq for i in range(self.isa.lanes)])
         else:
-            units = [
-                self._unit([*index[:-1], start + group * lanes.ins])
-                for group in range(lanes.together)
-            ]
-            value = vectors.joined(units, [self._group(i) for i in range(self.isa.lanes)])
+            value = self._picked(index, size)
         return vectors.bind(vectors.reinterpret(f"{self.left}x{count}", value))
 
     def _group(self, lane: int) -> int:
@@ -173,6 +164,18 @@ class _Tile:
         number = f"int8x{4 * lanes}"
         indices = vectors.constants(order, "int8")
         return vectors.intrinsic(number, self.isa.lookup, vectors.bind(table), indices)
+
+    def _picked(self, index: list, size: int) -> tirx.Expr:
+        """A vector of the input, and of it the bytes of each lane's group."""
+        lanes, apart = self.isa.lanes, self.lanes.ins * size
+        unit = next(unit for unit in (4, 2, 1) if apart % unit == 0)
+        piece = vectors.load(self.pad.buffer, index, lanes * self.tiling.kq)
+        number = f"int{8 * unit}x{4 * lanes // unit}"
+        piece = vectors.bind(vectors.reinterpret(number, piece))
+        order = [
+            self._group(lane) * apart // unit + i for lane in range(lanes) for i in range(4 // unit)
+        ]
+        return vectors.shuffle(piece, order)
 
 
 @contextlib.contextmanager
