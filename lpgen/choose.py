@@ -63,7 +63,8 @@ _ONLY_FITTING = ("depthwise", "group_dot")
 _FEW_ROWS = 16
 
 _FEW_COLUMNS = 16
-"""Output channels of a group, up to which several groups in a vector, or one, beat `dot`."""
+"""Output channels of a group up to which several groups in a vector, or one, beat `dot`; half as
+many where a kernel of one tap reads every input once."""
 
 
 def best_template(op: Operator, target: Target) -> Template:
@@ -77,7 +78,7 @@ def best_template(op: Operator, target: Target) -> Template:
         reasons = "; ".join(f"{t.name}: {why}" for t, why in templates.explain(op, target).items())
         raise UserError(f"{op.name}: no template applies on {target.name}: {reasons}")
     few = op.matrix.m <= _FEW_ROWS
-    narrow = op.matrix.n <= _FEW_COLUMNS
+    narrow = op.matrix.n <= (_FEW_COLUMNS // 2 if op.w_shape[1:3] == (1, 1) else _FEW_COLUMNS)
     order = [
         *_ONLY_FITTING,
         *(["grouped"] if narrow else []),

@@ -1,4 +1,4 @@
-"""How the groups of a convolution fall into the lanes of vectors, and the packed weights that follow.
+"""How groups of channels fall into the lanes of vectors, and the packed weights that follow.
 
     main[panel][step][kernel row][kernel column][vector][lane][kt]
 
@@ -67,7 +67,8 @@ class Lanes:
 class LaneWeights:
     """The layout above for weights of `shape` [output channels, kernel rows, kernel columns, ins].
 
-    vectors: of a panel, a divisor of those of a group; dtype: of the operands ("uint8", "int8" or "int16").
+    vectors: of a panel, a divisor of those of a group; dtype: of the operands ("uint8", "int8" or
+    "int16").
     """
 
     shape: tuple[int, ...]

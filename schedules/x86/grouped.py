@@ -39,6 +39,9 @@ ROWS = (1, 2, 3, 4, 5, 6, 7, 8)
 COLUMNS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 28)
 VECTORS = (1, 2, 3, 4)
 BLOCKS = (0, 1, 2, 4, 8, 16)
+MOST_OUTS = 128
+"""Output channels of a group beyond which tiles of several vectors serve as well."""
+
 STRAIGHT = 384
 """Multiplications up to which a tile is straight-line code; loops take what is beyond."""
 
@@ -59,7 +62,7 @@ def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
     if op.groups == op.ic:
         return "the groups have one input channel each: a depthwise kernel fits"
     lanes = _lanes(op, isa, "bytes")
-    if lanes.outs > VECTORS[-1] * isa.lanes:
+    if lanes.outs > MOST_OUTS:
         return f"{lanes.outs} output channels of a group fill vectors by themselves"
     if 2 * lanes.width <= isa.lanes < lanes.outs:
         return f"{lanes.outs} output channels of a group are no whole vectors"
@@ -139,7 +142,9 @@ def refusal(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
         return f"a tile of {rows} x {columns} x {vectors} vectors exceeds {isa.registers} registers"
     piece = pieces(op, knobs)
     if piece is None:
-        return f"a tile of {rows} x {columns} x {vectors} vectors is too long for straight-line code"
+        return (
+            f"a tile of {rows} x {columns} x {vectors} vectors is too long for straight-line code"
+        )
     if knobs["step"] == "pairs":
         sums = 2 * piece.steps * piece.rows * op.kernel[1]
         if sums * _product(op) > INT16_MAX:
@@ -170,8 +175,9 @@ def _cost(op: Conv2d, isa: Isa, knobs: Knobs) -> tuple:
     outputs = t.rows * t.columns * t.vectors
     weights = kw * t.vectors * (1 if alone else kh)
     each = {"bytes": 1 if isa.dot else 3, "pairs": 2, "words": 2}[knobs["step"]]
-    spilled = max(0, outputs + weights + 3 - isa.registers)
-    tile = windows + outputs * kh * kw * each + SPILL * spilled
+    spilled = max(0, outputs + weights + 3 - isa.registers) * (kh if alone else 1)
+    loads = windows + kh * kw * t.vectors
+    tile = loads / 2 + windows * (lanes.together > 1) + outputs * kh * kw * each + SPILL * spilled
     tile = tile * lanes.steps + 2 * outputs + 8  # results, addresses and the like
     size = rows.count * rows.shape[-1] * (2 if knobs["step"] == "words" else 1)
     copied = rows.blocks * size // (2 * isa.lanes) * (1 if size <= NEAR else 2)

@@ -7,6 +7,7 @@ all sums that they belong to, before those of the next one are loaded.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from lpgen.algorithms.grouped import Definition, Rows
 from lpgen.schedules.x86 import intrinsics, vectors
 from lpgen.schedules.x86.fields import Registers
 from lpgen.schedules.x86.isa import Isa
-from lpgen.schedules.x86.microkernel import Access, Site, replace_tile
+from lpgen.schedules.x86.microkernel import Site, replace_tile
 from lpgen.schedules.x86.rewrite import generated, loads, replace_nest
 
 TILE = (
@@ -56,6 +57,7 @@ class _Tile:
         self.op, self.tiling = definition.rows.op, definition.rows.tiling
         self.lanes = definition.rows.lanes
         self.left = definition.rows.dtype
+        self.size = 4 // self.tiling.kq  # bytes of a value
 
     def emit(self, site: Site) -> None:
         """The sums of a tile from zero on."""
@@ -63,42 +65,33 @@ class _Tile:
         self.pad, self.main = site.sources["pad"], site.sources["main"]
         count = t.rows * t.columns * t.vectors
         self.sums = Registers(count, "int32", self.isa.lanes)
-        self.narrow = Registers(count, "int16", 2 * self.isa.lanes) if self.step == "pairs" else None
+        narrow = self.step == "pairs"
+        self.narrow = Registers(count, "int16", 2 * self.isa.lanes) if narrow else None
         self.sums.zero()
         with (
             _loop(self.lanes.steps, self.pieces.steps) as step,
             _loop(self.op.kernel[0], self.pieces.rows) as row,
         ):
             self._piece(step, row)
-        for vector, i, j in self._outputs():
-            at = site.target.at(vector=vector, i=i, j=j)
-            value = self.sums[self._number(vector, i, j)]
-            vectors.store(site.target.buffer, at, value, self.isa.lanes)
+        for i, j in self._outputs():
+            for vector in range(t.vectors):
+                at = site.target.at(vector=vector, i=i, j=j)
+                value = self.sums[self._number(vector, i, j)]
+                vectors.store(site.target.buffer, at, value, self.isa.lanes)
 
-    def _outputs(self) -> Iterator[tuple[int, int, int]]:
-        t = self.tiling
-        for vector in range(t.vectors):
-            for i in range(t.rows):
-                for j in range(t.columns):
-                    yield vector, i, j
+    def _outputs(self) -> Iterator[tuple[int, int]]:
+        return itertools.product(range(self.tiling.rows), range(self.tiling.columns))
 
     def _number(self, vector: int, i: int, j: int) -> int:
         return (vector * self.tiling.rows + i) * self.tiling.columns + j
 
     def _piece(self, step, row) -> None:
         """Steps from `step` on and kernel rows from `row` on, in straight-line code."""
-        (down, across), (below, beside) = self.op.stride, self.op.dilation
         if self.narrow:
             self.narrow.zero()
-        users: dict[tuple[int, int], list] = {}
-        for _, i, j in self._outputs() if self.tiling.vectors == 1 else self._of_one_vector():
-            for kr in range(self.pieces.rows):
-                for s in range(self.op.kernel[1]):
-                    place = (i * down + kr * below, j * across + s * beside)
-                    users.setdefault(place, []).append((i, j, kr, s))
-        for place, outputs in sorted(users.items()):
+        for pixel, outputs in sorted(self._users().items()):
             for r in range(self.pieces.steps):
-                window = self._window(place, step + r, row)
+                window = self._window(pixel, step + r, row)
                 for i, j, kr, s in outputs:
                     for vector in range(self.tiling.vectors):
                         at = self.main.at(vector=vector, r=step + r, kr=row + kr, s=s)
@@ -109,8 +102,16 @@ class _Tile:
             for i in range(self.narrow.count):
                 self.sums[i] = self.sums[i] + intrinsics.widened(self.isa, self.narrow[i])
 
-    def _of_one_vector(self) -> Iterator[tuple[int, int, int]]:
-        return (output for output in self._outputs() if output[0] == 0)
+    def _users(self) -> dict[tuple[int, int], list[tuple[int, int, int, int]]]:
+        """Pixel, counted from the tile's first one -> the outputs and taps that it is under."""
+        (down, across), (below, beside) = self.op.stride, self.op.dilation
+        users: dict[tuple[int, int], list] = {}
+        for i, j in self._outputs():
+            for kr in range(self.pieces.rows):
+                for s in range(self.op.kernel[1]):
+                    pixel = (i * down + kr * below, j * across + s * beside)
+                    users.setdefault(pixel, []).append((i, j, kr, s))
+        return users
 
     def _multiply(self, i: int, a, b) -> None:
         if self.narrow:
@@ -122,24 +123,20 @@ class _Tile:
 
     # ---- windows
 
-    def _window(self, place: tuple[int, int], step, row) -> tirx.Expr:
+    def _window(self, pixel: tuple[int, int], step, row) -> tirx.Expr:
         """The window of step `step` at a pixel, counted from the tile's first one in kernel row
         `row`."""
-        *outer, first = self.pad.at(kr=row, r=step)
-        *outer, line = outer
-        start = first + place[1] * self.op.ic
-        index = [*outer, line + place[0], start]
-        kq, count = self.tiling.kq, self.isa.lanes * self.tiling.kq
-        size = 4 // kq  # bytes of an element
-        lanes = self.lanes
-        reach = ((lanes.together - 1) * lanes.ins + kq) * size
+        *outer, line, first = self.pad.at(kr=row, r=step)
+        index = [*outer, line + pixel[0], first + pixel[1] * self.op.ic]
+        lanes, kq = self.lanes, self.tiling.kq
         if lanes.together == 1:
             value = tirx.Broadcast(self._unit(index), self.isa.lanes)
-        elif reach <= SHUFFLED:
-            value = self._shuffled(index, size)
+        elif ((lanes.together - 1) * lanes.ins + kq) * self.size <= SHUFFLED:
+            value = self._shuffled(index)
         else:
-            value = self._picked(index, size)
-        return vectors.bind(vectors.reinterpret(f"{self.left}x{count}", value))
+            value = self._picked(index)
+        number = f"{self.left}x{self.isa.lanes * kq}"
+        return vectors.bind(vectors.reinterpret(number, value))
 
     def _group(self, lane: int) -> int:
         """Which of the groups of a vector a lane belongs to; empty lanes may take any."""
@@ -150,32 +147,30 @@ class _Tile:
         four = vectors.load(self.pad.buffer, index, self.tiling.kq)
         return vectors.bind(vectors.reinterpret("int32", four))
 
-    def _shuffled(self, index: list, size: int) -> tirx.Expr:
+    def _shuffled(self, index: list) -> tirx.Expr:
         """Sixteen bytes, repeated, and of each lane's copy the bytes of its group."""
         lanes = self.isa.lanes
-        piece = vectors.load(self.pad.buffer, index, SHUFFLED // size)
+        piece = vectors.load(self.pad.buffer, index, SHUFFLED // self.size)
         piece = vectors.bind(vectors.reinterpret(f"int8x{SHUFFLED}", piece))
-        table = vectors.repeat(piece, SHUFFLED, lanes // 4)
-        order = [
-            (self._group(lane) * self.lanes.ins * size) + byte
-            for lane in range(lanes)
-            for byte in range(4)
-        ]
-        number = f"int8x{4 * lanes}"
-        indices = vectors.constants(order, "int8")
-        return vectors.intrinsic(number, self.isa.lookup, vectors.bind(table), indices)
+        table = vectors.bind(vectors.repeat(piece, SHUFFLED, lanes // 4))
+        indices = vectors.constants(self._order(1), "int8")
+        return vectors.intrinsic(f"int8x{4 * lanes}", self.isa.lookup, table, indices)
 
-    def _picked(self, index: list, size: int) -> tirx.Expr:
+    def _picked(self, index: list) -> tirx.Expr:
         """A vector of the input, and of it the bytes of each lane's group."""
-        lanes, apart = self.isa.lanes, self.lanes.ins * size
-        unit = next(unit for unit in (4, 2, 1) if apart % unit == 0)
+        lanes = self.isa.lanes
+        unit = next(unit for unit in (4, 2, 1) if self.lanes.ins * self.size % unit == 0)
         piece = vectors.load(self.pad.buffer, index, lanes * self.tiling.kq)
         number = f"int{8 * unit}x{4 * lanes // unit}"
         piece = vectors.bind(vectors.reinterpret(number, piece))
-        order = [
-            self._group(lane) * apart // unit + i for lane in range(lanes) for i in range(4 // unit)
-        ]
-        return vectors.shuffle(piece, order)
+        return vectors.shuffle(piece, self._order(unit))
+
+    def _order(self, unit: int) -> list[int]:
+        """Where the values of each lane begin behind those of the first group, in units of so many
+        bytes."""
+        apart = self.lanes.ins * self.size // unit
+        places = range(4 // unit)
+        return [self._group(lane) * apart + i for lane in range(self.isa.lanes) for i in places]
 
 
 @contextlib.contextmanager
