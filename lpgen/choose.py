@@ -62,9 +62,9 @@ _ONLY_FITTING = ("depthwise", "group_dot")
 
 _FEW_ROWS = 16
 
-_FEW_COLUMNS = 16
-"""Output channels of a group up to which several groups in a vector, or one, beat `dot`; half as
-many where a kernel of one tap reads every input once."""
+_FEW_COLUMNS = 8
+"""Output channels of a group up to which a kernel of one tap, which reads every input once, pays
+for a copy of the input."""
 
 
 def best_template(op: Operator, target: Target) -> Template:
@@ -78,7 +78,8 @@ def best_template(op: Operator, target: Target) -> Template:
         reasons = "; ".join(f"{t.name}: {why}" for t, why in templates.explain(op, target).items())
         raise UserError(f"{op.name}: no template applies on {target.name}: {reasons}")
     few = op.matrix.m <= _FEW_ROWS
-    narrow = op.matrix.n <= (_FEW_COLUMNS // 2 if op.w_shape[1:3] == (1, 1) else _FEW_COLUMNS)
+    taps = op.w_shape[1:3] if op.kind == "conv2d" else (1, 1)
+    narrow = taps != (1, 1) or op.matrix.n <= _FEW_COLUMNS
     order = [
         *_ONLY_FITTING,
         *(["grouped"] if narrow else []),

@@ -122,3 +122,23 @@ def depthwise_convs(draw):
         act=draw(texts),
         weight=draw(texts),
     )
+
+
+@st.composite
+def grouped_convs(draw):
+    """Small convolutions of several groups with several input channels each."""
+    groups, sizes = draw(st.integers(2, 9)), st.integers(1, 2)
+    return Conv2d(
+        n=draw(sizes),
+        h=draw(st.integers(5, 9)),
+        w=draw(st.integers(5, 9)),
+        ic=groups * draw(st.integers(2, 9)),
+        oc=groups * draw(st.one_of(st.integers(1, 9), st.sampled_from([10, 16, 24, 32]))),
+        groups=groups,
+        kernel=draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+        stride=draw(st.tuples(sizes, sizes)),
+        dilation=draw(st.tuples(sizes, sizes)),
+        pad=draw(st.tuples(*[st.integers(0, 2)] * 4)),
+        act=draw(texts),
+        weight=draw(texts),
+    )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernels import assert_exact, at_address, bits, template
-from strategies import convs, denses, depthwise_convs, texts, with_epilogues
+from strategies import convs, denses, depthwise_convs, grouped_convs, texts, with_epilogues
 
 from lpgen.errors import FormatError, ScheduleRefused, WorkloadError
 from lpgen.ops import Conv2d, Dense, parse
@@ -126,6 +126,18 @@ def test_any_epilogue_behind_few_bits(name, data):
 def test_any_epilogue_of_a_depthwise_convolution(name, data):
     chosen, target = template(name)
     op = data.draw(with_epilogues(depthwise_convs()))
+    if chosen.applies(op, target):
+        return
+    seed = data.draw(st.integers(0, 2**31))
+    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("name", ["avx2/grouped", "avx512vnni/grouped"])
+@BUILDS
+@given(data=st.data())
+def test_any_epilogue_of_a_grouped_convolution(name, data):
+    chosen, target = template(name)
+    op = data.draw(with_epilogues(grouped_convs()))
     if chosen.applies(op, target):
         return
     seed = data.draw(st.integers(0, 2**31))

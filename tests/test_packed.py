@@ -8,7 +8,7 @@ import tvm_ffi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernels import LEVELS, assert_exact, at_address, template
-from strategies import convs, depthwise_convs, texts, with_epilogues
+from strategies import convs, depthwise_convs, grouped_convs, texts, with_epilogues
 
 from lpgen import runtime
 from lpgen.algorithms import packing
@@ -75,7 +75,8 @@ def test_the_first_code_is_in_the_lowest_bits():
 @given(data=st.data())
 def test_any_point_of_the_space(name, data):
     chosen, target = template(name)
-    kinds = depthwise_convs() if "depthwise" in name else st.one_of(denses, convs())
+    own = {"depthwise": depthwise_convs(), "grouped": grouped_convs()}
+    kinds = own.get(name.rpartition("/")[2], st.one_of(denses, convs()))
     op = data.draw(packed_operators(kinds))
     if "group_dot" in name or chosen.applies(op, target):
         return

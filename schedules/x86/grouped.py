@@ -80,11 +80,14 @@ def _kq(step: str) -> int:
 
 
 def pieces(op: Conv2d, knobs: Knobs) -> Pieces | None:
-    """The pieces of straight-line code that a tile consists of; None if they are too long."""
+    """The pieces of straight-line code that a tile consists of, as long as they may be; None where
+    even the shortest are too long, or sum too much in int16."""
     steps = -(-(op.ic // op.groups) // _kq(knobs["step"]))
-    each = op.kernel[1] * knobs["rows"] * knobs["columns"] * knobs["vectors"]
+    each = knobs["rows"] * knobs["columns"] * knobs["vectors"]
+    most = INT16_MAX // (2 * _product(op)) if knobs["step"] == "pairs" else STRAIGHT
     for piece in (Pieces(steps, op.kernel[0]), Pieces(1, op.kernel[0]), Pieces(1, 1)):
-        if each * piece.steps * piece.rows <= STRAIGHT:
+        products = piece.steps * piece.rows * op.kernel[1]
+        if products <= most and products * each <= STRAIGHT:
             return piece if knobs["rows"] == 1 or piece.rows == op.kernel[0] else None
     return None
 
@@ -140,15 +143,9 @@ def refusal(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     extra = 2 if isa.dot else 3
     if rows * columns * vectors + extra > isa.registers:
         return f"a tile of {rows} x {columns} x {vectors} vectors exceeds {isa.registers} registers"
-    piece = pieces(op, knobs)
-    if piece is None:
-        return (
-            f"a tile of {rows} x {columns} x {vectors} vectors is too long for straight-line code"
-        )
-    if knobs["step"] == "pairs":
-        sums = 2 * piece.steps * piece.rows * op.kernel[1]
-        if sums * _product(op) > INT16_MAX:
-            return f"{sums} products may exceed int16"
+    if pieces(op, knobs) is None:
+        tile = f"a tile of {rows} x {columns} x {vectors} vectors"
+        return f"{tile} is too long for straight-line code, or for sums in int16"
     tiles, block = -(-op.oh // rows), knobs["block"]
     if block and (block >= tiles or -(-tiles // block) * block - tiles > tiles // 8):
         return f"block={block} does not divide {tiles} row tiles well"

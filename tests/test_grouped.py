@@ -1,0 +1,214 @@
+"""The grouped algorithm computes exactly what the oracle does, on every instruction set."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernels import assert_exact, template
+from strategies import TEXTS, grouped_convs
+
+from lpgen.algorithms.lane_weights import Lanes
+from lpgen.choose import best_template
+from lpgen.errors import ScheduleRefused
+from lpgen.ops import Conv2d, parse
+from lpgen.schedules.x86.grouped import pieces
+from lpgen.schedules.x86.grouped_tile import Pieces
+
+NAMES = [f"{family}/grouped" for family in ("sse4", "avx2", "avx512bw", "avx512vnni")]
+TEMPLATES = pytest.mark.parametrize("name", NAMES)
+# Compiling dominates: few examples, no deadline.
+BUILDS = settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def grouped(groups: int, ins: int, outs: int, act="u8", weight="s8", **words) -> Conv2d:
+    """A convolution of 3x3 over 4x5 with padding, but for what `words` say."""
+    shape = {"h": 4, "w": 5, "kernel": 3, "pad": 1, **words}
+    return Conv2d(ic=groups * ins, oc=groups * outs, groups=groups, act=act, weight=weight, **shape)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_bit_widths(bits):
+    for name, weights in (("avx2/grouped", ("b1", "s4", "s7", "s8")), ("avx512vnni/grouped", "28")):
+        for weight in weights:
+            op = grouped(5, 4, 4, f"u{bits}", weight if len(weight) > 1 else f"s{weight}", h=2, w=3)
+            assert_exact(name, op)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_every_format(text):
+    assert_exact("avx512vnni/grouped", grouped(3, 3, 5, "s8", text, h=2, w=3))
+    assert_exact("sse4/grouped", grouped(3, 3, 5, text, "b3", h=2, w=3))
+
+
+KINDS = {
+    "pointwise": "h=6 w=7 kernel=1",
+    "five strided": "h=10 w=9 kernel=5 pad=2 stride=2",
+    "dilated": "h=11 w=9 kernel=3x2 dilation=2x3 pad=2x3",
+    "dilated and strided": "h=11 w=12 kernel=3 dilation=2 stride=2 pad=2",
+    "uneven": "h=6 w=5 kernel=3 stride=2 pad=0x1x2x1",
+    "batch": "n=3 h=5 w=6 kernel=3 pad=1",
+    "one dimension": "h=1 w=40 kernel=1x5 pad=0x2",
+    "upright": "h=20 w=3 kernel=4x1 pad=1x0 stride=3x2",
+    "whole input": "h=5 w=4 kernel=5x4",
+    "unread border": "h=7 w=8 kernel=2 stride=3",
+    "all padding": "h=1 w=1 kernel=2 pad=4",
+    "long": "h=20 w=24 kernel=16x20",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_convolution(kind):
+    for name, rest in (
+        ("avx512vnni/grouped", "ic=16 oc=16 groups=4 act=u8 weight=s8"),
+        ("avx2/grouped", "ic=15 oc=10 groups=5 act=s5 weight=b2 zero_act=-3"),
+    ):
+        assert_exact(name, parse(f"conv2d {KINDS[kind]} {rest}"))
+
+
+@pytest.mark.parametrize("name", ["avx2/grouped", "avx512vnni/grouped"])
+@pytest.mark.parametrize(
+    ("groups", "ins", "outs"),
+    [
+        *((g, 4, 4) for g in (3, 5)),  # vectors that are partly empty
+        *((5, c, c) for c in (2, 3, 7, 8, 9)),
+        *((3, 4, d) for d in (2, 12, 16, 17, 20, 33, 64)),
+        (3, 40, 2),  # groups far apart
+        (17, 2, 1),
+    ],
+)
+def test_channels_of_groups(name, groups, ins, outs):
+    chosen, target = template(name)
+    op = grouped(groups, ins, outs, "u8", "s7", h=3, w=4)
+    if reason := chosen.applies(op, target):
+        assert "whole vectors" in reason
+    else:
+        assert_exact(name, op)
+
+
+@TEMPLATES
+@BUILDS
+@given(data=st.data())
+def test_any_point_of_the_space(name, data):
+    op = data.draw(grouped_convs())
+    chosen, target = template(name)
+    if chosen.applies(op, target):
+        return
+    seed = data.draw(st.integers(0, 2**31))
+    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("name", ["sse4/grouped", "avx2/grouped"])
+@pytest.mark.parametrize(
+    ("act", "weight", "expected"),
+    [
+        ("u8", "s8", ("words",)),  # 2 * 255 * 128 exceeds int16
+        ("u7", "s8", ("bytes",)),  # 2 * 127 * 128 just fits
+        ("u8", "s5", ("pairs", "bytes")),  # of 3 taps, 6 * 255 * 16 fits
+        ("u8", "s6", ("bytes",)),  # 6 * 255 * 32 does not
+    ],
+)
+def test_narrow_sums_are_used_where_they_cannot_overflow(name, act, weight, expected):
+    chosen, target = template(name)
+    op = grouped(4, 8, 8, act, weight, h=3)
+    space = chosen.space(op, target)
+    assert space.knobs["step"] == expected
+    for step in expected:
+        points = [point for point in space.enumerate() if point["step"] == step]
+        assert_exact(name, op, points[-1])
+
+
+def test_pieces_of_code_are_as_long_as_their_sums_fit():
+    def taken(op, **knobs):
+        return pieces(op, {"rows": 1, "columns": 2, "vectors": 1, **knobs})
+
+    op = grouped(4, 8, 8, "u8", "s5")
+    assert taken(op, step="bytes") == Pieces(steps=2, rows=3)
+    assert taken(op, step="pairs") == Pieces(steps=1, rows=1)  # 4 taps fit, not 9
+    assert taken(op, step="pairs", rows=2) is None
+    assert taken(grouped(4, 8, 8, "u4", "s4"), step="pairs") == Pieces(steps=2, rows=3)
+    assert taken(grouped(4, 99, 8), step="bytes", columns=8) == Pieces(steps=1, rows=3)
+    assert taken(op, step="bytes", columns=200) is None
+
+
+def test_groups_share_vectors():
+    four = Lanes(groups=32, ins=4, outs=4, lanes=16, kq=4)
+    assert (four.together, four.width, four.steps, four.panels(1)) == (4, 16, 1, 8)
+    three = Lanes(groups=7, ins=3, outs=3, lanes=16, kq=4)
+    assert (three.together, three.width, three.panels(1)) == (5, 15, 2)
+    far = Lanes(groups=32, ins=32, outs=2, lanes=16, kq=4)
+    assert (far.together, far.width, far.steps) == (2, 4, 8)
+    several = Lanes(groups=2, ins=8, outs=24, lanes=16, kq=4)
+    assert (several.together, several.width, several.panels(2)) == (1, 12, 2)
+    assert [several.group(panel, 3, 2) for panel in range(2)] == [0, 1]
+
+
+@TEMPLATES
+def test_the_default_is_a_point_of_the_space(name):
+    chosen, target = template(name)
+    for words in ({}, {"kernel": 1, "pad": 0}, {"kernel": 5, "stride": 2, "h": 56, "w": 56}):
+        for channels in ((32, 4, 4), (3, 5, 7), (2, 64, 64)):
+            op = grouped(*channels, "u4", "s4", **{"h": 28, "w": 28, **words})
+            if chosen.applies(op, target) is None:
+                assert chosen.default(op, target) in chosen.space(op, target)
+
+
+@TEMPLATES
+def test_other_operators_are_refused(name):
+    chosen, target = template(name)
+    for text, reason in (
+        ("dense m=4 n=4 k=4", "one group"),
+        ("conv2d h=4 w=4 ic=8 oc=8 kernel=3", "one group"),
+        ("conv2d h=4 w=4 ic=8 oc=8 kernel=3 groups=8", "a depthwise kernel fits"),
+        ("conv2d h=4 w=4 ic=8 oc=512 kernel=3 groups=2", "256 output channels"),
+        ("conv2d h=4 w=300 ic=8 oc=8 kernel=1x300 groups=2", "kernel=1x300"),
+    ):
+        assert reason in chosen.applies(parse(f"{text} act=u8 weight=s8"), target)
+
+
+@TEMPLATES
+def test_knobs_outside_of_the_space_are_refused(name):
+    chosen, target = template(name)
+    op = grouped(4, 4, 4, h=30, w=30)
+    for wrong, reason in (
+        ({"rows": 8, "columns": 7}, "registers"),
+        ({"rows": 1, "columns": 1, "block": 29}, "block=29"),
+    ):
+        with pytest.raises(ScheduleRefused, match=reason):
+            chosen.kernel(op, target, {**chosen.default(op, target), **wrong})
+    long = grouped(4, 4, 4, h=30, w=30, kernel=14, pad=0)
+    with pytest.raises(ScheduleRefused, match="straight-line"):
+        chosen.kernel(long, target, {**chosen.default(long, target), "rows": 2, "columns": 2})
+
+
+def test_what_nobody_tuned_takes_it():
+    _, target = template("avx512vnni/grouped")
+    for op, expected in (
+        (grouped(32, 4, 4), "grouped"),
+        (grouped(2, 64, 64), "grouped"),
+        (grouped(4, 32, 32, kernel=1, pad=0), "dot"),
+        (grouped(4, 4, 4, kernel=1, pad=0), "grouped"),
+        (grouped(2, 4, 256), "dot"),
+    ):
+        assert best_template(op, target).algorithm == expected
+
+
+def test_the_packer_of_the_library_packs_as_numpy_does():
+    import tvm_ffi
+
+    from lpgen.build.lower import aligned, jit
+
+    for name in NAMES:
+        chosen, target = template(name)
+        for op in (grouped(5, 3, 3, "s4", "b3"), grouped(3, 6, 32), grouped(2, 4, 2, kernel=2)):
+            layout = chosen.kernel(op, target, chosen.default(op, target)).layout
+            _, w = op.random(np.random.default_rng(0))
+            packed = aligned(np.full(layout.nbytes, 0xA5, np.uint8))
+            expected = layout.pack(w)
+            jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (w, packed)))
+            start = 0
+            for section in layout.sections:
+                end = start + section.nbytes
+                assert np.array_equal(packed[start:end], expected[start:end])
+                start = -(-end // 64) * 64
