@@ -222,7 +222,6 @@ def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, width: int) -> N
         sch.compute_at(pad, outer, preserve_unit_loops=True)
     else:
         sch.parallel(sch.fuse(image, block, tiles[0]))
-        sch.parallel(sch.get_loops(pad)[0])
     sch.reverse_compute_at(y, innermost, preserve_unit_loops=True)
     *_, row, column, channel = sch.get_loops(y)
     vector, lane = sch.split(channel, [None, width])

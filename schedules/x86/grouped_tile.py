@@ -16,6 +16,7 @@ from tvm.s_tir import SBlockRealize
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.grouped import Definition, Rows
+from lpgen.algorithms.left import rows_of
 from lpgen.schedules.x86 import intrinsics, vectors
 from lpgen.schedules.x86.fields import Registers
 from lpgen.schedules.x86.isa import Isa
@@ -89,15 +90,16 @@ class _Tile:
         """Steps from `step` on and kernel rows from `row` on, in straight-line code."""
         if self.narrow:
             self.narrow.zero()
-        for pixel, outputs in sorted(self._users().items()):
-            for r in range(self.pieces.steps):
-                window = self._window(pixel, step + r, row)
-                for i, j, kr, s in outputs:
-                    for vector in range(self.tiling.vectors):
-                        at = self.main.at(vector=vector, r=step + r, kr=row + kr, s=s)
-                        size = self.isa.lanes * self.tiling.kq
-                        weights = vectors.load(self.main.buffer, at, size)
-                        self._multiply(self._number(vector, i, j), window, weights)
+        # One step after the other: so the weights of a step alone are in registers.
+        for r, (pixel, outputs) in itertools.product(
+            range(self.pieces.steps), sorted(self._users().items())
+        ):
+            window = self._window(pixel, step + r, row)
+            for i, j, kr, s in outputs:
+                for vector in range(self.tiling.vectors):
+                    at = self.main.at(vector=vector, r=step + r, kr=row + kr, s=s)
+                    weights = vectors.load(self.main.buffer, at, self.isa.lanes * self.tiling.kq)
+                    self._multiply(self._number(vector, i, j), window, weights)
         if self.narrow:
             for i in range(self.narrow.count):
                 self.sums[i] = self.sums[i] + intrinsics.widened(self.isa, self.narrow[i])
@@ -198,7 +200,9 @@ def _copy_rows(rows: Rows, x, pad, image, block) -> None:
     """Rows of the input with their padding, and rows of padding."""
     channels, length = rows.op.ic, rows.shape[-1]
     first, count = (columns * channels for columns in rows.copied)
-    with tb.serial(0, rows.count) as i:
+    # A block of all rows is copied before, by as many threads as it is worth.
+    alone = rows.blocks == 1
+    with rows_of(rows.count, rows.count * length) if alone else tb.serial(0, rows.count) as i:
         row = vectors.bind(rows.row(block, i))
         at = [image, block, i]
         with tb.If(tirx.all(row >= 0, row < rows.op.h)):
