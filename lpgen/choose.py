@@ -1,5 +1,6 @@
 """Which kernel an operator gets in a library: what tuning found, or a first guess."""
 
+import math
 import os
 import warnings
 from collections.abc import Iterable
@@ -63,8 +64,7 @@ _ONLY_FITTING = ("depthwise", "group_dot")
 _FEW_ROWS = 16
 
 _FEW_COLUMNS = 8
-"""Output channels of a group up to which a kernel of one tap, which reads every input once, pays
-for a copy of the input."""
+"""Output channels of a group that leave most of a tile register, or of a vector, empty."""
 
 
 def best_template(op: Operator, target: Target) -> Template:
@@ -78,13 +78,16 @@ def best_template(op: Operator, target: Target) -> Template:
         reasons = "; ".join(f"{t.name}: {why}" for t, why in templates.explain(op, target).items())
         raise UserError(f"{op.name}: no template applies on {target.name}: {reasons}")
     few = op.matrix.m <= _FEW_ROWS
-    taps = op.w_shape[1:3] if op.kind == "conv2d" else (1, 1)
-    narrow = taps != (1, 1) or op.matrix.n <= _FEW_COLUMNS
+    narrow = op.matrix.n <= _FEW_COLUMNS
+    # A kernel of one tap reads every input once: a copy of it does not pay.
+    taps = math.prod(op.w_shape[1:-1])
     order = [
         *_ONLY_FITTING,
         *(["grouped"] if narrow else []),
         *(["telescoped"] if few else []),
-        *("mma", "dot", "grouped", "generic"),
+        "mma",
+        *(["grouped", "dot"] if taps > 1 else ["dot", "grouped"]),
+        "generic",
     ]
 
     def place(template: Template) -> int:

@@ -13,6 +13,7 @@ from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, parse
 from lpgen.schedules.x86.grouped import pieces
 from lpgen.schedules.x86.grouped_tile import Pieces
+from lpgen.target import Target
 
 NAMES = [f"{family}/grouped" for family in ("sse4", "avx2", "avx512bw", "avx512vnni")]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
@@ -182,16 +183,19 @@ def test_knobs_outside_of_the_space_are_refused(name):
         chosen.kernel(long, target, {**chosen.default(long, target), "rows": 2, "columns": 2})
 
 
-def test_what_nobody_tuned_takes_it():
-    _, target = template("avx512vnni/grouped")
-    for op, expected in (
-        (grouped(32, 4, 4), "grouped"),
-        (grouped(2, 64, 64), "grouped"),
-        (grouped(4, 32, 32, kernel=1, pad=0), "dot"),
-        (grouped(4, 4, 4, kernel=1, pad=0), "grouped"),
-        (grouped(2, 4, 256), "dot"),
-    ):
-        assert best_template(op, target).algorithm == expected
+@pytest.mark.parametrize(
+    ("op", "plain", "amx"),
+    [
+        (grouped(32, 4, 4), "grouped", "grouped"),
+        (grouped(2, 64, 64), "grouped", "mma"),
+        (grouped(4, 32, 32, kernel=1, pad=0), "dot", "mma"),
+        (grouped(4, 4, 4, kernel=1, pad=0), "grouped", "grouped"),
+        (grouped(2, 4, 256), "dot", "mma"),
+    ],
+)
+def test_what_nobody_tuned_takes_it_where_groups_are_small(op, plain, amx):
+    for target, expected in (("avx512vnni", plain), ("sapphirerapids", amx)):
+        assert best_template(op, Target.parse(target)).algorithm == expected
 
 
 def test_the_packer_of_the_library_packs_as_numpy_does():
