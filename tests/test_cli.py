@@ -23,7 +23,7 @@ from lpgen.target import Target
 from lpgen.templates import templates_for
 
 DENSE = "dense m=4 n=32 k=64 act=u8 weight=s8 out=s32"
-WIDE = "conv2d h=1 w=300 ic=16 oc=8 kernel=1x300 groups=8 act=u4 weight=s4"
+LARGE = "conv2d h=60 w=60 ic=4 oc=4 kernel=60 groups=4 act=u4 weight=s4"
 DEPTHWISE = "conv2d h=5 w=5 ic=8 oc=8 kernel=3 pad=1 groups=8 act=u4 weight=s4"
 COMMANDS = (
     *("targets", "suites", "tune", "build", "check", "bench", "show"),
@@ -101,11 +101,11 @@ def test_suites_are_printed_as_files_of_workloads(lpgen):
 
 
 def test_build_says_what_is_untuned_and_what_is_generic(lpgen):
-    text = lpgen("build", DENSE, WIDE, "--target", "avx2", "-o", "two.so")
+    text = lpgen("build", DENSE, LARGE, "--target", "avx2", "-o", "two.so")
     assert "two.so: 2 kernels for avx2" in text
     assert "default knobs, as no log has a record" in text
     assert re.search(
-        r"generic kernel: conv2d 1x300 16->8@1x300 g8 u4 x s4: .*avx2/dot, .*: groups=8", text
+        r"generic kernel: conv2d 60x60 4->4@60x60 g4 u4 x s4: .*avx2/dot, .*: groups=4", text
     )
     assert Path("two.h").read_text().count("_pack_weights(") >= 2
 

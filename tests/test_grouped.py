@@ -88,6 +88,15 @@ def test_channels_of_groups(name, groups, ins, outs):
         assert_exact(name, op)
 
 
+@pytest.mark.parametrize("name", ["avx2/dot", "avx512vnni/dot"])
+def test_dot_serves_groups_of_one_output_channel_that_are_far_apart(name):
+    chosen, target = template(name)
+    op = grouped(3, 40, 1)
+    assert chosen.applies(op, target) is None
+    assert "depthwise" in chosen.applies(grouped(3, 1, 1), target)
+    assert_exact(name, op)
+
+
 @TEMPLATES
 @BUILDS
 @given(data=st.data())
@@ -163,6 +172,7 @@ def test_other_operators_are_refused(name):
         ("conv2d h=4 w=4 ic=8 oc=8 kernel=3", "one group"),
         ("conv2d h=4 w=4 ic=8 oc=8 kernel=3 groups=8", "a depthwise kernel fits"),
         ("conv2d h=4 w=4 ic=8 oc=512 kernel=3 groups=2", "256 output channels"),
+        ("conv2d h=4 w=4 ic=160 oc=2 kernel=3 groups=2", "too far apart"),
         ("conv2d h=4 w=300 ic=8 oc=8 kernel=1x300 groups=2", "kernel=1x300"),
     ):
         assert reason in chosen.applies(parse(f"{text} act=u8 weight=s8"), target)

@@ -154,8 +154,8 @@ def _vectors(n: int, isa: Isa) -> Iterator[int]:
 
 def unfit(op: Dense | Conv2d) -> str | None:
     """Why the algorithm does not serve the operator: one column per group wastes a vector."""
-    if op.matrix.n == 1 and op.matrix.groups > 1:
-        return f"groups={op.matrix.groups} leave one output channel each: a depthwise kernel fits"
+    if op.matrix.n == 1 and isinstance(op, Conv2d) and op.groups == op.ic > 1:
+        return f"groups={op.groups} leave one output channel each: a depthwise kernel fits"
     return None
 
 
