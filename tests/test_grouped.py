@@ -19,7 +19,7 @@ NAMES = [f"{family}/grouped" for family in ("sse4", "avx2", "avx512bw", "avx512v
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
 # Compiling dominates: few examples, no deadline.
 BUILDS = settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -73,8 +73,8 @@ def test_kinds_of_convolution(kind):
     ("groups", "ins", "outs"),
     [
         *((g, 4, 4) for g in (3, 5)),  # vectors that are partly empty
-        *((5, c, c) for c in (2, 3, 7, 8, 9)),
-        *((3, 4, d) for d in (2, 12, 16, 17, 20, 33, 64)),
+        *((5, c, c) for c in (2, 3, 7, 8)),
+        *((3, 4, d) for d in (2, 12, 16, 17, 20, 64)),
         (3, 40, 2),  # groups far apart
         (17, 2, 1),
     ],
@@ -127,6 +127,13 @@ def test_narrow_sums_are_used_where_they_cannot_overflow(name, act, weight, expe
     for step in expected:
         points = [point for point in space.enumerate() if point["step"] == step]
         assert_exact(name, op, points[-1])
+
+
+def test_words_reach_half_as_far_as_bytes():
+    chosen, target = template("avx2/grouped")
+    assert chosen.applies(grouped(2, 20, 1, "u8", "s7"), target) is None
+    assert "too far apart" in chosen.applies(grouped(2, 20, 1, "u8", "s8"), target)
+    assert_exact("avx2/grouped", grouped(2, 20, 1, "u8", "s7", h=2, w=3))
 
 
 def test_pieces_of_code_are_as_long_as_their_sums_fit():

@@ -64,10 +64,10 @@ def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
     lanes = _lanes(op, isa, "bytes")
     if lanes.outs > MOST_OUTS:
         return f"{lanes.outs} output channels of a group fill vectors by themselves"
-    if lanes.width == 1:
-        return f"{lanes.ins} input channels of a group with one output channel are too far apart"
     if 2 * lanes.width <= isa.lanes < lanes.outs:
         return f"{lanes.outs} output channels of a group are no whole vectors"
+    if any(_lanes(op, isa, step).width == 1 for step in steps(op, isa)):
+        return f"{lanes.ins} input channels of a group with one output channel are too far apart"
     if op.kernel[1] > STRAIGHT // 2:
         return f"kernel={'x'.join(map(str, op.kernel))} is too wide for straight-line code"
     return None
