@@ -200,7 +200,7 @@ class TestBipolar:
         op = Dense(4, 64, 96, act="b1", weight="b1")
         tiling = bitserial.Tiling(2, 4, 16, 2, 1, 8)
         definition = bitserial.define(op, tiling)
-        assert definition.prologue is None
+        assert definition.prologue == []
         assert definition.layout.nbytes == 64 * 96 // 8
 
     @EVERYWHERE
