@@ -29,6 +29,7 @@ from lpgen.algorithms.lane_weights import Lanes
 from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.x86.cuts import cuts
 from lpgen.schedules.x86.dot_space import INT16_MAX, operands_of
 from lpgen.schedules.x86.grouped_tile import Pieces, use_windows
 from lpgen.schedules.x86.isa import Isa
@@ -120,22 +121,13 @@ def space(op: Conv2d, isa: Isa) -> Space:
         {
             "step": steps(op, isa),
             "rows": tuple(rows for rows in ROWS if rows <= op.oh),
-            "columns": tuple(_cuts(op.ow)),
+            "columns": tuple(cuts(op.ow, COLUMNS)),
             "vectors": tuple(v for v in VECTORS if vectors % v == 0),
             "block": tuple(block for block in BLOCKS if block < op.oh),
             "order": ("mc", "cm"),
         },
         lambda knobs: refusal(op, isa, knobs) is None,
     )
-
-
-def _cuts(size: int):
-    """Tile widths that waste little of the last tile, among them the even cuts of a short row."""
-    even = {-(-size // tiles) for tiles in range(1, 5)}
-    for columns in sorted({*COLUMNS, *(cut for cut in even if cut <= COLUMNS[-1])}):
-        waste = -(-size // columns) * columns - size
-        if columns in even or (columns < size and waste <= size // 8):
-            yield columns
 
 
 def refusal(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
