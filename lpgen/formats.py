@@ -205,6 +205,15 @@ class Format:
         return self.values()[rng.integers(0, self.levels, size=shape, dtype=np.uint8)]
 
 
+def as_array(what: str, value: object) -> np.ndarray:
+    """`value` as an array, of whatever dtype; FormatError, naming it, where it is none."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise FormatError(f"{what}: {type(value).__name__} is no array ({reason})") from None
+
+
 class Real:
     """float32, where an operator takes real numbers: what of a Format makes sense for them."""
 

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import sparse
 
 from lpgen.errors import FormatError
-from lpgen.formats import Format
+from lpgen.formats import Format, as_array
 from lpgen.ops.outliers import HIGH, LOW, NAMES
 
 if TYPE_CHECKING:
@@ -56,10 +56,13 @@ def split(weights: np.ndarray, form: Format | str, budget: float) -> Split:
     that is negative or above the number of weights, and weights that are not finite.
     """
     form = Format.parse(form) if isinstance(form, str) else form
-    w = np.asarray(weights, np.float64).reshape(len(weights), -1)
-    count = round(budget * w.size) if 0 < budget < 1 else int(budget)
-    if not 0 <= count <= w.size:
+    weights = as_array("weights", weights)
+    if weights.dtype.kind not in "iuf" or not weights.ndim:
+        raise FormatError(f"weights: {weights.ndim} axes of {weights.dtype}, expected real numbers")
+    w = weights.astype(np.float64).reshape(len(weights), -1)
+    if not 0 <= budget <= w.size:
         raise FormatError(f"budget={budget} is outside 0..{w.size} (the number of weights)")
+    count = round(budget * w.size) if budget < 1 else int(budget)
     if not form.min < 0 < form.max:
         raise FormatError(f"format {form} has no values of both signs")
     if not np.isfinite(w).all():
@@ -75,8 +78,8 @@ def split(weights: np.ndarray, form: Format | str, budget: float) -> Split:
         scale = _scales(w, apart, form, scale)
     dense, rest = _parts(w, scale, form)
     found = sparse.csr_array(np.where(apart, rest, 0).astype(np.int8))
-    shape = np.shape(weights)
-    return Split(scale[:, 0].astype(np.float32), dense.astype(form.dtype).reshape(shape), found)
+    dense = dense.astype(form.dtype).reshape(weights.shape)
+    return Split(scale[:, 0].astype(np.float32), dense, found)
 
 
 def parameters(op: Operator, matrix: sparse.sparray | sparse.spmatrix) -> dict[str, np.ndarray]:
@@ -84,24 +87,30 @@ def parameters(op: Operator, matrix: sparse.sparray | sparse.spmatrix) -> dict[s
 
     Raises FormatError for another shape, more than N elements, or a value outside of int8.
     """
-    rows = sparse.csr_array(matrix)
-    if rows is matrix or rows.data is getattr(matrix, "data", None):
-        rows = rows.copy()
-    rows.sum_duplicates()
+    given = matrix if sparse.issparse(matrix) else as_array("outliers", matrix)
+    if given.dtype.kind not in "iu" or given.ndim != 2:
+        raise FormatError(f"outliers: {given.ndim} axes of {given.dtype}, expected 2 of integers")
+    entries = sparse.coo_array(given)  # an element may be in it several times
+    _check_range(entries.data)
+    rows = sparse.csr_array(entries.astype(np.int64))  # where their sum cannot wrap
     rows.eliminate_zeros()
+    _check_range(rows.data)
     shape = (op.w_shape[0], op.matrix.k)
     if rows.shape != shape:
         raise FormatError(f"outliers have shape {rows.shape}, expected {shape}")
     if rows.nnz > op.outliers:
         raise FormatError(f"{rows.nnz} outliers, the operator has outliers={op.outliers}")
-    if rows.dtype.kind not in "iu" or (
-        rows.nnz and not LOW <= rows.data.min() <= rows.data.max() <= HIGH
-    ):
-        raise FormatError(f"outliers are not all integers of {LOW}..{HIGH}")
     more = op.outliers - rows.nnz
     arrays = (np.pad(rows.data, (0, more)), np.pad(rows.indices, (0, more)), rows.indptr)
     types = (np.int8, np.int32, np.int32)
     return {n: a.astype(t) for n, a, t in zip(NAMES, arrays, types, strict=True)}
+
+
+def _check_range(data: np.ndarray) -> None:
+    """Raise FormatError with the first value that an outlier cannot have."""
+    wrong = (data < LOW) | (data > HIGH)
+    if wrong.any():
+        raise FormatError(f"outlier {data[wrong][0]} is outside {LOW}..{HIGH}")
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:

@@ -78,17 +78,25 @@ def assert_exact(name: str, op: Dense | Conv2d, knobs: dict | None = None) -> No
 
 
 def assert_exact_on(
-    chosen: Template, target: Target, op: Dense | Conv2d, knobs: dict, extremes: bool = True
+    chosen: Template,
+    target: Target,
+    op: Dense | Conv2d,
+    knobs: dict,
+    extremes: bool = True,
+    special: bool = False,
 ) -> None:
-    """The kernel equals the oracle, with x and y at odd addresses."""
+    """The kernel equals the oracle, with x and y at odd addresses; special: see `with_specials`."""
     from lpgen.build.lower import jit
 
     kernel = chosen.kernel(op, target, knobs)
     run = jit(kernel, target)
     rng = np.random.default_rng(1)
     parameters, residual = op.random_parameters(rng), op.random_residual(rng)
+    if special and residual is not None:
+        residual = with_specials(residual, rng)
     more = [] if residual is None else [at_address(residual, residual.itemsize)]
     for x, w in inputs(op, extremes):
+        x = with_specials(x, rng) if special else x
         expected = op.reference(x, w, residual, **parameters)
         y = at_address(np.full(op.y_shape, 99, op.y_dtype), expected.itemsize)
         packed = at_address(kernel.layout.pack(w, **parameters), 0)
@@ -97,9 +105,21 @@ def assert_exact_on(
         np.testing.assert_array_equal(bits(y), bits(expected), f"{op} {chosen} {knobs}")
 
 
+def with_specials(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Floats with NaN and infinities of both signs in some rows and places, anything else as it
+    is."""
+    if array.dtype.kind != "f":
+        return array
+    value = rng.choice(np.float32([np.nan, -np.nan, np.inf, -np.inf]), array.shape)
+    rows = rng.random((*array.shape[:-1], 1)) < 0.7
+    return np.where(rows & (rng.random(array.shape) < 0.2), value, array)
+
+
 def bits(array: np.ndarray) -> np.ndarray:
-    """Floats as the integers of their bits, so that 0.0 and -0.0 differ."""
-    return array.view(np.int32) if array.dtype.kind == "f" else array
+    """Floats as the integers of their bits, so that 0.0 and -0.0 differ; all NaN are one."""
+    if array.dtype.kind != "f":
+        return array
+    return np.where(np.isnan(array), np.float32(np.nan), array).view(np.int32)
 
 
 def at_address(array: np.ndarray, offset: int) -> np.ndarray:

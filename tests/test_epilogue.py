@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernels import assert_exact, at_address, bits, template
+from kernels import (
+    LEVELS,
+    assert_exact,
+    assert_exact_on,
+    at_address,
+    bits,
+    template,
+    with_specials,
+)
 from strategies import convs, denses, depthwise_convs, grouped_convs, texts, with_epilogues
 
 from lpgen.errors import FormatError, ScheduleRefused, WorkloadError
@@ -29,7 +37,7 @@ larger = st.builds(
 
 def scalar(op, total, n, parameters, residual):
     """One element, in Python's integers and NumPy's float32 scalars, straight from the table."""
-    f32, v, chain = np.float32, int(total), op.epilogue
+    f32, v, low, chain = np.float32, int(total), -np.inf, op.epilogue
     quantize = chain[-1] if chain and isinstance(chain[-1], Quantize) else None
     for step in chain:
         if isinstance(step, Bias):
@@ -50,24 +58,28 @@ def scalar(op, total, n, parameters, residual):
                 high = parameters["six"][0] if quantize else 6
             elif step.bounds != "relu":
                 low, high = (bound - zero for bound in step.bounds)
-            v = type(v)(high) if v >= high else v
-            v = type(v)(low) if v <= low else v
+            v = type(v)(low) if v < low else v
+            v = type(v)(high) if v > high else v
         elif isinstance(step, Threshold):
             t, falls = parameters["thresholds"][n].tolist(), parameters["direction"][n] < 0
             count = sum(v <= level if falls else v >= level for level in t)
             v = step.format.min + step.format.step * count
         elif isinstance(step, Quantize):
-            v = int(np.rint(np.float64(v))) + step.zero
-            v = min(max(v, step.format.min), step.format.max)
+            below, above = (bound - step.zero for bound in (step.format.min, step.format.max))
+            below = max(below, low)
+            v = int(np.rint(np.float64(below if np.isnan(v) else min(max(v, below), above))))
+            v += step.zero
     return v
 
 
 @settings(deadline=None)
-@given(with_epilogues(denses()), st.integers(0, 2**32 - 1))
-def test_the_oracle_is_the_chain_step_by_step(op, seed):
+@given(with_epilogues(denses()), st.booleans(), st.integers(0, 2**32 - 1))
+def test_the_oracle_is_the_chain_step_by_step(op, special, seed):
     rng = np.random.default_rng(seed)
     x, w = op.random(rng)
     parameters, residual = op.random_parameters(rng), op.random_residual(rng)
+    if special and residual is not None:
+        residual = with_specials(residual, rng)
     y = op.reference(x, w, residual, **parameters)
     zeros = np.broadcast_to(parameters.get("zero_weight", op.zero_weight), (op.n,)).astype(int)
     expected = np.empty_like(y)
@@ -293,6 +305,52 @@ def test_the_schedule_still_refuses():
     op = parse("dense m=4 n=20 k=3 act=u8 weight=s8 out=u8 scale=tensor")
     with pytest.raises(ScheduleRefused, match="n_block"):
         chosen.kernel(op, target, {**chosen.default(op, target), "n_block": 4})
+
+
+# No template is for all shapes and formats: the first of these that it serves.
+SHAPES = (
+    "dense m=6 n=37 k=32 act=u2 weight=s2",
+    "conv2d h=5 w=6 ic=36 oc=36 kernel=3 groups=36 act=u8 weight=s8",
+    "conv2d h=5 w=6 ic=36 oc=36 kernel=3 groups=9 act=u8 weight=s8",
+)
+
+
+@pytest.mark.parametrize("name", [name for name in LEVELS if "group_dot" not in name])
+@pytest.mark.parametrize("words", ["out=f32 relu6", "out=u8 zero_out=9 relu"])
+def test_what_is_no_number_has_one_result(name, words):
+    chosen, target = template(name)
+    ops = [parse(f"{shape} scale=channel residual=f32 {words}") for shape in SHAPES]
+    op = next(op for op in ops if chosen.applies(op, target) is None)
+    knobs = chosen.default(op, target)
+    assert_exact_on(chosen, target, op, knobs, extremes=False, special=True)
+
+
+@pytest.mark.parametrize("name", ["generic/generic", "sse4/dot", "avx2/dot", "avx512vnni/dot"])
+@pytest.mark.parametrize(
+    "words",
+    ["out=f32", "out=f32 clamp=1x5", "out=s8 zero_out=-3", "out=u8 relu6", "out=u4 clamp=1x5"],
+)
+def test_what_is_no_number_has_one_result_with_every_clamp(name, words):
+    op = parse(f"dense m=6 n=37 k=9 act=u8 weight=s8 scale=channel residual=f32 {words}")
+    chosen, target = template(name)
+    assert_exact_on(chosen, target, op, chosen.default(op, target), special=True)
+
+
+def test_a_clamp_keeps_what_is_no_number_and_quantizing_gives_the_lowest_value():
+    """As Clip and QuantizeLinear of onnxruntime do; infinities are bounded."""
+    r = np.float32([[np.nan, np.inf, -np.inf, -0.0]])
+    x, w, scale = np.zeros((1, 1), np.uint8), np.zeros((4, 1), np.int8), np.ones(1, np.float32)
+    for words, expected in {
+        "out=f32": [np.nan, np.inf, -np.inf, 0],
+        "out=f32 relu": [np.nan, np.inf, 0, 0],
+        "out=f32 clamp=1x5": [np.nan, 5, 1, 1],
+        "out=s8 zero_out=3": [-128, 127, -128, 3],
+        "out=u8 zero_out=3": [0, 255, 0, 3],
+        "out=u8 zero_out=3 relu": [3, 255, 3, 3],
+        "out=s4 clamp=-2x5": [-2, 5, -2, 0],
+    }.items():
+        op = parse(f"dense m=1 n=4 k=1 act=u8 weight=s8 scale=tensor residual=f32 {words}")
+        np.testing.assert_array_equal(op.reference(x, w, r, scale=scale)[0], expected, words)
 
 
 @pytest.mark.parametrize("name", ["sse4/dot", "avx2/dot", "avx512vnni/dot", "amx/mma"])

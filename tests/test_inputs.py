@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernels import assert_exact, template
+from kernels import assert_exact, assert_exact_on, template
 from strategies import convs, depthwise_convs, texts, with_epilogues
 
 from lpgen.errors import WorkloadError
@@ -45,6 +45,31 @@ def test_any_point_of_the_space(name, data):
     assert parse(str(op)) == op
     seed = data.draw(st.integers(0, 2**31))
     assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("name", ["generic/generic", "sse4/dot", "avx2/dot", "avx512vnni/dot"])
+@pytest.mark.parametrize("kind", ["f32", "f32:tensor", "f32:row"])
+@pytest.mark.parametrize(
+    "words", ["k=37 act=s8 weight=s8 out=f32", "k=24 act=u4 weight=s4 zero_act=6 out=u8 relu"]
+)
+def test_what_is_no_number_has_one_result(name, kind, words):
+    op = parse(f"dense m=9 n=20 {words} input={kind} scale=channel")
+    chosen, target = template(name)
+    assert_exact_on(chosen, target, op, chosen.default(op, target), special=True)
+
+
+def test_what_is_no_number_is_quantized_to_the_lowest_value():
+    x, w = np.float32([[np.nan, np.inf, -np.inf, 1]]), np.eye(4, dtype=np.int8)
+    op = parse("dense m=1 n=4 k=4 act=u4 weight=s8 zero_act=3 input=f32")
+    y = op.reference(x, w, input_scale=np.float32([0.5]))
+    np.testing.assert_array_equal(y, [[-3, 12, -3, 2]])
+    op = parse("dense m=1 n=4 k=4 act=s4 weight=s8 input=f32:row out=f32 scale=tensor")
+    scale = np.float32([1])
+    np.testing.assert_array_equal(op.reference(x, w, scale=scale), [[np.nan] * 4])
+    # 1 is 0 in steps of infinity, and 0 times infinity is no number.
+    x[0, 0] = 1
+    y = op.reference(x, w, scale=scale)
+    np.testing.assert_array_equal(y, [[np.nan, -np.inf, -np.inf, np.nan]])
 
 
 @BUILDS

@@ -256,6 +256,8 @@ def test_what_cannot_be_split_or_given():
     for wrong, form, budget, message in (
         (w, "s4", 7, r"budget=7 is outside 0\.\.6"),
         (w, "s4", -1, "budget=-1 is outside"),
+        (w, "s4", np.nan, "budget=nan is outside"),
+        (w * 1j, "s4", 1, "weights: 2 axes of complex128, expected real numbers"),
         (w, "u4", 1, "format u4 has no values of both signs"),
         (w * np.nan, "s4", 1, "not all finite"),
     ):
@@ -265,8 +267,13 @@ def test_what_cannot_be_split_or_given():
     for matrix, message in (
         (np.ones((3, 2), int), r"shape \(3, 2\), expected \(2, 3\)"),
         (np.ones((2, 3), int), "6 outliers, the operator has outliers=2"),
-        (np.diag([128, 1, 0])[:2], r"not all integers of -128\.\.127"),
-        (np.diag([1.5, 1, 0])[:2], r"not all integers of -128\.\.127"),
+        (np.diag([128, 1, 0])[:2], r"outlier 128 is outside -128\.\.127"),
+        (np.diag(np.uint64([2**64 - 1, 1, 0]))[:2], "outlier 18446744073709551615 is outside"),
+        (np.diag([1.5, 1, 0])[:2], "outliers: 2 axes of float64, expected 2 of integers"),
     ):
-        with pytest.raises(FormatError, match=message):
-            outliers.parameters(op, sparse.csr_array(matrix))
+        for form in (matrix, sparse.csr_array(matrix)):
+            with pytest.raises(FormatError, match=message):
+                outliers.parameters(op, form)
+    twice = sparse.coo_array((np.int8([100, 100]), ([1, 1], [2, 2])), shape=(2, 3))
+    with pytest.raises(FormatError, match=r"outlier 200 is outside -128\.\.127"):
+        outliers.parameters(op, twice)

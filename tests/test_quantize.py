@@ -120,8 +120,25 @@ def test_what_is_far_saturates(form):
             np.testing.assert_array_equal(y, op.reference(x, w, scale=scale))
             ends = [high, low] * 4 if scale > 0 else [low, high] * 4
             np.testing.assert_array_equal(y.ravel()[:10], [*ends, zero, zero])
-    x[0, 0] = np.nan
+    x[0, ::3] = np.nan
     np.testing.assert_array_equal(call(x, w, scale), op.reference(x, w, scale=scale))
+
+
+def test_what_is_no_number_gives_the_lowest_value():
+    """As QuantizeLinear of onnxruntime, in vectors and in what is left of a row."""
+    x = np.resize(np.float32([np.nan, np.inf, -np.inf, 0, -np.nan]), 37)
+    for form, zero in (("u8", 5), ("s8", -5), ("u4", 3)):
+        op = parse(f"quantize axis=37 format={form}")
+        low, high, w = op.format.min, op.format.max, np.array([zero], op.format.dtype)
+        for scale, some in (
+            (0.5, [low, high, low, zero, low]),
+            (-1, [low, low, high, zero, low]),
+            (0, [low, high, low, low, low]),
+        ):
+            expected = np.resize(some, op.y_shape)
+            given = x.reshape(op.x_shape), w, np.float32([scale])
+            np.testing.assert_array_equal(op.reference(*given[:2], scale=given[2]), expected)
+            np.testing.assert_array_equal(compiled(op)(*given), expected)
 
 
 @settings(max_examples=10, deadline=None)

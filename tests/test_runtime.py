@@ -15,8 +15,9 @@ from fake_kernel import fake_kernel
 
 from lpgen import runtime
 from lpgen.build import Choice, build, header_path, source
-from lpgen.errors import LibraryError
-from lpgen.ops import Dense
+from lpgen.choose import choose
+from lpgen.errors import FormatError, LibraryError
+from lpgen.ops import Dense, parse
 from lpgen.target import Target, cpu_features, known
 
 BYTES = Dense(5, 7, 33, "u8", "s8")
@@ -258,6 +259,53 @@ def test_arguments_that_do_not_fit(problem, lib):
         kernel(x, others)
 
 
+@pytest.fixture(scope="module")
+def adding(tmp_path_factory, target):
+    """(kernel, packed weights) of an operator that adds a residual of the result's type, with an x
+    of the result's size."""
+    op = parse("dense m=4 n=8 k=8 act=u8 weight=s8 out=u8 scale=channel bias=s32 residual=u8")
+    path = build([choose(op, target)], tmp_path_factory.mktemp("adding") / "lib.so")
+    kernel = runtime.load(path)[op.name]
+    rng = np.random.default_rng(0)
+    return kernel, kernel.pack_weights(op.random(rng)[1], **op.random_parameters(rng))
+
+
+@pytest.mark.parametrize("library", ["numpy", "dlpack", "torch"])
+def test_out_overlaps_nothing_that_is_read(adding, library):
+    kernel, packed = adding
+    of = {"numpy": lambda array: array, "dlpack": Tensor}.get(library)
+    of = of or pytest.importorskip("torch").from_numpy
+    memory = np.zeros(200, np.uint8)
+    tensors = [of(memory[start : start + 32].reshape(4, 8)) for start in (0, 31, 32, 64)]
+    first, touching, second, third = tensors
+    for arguments, what in [
+        ({"x": first, "residual": second, "out": first}, "x"),
+        ({"x": first, "residual": second, "out": touching}, "x"),
+        ({"x": touching, "residual": third, "out": first}, "x"),
+        ({"x": third, "residual": first, "out": first}, "residual"),
+        ({"x": third, "residual": second, "out": touching}, "residual"),
+        ({"x": first, "residual": third, "out": of(packed.numpy()[-32:].reshape(4, 8))}, "packed"),
+    ]:
+        with pytest.raises(LibraryError, match=f"^out overlaps {what}: what is still to be read"):
+            kernel(packed=packed, **arguments)
+        if library == "numpy":
+            with pytest.raises(LibraryError, match=f"^out overlaps {what}: "):
+                kernel.bind(packed=packed, **arguments)
+    expected = kernel(first, packed, residual=second)
+    kernel(first, packed, residual=second, out=third)  # side by side
+    assert np.array_equal(np.from_dlpack(third), np.from_dlpack(expected))
+
+
+def test_out_may_be_where_a_copied_argument_lies(adding):
+    kernel, packed = adding
+    rng = np.random.default_rng(0)
+    memory = rng.integers(0, 256, (8, 4), np.uint8)
+    residual = rng.integers(0, 256, (4, 8), np.uint8)
+    expected = kernel(memory.T.copy(), packed, residual=residual)
+    out = kernel(memory.T, packed, residual=residual, out=memory.reshape(4, 8))
+    assert np.array_equal(out, expected)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
@@ -272,6 +320,80 @@ def test_weights_outside_of_their_format(lib, name, value, reason):
     weights[6, 32] = value
     with pytest.raises(LibraryError, match=reason):
         lib[name].pack_weights(weights)
+
+
+def damaged(good, dtype, value):
+    """`good` in another dtype with one other element."""
+    array = np.array(good, dtype)
+    array.flat[-1] = value
+    return array
+
+
+# The last of an array of parameters, in some dtype, and what is wrong with it.
+WRONG = [
+    ("bias", np.uint64, 2**64 - 1, r"bias\[7\] = 18446744073709551615 is outside"),
+    ("bias", np.uint64, 2**63, r"bias\[7\] = 9223372036854775808 is outside"),
+    ("bias", np.int64, -(2**63), r"bias\[7\] = -9223372036854775808 is outside"),
+    ("bias", object, 2**70, r"bias\[7\] = 1180591620717411303424 is outside"),
+    ("bias", object, 0.5, "bias: (dtype )?object, expected int32"),
+    ("bias", object, True, "bias: (dtype )?object, expected int32"),
+    ("bias", np.float64, 0.5, "bias: (dtype )?float64, expected int32"),
+    ("bias", bool, 1, "bias: (dtype )?bool, expected int32"),
+    ("bias", np.complex64, 1, "bias: (dtype )?complex64, expected int32"),
+    ("scale", np.float64, np.nan, r"scale\[7\] = nan is outside"),
+    ("scale", np.float64, np.nextafter(2.0**63, np.inf), r"scale\[7\] = 9.22\S* is outside"),
+    ("scale", np.float16, np.inf, r"scale\[7\] = inf is outside"),
+    ("scale", np.float64, 1e300, r"scale\[7\] = 1e\+300 is outside"),
+    ("scale", np.uint64, 2**63 + 1, r"scale\[7\] = 9223372036854775809 is outside"),
+    ("scale", object, 2**70, r"scale\[7\] = 1180591620717411303424 is outside"),
+    ("scale", np.complex64, 1, "scale: (dtype )?complex64, expected float32"),
+    ("scale", bool, 1, "scale: (dtype )?bool, expected float32"),
+    ("scale", "datetime64[s]", 1, "scale: (dtype )?datetime64.*, expected float32"),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "value", "reason"), WRONG)
+def test_parameters_are_checked_before_they_are_converted(adding, name, dtype, value, reason):
+    kernel, _ = adding
+    op = parse(kernel.name)
+    given = {"bias": np.zeros(8, np.int32), "scale": np.ones(8, np.float32)}
+    given[name] = damaged(np.ones(8, np.int8), dtype, value)
+    (x, w), residual = op.random(np.random.default_rng(0)), np.zeros((4, 8), np.uint8)
+    given["residual_scale"] = 1.0
+    with pytest.raises(LibraryError, match=f"^{reason}"):
+        kernel.pack_weights(w, **given)
+    with pytest.raises(FormatError, match=f"^{reason}"):
+        op.reference(x, w, residual, **given)
+
+
+INTEGERS = [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64]
+
+
+@pytest.mark.parametrize("dtype", [*INTEGERS, ">i4", object])
+def test_parameters_have_any_integer_dtype(adding, dtype):
+    kernel, _ = adding
+    op = parse(kernel.name)
+    (x, w), residual = op.random(np.random.default_rng(0)), np.zeros((4, 8), np.uint8)
+    low, high = (1, 3) if np.dtype(dtype).kind == "u" else (-3, 3)
+    plain = np.arange(low, low + 8, dtype=np.int32) % (high + 1)
+    scale = np.float32([0.5])
+    expected = op.reference(x, w, residual, bias=plain, scale=plain, residual_scale=scale)
+    bias = plain.astype(dtype)
+    given = {"bias": bias, "scale": bias, "residual_scale": 0.5}
+    packed = kernel.pack_weights(w.astype(np.int64), **given)
+    assert np.array_equal(kernel(x, packed, residual=residual), expected)
+    assert np.array_equal(op.reference(x, w, residual, **given), expected)
+
+
+def test_masked_elements_count(adding):
+    kernel, _ = adding
+    given = {"bias": np.zeros(8, int), "scale": np.ones(8), "residual_scale": 1}
+    weights = np.ma.masked_equal(np.full((8, 8), 500), 500)
+    with pytest.raises(LibraryError, match=r"weights\[0, 0\] = 500 is not a value of s8"):
+        kernel.pack_weights(weights, **given)
+    given["bias"] = np.ma.masked_equal(np.full(8, 2**40), 2**40)
+    with pytest.raises(LibraryError, match=r"bias\[0\] = 1099511627776 is outside"):
+        kernel.pack_weights(np.ones((8, 8), int), **given)
 
 
 def test_a_library_knows_the_values_of_its_code_books(target, tmp_path):

@@ -111,7 +111,7 @@ def define(op: Elementwise) -> list[te.Tensor]:
 
 def _quantized(op: Elementwise, x: tirx.Expr, zero: tirx.Expr, scale: tirx.Expr) -> tirx.Expr:
     limit = tirx.const(QUANTIZE_LIMIT, "float32")
-    v = te.max(te.min(x / scale, limit), -limit)
+    v = te.min(te.max(x / scale, -limit), limit)  # NaN is not above -limit
     v = tirx.reinterpret("int32", v + tirx.const(_ROUNDING, "float32"))
     v = v - tirx.const(_ROUNDING_BITS, "int32") + zero
     low, high = (tirx.const(bound, "int32") for bound in (op.format.min, op.format.max))

@@ -185,7 +185,7 @@ class Epilogue:
                 case Threshold(form):
                     return self._counted(v, form, parameter)
                 case Clamp("relu6") if "six" in self._tensors:
-                    v = te.min(v, parameter("six"))
+                    v = te.min(parameter("six"), v)
         return self._bounded(v)
 
     def _counted(self, v: tirx.Expr, form: Format, parameter: Callable) -> tirx.Expr:
@@ -210,11 +210,12 @@ class Epilogue:
     def _bounded(self, v: tirx.Expr) -> tirx.Expr:
         dtype = "float32" if find(self.op.epilogue, Scale) else "int32"
         low, high = integer_bounds(self.op.epilogue)
-        v = v if high is None else te.min(v, tirx.const(high, dtype))
-        v = v if low is None else te.max(v, tirx.const(low, dtype))
+        # Min and Max compare, and give their second operand where one is no number (NaN).
         quantize = find(self.op.epilogue, Quantize)
         if quantize is None:
-            return v
+            v = v if low is None else te.max(tirx.const(low, dtype), v)
+            return v if high is None else te.min(tirx.const(high, dtype), v)
+        v = te.min(te.max(v, tirx.const(low, dtype)), tirx.const(high, dtype))
         bits = tirx.reinterpret("int32", v + tirx.const(_ROUNDING, "float32"))
         narrow = bits.astype(dtype_of(self.op.epilogue))
         return (
@@ -232,7 +233,7 @@ def real_value(value: tirx.Expr) -> tirx.Expr | None:
     for v in sums:
         if isinstance(v.b, tirx.FloatImm) and v.b.value == _ROUNDING:
             bounded = v.a
-            if isinstance(bounded, tirx.Max) and isinstance(bounded.a, tirx.Min):
+            if isinstance(bounded, tirx.Min) and isinstance(bounded.a, tirx.Max):
                 return bounded.a.a
     return None
 

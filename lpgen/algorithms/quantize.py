@@ -115,7 +115,8 @@ def _quantize_row(op: Operator, x, q, row: list, count: int, inverse: tirx.Expr)
 
         wide = "" if lanes == 1 else f"x{lanes}"
         factor = inverse if lanes == 1 else tirx.Broadcast(inverse, lanes)
-        value = tirx.Max(tirx.Min(value * factor, number(high, "float32")), number(low, "float32"))
+        # Max gives its second operand where the first is no number (NaN): the lowest value.
+        value = tirx.Min(tirx.Max(value * factor, number(low, "float32")), number(high, "float32"))
         bits = tirx.reinterpret(f"int32{wide}", value + number(_ROUNDING, "float32"))
         zero = op.zero_act % 256 if dtype == "uint8" else op.zero_act
         return bits.astype(f"{dtype}{wide}") + number(zero, dtype)

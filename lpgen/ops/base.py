@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 import numpy as np
 
 from lpgen.errors import FormatError, WorkloadError
-from lpgen.formats import Format
+from lpgen.formats import REAL, Format, Real, as_array
 from lpgen.ops import checks, epilogue, groups, inputs, outliers, packed, parameters
 from lpgen.ops.epilogue import Pack, Quantize, Residual
 from lpgen.ops.epilogue_words import words_of
@@ -200,25 +200,38 @@ class Operator(Examples):
     ) -> np.ndarray:
         """The exact result, `y_dtype`[y_shape], computed by NumPy alone: the oracle of every test.
 
-        x: integers[x_shape] in format `act`, packed, or floats (`ops.inputs`); w:
-        integers[w_shape] in format `weight`; residual and parameters: as the epilogue asks.
+        x: integers[x_shape] in format `act`, packed, or float32 (`ops.inputs`); w:
+        integers[w_shape] in format `weight`; residual (float32, or integers of its format) and
+        parameters: as the epilogue asks.
         Padding adds nothing, also in formats that have no zero.
         Raises WorkloadError on another shape and on an argument that is missing or not asked for,
         and FormatError on a value outside its format.
         """
         given = self.legal_parameters(parameters)
-        x, w = np.asarray(x), np.asarray(w)
-        floats, layout = inputs.is_float(self), inputs.layout_of(self)
-        self._check_values("x", x, self.x_shape, "f32" if floats or layout else self.act)
-        x = packed.unpack(x, self.act, layout, self.x_extents[-1]) if layout else x
-        step = None
-        if floats:
-            x, step = inputs.quantized(self, x.astype(np.float32), given.pop("input_scale", None))
-        self._check_values("w", w, self.w_shape, self.weight)
+        form = REAL if inputs.is_float(self) else self.act
+        layout = inputs.layout_of(self)
+        x = self._checked("x", x, self.x_shape, None if layout else form)
+        w = self._checked("w", w, self.w_shape, self.weight)
         if (residual is None) != (self.residual is None):
             self._fail(f"residual is {'missing' if residual is None else 'not asked for'}")
         if residual is not None:
-            self._check_values("residual", residual, self.y_extents, self.residual.format)
+            form = REAL if self.residual.format == "f32" else self.residual.format
+            residual = self._checked("residual", residual, self.y_extents, form)
+        with np.errstate(all="ignore"):  # infinities and what is no number have results, too
+            return self._result(x, w, residual, given)
+
+    def _result(
+        self,
+        x: np.ndarray,
+        w: np.ndarray,
+        residual: np.ndarray | None,
+        given: dict[str, np.ndarray],
+    ) -> np.ndarray:
+        """What `reference` gives for legal arguments."""
+        layout, step = inputs.layout_of(self), None
+        x = packed.unpack(x, self.act, layout, self.x_extents[-1]) if layout else x
+        if inputs.is_float(self):
+            x, step = inputs.quantized(self, x, given.pop("input_scale", None))
         zero = given.pop("zero_weight", self.zero_weight)
         if self.zero_act:
             x = x.astype(np.int16) - self.zero_act
@@ -249,11 +262,16 @@ class Operator(Examples):
             outliers.check_order(*map(legal.get, outliers.NAMES))
         return legal
 
-    def _check_values(self, what: str, array: np.ndarray, shape: tuple, form: Format | str) -> None:
+    def _checked(
+        self, what: str, value: Any, shape: tuple, form: Format | Real | None
+    ) -> np.ndarray:
+        """`value` as an array of this shape, with values of the format."""
+        array = as_array(what, value)
         if array.shape != shape:
             self._fail(f"{what} has shape {array.shape}, expected {shape}")
-        if form != "f32":
+        if form is not None:
             form.check(array, what)
+        return array
 
     def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         """The sums of products, exact integers of any dtype, [y_shape]."""

@@ -13,7 +13,8 @@ rounded to nearest even, and none are merged into one rounding.
 | Residual(format, zero) | residual=, zero_residual= | v + float32(r - zero) * residual_scale |
 | Residual("f32")        | residual=f32              | v + r                                  |
 | Clamp(bounds)          | clamp=                    | low if v < low, high if v > high       |
-| Quantize(format, zero) | out=, zero_out=           | v rounded half to even, plus zero      |
+| Quantize(format, zero) | out=, zero_out=           | v rounded half to even, plus zero,     |
+|                        |                           | saturated                              |
 | Threshold(format)      | out=, scale=thresholds    | see `ops.thresholds`, in place of all  |
 |                        |                           | but the first                          |
 | Pack(layout)           | out=u2:packed, :planes    | its code, packed: see `ops.packed`     |
@@ -33,6 +34,11 @@ The bounds of a clamp are numbers of the result: of the int32 or the float32, or
 Quantize (zero point included). relu is 0 upwards, in real numbers: for a quantized result zero_out
 upwards. relu6 is 0..6 in real numbers; what 6 is in steps of a quantized result is the parameter
 `six`.
+
+What is no number (NaN; it can come from a residual=f32 and from dynamic input scales) stays that
+in a float result, through a clamp, too; a quantized result is the lowest value that the format and
+the clamp allow. Infinities are bounded as other numbers are. So onnxruntime does it (Clip,
+QuantizeLinear).
 
 Bias, scale, residual_scale, six and zero points of weights per channel are *parameters*: arrays
 that are given together with the weights. Source of the arithmetic: Jacob et al., "Quantization and
@@ -176,12 +182,13 @@ def apply(
                 real = (residual.astype(np.int32) - step.zero).astype(np.float32)
                 v = v + real * parameters["residual_scale"]
     if "six" in parameters:
-        v = np.where(v < parameters["six"], v, parameters["six"])
+        v = np.where(parameters["six"] < v, parameters["six"], v)
     low, high = (None if bound is None else v.dtype.type(bound) for bound in integer_bounds(chain))
-    v = v if high is None else np.where(v < high, v, high)
     # Not np.maximum: which zero it takes of 0.0 and -0.0 is not said.
-    v = v if low is None else np.where(v > low, v, low)
+    v = v if low is None else np.where(v < low, low, v)
+    v = v if high is None else np.where(v > high, high, v)
     quantize = find(chain, Quantize)
     if not quantize:
         return v
+    v = np.where(np.isnan(v), low, v)
     return (np.rint(v).astype(np.int32) + quantize.zero).astype(quantize.format.dtype)

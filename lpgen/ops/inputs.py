@@ -16,8 +16,13 @@ levels lie evenly around zero_act, `levels` on either side:
     a = max |x|,  q = round(x * (levels / a)) + zero_act,  step = a / levels
 
 and the sums are multiplied with `step` right behind the epilogue's scale (that of the weights).
-Every operation is one of float32, rounding is half to even; values that are not finite give an
-unspecified result. A largest |x| of less than 2^-100 counts as 0: all q are zero_act then.
+Every operation is one of float32, rounding is half to even. A largest |x| of less than 2^-100
+counts as 0: all q are zero_act then.
+
+Infinities saturate, and what is no number (NaN) is quantized to the lowest value, as onnxruntime's
+QuantizeLinear does it. With a dynamic scale they are the largest |x|: NaN makes step NaN, an
+infinity makes it infinite (finite x are 0 beside it, 0 times infinity is NaN: the lowest value), so
+that behind the scale nothing in this row or tensor is finite.
 
 In the manner of FBGEMM (Khudia et al., arXiv 2101.05615) and of dynamic quantization in ONNX.
 """
@@ -109,7 +114,9 @@ def quantized(
         step = largest / top
         step = step if op.input == "f32:row" else step.reshape(1)
     low, high = map(np.float32, bounds(op))
-    q = np.rint(np.clip(x * inverse, low, high)).astype(np.int16) + np.int16(op.zero_act)
+    scaled = x * inverse
+    scaled = np.where(scaled > low, np.minimum(scaled, high), low)  # low where it is no number
+    q = np.rint(scaled).astype(np.int16) + np.int16(op.zero_act)
     return q, step
 
 

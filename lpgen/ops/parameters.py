@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from lpgen.errors import FormatError
+from lpgen.formats import as_array
 from lpgen.ops import groups
 from lpgen.ops.epilogue import Bias, Chain, Clamp, Quantize, Residual, Scale, find
 from lpgen.ops.thresholds import Threshold
@@ -69,24 +71,33 @@ def parameters_of(chain: Chain, grouped: tuple[int, ...], sum_limit: int) -> dic
 
 
 def legal(name: str, value: object, parameter: Parameter) -> np.ndarray:
-    """`value` as the array that the parameter `name` has to be; FormatError if it cannot be."""
-    array = np.asarray(value)
+    """`value` as the array that the parameter `name` has to be; FormatError if it cannot be.
+
+    Integers may have any dtype, floats are rounded to float32: after they were checked.
+    """
+    array = as_array(name, value)
     if array.shape != parameter.shape and not (parameter.shape == (1,) and array.shape == ()):
         raise FormatError(f"{name} has shape {array.shape}, expected {parameter.shape}")
-    real = parameter.dtype == "float32"
-    if array.dtype.kind not in ("iuf" if real else "iu"):
+    real = parameter.real
+    if array.dtype.kind not in ("iuf" if real else "iu") and not _is_python_ints(array):
         raise FormatError(f"{name}: dtype {array.dtype}, expected {parameter.dtype}")
-    array = array.reshape(parameter.shape).astype(parameter.dtype if real else np.int64)
-    wrong = ~((array >= parameter.low) & (array <= parameter.high))  # also not a number
-    limits = (
-        f"{parameter.low:.4g}..{parameter.high:.4g}"
-        if real
-        else (f"{parameter.low}..{parameter.high}")
-    )
+    array = array.reshape(parameter.shape)
+    low, high = parameter.low, parameter.high
+    limits = f"{low:.4g}..{high:.4g}" if real else f"{low}..{high}"
+    if array.dtype.kind != "f":
+        low, high = math.ceil(low), math.floor(high)  # compared exactly
+    elif array.dtype == np.float16:
+        array = array.astype(np.float32)  # whose range holds the limits
+    wrong = ~((array >= low) & (array <= high))  # also not a number
     _refuse(name, array, wrong, f"is outside {limits}")
     if parameter.short:
         _refuse(name, array, array != groups.nearest_bfloat16(array), "is no bfloat16")
     return array.astype(parameter.dtype)
+
+
+def _is_python_ints(array: np.ndarray) -> bool:
+    """Whether the elements are int: where one of them is above 64 bits, there is no other dtype."""
+    return array.dtype == object and all(type(value) is int for value in array.flat)
 
 
 def _refuse(name: str, array: np.ndarray, wrong: np.ndarray, reason: str) -> None:

@@ -146,9 +146,8 @@ class Elementwise(Operator):
         x: [x_shape]; w: the zero points; parameters: the scales. Raises as those of all operators.
         """
         scale = self.legal_parameters(parameters)["scale"]
-        x, w = np.asarray(x), np.asarray(w)
-        self._check_values("x", x, self.x_shape, self.act)
-        self._check_values("w", w, self.w_shape, self.weight)
+        x = self._checked("x", x, self.x_shape, self.act)
+        w = self._checked("w", w, self.w_shape, self.weight)
         if residual is not None:
             self._fail("residual is not asked for")
         with np.errstate(all="ignore"):  # 0 / 0 and overflows have their results, too
@@ -168,8 +167,8 @@ class Elementwise(Operator):
 class QuantizeLinear(Elementwise):
     """y = x / scale, rounded half to even, plus the zero point, saturated to the format.
 
-    x: float32; the quotient is one of IEEE 754 in float32. What is no number gives the largest
-    value. Source: ONNX QuantizeLinear, https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
+    x: float32; the quotient is one of IEEE 754 in float32. Where it is no number (NaN) y is the
+    lowest value of the format, as in onnxruntime. Source: ONNX QuantizeLinear, https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
     """
 
     kind: ClassVar[str] = "quantize"
@@ -191,8 +190,8 @@ class QuantizeLinear(Elementwise):
 
     def _values(self, x: np.ndarray, zero: np.ndarray, scale: np.ndarray) -> np.ndarray:
         v = x / scale
+        v = np.where(v > -QUANTIZE_LIMIT, v, np.float32(-QUANTIZE_LIMIT))  # NaN, too
         v = np.where(v < QUANTIZE_LIMIT, v, np.float32(QUANTIZE_LIMIT))
-        v = np.where(v > -QUANTIZE_LIMIT, v, np.float32(-QUANTIZE_LIMIT))
         v = np.rint(v).astype(np.int32) + zero
         return np.clip(v, self.format.min, self.format.max).astype(self.format.dtype)
 

@@ -5,10 +5,12 @@ What they compute is in the table of `ops.epilogue`.
 
 from __future__ import annotations
 
+import operator
 import re
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lpgen.errors import WorkloadError
 from lpgen.formats import Format
 from lpgen.ops import packed
 
@@ -94,7 +96,11 @@ class Clamp:
 
     def __post_init__(self) -> None:
         if not isinstance(self.bounds, str):
-            object.__setattr__(self, "bounds", tuple(int(bound) for bound in self.bounds))
+            try:
+                bounds = tuple(operator.index(bound) for bound in self.bounds)
+            except TypeError:
+                raise WorkloadError(f"clamp={self.bounds!r}: bounds are integers") from None
+            object.__setattr__(self, "bounds", bounds)
 
     def check(self) -> str | None:
         """What is wrong with it, or None."""
@@ -154,7 +160,7 @@ def _check_quantized(word: str, form: Format, zero: int) -> str | None:
 
 def check_zero(word: str, form: Format, zero: int) -> str | None:
     """What is wrong with `zero` as the zero point of a tensor in `form`, or None."""
-    if not isinstance(zero, int):
+    if not isinstance(zero, int) or isinstance(zero, bool):
         return f"{word}={zero!r} is not a number"
     if zero and form.encoding not in "us":
         return f"{word}={zero}: format {form} has no zero point"

@@ -1,5 +1,6 @@
 """NumPy arrays and DLPack tensors on their way into a kernel and out of it."""
 
+import math
 import sys
 from typing import Any
 
@@ -50,9 +51,28 @@ def writable(what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> 
     return tensor
 
 
+def check_apart(out: Any, sizes: dict[str, int], inputs: tuple[Any, ...]) -> None:
+    """Raise LibraryError if the memory of `out` is also that of an input, wholly or partly.
+
+    Contiguous tensors of tvm-ffi; sizes: of the inputs and then of "out", in bytes, by name.
+    """
+    start = out.data_ptr()
+    end = start + sizes["out"]
+    for (what, size), tensor in zip(sizes.items(), inputs, strict=False):
+        first = tensor.data_ptr()
+        if first < end and start < first + size:
+            raise LibraryError(f"out overlaps {what}: what is still to be read would be written")
+
+
 def to_numpy(what: str, value: Any) -> np.ndarray:
     """`value`, an ndarray or a DLPack tensor on the CPU, as an ndarray."""
-    return value if isinstance(value, np.ndarray) else np.from_dlpack(_tensor(what, value))
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)  # of a subclass, such as a masked array, all elements count
+    tensor = _tensor(what, value)
+    try:
+        return np.from_dlpack(tensor)
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        raise LibraryError(f"{what}: NumPy has no {tensor.dtype}") from None
 
 
 def like(x: Any, y: np.ndarray) -> Any:
@@ -99,20 +119,27 @@ def parameter(value: Any, entry: dict[str, Any]) -> np.ndarray:
     """`value` as the array that the manifest's `entry` asks for.
 
     Raises LibraryError, naming it, for another shape, for numbers of another kind, and for one
-    outside of its limits.
+    outside of its limits: integers may have any dtype, floats are rounded after the check.
     """
     name, shape, dtype = entry["name"], tuple(entry["shape"]), np.dtype(entry["dtype"])
     array = np.asarray(value) if np.isscalar(value) else to_numpy(name, value)
     array = array.reshape(shape) if array.shape == () and shape == (1,) else array
     check_shape(name, array.shape, shape)
-    if array.dtype.kind not in ("iuf" if dtype.kind == "f" else "iu"):
+    python_ints = array.dtype == object and all(type(v) is int for v in array.flat)  # any size
+    if array.dtype.kind not in ("iuf" if dtype.kind == "f" else "iu") and not python_ints:
         raise LibraryError(f"{name}: {array.dtype}, expected {dtype}")
-    array = array.astype(dtype if dtype.kind == "f" else np.int64)
-    wrong = ~((array >= entry["min"]) & (array <= entry["max"]))  # also not a number
+    low, high = entry["min"], entry["max"]
+    if array.dtype.kind != "f":
+        low, high = math.ceil(low), math.floor(high)  # compared exactly
+    elif array.dtype == np.float16:
+        array = array.astype(np.float32)  # whose range holds the limits
+    wrong = ~((array >= low) & (array <= high))  # also not a number
     _refuse(name, array, wrong, f"is outside of {entry['min']}..{entry['max']}")
+    plain = np.require(array, dtype, ["C", "W"])
     if entry["zeros"]:
-        _refuse(name, array, array.view(np.uint32) & entry["zeros"] != 0, "is no bfloat16")
-    return np.require(array, dtype, ["C", "W"])
+        more = plain.view(np.uint32) & entry["zeros"] != 0
+        _refuse(name, array, more | (plain != array), "is no bfloat16")
+    return plain
 
 
 def _refuse(name: str, array: np.ndarray, wrong: np.ndarray, reason: str) -> None:

@@ -1,6 +1,7 @@
 """A kernel of a loaded library, and weights packed for it."""
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -66,6 +67,7 @@ class Kernel:
         # What decides the order of packed weights: with all of it the same, they may be shared.
         choice = (self.name, variant["target"], variant["template"], variant["knobs"], version)
         self.layout = json.dumps(choice, sort_keys=True)
+        self._sizes = self._tensor_sizes()
         self._module = module  # keeps the code loaded
         self._run = module.get_function(variant["symbol"])
         self._pack = module.get_function(f"{variant['symbol']}_pack_weights")
@@ -73,6 +75,14 @@ class Kernel:
 
     def __repr__(self) -> str:
         return f"<lpgen kernel {self.name}: {self.variant['template']}>"
+
+    def _tensor_sizes(self) -> dict[str, int]:
+        """Bytes of what a call reads and writes, in the order of its arguments."""
+        size = {"x": self.x_dtype.itemsize * math.prod(self.x_shape), "packed": self.packed_bytes}
+        if self.residual:
+            entry = self.interface["residual"]
+            size["residual"] = np.dtype(entry["dtype"]).itemsize * math.prod(entry["shape"])
+        return size | {"out": self.y_dtype.itemsize * math.prod(self.y_shape)}
 
     def workspace_bytes(self, threads: int = 1) -> int:
         """Bytes of scratch memory that a call on `threads` threads uses."""
@@ -137,9 +147,10 @@ class Kernel:
         x: x_dtype[x_shape], one value per byte, [m, k] or NHWC, or packed: a NumPy array or a
         DLPack tensor in the CPU's memory; what is not contiguous is copied. Values outside of the
         format are not noticed and give a wrong result. packed: from `pack_weights` of this kernel.
-        out: contiguous memory of y_dtype for the result, which is returned; without it the result
-        is a new array of x's library (of NumPy where that takes no DLPack tensors). residual: the
-        tensor that is added, as x. Other Python threads run meanwhile.
+        out: contiguous memory of y_dtype for the result, which is returned; it may not overlap what
+        the kernel reads. Without it the result is a new array of x's library (of NumPy where that
+        takes no DLPack tensors). residual: the tensor that is added, as x. Other Python threads run
+        meanwhile.
         Raises LibraryError naming the argument that does not fit.
         """
         if not isinstance(packed, PackedWeights) or packed.layout != self.layout:
@@ -153,6 +164,7 @@ class Kernel:
             self._run(source, packed.tensor, *more, y, self._workspace(threads), threads)
             return y if isinstance(x, np.ndarray) else arrays.like(x, y)
         target = arrays.writable("out", out, self.y_shape, self.y_dtype)
+        arrays.check_apart(target, self._sizes, (source, packed.tensor, *more))
         self._run(source, packed.tensor, *more, target, self._workspace(threads), threads)
         return out
 

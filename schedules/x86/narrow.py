@@ -9,6 +9,7 @@ three of the four stores needless:
 
 Packing works on 128-bit lanes, so that one permutation of 32-bit words puts the columns in order.
 A value above int32 converts to the smallest int32: float32 values are bounded from above before.
+What is no number (NaN) is not bounded, and becomes the lowest result by the same conversion.
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2: CVTPS2DQ, PACKSSDW,
 PACKSSWB/PACKUSWB.
@@ -142,7 +143,7 @@ class _Nest:
         lanes = self.lanes
         _, high = integer_bounds(self.op.epilogue)
         bound = tirx.Broadcast(tirx.const(high, "float32"), lanes)
-        value = tirx.Min(vectors.load(real, [number * lanes], lanes), bound)
+        value = tirx.Min(bound, vectors.load(real, [number * lanes], lanes))
         convert, *_ = _INSTRUCTIONS[32 * lanes]
         if lanes < 16:
             return vectors.bind(_call(f"int32x{lanes}", convert, value))
