@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from lpgen.errors import OnnxError
-from lpgen.onnx.arithmetic import Requantize, format_of, quantization, single
+from lpgen.onnx import checks
+from lpgen.onnx.arithmetic import Requantize, combined_scale, quantization
 from lpgen.onnx.imported import Imported, Relayout, TensorType
 from lpgen.ops import Conv2d
+from lpgen.ops.epilogue import Quantize
 
 _TO_LAST = (0, 2, 3, 1)
 _TO_FIRST = (0, 3, 1, 2)
@@ -24,6 +26,7 @@ def integer(
     **attributes: Any,
 ) -> Imported:
     """ConvInteger."""
+    _check_sides(x, w)
     return _conv(x, w, x_zero, w_zero, attributes)
 
 
@@ -40,8 +43,27 @@ def requantized(
     **attributes: Any,
 ) -> Imported:
     """QLinearConv."""
-    last = Requantize(x_scale, w_scale, y_scale, y_zero, bias)
+    _check_sides(x, w)
+    scale = combined_scale(
+        checks.single("x_scale", checks.real("x_scale", x_scale)),
+        _by_channel("w_scale", checks.real("w_scale", w_scale), w),
+        checks.single("y_scale", checks.real("y_scale", y_scale)),
+    )
+    out = checks.format_of("y_zero_point", y_zero.dtype.name)
+    if bias is not None:
+        checks.check_type("B", bias, "int32")
+        checks.check_shape("B", bias, w.shape[:1])
+    last = Requantize(scale, Quantize(out, checks.single("y_zero_point", y_zero)), bias)
     return _conv(x, w, x_zero, w_zero, attributes, last)
+
+
+def _check_sides(x: TensorType, w: np.ndarray) -> None:
+    """Raise OnnxError unless both are bytes of a convolution in one or two dimensions."""
+    checks.format_of("x", x.dtype)
+    checks.format_of("the tensor of weights", w.dtype.name)
+    if len(x.shape) not in (3, 4) or w.ndim != len(x.shape):
+        raise OnnxError(f"x has {len(x.shape)} axes and w has {w.ndim}, lpgen has 3 or 4 for both")
+    checks.tensor_type("w", (w.shape, w.dtype))
 
 
 def _conv(
@@ -52,30 +74,30 @@ def _conv(
     attributes: dict[str, Any],
     last: Requantize | None = None,
 ) -> Imported:
-    if len(x.shape) not in (3, 4) or w.ndim != len(x.shape):
-        raise OnnxError(f"x has {len(x.shape)} axes and w has {w.ndim}, lpgen has 3 or 4 for both")
     *_, h, wide = (1, *x.shape[2:])
     n, channels = x.shape[:2]
     weights = np.ascontiguousarray(_image(w).transpose(_TO_LAST))
-    zeros = np.zeros(1, w.dtype) if w_zero is None else w_zero.ravel()
+    if w_zero is None:
+        w_zero = np.zeros((), w.dtype)
+    checks.check_type("w_zero_point", w_zero, w.dtype.name)
     fields, weights, parameters = quantization(
-        format_of(x.dtype, "x"),
-        single(x_zero, "x_zero_point"),
+        checks.format_of("x", x.dtype),
+        checks.zero_point("x_zero_point", x_zero, x.dtype),
         weights,
-        np.resize(zeros, len(weights)),
+        _by_channel("w_zero_point", w_zero, w),
         last,
     )
-    geometry = _geometry((h, wide), weights.shape[1:3], **attributes)
+    geometry = _geometry(x.shape[2:], w.shape[2:], **attributes)
     op = Conv2d(n=n, h=h, w=wide, ic=channels, oc=len(weights), **geometry, **fields)
     if weights.shape != op.w_shape:
         raise OnnxError(f"w has shape {w.shape}, but x has {channels} channels")
-    spatial = op.y_shape[1:3][-len(x.shape) + 2 :]
+    spatial = op.y_shape[1:3][2 - len(x.shape[2:]) :]
     return Imported(
         op,
         weights,
         parameters,
-        x=Relayout((n, channels, h, wide), _TO_LAST, op.x_shape),
-        y=Relayout(op.y_shape, _TO_FIRST, (n, op.oc, *spatial)),
+        x=Relayout(x.shape, (n, channels, h, wide), _TO_LAST, op.x_shape),
+        y=Relayout(op.y_shape, op.y_shape, _TO_FIRST, (n, op.oc, *spatial)),
     )
 
 
@@ -83,9 +105,16 @@ def _image(tensor: np.ndarray) -> np.ndarray:
     return tensor if tensor.ndim == 4 else tensor[:, :, None]
 
 
+def _by_channel(what: str, values: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Values of all output channels or of each, as [channels]."""
+    each = w.shape[:1]
+    checks.check_shape(what, values, (), (1,), each)
+    return np.broadcast_to(values, each)
+
+
 def _geometry(
-    size: tuple[int, int],
-    kernel: tuple[int, int],
+    size: Sequence[int],
+    kernel: Sequence[int],
     kernel_shape: Sequence[int] = (),
     strides: Sequence[int] = (),
     dilations: Sequence[int] = (),
@@ -93,16 +122,20 @@ def _geometry(
     auto_pad: str = "NOTSET",
     group: int = 1,
 ) -> dict[str, Any]:
-    """Fields of Conv2d from the attributes; a convolution in one dimension gives one of each."""
-    if kernel_shape and tuple(kernel_shape) != tuple(kernel)[-len(kernel_shape) :]:
-        raise OnnxError(f"kernel_shape={list(kernel_shape)}, but w has {kernel}")
-    stride, dilation = ((*[1] * (2 - len(v)), *v) for v in (strides, dilations))
-    if auto_pad == "NOTSET":
-        half = len(pads) // 2
-        before, after = ((*[0] * (2 - half), *v) for v in (pads[:half], pads[half:]))
-    elif auto_pad == "VALID":
-        before = after = (0, 0)
-    elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+    """Fields of Conv2d from the attributes; size, kernel: as the node has them, of one or two axes.
+    A convolution in one dimension is one of a single row."""
+    axes = len(size)
+    if kernel_shape and tuple(kernel_shape) != tuple(kernel):
+        raise OnnxError(f"kernel_shape={list(kernel_shape)}, but w has {list(kernel)}")
+    stride = _each("strides", strides, axes, 1)
+    dilation = _each("dilations", dilations, axes, 1)
+    pad = _each("pads", pads, 2 * axes, 0)
+    before, after = pad[:axes], pad[axes:]
+    if auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+        raise OnnxError(f"auto_pad={auto_pad} is none of NOTSET, VALID, SAME_UPPER, SAME_LOWER")
+    if auto_pad != "NOTSET" and any(pad):
+        raise OnnxError(f"pads={list(pads)} beside auto_pad={auto_pad}, which says it")
+    if auto_pad.startswith("SAME"):
         # As many outputs as strides fit the input; the odd one is where the name says.
         total = [
             max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
@@ -111,12 +144,21 @@ def _geometry(
         before, after = [t // 2 for t in total], [t - t // 2 for t in total]
         if auto_pad == "SAME_LOWER":
             before, after = after, before
-    else:
-        raise OnnxError(f"auto_pad={auto_pad} is none of NOTSET, VALID, SAME_UPPER, SAME_LOWER")
+    ones, zeros = [1] * (2 - axes), [0] * (2 - axes)
     return {
-        "kernel": tuple(kernel),
-        "stride": stride,
-        "dilation": dilation,
-        "pad": (*before, *after),
+        "kernel": (*ones, *kernel),
+        "stride": (*ones, *stride),
+        "dilation": (*ones, *dilation),
+        "pad": (*zeros, *before, *zeros, *after),
         "groups": group,
     }
+
+
+def _each(name: str, values: Sequence[int], count: int, default: int) -> list[int]:
+    """The `count` values of an attribute; `default`, also the least, where it is absent."""
+    if not values:
+        return [default] * count
+    if len(values) != count or min(values) < default:
+        expected = f"{count} of {default} or more"
+        raise OnnxError(f"{name}={list(values)}, expected {expected} for x and w")
+    return list(values)

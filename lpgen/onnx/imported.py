@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lpgen.errors import OnnxError
 from lpgen.ops import Operator
 
 
@@ -20,16 +21,21 @@ class TensorType(NamedTuple):
 
 @dataclass(frozen=True)
 class Relayout:
-    """The way from one tensor to another: seen in shape `view`, its axes in the order `axes`, in
-    the end of shape `shape`."""
+    """The way from one tensor to another: of shape `given`, seen in shape `view`, its axes in the
+    order `axes`, in the end of shape `shape`."""
 
+    given: tuple[int, ...]
     view: tuple[int, ...]
     axes: tuple[int, ...]
     shape: tuple[int, ...]
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
-        """The other tensor, dense; a view of the same memory where nothing has to move."""
-        moved = np.asarray(array).reshape(self.view).transpose(self.axes)
+        """The other tensor, dense; a view of the same memory where nothing has to move. Raises
+        OnnxError for a tensor of another shape."""
+        array = np.asarray(array)
+        if array.shape != self.given:
+            raise OnnxError(f"the tensor has shape {array.shape}, expected {self.given}")
+        moved = array.reshape(self.view).transpose(self.axes)
         return np.ascontiguousarray(moved).reshape(self.shape)
 
     @property

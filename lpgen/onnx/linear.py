@@ -12,6 +12,7 @@ import numpy as np
 
 from lpgen.errors import OnnxError
 from lpgen.formats import Format
+from lpgen.onnx import checks
 from lpgen.onnx.imported import Imported, Relayout, TensorType
 from lpgen.ops import DequantizeLinear, QuantizeLinear
 
@@ -30,16 +31,15 @@ def quantize(
     **attributes: Any,
 ) -> Imported:
     """QuantizeLinear from float32 (saturate is for float8 only)."""
-    from onnx import TensorProto, helper
-
-    if precision not in (0, TensorProto.FLOAT):
-        raise OnnxError(f"precision={TensorProto.DataType.Name(precision)}, lpgen has FLOAT")
-    dtype = "uint8"
-    if output_dtype:
-        dtype = helper.tensor_dtype_to_np_dtype(output_dtype)
-    dtype = zero.dtype if zero is not None else dtype
+    if _type_name(precision) not in ("", "float32"):
+        raise OnnxError(f"precision is {_type_name(precision)}, lpgen has float32")
     _check_real("x", x.dtype)
-    return _import(QuantizeLinear, _format(dtype, "y"), x, scale, zero, **attributes)
+    asked = _type_name(output_dtype)
+    dtype = (asked or "uint8") if zero is None else zero.dtype.name
+    if asked not in ("", dtype):
+        raise OnnxError(f"output_dtype is {asked}, but the zero point has type {dtype}")
+    form = checks.format_of("y", dtype, FORMATS)
+    return _import(QuantizeLinear, form, dtype, x, scale, zero, **attributes)
 
 
 def dequantize(
@@ -50,35 +50,39 @@ def dequantize(
     **attributes: Any,
 ) -> Imported:
     """DequantizeLinear to float32."""
-    from onnx import TensorProto
-
-    if output_dtype not in (0, TensorProto.FLOAT):
-        raise OnnxError(f"y has type {TensorProto.DataType.Name(output_dtype)}, lpgen has float32")
-    return _import(DequantizeLinear, _format(x.dtype, "x"), x, scale, zero, **attributes)
+    if _type_name(output_dtype) not in ("", "float32"):
+        raise OnnxError(f"y has type {_type_name(output_dtype)}, lpgen has float32")
+    form = checks.format_of("x", x.dtype, FORMATS)
+    return _import(DequantizeLinear, form, x.dtype, x, scale, zero, **attributes)
 
 
 def _import(
     kind: type,
     form: Format,
+    dtype: str,
     x: TensorType,
     scale: np.ndarray,
     zero: np.ndarray | None,
     axis: int = 1,
     block_size: int = 0,
 ) -> Imported:
-    _check_real("the scale", scale.dtype)
+    """dtype: the name of the quantized tensor's type."""
+    _check_real("the scale", scale.dtype.name)
     per, sizes = _granularity(x.shape, scale.shape, axis, block_size)
     op = kind(**sizes, format=form, per=per)
-    zeros = np.zeros(scale.shape, form.dtype) if zero is None else zero.astype(form.dtype)
-    if zeros.size != scale.size:
-        raise OnnxError(f"the zero point has shape {zeros.shape}, the scale {scale.shape}")
+    if zero is None:
+        zero = np.zeros(scale.shape, form.dtype)
+    else:
+        checks.check_type("the zero point", zero, dtype)
+        of_one = ((), (1,)) if per == "tensor" else ()
+        checks.check_shape("the zero point", zero, scale.shape, *of_one)
     same = tuple(range(len(x.shape)))
     return Imported(
         op,
-        zeros.reshape(op.w_shape),
+        zero.astype(form.dtype).reshape(op.w_shape),
         {"scale": scale.reshape(op.w_shape)},
-        x=Relayout(x.shape, same, op.x_shape),
-        y=Relayout(op.y_shape, (0, 1, 2), x.shape),
+        x=Relayout(x.shape, x.shape, same, op.x_shape),
+        y=Relayout(op.y_shape, op.y_shape, (0, 1, 2), x.shape),
     )
 
 
@@ -87,7 +91,9 @@ def _granularity(
 ) -> tuple[str, dict[str, int]]:
     """(per, sizes) of the operator for a tensor and scales of these shapes."""
     total = math.prod(shape)
-    if not block and math.prod(scales) == 1:
+    if block < 0:
+        raise OnnxError(f"block_size={block}, expected 0 (none) or more")
+    if not block and scales in ((), (1,)):
         return "tensor", {"axis": total}
     if not -len(shape) <= axis < len(shape):
         raise OnnxError(f"axis={axis}, but x has {len(shape)} axes")
@@ -105,13 +111,18 @@ def _granularity(
     return f"block{block}" if block else "axis", sizes
 
 
-def _format(dtype: Any, what: str) -> Format:
-    name = np.dtype(dtype).name
-    if name not in FORMATS:
-        raise OnnxError(f"{what} has type {name}, lpgen has {', '.join(FORMATS)}")
-    return FORMATS[name]
+def _type_name(number: int) -> str:
+    """NumPy's name of ONNX's number of a type, "" for 0 (the default)."""
+    from onnx import TensorProto, helper
+
+    if number not in TensorProto.DataType.values():
+        raise OnnxError(f"type {number} is none of ONNX")
+    try:
+        return helper.tensor_dtype_to_np_dtype(number).name if number else ""
+    except KeyError:  # NumPy has no such type
+        return TensorProto.DataType.Name(number).lower()
 
 
-def _check_real(what: str, dtype: Any) -> None:
-    if np.dtype(dtype).name != "float32":
-        raise OnnxError(f"{what} has type {np.dtype(dtype).name}, lpgen has float32")
+def _check_real(what: str, dtype: str) -> None:
+    if dtype != "float32":
+        raise OnnxError(f"{what} has type {dtype}, lpgen has float32")

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lpgen.errors import OnnxError
-from lpgen.onnx.arithmetic import Requantize, format_of, quantization, single
+from lpgen.onnx import checks
+from lpgen.onnx.arithmetic import Requantize, combined_scale, quantization
 from lpgen.onnx.imported import Imported, Relayout, TensorType, inverse
 from lpgen.ops import Conv2d, Dense
+from lpgen.ops.epilogue import Quantize
 
 
 def integer(
@@ -39,7 +41,15 @@ def requantized(
     y_zero: np.ndarray,
 ) -> Imported:
     """QLinearMatMul."""
-    return _matmul(x, w, x_zero, w_zero, Requantize(x_scale, w_scale, y_scale, y_zero))
+    product = _Product.of(x, w)
+    scale = combined_scale(
+        checks.single("a_scale", checks.real("a_scale", x_scale), *product.of_rows),
+        product.of_columns("b_scale", checks.real("b_scale", w_scale)),
+        checks.single("y_scale", checks.real("y_scale", y_scale), *product.of_result),
+    )
+    out = checks.format_of("y_zero_point", y_zero.dtype.name)
+    zero = checks.single("y_zero_point", y_zero, *product.of_result)
+    return _matmul(x, w, x_zero, w_zero, Requantize(scale, Quantize(out, zero)))
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,56 @@ class _Batches:
         return cls(*((*[1] * (axes - len(side)), *side) for side in (left, right)))
 
 
+@dataclass(frozen=True)
+class _Product:
+    """The product as one of matrices: [*left, m, k] times w, [*right, k, n]."""
+
+    batches: _Batches
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    m: int
+    n: int
+    k: int
+
+    @classmethod
+    def of(cls, x: TensorType, w: np.ndarray) -> _Product:
+        checks.format_of("a", x.dtype)
+        checks.format_of("the tensor of weights", w.dtype.name)
+        checks.tensor_type("b", (w.shape, w.dtype))
+        if not x.shape or not w.ndim:
+            raise OnnxError(f"shapes {x.shape} and {w.shape} are no matrices")
+        *left, m, k = x.shape if len(x.shape) > 1 else (1, *x.shape)
+        *right, depth, n = w.shape if w.ndim > 1 else (*w.shape, 1)
+        if depth != k:
+            raise OnnxError(f"shapes {x.shape} and {w.shape} do not match: k is {k} and {depth}")
+        left, right = tuple(left), tuple(right)
+        return cls(_Batches.of(left, right), left, right, m, n, k)
+
+    @property
+    def of_rows(self) -> tuple[checks.Shape, ...]:
+        """Shapes of one number for each row of the left side."""
+        return (self.m,), (*self.left, self.m, 1)
+
+    @property
+    def of_result(self) -> tuple[checks.Shape, ...]:
+        """Shapes of one number for each row of the result."""
+        return (self.m,), (*self.batches.all, self.m, 1)
+
+    def of_columns(self, what: str, values: np.ndarray) -> np.ndarray:
+        """One number for all columns or for each (of all matrices or of each), as [columns]."""
+        each = (*self.right, 1, self.n)
+        checks.check_shape(what, values, (), (1,), (self.n,), each)
+        return self.by_column(values if values.ndim > 1 else values.reshape(1, -1))[:, 0]
+
+    def by_column(self, values: np.ndarray) -> np.ndarray:
+        """[..., k or 1, n] as [group and column, k or 1]."""
+        b, depth = self.batches, values.shape[-2]
+        whole = np.broadcast_to(values, (*b.right, depth, self.n))
+        axes = len(b.all)
+        moved = whole.transpose(*b.rows, *b.groups, *b.columns, axes + 1, axes)
+        return moved.reshape(-1, depth)
+
+
 def _matmul(
     x: TensorType,
     w: np.ndarray,
@@ -81,31 +141,18 @@ def _matmul(
     w_zero: np.ndarray | None,
     last: Requantize | None = None,
 ) -> Imported:
-    if not math.prod(x.shape) * w.size or not x.shape or not w.ndim:
-        raise OnnxError(f"shapes {x.shape} and {w.shape} are no matrices, or empty")
-    *left, m, k = x.shape if len(x.shape) > 1 else (1, *x.shape)
-    matrices = w if w.ndim > 1 else w[:, None]
-    *right, depth, n = matrices.shape
-    if depth != k:
-        raise OnnxError(f"shapes {x.shape} and {w.shape} do not match: k is {k} and {depth}")
-    batches = _Batches.of(tuple(left), tuple(right))
-    axes = len(batches.all)
+    product = _Product.of(x, w)
+    batches, m, n, k = product.batches, product.m, product.n, product.k
     rows, groups, columns = batches.rows, batches.groups, batches.columns
-
-    def by_column(values: np.ndarray) -> np.ndarray:
-        """[..., k or 1, n] as [group and column, k or 1]."""
-        whole = np.broadcast_to(values, (*batches.right, values.shape[-2], n))
-        moved = whole.transpose(*rows, *groups, *columns, axes + 1, axes)
-        return moved.reshape(-1, values.shape[-2])
-
-    if last is not None:
-        last = last._replace(w_scale=by_column(_matrix(last.w_scale))[:, 0])
-    zeros = np.zeros(1, w.dtype) if w_zero is None else w_zero
+    axes = len(batches.all)
+    if w_zero is None:
+        w_zero = np.zeros((), w.dtype)
+    checks.check_type("b_zero_point", w_zero, w.dtype.name)
     fields, weights, parameters = quantization(
-        format_of(x.dtype, "a"),
-        single(x_zero, "a_zero_point"),
-        by_column(matrices),
-        by_column(_matrix(zeros))[:, 0],
+        checks.format_of("a", x.dtype),
+        checks.zero_point("a_zero_point", x_zero, x.dtype, *product.of_rows),
+        product.by_column(w if w.ndim > 1 else w[:, None]),
+        product.of_columns("b_zero_point", w_zero),
         last,
     )
     op = _operator(x, len(weights), k, math.prod(batches.left[i] for i in groups), fields)
@@ -115,18 +162,14 @@ def _matmul(
         op,
         np.ascontiguousarray(weights).reshape(op.w_shape),
         parameters,
-        x=Relayout((*batches.left, m, k), order, op.x_shape),
+        x=Relayout(x.shape, (*batches.left, m, k), order, op.x_shape),
         y=Relayout(
+            op.y_shape,
             tuple(result[axis] for axis in order),
             inverse(order),
             (*batches.all, *[m] * (len(x.shape) > 1), *[n] * (w.ndim > 1)),
         ),
     )
-
-
-def _matrix(values: np.ndarray) -> np.ndarray:
-    """Scales or zero points of columns, one, [n] or [..., 1, n], as [..., 1, n]."""
-    return values if values.ndim > 1 else values.reshape(1, -1)
 
 
 def _operator(x: TensorType, columns: int, k: int, groups: int, fields: dict) -> Dense | Conv2d:
