@@ -22,6 +22,7 @@ PUBLIC const char *lpgen_status_message(lpgen_status status) {
       [LPGEN_PARAMETER_BYTES] = "a parameter's size is not what the header says",
       [LPGEN_PARAMETER_VALUE] = "a parameter is not a number, not within its limits, or no bfloat16",
       [LPGEN_OUTLIER_ORDER] = "outlier_indptr does not ascend from 0, or indices of a channel do not",
+      [LPGEN_OVERLAP] = "y overlaps x, packed, the residual or the workspace in memory",
   };
   if ((int)status < 0 || status >= LPGEN_STATUS_COUNT) return "unknown status";
   return messages[status];
@@ -41,6 +42,11 @@ size_t kernel_workspace_bytes(const struct kernel *kernel, int threads) {
 
 static int misaligned(const void *pointer) { return (uintptr_t)pointer % ALIGNMENT != 0; }
 
+static int overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes) {
+  uintptr_t first = (uintptr_t)a, second = (uintptr_t)b;
+  return first < second + b_bytes && second < first + a_bytes;
+}
+
 lpgen_status kernel_run(const struct kernel *kernel, const void *x, size_t x_bytes,
                         const void *packed, size_t packed_bytes, const void *residual,
                         size_t residual_bytes, void *y, size_t y_bytes, void *workspace,
@@ -57,6 +63,10 @@ lpgen_status kernel_run(const struct kernel *kernel, const void *x, size_t x_byt
   if (y_bytes != tensor_bytes(&kernel->y)) return LPGEN_Y_BYTES;
   if (workspace_bytes < needed) return LPGEN_WORKSPACE_BYTES;
   if (misaligned(packed) || (needed > 0 && misaligned(workspace))) return LPGEN_MISALIGNED;
+  if (overlap(y, y_bytes, x, x_bytes) || overlap(y, y_bytes, packed, packed_bytes) ||
+      (adds && overlap(y, y_bytes, residual, residual_bytes)) ||
+      (needed > 0 && overlap(y, y_bytes, workspace, needed)))
+    return LPGEN_OVERLAP;
   int32_t failed = call_kernel(kernel, x, packed, residual, y, workspace, needed, threads);
   return failed ? LPGEN_OUT_OF_MEMORY : LPGEN_OK;
 }

@@ -17,6 +17,11 @@
  * format give a wrong y, and nothing worse. The padding of a conv2d counts as 0, also in formats
  * that have no 0.
  *
+ * Where x or a residual is float, infinities saturate. NaN is quantized to the lowest value of the
+ * format (of what a clamp leaves of it), and stays NaN in a float y, through a clamp, too. Where the
+ * scale of x is found in each call, NaN or an infinity in a row (input=f32:row) or in x
+ * (input=f32:tensor) makes all that share the scale infinite or NaN before they are quantized.
+ *
  * Parameters (bias, scale, ...) are given with the weights, and a kernel that adds a residual takes it
  * behind the packed weights; the workload in front of each kernel says what is done with them. Values
  * of y are one in each element, as those of x. Parameters have to be finite, and a bias so small that
@@ -27,9 +32,10 @@
  * ascends from 0, and so do the indices within a channel. Elements behind the last outlier may be
  * anything within their limits.
  *
- * x, residual and weights may have any address that suits their type, y any that suits its. packed and workspace start on a
- * 64-byte boundary (aligned_alloc(64, ...), sizes are multiples of 64). Buffers must not overlap.
- * x and packed are only read. y is overwritten; nothing needs to be cleared before.
+ * x, residual and weights may have any address that suits their type, y any that suits its. packed
+ * and workspace start on a 64-byte boundary (aligned_alloc(64, ...), sizes are multiples of 64). y
+ * may not overlap the others (LPGEN_OVERLAP). x and packed are only read. y is overwritten; nothing
+ * needs to be cleared before.
  *
  * Packed weights belong to this kernel of this library: not to another one, nor to another build.
  * The workspace is scratch memory; it may be NULL where _workspace_bytes says 0. Calls that run at

@@ -67,7 +67,6 @@ class Kernel:
         # What decides the order of packed weights: with all of it the same, they may be shared.
         choice = (self.name, variant["target"], variant["template"], variant["knobs"], version)
         self.layout = json.dumps(choice, sort_keys=True)
-        self._sizes = self._tensor_sizes()
         self._module = module  # keeps the code loaded
         self._run = module.get_function(variant["symbol"])
         self._pack = module.get_function(f"{variant['symbol']}_pack_weights")
@@ -76,7 +75,7 @@ class Kernel:
     def __repr__(self) -> str:
         return f"<lpgen kernel {self.name}: {self.variant['template']}>"
 
-    def _tensor_sizes(self) -> dict[str, int]:
+    def _sizes(self) -> dict[str, int]:
         """Bytes of what a call reads and writes, in the order of its arguments."""
         size = {"x": self.x_dtype.itemsize * math.prod(self.x_shape), "packed": self.packed_bytes}
         if self.residual:
@@ -164,8 +163,12 @@ class Kernel:
             self._run(source, packed.tensor, *more, y, self._workspace(threads), threads)
             return y if isinstance(x, np.ndarray) else arrays.like(x, y)
         target = arrays.writable("out", out, self.y_shape, self.y_dtype)
-        arrays.check_apart(target, self._sizes, (source, packed.tensor, *more))
-        self._run(source, packed.tensor, *more, target, self._workspace(threads), threads)
+        inputs = (source, packed.tensor, *more)
+        try:
+            self._run(*inputs, target, self._workspace(threads), threads)
+        except RuntimeError as error:
+            arrays.check_apart(target, self._sizes(), inputs)  # looked at where it costs nothing
+            raise LibraryError(str(error).strip().splitlines()[-1]) from None
         return out
 
     def _added(self, residual: Any) -> list[Any]:

@@ -123,6 +123,11 @@ static void wrong_calls_are_refused(void) {
   CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES, y, Y_BYTES, w + 32, n, 1) == LPGEN_MISALIGNED);
   CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES, y, Y_BYTES, w, n, 0) == LPGEN_THREADS);
   CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES, y, Y_BYTES, w, n, 1025) == LPGEN_THREADS);
+  CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES, (char *)x + X_BYTES - 4, Y_BYTES, w, n, 1) ==
+        LPGEN_OVERLAP);
+  CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES, packed + PACKED_BYTES - 4, Y_BYTES, w, n, 1) ==
+        LPGEN_OVERLAP);
+  CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES, w, Y_BYTES, w, n, 1) == LPGEN_OVERLAP);
   CHECK(PACK((const void *)weights, WEIGHTS_BYTES - 1, packed, PACKED_BYTES) ==
         LPGEN_WEIGHTS_BYTES);
   CHECK(PACK((const void *)weights, WEIGHTS_BYTES, packed, 1) == LPGEN_PACKED_BYTES);
