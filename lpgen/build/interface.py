@@ -117,13 +117,16 @@ def internal_functions(op: Operator, symbol: str, run: str, pack: str) -> str:
     added, count = residual(op), len(given(op))
     rest = "".join(f", inputs[{i}]" for i in range(1, count))
     return f"""
-int32_t {run}(const void *x, const void *packed, {"const void *residual, " * bool(added)}void *y);
-int32_t {pack}(const void *weights, void *packed{", const void *" * (count - 1)});
-static int32_t {symbol}_run(const void *x, const void *packed, const void *residual, void *y) {{
-  {"return" if added else "(void)residual; return"} {run}(x, packed, {"residual, " * bool(added)}y);
+int32_t {run}(const void *x, const void *packed, {"const void *residual, " * bool(added)}void *y,
+    int32_t threads);
+int32_t {pack}(const void *weights, void *packed{", const void *" * (count - 1)}, int32_t threads);
+static int32_t {symbol}_run(const void *x, const void *packed, const void *residual, void *y,
+                            int32_t threads) {{
+  {"" if added else "(void)residual;"}
+  return {run}(x, packed, {"residual, " * bool(added)}y, threads);
 }}
 static int32_t {symbol}_pack(const void *const *inputs, void *packed) {{
-  return {pack}(inputs[0], packed{rest});
+  return {pack}(inputs[0], packed{rest}, 1);
 }}"""
 
 

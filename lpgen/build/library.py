@@ -116,7 +116,8 @@ def _compile(choices: Sequence[Choice], folder: Path) -> tuple[list[Part], list[
         lowered = lower(functions, target)
         for symbol, choice in own.items():
             run, pack = source.run_symbol(symbol), source.pack_symbol(symbol)
-            parts[symbol] = Part(choice, symbol, lowered.scratch[run], lowered.scratch[pack])
+            scratch, pack_scratch = lowered.scratch[run], lowered.scratch[pack]
+            parts[symbol] = Part(choice, symbol, scratch, pack_scratch, lowered.pieces[run])
         objects.append(folder / f"{len(objects)}.o")
         lowered.compile().write_to_file(str(objects[-1]), "o")
     return [parts[symbol] for symbol in named], objects

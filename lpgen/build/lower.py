@@ -1,14 +1,15 @@
 """Scheduled kernels to machine code: one way for measuring and for exporting.
 
-A kernel becomes a plain C function of pointers, `int32_t f(x, packed, y)` (a residual comes
-before y), 0 on success. What TVM would leave to its runtime is settled here:
+A kernel becomes a plain C function of pointers, `int32_t f(x, packed, y, threads)` (a residual
+comes before y), 0 on success. What TVM would leave to its runtime is settled here:
 
 * x and y may have any address. TVM would tell LLVM that every parameter starts on a 64-byte
   boundary, and does not check it; a raw pointer carries no such promise, and only the packed
   weights, which lpgen allocates, get it back.
 * Scratch memory up to `STACK_LIMIT` bytes lies on the stack, where LLVM turns a register tile into
   registers; the rest is asked for through TVMBackendAllocWorkspace, and `Lowered` says how much.
-* Parallel loops call TVMBackendParallelLaunch.
+* Parallel loops call TVMBackendParallelLaunch. Tiles are shared among as many threads as the last
+  argument says (`threads.share_tiles`).
 
 When measuring, libtvm answers these two calls; in a library, support.c does.
 """
@@ -27,6 +28,7 @@ from tvm.s_tir.pipeline import default_s_tir_pipeline
 from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.kernel import ALIGNMENT, Kernel
+from lpgen.algorithms.threads import share_tiles
 
 if TYPE_CHECKING:
     from lpgen.target import Target
@@ -59,11 +61,13 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Lowered:
-    """PrimFuncs after every pass of TVM's pipeline, and the scratch memory of each symbol."""
+    """PrimFuncs after every pass of TVM's pipeline, and what is known of each symbol."""
 
     module: IRModule
     target: tvm.target.Target
     scratch: dict[str, Scratch]
+    pieces: dict[str, int]
+    """Into how many pieces each function's work can be shared among threads."""
 
     def compile(self) -> tvm.runtime.Module:
         """Machine code: a module that can be called, written as an object or read as assembly."""
@@ -80,20 +84,21 @@ def lower(functions: Mapping[str, IRModule], target: Target) -> Lowered:
     return _lower(raw, target)
 
 
-def jit(kernel: Kernel | IRModule, target: Target) -> Callable[..., None]:
+def jit(kernel: Kernel | IRModule, target: Target, threads: int = 1) -> Callable[..., None]:
     """Compile for this machine: a function of tvm-ffi tensors (x, packed, y), or (w, packed).
 
-    It is the code of the exported library, with libtvm's workspace and thread pool. TVM checks
+    It is the code of the exported library, with libtvm's workspace and thread pool, on `threads`
+    threads. TVM checks
     shapes and types. Nobody checks that `packed` starts on a 64-byte boundary (see `aligned`); the
     function may crash where it does not.
     """
-    return jit_module(kernel, target)[_ENTRY]
+    return jit_module(kernel, target, threads)[_ENTRY]
 
 
-def jit_module(kernel: Kernel | IRModule, target: Target) -> tvm.runtime.Module:
+def jit_module(kernel: Kernel | IRModule, target: Target, threads: int = 1) -> tvm.runtime.Module:
     """The module of `jit`; its `inspect_source("asm")` shows the assembly."""
     func = (kernel.module if isinstance(kernel, Kernel) else kernel)["main"]
-    functions = {"kernel": _raw_pointers(func, "kernel"), _ENTRY: _entry(func, "kernel")}
+    functions = {"kernel": _raw_pointers(func, "kernel"), _ENTRY: _entry(func, "kernel", threads)}
     return _lower(functions, target).compile()
 
 
@@ -112,17 +117,18 @@ def _lower(functions: dict[str, tirx.PrimFunc], target: Target) -> Lowered:
     with tvm.transform.PassContext(opt_level=3):
         mod = tirx.transform.BindTarget(tvm_target.with_host(tvm_target))(IRModule(functions))
         mod = to_tir(mod)
-        scratch = {}
+        scratch, pieces = {}, {}
         for var, func in mod.functions.items():
-            if var.name_hint != _ENTRY:
-                mod[var], scratch[var.name_hint] = _place_scratch(func)
+            if (symbol := var.name_hint) != _ENTRY:
+                shared, pieces[symbol] = share_tiles(func, func.params[-1])
+                mod[var], scratch[symbol] = _place_scratch(shared)
         mod = tirx.transform.LowerTVMBuiltin()(mod)
         mod = tirx.transform.LowerIntrin()(mod)
-    return Lowered(mod, tvm_target, scratch)
+    return Lowered(mod, tvm_target, scratch, pieces)
 
 
 def _raw_pointers(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
-    """`func` with pointers for parameters and its buffers declared on top of them.
+    """`func` with pointers for parameters, its buffers declared on top of them, and `threads`.
 
     calling_conv 1 (C) makes MakePackedAPI leave the function and its symbol alone.
     """
@@ -132,19 +138,19 @@ def _raw_pointers(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
     body = tirx.SeqStmt([*declarations, func.body])
     # It returns int because the check behind every workspace call returns -1. Code generation
     # ends it with `return 0`; a Return here would come before the release of the workspace.
-    raw = tirx.PrimFunc(pointers, body, PrimType("int32"))
+    raw = tirx.PrimFunc([*pointers, tirx.Var("threads", "int32")], body, PrimType("int32"))
     return raw.with_attr(
         {"global_symbol": symbol, "calling_conv": 1, "tirx.noalias": True, "s_tir": True}
     )
 
 
-def _entry(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
-    """A tvm-ffi function that checks the tensors for `symbol` and calls it."""
+def _entry(func: tirx.PrimFunc, symbol: str, threads: int) -> tirx.PrimFunc:
+    """A tvm-ffi function that checks the tensors for `symbol` and calls it on `threads` threads."""
     buffers = [
         tirx.decl_buffer(p.shape, p.dtype, p.name, data_alignment=ALIGNMENT if i == _PACKED else 1)
         for i, p in enumerate(func.params)
     ]
-    call = tirx.call_extern("int32", symbol, *(buffer.data for buffer in buffers))
+    call = tirx.call_extern("int32", symbol, *(buffer.data for buffer in buffers), _int32(threads))
     error, message = StringImm("RuntimeError"), StringImm("the kernel failed: out of memory?")
     entry = tirx.PrimFunc(buffers, tirx.AssertStmt(call == _int32(0), error, [message]))
     return entry.with_attr({"global_symbol": _ENTRY, "s_tir": True})

@@ -51,6 +51,8 @@ class Part:
     symbol: str
     scratch: Scratch
     pack_scratch: Scratch
+    pieces: int
+    """Into how many pieces its work can be shared among threads."""
 
 
 def symbols(choices: Sequence[Choice]) -> list[str]:
@@ -141,6 +143,7 @@ def _variant(part: Part) -> dict[str, Any]:
         "knobs": dict(choice.knobs),
         "packed_bytes": choice.kernel.layout.nbytes,
         "workspace_bytes": {"serial": scratch.serial, "per_thread": scratch.per_thread},
+        "pieces": part.pieces,
         "seconds": choice.seconds,
     }
 

@@ -50,7 +50,7 @@ int32_t call_kernel(const struct kernel *kernel, const void *x, const void *pack
   struct call call = {workspace, (char *)workspace + bytes, threads};
   struct call *outer = current;
   current = &call;
-  int32_t failed = kernel->run(x, packed, residual, y);
+  int32_t failed = kernel->run(x, packed, residual, y, threads);
   current = outer;
   return failed;
 }

@@ -36,6 +36,10 @@ from lpgen.space import Knobs, Space
 from lpgen.target import Target
 
 LANES, BYTES = 16, 4
+TASKS = 4
+"""Fewest blocks of an operator that is worth several threads."""
+LARGE = 2**22
+"""Multiplications from which an operator is worth several threads."""
 ROWS = (16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4)
 
 
@@ -159,7 +163,18 @@ def _refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
         return f"step=8 saves nothing for {reduction.kg} k groups"
     if step not in (8, 16) and reduction.kg % step:
         return f"step={step} does not divide {reduction.kg} k groups"
-    return blocks.refusal(op, rows * down, across * LANES, knobs)
+    return blocks.refusal(op, rows * down, across * LANES, knobs) or _too_few_blocks(op, knobs)
+
+
+def _too_few_blocks(op: Dense | Conv2d, knobs: Knobs) -> str | None:
+    """Tiles in a pipeline (`overlap`) are shared among threads by whole blocks."""
+    sizes = _tiling(op, knobs)
+    tiles = sizes.row_tiles * sizes.panels
+    block = (knobs["m_block"] or sizes.row_tiles) * (knobs["n_block"] or sizes.panels)
+    tasks = op.matrix.groups * tiles // block
+    if tasks < TASKS <= tiles // 2 and op.macs >= LARGE:
+        return f"{tasks} blocks are too few to share among threads"
+    return None
 
 
 def _schedule(sch: Schedule, knobs: Knobs, definition: dot.Definition) -> None:
@@ -171,7 +186,7 @@ def _schedule(sch: Schedule, knobs: Knobs, definition: dot.Definition) -> None:
     k_step, group = sch.split(k4, [None, knobs["step"]])
     sch.reorder(r, s, k_step, down, order.vector, row, order.lane, group, kt)
     if copied:
-        blocks.place_copy(sch, order, knobs)
+        blocks.place_copy(sch, order)
     if definition.expanded:
         blocks.expand_panel(sch, order, definition.weights.fields)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)

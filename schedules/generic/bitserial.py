@@ -11,6 +11,7 @@ from lpgen.algorithms import bitserial
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.algorithms.threads import parallel_tiles
 from lpgen.ops import Conv2d, Dense
 from lpgen.space import Knobs, Space
 from lpgen.target import Target
@@ -60,8 +61,7 @@ def _schedule(sch: Schedule, knobs: Knobs) -> None:
     tile, y = sch.get_sblock("tile"), sch.get_sblock("y")
     g, mo, no, mi, nv, nl, *k = sch.get_loops(tile)
     sch.reorder(g, mo, no, *k, mi, nv, nl)
-    outer = sch.fuse(g, mo)
-    sch.parallel(outer)
+    outer = parallel_tiles(sch, (g, mo, no), 2)
     if knobs["left"] == "copied":
         sch.compute_at(sch.get_sblock("encode"), outer, preserve_unit_loops=True)
     sch.reverse_compute_at(y, no, preserve_unit_loops=True)

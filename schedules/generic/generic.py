@@ -11,6 +11,7 @@ from lpgen.algorithms import dot
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.algorithms.threads import parallel_tiles
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
 from lpgen.space import Knobs, Space
@@ -96,11 +97,9 @@ def _schedule(sch: Schedule, knobs: Knobs, expanded: bool) -> None:
     g, mo, no, mi, nv, nl, r, s, k4, kt = sch.get_loops(tile)
     block, no = sch.split(no, [None, knobs["n_block"] or sch.get(no).extent])
     sch.reorder(g, block, mo, no, r, s, k4, kt, mi, nv, nl)
-    outer = sch.fuse(g, block) if expanded and knobs["expand"] == "panel" else None
-    if outer is None:
-        outer = sch.fuse(g, block, mo)
-    sch.parallel(outer)
-    if expanded and knobs["expand"] == "panel":
+    panels = expanded and knobs["expand"] == "panel"
+    outer = parallel_tiles(sch, (g, block, mo, no), 2 if panels else 3)
+    if panels:
         expand = sch.get_sblock("expand")
         sch.compute_at(expand, outer, preserve_unit_loops=True)
         sch.vectorize(sch.get_loops(expand)[-2])

@@ -7,6 +7,7 @@ from lpgen.algorithms import group_dot
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.algorithms.threads import parallel_tiles
 from lpgen.ops import Conv2d, Dense
 from lpgen.space import Knobs, Space
 from lpgen.target import Target
@@ -49,8 +50,7 @@ def _schedule(sch: Schedule, lanes: int) -> None:
     tile, partial, y = (sch.get_sblock(name) for name in ("tile", "partial", "y"))
     g, mo, no, mi, nv, nl, r, s, j = sch.get_loops(tile)
     sch.reorder(g, no, mo, r, s, j, mi, nv, nl)
-    outer = sch.fuse(g, no)
-    sch.parallel(outer)
+    parallel_tiles(sch, (g, no, mo), 2)
     sch.compute_at(partial, j, preserve_unit_loops=True)
     *_, row, vector, lane, step, kt = sch.get_loops(partial)
     sch.reorder(step, kt, row, vector, lane)

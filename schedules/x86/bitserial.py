@@ -55,10 +55,10 @@ def _schedule(sch: Schedule, isa: Isa, knobs: Knobs, given: bool) -> None:
     copied = knobs["left"] != "direct"
     order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=copied, panels=False)
     encode = None if given else sch.get_sblock("encode")
-    if copied and knobs["outer"] == "mn":
-        sch.compute_at(encode, order.outer, preserve_unit_loops=True)
+    if copied:
+        blocks.place_rows(sch, encode, order)
     elif not given:
-        _parallel_rows(sch, encode, 1 if copied else len(sch.get_loops(encode)) - 3)
+        _parallel_rows(sch, encode, len(sch.get_loops(encode)) - 3)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
 

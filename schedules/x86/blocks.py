@@ -2,13 +2,19 @@
 
 for g, block of row tiles, block of panels      # parallel; outer=nm: blocks the other way round
   for row tile, panel                           # inner=nm: the other way round
+
+Threads share the tiles and not the blocks (`threads`). Tiles are numbered along the side with more
+elements, so that each thread reads a part of the larger side and all of the smaller one.
 """
 
+import math
 from dataclasses import dataclass
 
 from tvm.s_tir import Schedule
 
+from lpgen.algorithms.left import PARALLEL_BYTES
 from lpgen.algorithms.reduction import foldable
+from lpgen.algorithms.threads import bound_stage, number_tiles
 from lpgen.ops import Conv2d, Dense
 from lpgen.space import Knobs
 
@@ -16,12 +22,6 @@ M_BLOCKS = (0, 2, 4, 8, 32, 128)
 N_BLOCKS = (0, 1, 2, 4, 8, 16)
 WASTE = 8
 """Empty row tiles or panels may be one in so many."""
-
-TASKS = 4
-"""Fewest blocks of an operator that is worth several threads."""
-
-LARGE = 2**22
-"""Multiplications from which an operator is worth several threads."""
 
 
 def knobs(m: int, n: int, lanes: int) -> dict[str, tuple]:
@@ -46,8 +46,7 @@ def rounded(count: int, block: int) -> int:
 
 def refusal(op, rows: int, columns: int, chosen: Knobs) -> str | None:
     """Why the blocks of tiles of rows x columns are no good for `op`; None if they may be."""
-    groups, m, n, k = op.matrix
-    tiles, panels = -(-m // rows), -(-n // columns)
+    tiles, panels = -(-op.matrix.m // rows), -(-op.matrix.n // columns)
     for name, count in (("m_block", tiles), ("n_block", panels)):
         block = chosen[name]
         if block and (block >= count or rounded(count, block) - count > count // WASTE):
@@ -57,9 +56,6 @@ def refusal(op, rows: int, columns: int, chosen: Knobs) -> str | None:
     inside = (chosen["m_block"] or tiles, chosen["n_block"] or panels)
     if chosen["inner"] != "mn" and 1 in inside:
         return "one tile in a direction: there is only one order"
-    tasks = groups * -(-tiles // inside[0]) * -(-panels // inside[1])
-    if tasks < TASKS <= tiles * panels // 2 and m * n * k * groups >= LARGE:
-        return f"{tasks} blocks are too few to share among threads"
     return None
 
 
@@ -69,8 +65,10 @@ class Order:
 
     outer: object
     """The parallel loop: over groups and blocks."""
-    expand_at: object
-    """The loop in which a block's panels are expanded."""
+    copy_at: object | None
+    """The loop in which a block of the left side is copied; None: all of it before the blocks."""
+    expand_at: object | None
+    """The loop in which a block's panels are expanded; None: all of them before the blocks."""
     tile: object
     """The innermost loop over tiles."""
     row: object
@@ -78,6 +76,10 @@ class Order:
     lane: object
     reduction: tuple
     """The loops over k: r, s, and what the definition has of k4, kt or chunks."""
+    row_stride: int
+    """What the number of a tile grows by from one row tile to the next."""
+    panel_stride: int
+    """The same from one panel to the next."""
 
 
 def order_blocks(sch: Schedule, tile, chosen: Knobs, *, copied: bool, panels: bool) -> Order:
@@ -87,28 +89,84 @@ def order_blocks(sch: Schedule, tile, chosen: Knobs, *, copied: bool, panels: bo
     stage belongs to the outer block alone, so that all inner blocks use its result.
     """
     g, mo, no, mi, nv, nl, *k = sch.get_loops(tile)
-    mb, mo = sch.split(mo, [None, chosen["m_block"] or sch.get(mo).extent])
-    nb, no = sch.split(no, [None, chosen["n_block"] or sch.get(no).extent])
+    row_tiles, columns = _extent(sch, mo), _extent(sch, no)
+    mb, mo = sch.split(mo, [None, chosen["m_block"] or row_tiles])
+    nb, no = sch.split(no, [None, chosen["n_block"] or columns])
     m_outer = chosen["outer"] == "mn"
     first, second = (mb, nb) if m_outer else (nb, mb)
     tiles = (mo, no) if chosen["inner"] == "mn" else (no, mo)
     k4, *rest = k[2:]
     sch.reorder(g, first, second, *tiles, k[0], k[1], k4, mi, nv, nl, *rest)
+    # A stage of all row tiles, or all panels, precedes the blocks: all threads share it.
+    copied = copied and bool(chosen["m_block"])
+    panels = panels and bool(chosen["n_block"])
+    by_rows = copied if copied != panels else _is_tall(sch, row_tiles, mi, columns, nv, nl)
+    strides = (columns, 1) if by_rows else (1, row_tiles)
+    numbers = {
+        g: (_extent(sch, g), row_tiles * columns),
+        mb: (_extent(sch, mb), _extent(sch, mo) * strides[0]),
+        nb: (_extent(sch, nb), _extent(sch, no) * strides[1]),
+        mo: (_extent(sch, mo), strides[0]),
+        no: (_extent(sch, no), strides[1]),
+    }
     if copied if m_outer else panels:
-        outer = sch.fuse(g, first)
-        block = second
+        fused, block = (g, first), second
     else:
-        outer = block = sch.fuse(g, first, second)
+        fused, block = (g, first, second), None
+    outer = sch.fuse(*fused)
+    number_tiles(sch, outer, *(numbers[loop] for loop in fused))
+    for loop in (*([block] if block else []), *tiles):
+        number_tiles(sch, loop, numbers[loop])
     sch.parallel(outer)
-    expand_at = block if m_outer else outer
-    return Order(outer, expand_at, tiles[1], mi, nv, nl, tuple(k))
+    block = block or outer
+    copy_at = outer if copied and m_outer else None
+    expand_at = (block if m_outer else outer) if panels else None
+    return Order(outer, copy_at, expand_at, tiles[1], mi, nv, nl, tuple(k), *strides)
 
 
-def place_copy(sch: Schedule, order: Order, chosen: Knobs) -> None:
+def _extent(sch: Schedule, loop) -> int:
+    return int(sch.get(loop).extent)
+
+
+def _is_tall(sch: Schedule, row_tiles: int, mi, panels: int, nv, nl) -> bool:
+    """Whether the left side has more elements than the right one."""
+    return row_tiles * _extent(sch, mi) >= panels * _extent(sch, nv) * _extent(sch, nl)
+
+
+def place_rows(sch: Schedule, stage, order: Order) -> None:
+    """Compute a stage [group, row tile, ...] of the left side in its loop, or before the blocks:
+    then threads share it, if it is large."""
+    if order.copy_at is not None:
+        sch.compute_at(stage, order.copy_at, preserve_unit_loops=True)
+        bound_stage(sch, _axis_loops(sch, stage)[1], order.row_stride)
+    else:
+        _share(sch, stage)
+
+
+def place_panels(sch: Schedule, stage, order: Order) -> None:
+    """Compute a stage [group, panel, ...] of the weights in its loop, or before the blocks."""
+    if order.expand_at is not None:
+        sch.compute_at(stage, order.expand_at, preserve_unit_loops=True)
+        bound_stage(sch, _axis_loops(sch, stage)[1], order.panel_stride)
+    else:
+        _share(sch, stage)
+
+
+def _axis_loops(sch: Schedule, stage) -> list:
+    """The loops of the stage's own axes."""
+    return sch.get_loops(stage)[-len(sch.get(stage).iter_vars) :]
+
+
+def _share(sch: Schedule, stage) -> None:
+    loops = sch.get_loops(stage)
+    if math.prod(_extent(sch, loop) for loop in loops) >= PARALLEL_BYTES:
+        sch.parallel(sch.fuse(*loops[:2]))
+
+
+def place_copy(sch: Schedule, order: Order) -> None:
     """Copy the left side of an outer block where blocks of rows are outside, else all of it."""
     pack = sch.get_sblock("pack")
-    if chosen["outer"] == "mn":
-        sch.compute_at(pack, order.outer, preserve_unit_loops=True)
+    place_rows(sch, pack, order)
     *_, r, s, ko, mi, ki, kt = sch.get_loops(pack)
     sch.reorder(r, s, mi, ko, ki, kt)
     sch.vectorize(sch.fuse(ki, kt))
@@ -117,7 +175,7 @@ def place_copy(sch: Schedule, order: Order, chosen: Knobs) -> None:
 def expand_panel(sch: Schedule, order: Order, fields: int) -> None:
     """Expand the weights of a block of panels into the cache, `fields` k groups at a time."""
     expand = sch.get_sblock("expand")
-    sch.compute_at(expand, order.expand_at, preserve_unit_loops=True)
+    place_panels(sch, expand, order)
     *_, kg, nv, nl, kt = sch.get_loops(expand)
     byte, field = sch.split(kg, [None, fields])
     sch.reorder(byte, nv, field, nl, kt)

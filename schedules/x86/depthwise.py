@@ -24,6 +24,7 @@ from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.algorithms.taps import Window
+from lpgen.algorithms.threads import parallel_tiles
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86.cuts import cuts
@@ -173,8 +174,7 @@ def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, lanes: int) -> N
     block, rt = sch.split(rt, [None, tiles_in_block])
     tiles = (rt, ct, panel) if knobs["order"] == "mc" else (panel, rt, ct)
     sch.reorder(image, block, *tiles, vector, *inner)
-    outer = sch.fuse(image, block, *((panel,) if knobs["order"] == "cm" else ()))
-    sch.parallel(outer)
+    outer = parallel_tiles(sch, (image, block, *tiles), 3 if knobs["order"] == "cm" else 2)
     sch.compute_at(sch.get_sblock("pad"), outer, preserve_unit_loops=True)
     sch.reverse_compute_at(y, tiles[-1], preserve_unit_loops=True)
     sch.decompose_reduction(tile, vector)

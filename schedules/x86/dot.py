@@ -69,7 +69,7 @@ class _Tiles:
             self.partial = sch.get_sblock("partial")
             sch.compute_at(self.partial, chunk, preserve_unit_loops=True)
         if copied:
-            blocks.place_copy(sch, order, knobs)
+            blocks.place_copy(sch, order)
         if panels:
             blocks.expand_panel(sch, order, self.definition.weights.fields)
         sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)

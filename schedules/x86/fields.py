@@ -195,7 +195,7 @@ def scheduled(
     copied = knobs["left"] == "copied"
     order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=copied, panels=False)
     if copied:
-        blocks.place_copy(sch, order, knobs)
+        blocks.place_copy(sch, order)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
     func = replace_tile(sch.mod["main"], tile(isa, definition, knobs).emit)

@@ -27,6 +27,7 @@ from lpgen.algorithms.grouped import Tiling
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lane_weights import Lanes
 from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.algorithms.threads import parallel_tiles
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86.cuts import cuts
@@ -210,12 +211,9 @@ def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, width: int) -> N
     tiles = (rt, ct, panel) if knobs["order"] == "mc" else (panel, rt, ct)
     sch.reorder(image, block, *tiles, *inner)
     innermost = tiles[-1]
+    outer = parallel_tiles(sch, (image, block, *tiles), 2 if knobs["block"] else 3)
     if knobs["block"]:
-        outer = sch.fuse(image, block)
-        sch.parallel(outer)
         sch.compute_at(pad, outer, preserve_unit_loops=True)
-    else:
-        sch.parallel(sch.fuse(image, block, tiles[0]))
     sch.reverse_compute_at(y, innermost, preserve_unit_loops=True)
     *_, row, column, channel = sch.get_loops(y)
     vector, lane = sch.split(channel, [None, width])

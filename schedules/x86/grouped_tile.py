@@ -21,7 +21,7 @@ from lpgen.schedules.x86 import intrinsics, vectors
 from lpgen.schedules.x86.fields import Registers
 from lpgen.schedules.x86.isa import Isa
 from lpgen.schedules.x86.microkernel import Site, replace_tile
-from lpgen.schedules.x86.rewrite import generated, loads, replace_nest
+from lpgen.schedules.x86.rewrite import generated, like, loads, replace_nest
 
 TILE = (
     *("image", "rt", "ct", "panel", "vector", "i", "j", "lane"),
@@ -192,7 +192,7 @@ def _copy(rows: Rows, loops: list[tirx.For], realize: SBlockRealize) -> tirx.Stm
     image, number = realize.iter_values[:2]
     body = generated(lambda: _copy_rows(rows, x, block.buffer, image, number))
     for loop in reversed(around):
-        body = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+        body = like(loop, body)
     return body
 
 

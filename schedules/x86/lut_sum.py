@@ -55,12 +55,11 @@ def _schedule(sch: Schedule, isa: Isa, sizes: lut_sum.Tiling, knobs: Knobs) -> N
     tile, encode = sch.get_sblock("tile"), sch.get_sblock("encode")
     order = blocks.order_blocks(sch, tile, knobs, copied=in_tiles, panels=sizes.expanded)
     if in_tiles:
-        sch.compute_at(encode, order.outer, preserve_unit_loops=True)
+        blocks.place_rows(sch, encode, order)
     else:
         _make_all_tables(sch, encode)
     if sizes.expanded:
-        once = knobs["outer"] == "mn" and not knobs["n_block"]
-        _expand_panels(sch, None if once else order.expand_at, lut_sum.PACK[sizes.inputs][0])
+        _expand_panels(sch, order, lut_sum.PACK[sizes.inputs][0])
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
 
@@ -73,16 +72,12 @@ def _make_all_tables(sch: Schedule, encode) -> None:
         sch.parallel(sch.fuse(*rows) if len(rows) > 1 else rows[0])
 
 
-def _expand_panels(sch: Schedule, loop, shared: int) -> None:
-    """Unpack the indices of a block of panels in `loop`, or all of them before the blocks, `shared`
-    k groups at a time."""
+def _expand_panels(sch: Schedule, order: blocks.Order, shared: int) -> None:
+    """Unpack the indices of a block of panels, `shared` k groups at a time."""
     expand = sch.get_sblock("expand")
-    if loop is not None:
-        sch.compute_at(expand, loop, preserve_unit_loops=True)
-    group, panel, *_, kg, nv, byte = sch.get_loops(expand)
+    blocks.place_panels(sch, expand, order)
+    *_, kg, nv, byte = sch.get_loops(expand)
     kgs, field = sch.split(kg, [None, shared])
     sch.reorder(kgs, nv, field, byte)
     sch.unroll(field)
     sch.vectorize(byte)
-    if loop is None:
-        sch.parallel(sch.fuse(group, panel))

@@ -146,7 +146,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     definition = lut_weight.define(op, sizes)
     sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
     order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=True, panels=False)
-    sch.compute_at(sch.get_sblock("encode"), order.outer, preserve_unit_loops=True)
+    blocks.place_rows(sch, sch.get_sblock("encode"), order)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, math.gcd(sizes.parts * sizes.columns, isa.lanes), unroll_rows=False)
     func = replace_tile(sch.mod["main"], lambda site: _Tile(definition, knobs, isa, site).tile())

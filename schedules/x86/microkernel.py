@@ -20,7 +20,7 @@ from tvm.tirx.script import builder as tb
 from tvm_ffi import structural_walk
 
 from lpgen.algorithms.reduction import Reduction
-from lpgen.schedules.x86.rewrite import replace_nest, substitute
+from lpgen.schedules.x86.rewrite import like, replace_nest, substitute
 
 Index = int | tirx.Expr
 
@@ -137,7 +137,7 @@ def replace_encode(
         count = int(cut["kg"].extent)
         body = _generated(_site(realize, axes, outer), lambda site: emit(site, count))
         for loop in reversed(loops[:-inner]):
-            body = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+            body = like(loop, body)
         return body
 
     return func.with_body(replace_nest(func.body, "encode", make))

@@ -12,7 +12,7 @@ from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.depthwise import Pairs
 from lpgen.schedules.x86 import vectors
-from lpgen.schedules.x86.rewrite import generated, loads, substitute
+from lpgen.schedules.x86.rewrite import generated, like, loads, substitute
 
 
 def copy_block(pairs: Pairs, loops: list[tirx.For], realize: SBlockRealize) -> tirx.Stmt:
@@ -26,7 +26,7 @@ def copy_block(pairs: Pairs, loops: list[tirx.For], realize: SBlockRealize) -> t
     copy = _Copy(pairs, x, block.buffer, **at, panels=(first, int(panels.extent)))
     body = generated(copy.emit)
     for loop in reversed(around):
-        body = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+        body = like(loop, body)
     return body
 
 

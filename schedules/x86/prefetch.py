@@ -10,7 +10,7 @@ from tvm.s_tir import SBlockRealize
 from tvm.sym import Analyzer
 from tvm_ffi import structural_map
 
-from lpgen.schedules.x86.rewrite import axis_values, substitute
+from lpgen.schedules.x86.rewrite import axis_values, like, substitute
 
 LINE = 64
 
@@ -35,7 +35,7 @@ def prefetch_weights(func: tirx.PrimFunc, sections: set[str], ahead: int) -> tir
             hint(substitute(place, {loop.loop_var: loop.loop_var + steps})) for place in places
         ]
         body = tirx.SeqStmt([*hints, loop.body])
-        return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+        return like(loop, body)
 
     return func.with_body(structural_map(func.body, (tirx.For, visit)))
 

@@ -22,6 +22,13 @@ def substitute(expression: tirx.Expr, values: Mapping[tirx.Var, tirx.Expr | int]
     return structural_map(expression, (tirx.Var, replace))
 
 
+def like(loop: tirx.For, body: tirx.Stmt) -> tirx.For:
+    """The loop around another body; what the schedule noted of it (`annotations`) stays."""
+    return tirx.For(
+        loop.loop_var, loop.min, loop.extent, loop.kind, body, annotations=loop.annotations
+    )
+
+
 def axis_values(realize: SBlockRealize) -> dict[tirx.Var, tirx.Expr]:
     """What the block's axes stand for, in terms of the loops around it."""
     axes = zip(realize.block.iter_vars, realize.iter_values, strict=True)

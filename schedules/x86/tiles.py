@@ -21,7 +21,7 @@ from tvm.ir.expr import TensorLoad
 from tvm.s_tir import SBlock, SBlockRealize
 from tvm_ffi import structural_map, structural_walk
 
-from lpgen.schedules.x86.rewrite import axis_values, replace_nest, substitute
+from lpgen.schedules.x86.rewrite import axis_values, like, replace_nest, substitute
 
 PALETTE_BYTES = 64
 TILES = 8
@@ -152,7 +152,7 @@ def _configured(step: TileStep, loop: tirx.For) -> tirx.Stmt:
         loop.body,
         _emit("llvm.x86.tilerelease"),
     ])  # fmt: skip
-    return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+    return like(loop, body)
 
 
 def _touch(element: TensorLoad) -> tirx.Stmt:

@@ -1,0 +1,219 @@
+"""Sharing a kernel's tiles among threads, whose number is known when the kernel is called.
+
+A schedule numbers its tiles: each loop around them has a *stride*, and the number of a tile is the
+sum of index * stride over those loops. Thread t of T computes the tiles
+
+    first <= number < last,    first, last = the t-th of T contiguous ranges, equal up to one tile,
+
+in the order of the loops, whatever cache blocks these make: in every loop only the iterations run
+that lead to such a tile. With `rest` the largest sum that the loops further inside can add,
+
+    ceil((first - number so far - rest) / stride) <= index < ceil((last - number so far) / stride).
+
+A stage that is computed inside of the loops, for all tiles of a block (packing of rows, expansion
+of panels), is for several threads' tiles then, and each computes what its own may need: its loop over
+row tiles or panels is bounded by the same formula.
+
+The annotations of the schedule survive TVM's lowering; `share_tiles` rewrites what comes out of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm_ffi import WalkOrder, structural_map, structural_walk
+
+_TILES = "lpgen.tiles"
+"""Loop over tiles: [extent, stride] of each index that is fused in it, outermost first."""
+
+_STAGE = "lpgen.stage"
+"""Loop of a stage inside of those over tiles, over the same index as the one of this stride."""
+
+
+def number_tiles(sch: Schedule, loop, *indices: tuple[int, int]) -> None:
+    """State the (extent, stride) of each index that is fused in `loop`, outermost first."""
+    sch.annotate(loop, _TILES, [number for index in indices for number in index])
+
+
+def parallel_tiles(sch: Schedule, loops: Sequence, fused: int):
+    """The first `fused` of the nested loops over tiles as one parallel loop, which is returned; all
+    tiles are numbered in the order of the loops."""
+    extents = [int(sch.get(loop).extent) for loop in loops]
+    numbers = [(e, math.prod(extents[i + 1 :])) for i, e in enumerate(extents)]
+    outer = sch.fuse(*loops[:fused])
+    number_tiles(sch, outer, *numbers[:fused])
+    for loop, number in zip(loops[fused:], numbers[fused:], strict=True):
+        number_tiles(sch, loop, number)
+    sch.parallel(outer)
+    return outer
+
+
+def bound_stage(sch: Schedule, loop, stride: int) -> None:
+    """Bound the loop of a stage like the loop over tiles that has this stride."""
+    sch.annotate(loop, _STAGE, [stride])
+
+
+def share_tiles(func: tirx.PrimFunc, threads: tirx.Var) -> tuple[tirx.PrimFunc, int]:
+    """`func`, lowered, with each parallel loop over numbered tiles shared among `threads` threads.
+
+    Also the number of pieces that the last parallel loop can be shared in, which is where the
+    products are summed (1 without any): its tiles, or its iterations where they have no numbers.
+    """
+    pieces = 1
+
+    def share(loop: tirx.For) -> tirx.Stmt:
+        nonlocal pieces
+        if loop.kind != tirx.ForKind.PARALLEL:
+            return loop
+        if _TILES not in loop.annotations:
+            pieces = int(loop.extent)
+            return loop
+        shared = _SharedTiles(loop, threads)
+        pieces = shared.tiles
+        return shared.loop()
+
+    return func.with_body(structural_map(func.body, (tirx.For, share))), pieces
+
+
+class _Tiles:
+    """A loop over tiles: the digits of its variable, each with an extent and a stride."""
+
+    def __init__(self, loop: tirx.For) -> None:
+        numbers = [int(number) for number in loop.annotations[_TILES]]
+        self.var = loop.loop_var
+        digits = list(zip(numbers[::2], numbers[1::2], strict=True))
+        self.digits = [digits[0]]
+        for extent, stride in digits[1:]:
+            outer, step = self.digits[-1]
+            # Digits that count on without a gap are one.
+            if step == extent * stride:
+                self.digits[-1] = outer * extent, stride
+            else:
+                self.digits.append((extent, stride))
+        self.span = sum((extent - 1) * stride for extent, stride in self.digits)
+        """The largest that the loop adds to a tile's number."""
+
+    def number(self) -> tirx.Expr:
+        """What the loop adds to a tile's number."""
+        if len(self.digits) == 1:
+            return self.var * self.digits[0][1]
+        total, inside = _int(0), math.prod(extent for extent, _ in self.digits)
+        for extent, stride in self.digits:
+            inside //= extent
+            total = total + self.var // inside % extent * stride
+        return total
+
+
+class _SharedTiles:
+    """The parallel loop over all tiles, and what becomes of the loops inside of it."""
+
+    def __init__(self, parallel: tirx.For, threads: tirx.Var) -> None:
+        self.parallel, self.threads = parallel, threads
+        self.first, self.last = tirx.Var("first", "int32"), tirx.Var("last", "int32")
+        loops = [_Tiles(parallel), *_tiles_in(parallel.body)]
+        self.tiles = 1 + sum(tiles.span for tiles in loops)
+
+    def loop(self) -> tirx.For:
+        """One iteration for each thread that gets tiles."""
+        thread = tirx.Var("thread", "int32")
+        count = tirx.Min(self.threads, _int(self.tiles))
+        each, more = self.tiles // count, self.tiles % count
+        first = tirx.Bind(self.first, thread * each + tirx.Min(thread, more))
+        last = tirx.Bind(self.last, (thread + 1) * each + tirx.Min(thread + 1, more))
+        # Outside of the loop over blocks, so that the buffers of one block serve the next as well.
+        buffers, body = _allocations_first(self.parallel.body)
+        outer = tirx.For(self.parallel.loop_var, 0, self.parallel.extent, tirx.ForKind.SERIAL, body)
+        outer = self._bounded(outer, _Tiles(self.parallel), [])
+        statements = tirx.SeqStmt([*buffers, first, last, outer])
+        return tirx.For(thread, 0, count, tirx.ForKind.PARALLEL, statements)
+
+    def _bounded(self, loop: tirx.For, tiles: _Tiles, outside: list[_Tiles]) -> tirx.For:
+        """The loop over tiles with only the iterations that this thread needs."""
+        inside = _tiles_in(loop.body)
+        reach = sum(t.span for t in inside)
+        (extent, stride), *more = tiles.digits
+        start, count = self._bounds(
+            outside, stride, reach + sum((e - 1) * s for e, s in more), extent
+        )
+        within = math.prod(e for e, _ in more)
+        body = self._inside(loop.body, [*outside, tiles], inside)
+        if more:  # not bounded by their digits: skip what has none of the thread's tiles
+            number = _number([*outside, tiles])
+            needed = tirx.all(number < self.last, number + reach >= self.first)
+            body = tirx.IfThenElse(needed, body, None)
+        return _ranged(loop, start * within, count * within, body)
+
+    def _inside(self, body: tirx.Stmt, outside: list[_Tiles], inside: list[_Tiles]) -> tirx.Stmt:
+        """What a loop over tiles contains: the next such loop, and stages that are bounded."""
+
+        def visit(loop: tirx.For) -> tirx.Stmt:
+            if _TILES in loop.annotations:
+                return self._bounded(loop, _Tiles(loop), outside)
+            if _STAGE not in loop.annotations:
+                return loop
+            (stride,) = (int(number) for number in loop.annotations[_STAGE])
+            others = [t for t in inside if t.digits[-1][1] != stride]
+            if len(others) == len(inside):
+                return loop  # the loops inside were merged: they use all of the stage
+            reach = sum(t.span for t in others)
+            start, count = self._bounds(outside, stride, reach, int(loop.extent))
+            return _ranged(loop, start, count, loop.body)
+
+        # The bounded loops have lost their annotations: nothing is visited twice.
+        return structural_map(body, (tirx.For, visit), order=WalkOrder.PREORDER)
+
+    def _bounds(self, outside: list[_Tiles], stride: int, reach: int, extent: int) -> tuple:
+        """(first, how many) of the indices that lead to the thread's tiles."""
+        number = _number(outside)
+        start = tirx.Max(_ceil_div(self.first - number - reach, stride), _int(0))
+        stop = tirx.Min(_ceil_div(self.last - number, stride), _int(extent))
+        return start, tirx.Max(stop - start, _int(0))
+
+
+def _ranged(loop: tirx.For, start: tirx.Expr, count: tirx.Expr, body: tirx.Stmt) -> tirx.For:
+    """The loop over a part of its range. LLVM is told what it saw before: without these bounds of
+    the variable it computes addresses anew in the innermost loops."""
+    known = tirx.all(loop.loop_var >= 0, loop.loop_var < loop.extent)
+    told = tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.assume", known))
+    return tirx.For(loop.loop_var, start, count, loop.kind, tirx.SeqStmt([told, body]))
+
+
+def _tiles_in(body: tirx.Stmt) -> list[_Tiles]:
+    """The loops over tiles in `body`, one of each stride."""
+    found: dict[tuple, _Tiles] = {}
+
+    def visit(loop: tirx.For) -> None:
+        if _TILES in loop.annotations:
+            tiles = _Tiles(loop)
+            found.setdefault(tuple(tiles.digits), tiles)
+
+    structural_walk(body, (tirx.For, visit))
+    return list(found.values())
+
+
+def _allocations_first(body: tirx.Stmt) -> tuple[list[tirx.Stmt], tirx.Stmt]:
+    """The allocations among the statements of `body`, and the others."""
+    if not isinstance(body, tirx.SeqStmt):
+        return [], body
+    statements = list(body.seq)
+    buffers = [s for s in statements if isinstance(s, tirx.AllocBuffer)]
+    rest = [s for s in statements if not isinstance(s, tirx.AllocBuffer)]
+    return buffers, tirx.SeqStmt(rest) if len(rest) > 1 else rest[0]
+
+
+def _number(outside: list[_Tiles]) -> tirx.Expr:
+    total = _int(0)
+    for tiles in outside:
+        total = total + tiles.number()
+    return total
+
+
+def _ceil_div(value: tirx.Expr, divisor: int) -> tirx.Expr:
+    return tirx.floordiv(value + (divisor - 1), _int(divisor)) if divisor > 1 else value
+
+
+def _int(value: int) -> tirx.IntImm:
+    return tirx.IntImm("int32", value)
