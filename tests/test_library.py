@@ -169,6 +169,7 @@ def test_the_manifest_says_what_was_chosen(folder):
         **{"symbol": symbol_of(SMALL), "target": native.name, "features": list(native.features)},
         **{"template": "fake/dense", "knobs": {"tile": 4}, "packed_bytes": 12, "seconds": 1e-6},
         "workspace_bytes": {"serial": 0, "per_thread": 0},
+        "pieces": 1,
     }
     assert large["weights"]["min"] == -1
     assert large["weights"]["step"] == 2

@@ -11,8 +11,8 @@ that lead to such a tile. With `rest` the largest sum that the loops further ins
     ceil((first - number so far - rest) / stride) <= index < ceil((last - number so far) / stride).
 
 A stage that is computed inside of the loops, for all tiles of a block (packing of rows, expansion
-of panels), is for several threads' tiles then, and each computes what its own may need: its loop over
-row tiles or panels is bounded by the same formula.
+of panels), is for several threads' tiles then, and each computes what its own may need: the stage's
+loop over row tiles or panels is bounded by the same formula.
 
 The annotations of the schedule survive TVM's lowering; `share_tiles` rewrites what comes out of it.
 """
@@ -59,23 +59,24 @@ def bound_stage(sch: Schedule, loop, stride: int) -> None:
 def share_tiles(func: tirx.PrimFunc, threads: tirx.Var) -> tuple[tirx.PrimFunc, int]:
     """`func`, lowered, with each parallel loop over numbered tiles shared among `threads` threads.
 
-    Also the number of pieces that the last parallel loop can be shared in, which is where the
-    products are summed (1 without any): its tiles, or its iterations where they have no numbers.
+    Also how many tiles there are: into so many pieces the work can be shared. Where no loop has
+    numbers, these are the iterations of the longest parallel loop (1 without any).
     """
-    pieces = 1
+    tiles: list[int] = []
+    iterations = [1]
 
     def share(loop: tirx.For) -> tirx.Stmt:
-        nonlocal pieces
         if loop.kind != tirx.ForKind.PARALLEL:
             return loop
         if _TILES not in loop.annotations:
-            pieces = int(loop.extent)
+            iterations.append(int(loop.extent))
             return loop
         shared = _SharedTiles(loop, threads)
-        pieces = shared.tiles
+        tiles.append(shared.tiles)
         return shared.loop()
 
-    return func.with_body(structural_map(func.body, (tirx.For, share))), pieces
+    shared = func.with_body(structural_map(func.body, (tirx.For, share)))
+    return shared, max(tiles or iterations)
 
 
 class _Tiles:
@@ -114,13 +115,15 @@ class _SharedTiles:
         self.parallel, self.threads = parallel, threads
         self.first, self.last = tirx.Var("first", "int32"), tirx.Var("last", "int32")
         loops = [_Tiles(parallel), *_tiles_in(parallel.body)]
-        self.tiles = 1 + sum(tiles.span for tiles in loops)
+        self.numbers = 1 + sum(tiles.span for tiles in loops)
+        self.tiles = math.prod(extent for tiles in loops for extent, _ in tiles.digits)
+        """How many tiles: fewer than numbers where a schedule has merged the innermost loops."""
 
     def loop(self) -> tirx.For:
         """One iteration for each thread that gets tiles."""
         thread = tirx.Var("thread", "int32")
         count = tirx.Min(self.threads, _int(self.tiles))
-        each, more = self.tiles // count, self.tiles % count
+        each, more = self.numbers // count, self.numbers % count
         first = tirx.Bind(self.first, thread * each + tirx.Min(thread, more))
         last = tirx.Bind(self.last, (thread + 1) * each + tirx.Min(thread + 1, more))
         # Outside of the loop over blocks, so that the buffers of one block serve the next as well.
