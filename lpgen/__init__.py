@@ -9,6 +9,11 @@ compiler takes seconds to import.
 from importlib import import_module
 from typing import Any
 
+from lpgen import without_torch
+
+# Here, because every room that imports tvm or tvm-ffi is imported after this.
+without_torch.install()
+
 # Public name -> (module, name in it); None: the module itself.
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Conv2d": ("lpgen.ops.conv2d", "Conv2d"),

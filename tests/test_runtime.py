@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -64,6 +65,18 @@ class Tensor:
 
     def __dlpack_device__(self):
         return self.array.__dlpack_device__()
+
+
+class Refusing:
+    """A tensor that cannot be exported, as torch says it: the reason, and then many lines more."""
+
+    dtype = "float7"
+
+    def __dlpack__(self, **options):
+        raise RuntimeError("no storage\nException raised from\nframe #0: ...")
+
+    def __dlpack_device__(self):
+        return (1, 0)
 
 
 class Namespaced(Tensor):
@@ -144,6 +157,35 @@ def test_torch_goes_in_and_out(problem):
     assert np.array_equal(out.numpy(), expected)
 
 
+def test_what_numpy_does_not_have_is_refused_of_torch_too(problem):
+    torch = pytest.importorskip("torch")
+    kernel, _, packed, _ = problem
+    shape = BYTES.x_shape
+    for wrong, reason in [
+        (torch.zeros(shape, dtype=torch.bfloat16), "x: bfloat16, expected uint8"),
+        (torch.zeros(shape, dtype=torch.complex64), "x: Tensor of torch.complex64 is no dense"),
+        (torch.zeros(shape, device="meta"), "x: Tensor of torch.float32 is no .* in the CPU's"),
+        (torch.zeros(shape).to_sparse(), "x: Tensor of torch.float32 is no dense array"),
+    ]:
+        with pytest.raises(LibraryError, match=reason) as error:
+            kernel(wrong, packed)
+        assert "\n" not in str(error.value)
+    with pytest.raises(LibraryError, match="weights: NumPy has no bfloat16"):
+        kernel.pack_weights(torch.zeros(BYTES.w_shape, dtype=torch.bfloat16))
+    negated = torch.zeros(BYTES.w_shape, dtype=torch.complex64).conj().imag
+    with pytest.raises(LibraryError, match="weights is a negated view"):
+        kernel.pack_weights(negated)
+
+
+def test_threads_are_integers_of_any_kind(problem):
+    kernel, x, packed, expected = problem
+    for count in (2, np.int64(2), np.uint8(2)):
+        assert np.array_equal(kernel(x, packed, threads=count), expected)
+        out = np.zeros(BYTES.y_shape, np.int32)
+        kernel.bind(x, packed, out, count)()
+        assert np.array_equal(out, expected)
+
+
 def test_weights_are_integers_of_any_kind(lib):
     kernel = lib[BIPOLAR.name]
     x, w = BIPOLAR.random(np.random.default_rng(0))
@@ -217,7 +259,7 @@ class Forbid:
         needed = {{"numpy", "tvm_ffi", "typing_extensions", "lpgen"}}
         if root not in needed | sys.stdlib_module_names:
             raise ModuleNotFoundError(name)
-        rooms = ("lpgen", "lpgen.runtime", "lpgen.errors")
+        rooms = ("lpgen", "lpgen.runtime", "lpgen.errors", "lpgen.without_torch")
         if root == "lpgen" and not name.startswith("lpgen.runtime.") and name not in rooms:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Forbid())
@@ -231,6 +273,17 @@ print(kernel(np.full((5, 33), 255, np.uint8), packed).sum(), "tvm" in sys.module
     assert run.stdout.split() == [str(5 * 7 * 33 * 255), "False"], run.stderr
 
 
+@pytest.mark.parametrize("room", ["lpgen.runtime", "lpgen.target"])
+def test_torch_is_not_imported(tmp_path, room):
+    """tvm-ffi would import it wherever it is installed: a fake one says when that happens."""
+    (tmp_path / "torch.py").write_text("print('imported')")
+    code = f"import {room}, sys; print('torch' in sys.modules, flush=True); import torch"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert run.stdout.split() == ["False", "imported"], run.stderr
+
+
 # ---- what is refused ----
 
 
@@ -240,20 +293,31 @@ def test_arguments_that_do_not_fit(problem, lib):
         ({"x": x[:4]}, r"x has shape \[4, 33\], expected \[5, 33\]"),
         ({"x": x.astype(np.int8)}, "x: int8, expected uint8"),
         ({"x": Tensor(x.astype(np.int8))}, "x: int8, expected uint8"),
-        ({"x": "text"}, "x: str is no array or DLPack tensor"),
-        ({"x": None}, "x: NoneType is no array"),
+        ({"x": "text"}, "x: str is no dense array or DLPack tensor"),
+        ({"x": None}, "x: NoneType is no dense array"),
+        (
+            {"x": Refusing()},
+            r"x: Refusing of 'float7' is no .* in the CPU's memory \(no storage\)$",
+        ),
         ({"packed": packed.numpy()}, "packed: ndarray, expected the result of pack_weights"),
         ({"out": np.zeros((5, 7))}, "out: float64, expected int32"),
         ({"out": np.zeros((7, 5), np.int32)}, r"out has shape \[7, 5\]"),
         ({"out": np.zeros((7, 5), np.int32).T}, "out is not contiguous"),
         ({"out": Tensor(np.zeros((7, 5), np.int32).T)}, "out is not contiguous"),
         ({"out": np.broadcast_to(np.int32(0), (5, 7))}, "out is read-only"),
-        ({"threads": 0}, r"threads=0 is not within 1..1024"),
-        ({"threads": 1025}, "threads=1025"),
-        ({"threads": 1.0}, "threads=1.0"),
+        *(
+            (
+                {"threads": count},
+                f"{re.escape(f'threads={count!r}')} is not an integer within 1..1024",
+            )
+            for count in (0, -1, 1025, 10**30, 1.0, True, False, np.True_, np.float32(1), "1", None)
+        ),
     ]:
         with pytest.raises(LibraryError, match=reason):
             kernel(**{"x": x, "packed": packed} | wrong)
+        if "packed" not in wrong:
+            with pytest.raises(LibraryError, match=reason):
+                kernel.bind(**{"x": x, "packed": packed, "out": np.zeros((5, 7), np.int32)} | wrong)
     others = lib[BIPOLAR.name].pack_weights(np.ones((7, 33), int))
     with pytest.raises(LibraryError, match=r"weights of 'dense m=5 .*' do not fit 'dense m"):
         kernel(x, others)

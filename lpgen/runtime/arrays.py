@@ -1,6 +1,7 @@
 """NumPy arrays and DLPack tensors on their way into a kernel and out of it."""
 
 import math
+import operator
 import sys
 from typing import Any
 
@@ -65,7 +66,10 @@ def check_apart(out: Any, sizes: dict[str, int], inputs: tuple[Any, ...]) -> Non
 
 
 def to_numpy(what: str, value: Any) -> np.ndarray:
-    """`value`, an ndarray or a DLPack tensor on the CPU, as an ndarray."""
+    """`value`, an ndarray or a DLPack tensor on the CPU, as an ndarray.
+
+    Raises LibraryError, naming `what`, for anything else, and for a dtype that NumPy lacks.
+    """
     if isinstance(value, np.ndarray):
         return np.asarray(value)  # of a subclass, such as a masked array, all elements count
     tensor = _tensor(what, value)
@@ -85,6 +89,20 @@ def like(x: Any, y: np.ndarray) -> Any:
         library = sys.modules.get(type(x).__module__.partition(".")[0])
     convert = getattr(library, "from_dlpack", None)
     return y if convert is None else convert(y)
+
+
+def count(what: str, value: Any, limit: int) -> int:
+    """`value` as an int. Raises LibraryError, naming `what`, unless it is an integer in 1..limit.
+
+    Integers are those of Python and NumPy, not True and False.
+    """
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if not 1 <= number <= limit:
+        raise LibraryError(f"{what}={_brief(value)} is not an integer within 1..{limit}")
+    return number
 
 
 def check_shape(what: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -156,12 +174,26 @@ def _contiguous(tensor: Any) -> Any:
 def _tensor(what: str, value: Any) -> Any:
     try:
         tensor = value if isinstance(value, tvm_ffi.Tensor) else tvm_ffi.from_dlpack(value)
+        _ = tensor.dtype  # fails for complex numbers
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
-        kind = type(value).__name__
-        raise LibraryError(f"{what}: {kind} is no array or DLPack tensor ({error})") from None
+        kind, dtype = type(value).__name__, getattr(value, "dtype", None)
+        described = kind if dtype is None else f"{kind} of {_brief(dtype)}"
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise LibraryError(
+            f"{what}: {described} is no dense array or DLPack tensor in the CPU's memory "
+            f"({reason[:200]})"
+        ) from None
     if tensor.device.type != "cpu":
         raise LibraryError(f"{what} is on {tensor.device}, not in the CPU's memory")
+    if getattr(value, "is_neg", bool)():  # torch: the sign is no part of the memory
+        raise LibraryError(f"{what} is a negated view; its resolve_neg() can be read")
     return tensor
+
+
+def _brief(value: Any) -> str:
+    """The value in one line of a readable length."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _check(what: str, array: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -154,8 +154,7 @@ class Kernel:
         """
         if not isinstance(packed, PackedWeights) or packed.layout != self.layout:
             raise LibraryError(self._why_not(packed))
-        if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
-            raise LibraryError(f"threads={threads!r} is not within 1..{MAX_THREADS}")
+        threads = arrays.count("threads", threads, MAX_THREADS)
         source = arrays.readable("x", x, self.x_shape, self.x_dtype)
         more = self._added(residual)
         if out is None:
@@ -197,6 +196,7 @@ class Kernel:
         arguments are those of a call; x and residual have to be contiguous and writeable: none is
         copied. The function belongs to the calling thread. Raises LibraryError as a call does.
         """
+        threads = arrays.count("threads", threads, MAX_THREADS)
         self(x, packed, out=out, threads=threads, residual=residual)
         inputs = {"x": x} | ({"residual": residual} if self.residual else {})
         for what, array in inputs.items():
