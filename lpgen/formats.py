@@ -16,6 +16,7 @@ The values of a code book may be given in any order. That order means nothing, a
 values and not codes: the canonical text lists them in ascending order.
 """
 
+import operator
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,13 +48,22 @@ class Format:
         if self.encoding not in _BITS:
             raise FormatError(f"format encoding {self.encoding!r} is unknown; formats are {_KNOWN}")
         low, high = _BITS[self.encoding]
-        if not isinstance(self.bits, int) or not low <= self.bits <= high:
+        if not low <= self._take_bits() <= high:
             raise FormatError(
                 f"format {self.encoding}{self.bits}: bits must be {low}..{high}; "
                 f"formats are {_KNOWN}"
             )
         self._check_book()
         object.__setattr__(self, "book", tuple(sorted(self.book)))
+
+    def _take_bits(self) -> int:
+        """The field as an int of Python; 0 where it is no integer."""
+        try:
+            bits = 0 if isinstance(self.bits, bool) else operator.index(self.bits)
+        except TypeError:
+            return 0
+        object.__setattr__(self, "bits", bits)
+        return bits
 
     def _check_book(self) -> None:
         name = f"format {self.encoding}{self.bits}"

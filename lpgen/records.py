@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 import lpgen.tuning_logs
 from lpgen import templates
-from lpgen.errors import LpgenError, RecordError
+from lpgen.errors import LpgenError, RecordError, UserError
 from lpgen.record import MAX_LINE, Record, this_cpu, this_versions
 
 __all__ = [
@@ -167,6 +167,9 @@ def misfit(record: Record, op: Any, target: Any) -> str | None:
     """None where the record's template still offers its knobs for the operator, else the reason."""
     try:
         template = templates.get(record.template)
+    except UserError:
+        return f"template {record.template} is not known"
+    try:
         reason = template.applies(op, target)
         if reason is not None:
             return reason

@@ -63,15 +63,18 @@ class Template:
         return self.name
 
 
+def _folders() -> frozenset[str]:
+    """The folders of schedules; no other name becomes that of a module to import."""
+    found = pkgutil.iter_modules(lpgen.schedules.__path__)
+    return frozenset(folder.name for folder in found if folder.ispkg)
+
+
 @cache
 def algorithms_of(family: str) -> tuple[str, ...]:
     """The algorithms that have a schedule for this family, sorted (empty: no such folder)."""
-    try:
-        package = importlib.import_module(f"{lpgen.schedules.__name__}.{family}")
-    except ModuleNotFoundError as error:
-        if error.name != f"{lpgen.schedules.__name__}.{family}":
-            raise
+    if family not in _folders():
         return ()
+    package = importlib.import_module(f"{lpgen.schedules.__name__}.{family}")
     found = pkgutil.iter_modules(package.__path__)
     return tuple(sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_")))
 
@@ -106,9 +109,9 @@ def templates_for(op: Any, target: Any) -> list[Template]:
 
 def known() -> list[str]:
     """The names of all templates of all families, sorted."""
-    folders = pkgutil.iter_modules(lpgen.schedules.__path__)
-    families = sorted(folder.name for folder in folders if folder.ispkg)
-    templates = [Template(f, algorithm) for f in families for algorithm in algorithms_of(f)]
+    templates = [
+        Template(f, algorithm) for f in sorted(_folders()) for algorithm in algorithms_of(f)
+    ]
     return [template.name for template in templates if hasattr(template.module, "applies")]
 
 
@@ -119,4 +122,5 @@ def get(name: str) -> Template:
         template = Template(match[1], match[2])
         if hasattr(template.module, "applies"):
             return template
-    raise UserError(f"template: {name!r} is not known; known: {', '.join(known()) or 'none'}")
+    shown = repr(name if len(str(name)) <= 60 else f"{str(name)[:57]}...")
+    raise UserError(f"template: {shown} is not known; known: {', '.join(known()) or 'none'}")

@@ -169,6 +169,14 @@ def test_show_a_library(lpgen, library):
     assert entries[0]["target"] == targets.detect().name
 
 
+def test_a_library_has_a_name_that_the_loader_can_say(lpgen, library):
+    name = os.fsdecode(b"caf\xe9.so")
+    text = lpgen("build", DENSE, "-o", name, status=2)
+    assert text == "lpgen: output 'caf\\udce9.so' is not UTF-8: it could not be loaded\n"
+    Path(name).write_bytes(library.read_bytes())
+    assert "cannot be loaded: the path is not UTF-8" in lpgen("show", name, status=2)
+
+
 def record(log: Log, seconds: float | None, best: bool = False, **changes) -> Record:
     """A record of DENSE with the default knobs of its first template, in `log`."""
     op, native = parse(DENSE), Target.parse("native")
@@ -289,6 +297,8 @@ def test_ctrl_c_keeps_the_records_and_says_how_to_go_on(home):
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        # A background job ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     give_up = time.monotonic() + 120
     while not (log.exists() and log.stat().st_size) and time.monotonic() < give_up:

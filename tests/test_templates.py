@@ -80,6 +80,7 @@ def test_an_unknown_template_is_named_and_the_known_are_listed(name):
 
 def test_a_family_without_a_folder_has_no_algorithms():
     assert templates.algorithms_of("nothing") == ()
+    assert templates.algorithms_of("__init__") == ()
 
 
 def test_a_broken_template_is_not_mistaken_for_a_missing_one(monkeypatch, tmp_path):

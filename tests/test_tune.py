@@ -201,7 +201,12 @@ def tuning(tmp_path):
     tests = str(Path(__file__).parent)
     script = SCRIPT.format(tests=tests, op=OP.name, log=str(log.path))
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stderr=subprocess.PIPE, process_group=0, text=True
+        [sys.executable, "-c", script],
+        stderr=subprocess.PIPE,
+        process_group=0,
+        text=True,
+        # A background job ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         wait_for(lambda: len(log.read().records) >= 5)

@@ -20,6 +20,8 @@ from lpgen.build import build
 from lpgen.choose import best_template, choice_of
 from lpgen.errors import LibraryError
 from lpgen.ops import Operator, parse
+from lpgen.runtime.arrays import count
+from lpgen.runtime.kernel import MAX_THREADS
 from lpgen.target import Target
 
 LIMIT = 300.0
@@ -51,7 +53,7 @@ class Contest:
     ) -> None:
         for name in names:
             peers.get(name)
-        self.target, self.threads = target, threads
+        self.target, self.threads = target, count("threads", threads, MAX_THREADS)
         self._names = list(names)
         self._rounds, self._seed, self._limit = rounds, seed, limit
         self._environment, self._refuse_amx, self.restraint = restraint(target)

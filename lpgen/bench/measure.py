@@ -15,6 +15,8 @@ import psutil
 from lpgen import runtime
 from lpgen.bench.probes import ComputeProbe, ReadProbe, aligned, find_peak, timed
 from lpgen.ops import Operator, parse
+from lpgen.runtime.arrays import count
+from lpgen.runtime.kernel import MAX_THREADS
 from lpgen.target import Target, detect
 from lpgen.tune.timing import Run, time_in_turns
 
@@ -76,10 +78,11 @@ def bench(
     Calls go through `lpgen.runtime` (`Kernel.bind`) and run on `threads` threads, which are bound
     to as many cores where the system allows it. Kernel, compute probe and read probe are timed in
     turns, 0.3 s for each kernel. warm: what would be timed cold finds its weights in the L3 cache.
-    Raises LibraryError when the library cannot be loaded.
+    Raises LibraryError when the library cannot be loaded, and for threads outside of 1..1024.
     """
     if not isinstance(library, runtime.Library):
         library = runtime.load(library)
+    threads = count("threads", threads, MAX_THREADS)
     with pinned(threads):
         for name in library.kernels:
             yield _measure(library[name], threads, seed, warm)

@@ -62,18 +62,22 @@ def header_path(library: str | os.PathLike[str]) -> Path:
 def check_output(out: str | os.PathLike[str]) -> Path:
     """The absolute path of a library to be written; nothing is written yet.
 
-    Raises LibraryError when `out` is a folder, names no .so, or lies where no file can be created.
+    Raises LibraryError when `out` is a folder, names no .so, lies where no file can be created, or
+    has a path that is not UTF-8.
     """
     path = Path(out).absolute()
-    if path.is_dir() or header_path(path).is_dir():
-        raise LibraryError(f"output {out} is a folder; give the path of a file, such as lib.so")
-    if path.suffix != ".so":
-        raise LibraryError(f"output {out} does not end in .so")
     try:
+        if path.is_dir() or header_path(path).is_dir():
+            raise LibraryError(f"output {out} is a folder; give the path of a file, such as lib.so")
+        if path.suffix != ".so":
+            raise LibraryError(f"output {out} does not end in .so")
+        str(path).encode()
         with tempfile.TemporaryDirectory(prefix=".lpgen-", dir=path.parent):
             return path
     except OSError as error:
         raise LibraryError(f"output {out} cannot be written: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise LibraryError(f"output {str(out)!r} is not UTF-8: it could not be loaded") from None
 
 
 def find_compiler() -> list[str]:
@@ -81,7 +85,10 @@ def find_compiler() -> list[str]:
 
     Raises LibraryError when there is none.
     """
-    given = shlex.split(os.environ.get("CC", ""))
+    try:
+        given = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise LibraryError(f"$CC={os.environ['CC']} is no command: {error}") from None
     for command in [given] if given else [["cc"], ["gcc"], ["clang"]]:
         if shutil.which(command[0]):
             return command

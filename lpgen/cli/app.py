@@ -2,7 +2,7 @@
 
 import contextlib
 import difflib
-import os
+import resource
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,13 @@ from typing import TextIO
 
 import click
 
+from lpgen.cli import output, streams
 from lpgen.errors import LpgenError, UserError
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
+
+_OUT_OF_MEMORY = ("bad_alloc", "annot allocate memory", "failed to map segment", "out of memory")
 
 # Command -> its module in lpgen.cli, whose `command` it is.
 _COMMANDS = {
@@ -85,6 +88,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (default: that of the process) and exit."""
+    streams.prepare()
     sys.exit(run(arguments))
 
 
@@ -106,14 +110,37 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # The reader has enough: `lpgen show log | head`. Python would complain while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.give_up_stdout()  # the reader has enough: `lpgen show log | head`
         return 1
+    except Exception as error:
+        reason = _of_the_system(error)
+        if reason is None:
+            raise  # a fault of lpgen
+        streams.give_up_stdout()
+        return _fail(reason)
     return status if isinstance(status, int) else 0
 
 
+def _of_the_system(error: Exception) -> str | None:
+    """One line for what the system did not give: a file, memory, a module. None for other errors.
+
+    A module that cannot be loaded for want of memory fails in many ways, so the limit is named.
+    """
+    limit, told = resource.getrlimit(resource.RLIMIT_AS)[0], ""
+    if limit != resource.RLIM_INFINITY:
+        told = f"; the address space may be too small: `ulimit -v` is {limit // 1024} KiB"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) or any(words in reason for words in _OUT_OF_MEMORY):
+        return f"out of memory: {reason[:200]}{told}"
+    if isinstance(error, ImportError):
+        return f"{error.name or 'a module'} cannot be imported: {reason}{told}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'output'}: {error.strerror}"
+    return None
+
+
 def _fail(message: str, status: int = USER_MISTAKE) -> int:
-    click.echo(f"lpgen: {' '.join(message.split())}", err=True)
+    output.note(f"lpgen: {' '.join(message.split())}")
     return status
 
 
@@ -127,6 +154,6 @@ def _show_warning(
 ) -> None:
     """lpgen's own warnings in one line each, others as Python shows them."""
     if category.__module__.partition(".")[0] == LpgenError.__module__.partition(".")[0]:
-        click.echo(f"lpgen: warning: {message}", err=True)
+        output.note(f"lpgen: warning: {message}")
     else:
-        click.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True)
+        output.note(warnings.formatwarning(message, category, filename, lineno, line))

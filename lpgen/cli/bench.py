@@ -84,7 +84,10 @@ def command(
         )
     names = None if against is None else others.names_of(against)
     with contextlib.ExitStack() as stack:
-        if len(what) == 1 and len(what[0].split()) == 1 and not what[0].startswith("@"):
+        named = [text for text in what if _names_a_library(text)]
+        if named:
+            if len(what) > 1:
+                raise UserError(f"{named[0]} is a library: one is timed at a time, and alone")
             if suite or bits or act or weight or epilogue:
                 raise UserError(f"{what[0]} is a library: --suite and formats are for workloads")
             library = Path(what[0])
@@ -105,6 +108,11 @@ def command(
     what_suite = (suite, act, weight, bits or options.DEFAULT_BITS, epilogue)
     title = " ".join(filter(None, what_suite)) if suite else library.name
     others.save(report, prefix or Path(PREFIX), title)
+
+
+def _names_a_library(text: str) -> bool:
+    """Whether the argument is the path of a library, and no @FILE or workload of several words."""
+    return not text.startswith("@") and (text.endswith(".so") or len(text.split()) == 1)
 
 
 def _labels(library: Path) -> dict[str, str]:

@@ -152,6 +152,9 @@ def logs_to_read(path: Path | None, target: Target) -> list[Log]:
     from lpgen.errors import RecordError
     from lpgen.records import Log
 
-    if path is not None and not path.exists():
-        raise RecordError(f"log {path}: does not exist")
+    try:
+        if path is not None and not path.exists():
+            raise RecordError(f"log {path}: does not exist")
+    except OSError as error:
+        raise RecordError(f"log {path}: {error.strerror}") from None
     return [Log(path if path is not None else default_log(target))]

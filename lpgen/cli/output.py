@@ -53,8 +53,17 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def note(text: str) -> None:
-    """Say something beside the result, on stderr."""
-    click.echo(text, err=True)
+    """Say something beside the result, on stderr.
+
+    Where that is full, the work goes on all the same; a reader that has gone (BrokenPipeError)
+    ends it.
+    """
+    try:
+        click.echo(text, err=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def label(op: Operator) -> str:

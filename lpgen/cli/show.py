@@ -30,6 +30,8 @@ def command(path: Path, everything: bool, as_json: bool) -> None:
 
 def _is_library(path: Path) -> bool:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path}: is not a regular file")
         with path.open("rb") as file:
             return file.read(4) == _ELF or path.suffix == ".so"
     except OSError as error:

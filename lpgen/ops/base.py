@@ -309,6 +309,8 @@ class Operator(Examples):
         value = getattr(self, key)
         try:
             sizes = spread(value) if spread else (value,)
+            if any(isinstance(size, bool) for size in sizes):
+                raise TypeError("True and False are no numbers here")
             sizes = tuple(int(operator.index(size)) for size in sizes)
         except (TypeError, ValueError) as error:
             self._fail(f"{key}={value!r} is not a size: {error}")

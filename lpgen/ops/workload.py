@@ -25,6 +25,7 @@ from lpgen.ops.dense import Dense
 from lpgen.ops.quantize import DequantizeLinear, QuantizeLinear
 
 _KINDS = (Conv2d, Dense, QuantizeLinear, DequantizeLinear)
+_MAX_FILE = 1 << 24
 KINDS: dict[str, type[Operator]] = {kind.kind: kind for kind in _KINDS}
 
 
@@ -33,6 +34,8 @@ def parse(text: str) -> Operator:
 
     Raises WorkloadError naming the word that is wrong, or the limit that a shape breaks.
     """
+    if not isinstance(text, str):
+        raise WorkloadError(f"workload {_shown(repr(text))} is a {type(text).__name__}, not a text")
     words = text.split()
     if not words:
         raise WorkloadError(f"workload is empty; it starts with one of {', '.join(KINDS)}")
@@ -98,7 +101,7 @@ def read_workloads(arguments: Iterable[str]) -> list[Operator]:
     """The operators of command-line arguments, in order and without repetitions.
 
     An argument is a workload, or `@FILE`: a UTF-8 file with one workload per line, where `#` starts
-    a comment and empty lines are skipped.
+    a comment and empty lines are skipped. A pipe or a device is no file: it may never end.
     Raises WorkloadError, for a file with its name and line number.
     """
     found: list[Operator] = []
@@ -112,7 +115,13 @@ def read_workloads(arguments: Iterable[str]) -> list[Operator]:
 
 def _read_file(path: Path) -> list[Operator]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise WorkloadError(f"workload file {str(path)!r}: is not a regular file")
+        with path.open("rb") as file:
+            text = file.read(_MAX_FILE + 1)
+        if len(text) > _MAX_FILE:
+            raise WorkloadError(f"workload file {str(path)!r} is longer than {_MAX_FILE} bytes")
+        lines = text.decode("utf-8-sig").splitlines()  # editors put a mark in front
     except OSError as error:
         raise WorkloadError(f"workload file {str(path)!r}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -29,6 +29,8 @@ def open_module(path: Path) -> Any:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].rpartition(f"{path.name}: ")[2]
         raise LibraryError(f"{path}: cannot be loaded: {reason}") from None
+    except UnicodeEncodeError:
+        raise LibraryError(f"{str(path)!r}: cannot be loaded: the path is not UTF-8") from None
 
 
 def read_manifest(path: Path, module: Any) -> dict[str, Any]:
@@ -48,6 +50,8 @@ def read_manifest(path: Path, module: Any) -> dict[str, Any]:
 def _check_file(path: Path) -> None:
     """Raise LibraryError unless `path` is a whole ELF file for x86-64: loading others may crash."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise LibraryError(f"{path}: is not a regular file")  # opening a pipe may block
         with path.open("rb") as file:
             head = file.read(64)
             size = file.seek(0, os.SEEK_END)

@@ -1,7 +1,9 @@
 """A tuning run over operators."""
 
+import operator
 import os
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any
 
 from lpgen import templates as registry
@@ -51,10 +53,11 @@ def tune(
     an operator failed (after the other operators are done). KeyboardInterrupt leaves after all
     processes are gone; what was measured is in the log.
     """
-    _check_range("trials", trials, 1, MAX_TRIALS)
-    _check_range("timeout", timeout, 0.001, 3600)
-    _check_range("jobs", jobs, 1, 256)
-    _check_range("seed", seed, 0, 2**31 - 1)
+    trials = _integer("trials", trials, 1, MAX_TRIALS)
+    jobs = _integer("jobs", jobs, 1, 256)
+    seed = _integer("seed", seed, 0, 2**31 - 1)
+    if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0.001 <= timeout <= 3600:
+        raise TuneError(f"timeout={timeout} is outside 0.001..3600")
     if strategy not in STRATEGIES:
         raise TuneError(f"strategy={strategy} is unknown; known: {', '.join(STRATEGIES)}")
     target = _runnable(target)
@@ -71,9 +74,17 @@ def tune(
     return _tune_all(settings, serving, Pool(jobs, timeout))
 
 
-def _check_range(name: str, value: Any, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise TuneError(f"{name}={value} is outside {low}..{high}")
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    """The value as an int: one of Python or NumPy in low..high, but no bool. TuneError if not."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise TuneError(f"{name}={value!r} is not an integer")
+    if not low <= number <= high:
+        raise TuneError(f"{name}={number} is outside {low}..{high}")
+    return number
 
 
 def _runnable(target: Target | str) -> Target:
