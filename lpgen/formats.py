@@ -58,8 +58,10 @@ class Format:
 
     def _take_bits(self) -> int:
         """The field as an int of Python; 0 where it is no integer."""
+        if isinstance(self.bits, bool):
+            return 0
         try:
-            bits = 0 if isinstance(self.bits, bool) else operator.index(self.bits)
+            bits = operator.index(self.bits)
         except TypeError:
             return 0
         object.__setattr__(self, "bits", bits)

@@ -61,6 +61,9 @@ MISTAKES = {
     "bench nothing.so --threads 0": "--threads 0 is outside 1..1024",
     "bench": "give WORKLOADs, @FILE or --suite NAME",
     "bench README --suite resnet18": "README is a library: --suite and formats are for workloads",
+    "bench README --target sse4": "README is a library: --target and --log are for workloads",
+    "check README --seed -1": "-1 is not in the range 0<=x<=2147483647",
+    "quickstart --seed -1": "-1 is not in the range 0<=x<=2147483647",
     "bench README --against nobody": (
         "peer 'nobody' is unknown; known: litert, onnxruntime, openvino, torch"
     ),
@@ -175,6 +178,22 @@ def test_names_that_the_locale_cannot_say(home):
             assert status == 2
             assert err.startswith(b"lpgen: ")
             assert err.count(b"\n") == 1
+
+
+def test_ctrl_c_before_there_is_a_command():
+    code = """
+import signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            signal.raise_signal(signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupt())
+from lpgen.cli import main
+main(["targets"])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (run.returncode, run.stderr) == (130, b"lpgen: interrupted\n")
 
 
 @pytest.mark.parametrize("command", ["show log", "targets", f"build '{DENSE}' -o lib.so"])

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from fake_templates import BEHAVIOURS, Moody, Tiles
@@ -146,7 +147,7 @@ def test_a_template_that_is_new_to_the_log_competes(tmp_path):
     ("arguments", "error", "message"),
     [
         ({"trials": 0}, TuneError, "trials=0 is outside 1..1000000"),
-        ({"trials": "many"}, TuneError, "trials=many is outside"),
+        ({"trials": "many"}, TuneError, "trials='many' is not an integer"),
         ({"timeout": 0}, TuneError, "timeout=0 is outside"),
         ({"timeout": float("nan")}, TuneError, "timeout=nan is outside"),
         ({"jobs": -1}, TuneError, "jobs=-1 is outside 1..256"),
@@ -261,3 +262,11 @@ def test_the_target_need_not_be_the_native_one():
         pytest.skip("this CPU lacks SSE4")
     (result,) = tune([OP], lesser, trials=2, templates=[Tiles()])
     assert result.best.target == "sse4"
+
+
+def test_settings_are_integers_of_any_kind_but_no_bools():
+    for name in ("trials", "jobs", "seed"):
+        for wrong in (True, np.True_, 2.0, "2", None):
+            with pytest.raises(TuneError, match=f"{name}=.* is not an integer"):
+                tune([OP], **{name: wrong})
+        assert tune([], **{name: np.int64(2)}) == []

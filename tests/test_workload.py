@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import convs, denses
 
 from lpgen.errors import FormatError, UserError, WorkloadError
+from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, formats_of_bits, parse, read_workloads
 
 CONV = (
@@ -157,3 +159,17 @@ def test_formats_of_bits(text, act, weight):
 def test_bits_that_are_none(text):
     with pytest.raises(FormatError, match=r"are not wXaY with X and Y of 1\.\.8"):
         formats_of_bits(text)
+
+
+def test_sizes_are_integers_of_any_kind_but_no_bools():
+    assert Dense(np.int64(4), 5, 6, "u8", "s8") == Dense(4, 5, 6, "u8", "s8")
+    assert Format("u", np.int64(4)) == Format("u", 4)
+    with pytest.raises(WorkloadError, match="m=True is not a size"):
+        Dense(True, 5, 6, "u8", "s8")
+    with pytest.raises(WorkloadError, match="zero_act=True is not an int"):
+        Dense(4, 5, 6, "u8", "s8", zero_act=True)
+    with pytest.raises(FormatError, match="format uTrue: bits must be"):
+        Format("u", True)
+    for wrong in (None, 3, b"dense"):
+        with pytest.raises(WorkloadError, match=r"is a .*, not a text"):
+            parse(wrong)

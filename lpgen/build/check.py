@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from lpgen import runtime
-from lpgen.errors import LpgenError
+from lpgen.errors import LibraryError, LpgenError
 from lpgen.ops import Operator, parse
 
 THREADS = (1, 2)
@@ -38,12 +38,18 @@ def check_library(path: str | os.PathLike[str], seed: int = 0) -> Iterator[Check
     """Check every kernel of the library `path`, each as soon as it is done, in its order.
 
     Random inputs and the worst case of each sign, on one thread and on two. Raises LibraryError
-    when the library cannot be loaded, or has no kernel that this CPU can run.
+    when the library cannot be loaded, or has no kernel that this CPU can run, and for a negative
+    seed.
     """
+    if seed < 0:
+        raise LibraryError(f"seed={seed} is negative")
     remaining = runtime.load(path).workloads
     while remaining:
         command = [sys.executable, "-P", "-m", __spec__.name, str(path), str(seed), *remaining]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        # A group of its own: Ctrl-C is for this process, which ends that one.
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, process_group=0
+        ) as process:
             try:
                 for line in process.stdout:
                     remaining.pop(0)

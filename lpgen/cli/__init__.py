@@ -4,6 +4,18 @@ Each command is a module here. The modules import only click and each other at t
 `lpgen --help` reads all of them and has to be quick.
 """
 
-from lpgen.cli.app import main
+import sys
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line (default: that of the process) and exit."""
+    try:
+        from lpgen.cli import app
+
+        app.main(arguments)
+    except KeyboardInterrupt:  # while it was imported, or once more while it was ending
+        print("lpgen: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,6 +1,6 @@
 """`python -m lpgen.cli` is `lpgen`."""
 
-from lpgen.cli.app import main
+from lpgen.cli import main
 
 if __name__ == "__main__":
     main()

@@ -90,6 +90,8 @@ def command(
                 raise UserError(f"{named[0]} is a library: one is timed at a time, and alone")
             if suite or bits or act or weight or epilogue:
                 raise UserError(f"{what[0]} is a library: --suite and formats are for workloads")
+            if log_path or target != "native":
+                raise UserError(f"{what[0]} is a library: --target and --log are for workloads")
             library = Path(what[0])
             labels = _labels(library)
         else:

@@ -13,7 +13,7 @@ WRONG = 1
 
 @click.command()
 @click.argument("library", type=click.Path(path_type=Path), metavar="LIB.so")
-@click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
+@options.seed
 @options.as_json
 def command(library: Path, seed: int, as_json: bool) -> int:
     """Compare every kernel of a library with the NumPy oracle, in a fresh process.

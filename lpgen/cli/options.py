@@ -57,6 +57,14 @@ target = click.option(
     help="The CPU to generate for, see `lpgen targets` [native].",
 )
 
+seed = click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**31 - 1),
+    help="Of all random choices.",
+)
+
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 

@@ -36,7 +36,7 @@ TRIALS = 24
     type=click.IntRange(1, 10_000),
     help="Candidates for each operator.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of all random choices.")
+@options.seed
 def command(folder: Path, trials: int, seed: int) -> int:
     """Tune five layers for this CPU, export them, check and time the library.
 

@@ -31,7 +31,7 @@ _RACING = 3
 @options.target
 @click.option("--trials", default=64, show_default=True, help="Candidates for each operator.")
 @options.log("Where records are kept, and read to go on [the user's log of the target].")
-@click.option("--seed", default=0, show_default=True, help="Of all random choices.")
+@options.seed
 @click.option("--timeout", default=10.0, show_default=True, help="Seconds to build, and to time.")
 @click.option("--jobs", type=int, help="Processes that build; one times at a time [cores].")
 @click.option("--template", "templates", multiple=True, metavar="NAME", help="Only this template.")
