@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lpgen import target as targets
@@ -310,6 +311,24 @@ def test_ctrl_c_keeps_the_records_and_says_how_to_go_on(home):
     assert str(log) in err
     assert "Traceback" not in err
     assert Log(log).records()
+
+
+def test_ctrl_c_is_one_line_while_a_process_checks(library):
+    command = [sys.executable, "-m", "lpgen.cli", "check", str(library)]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    give_up = time.monotonic() + 60
+    while not psutil.Process(process.pid).children() and time.monotonic() < give_up:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err.strip()) == (130, "lpgen: interrupted")
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,9 @@ MISTAKES = {
     "bench README --against nobody": (
         "peer 'nobody' is unknown; known: litert, onnxruntime, openvino, torch"
     ),
+    "bench README --against all --save nowhere/x": "nowhere/x.json: No such file or directory",
+    f"bench README --against all --save {LONG}": f"{LONG}.json: File name too long",
+    "bench README --against all --save ..": "'..' names no file",
     "bench README --against ,": "--against names no library",
     "bench README --rounds 5": "--rounds and --save are for --against NAMES",
     "show nothing": "nothing: No such file",

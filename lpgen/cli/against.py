@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,11 +61,30 @@ def run(contest: Contest, library: Path, labels: Mapping[str, str], as_json: boo
     return report
 
 
+def check_prefix(prefix: Path) -> None:
+    """Raise UserError where PREFIX.json and PREFIX.png cannot be written, before any work."""
+    if not prefix.name or prefix.name == "..":
+        raise UserError(f"--save {str(prefix)!r} names no file")
+    try:
+        for path in files(prefix):
+            if path.is_dir():
+                raise UserError(f"{path}: is a folder; --save names another")
+        with tempfile.TemporaryDirectory(prefix=".lpgen-", dir=prefix.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{prefix}.json: {error.strerror}; --save names another") from None
+
+
+def files(prefix: Path) -> tuple[Path, Path]:
+    """PREFIX.json and PREFIX.png"""
+    return prefix.with_name(f"{prefix.name}.json"), prefix.with_name(f"{prefix.name}.png")
+
+
 def save(report: Report, prefix: Path, title: str) -> None:
     """Write PREFIX.json and PREFIX.png. Raises UserError where that cannot be."""
     from lpgen.bench.chart import draw
 
-    data, picture = (prefix.with_name(f"{prefix.name}.{kind}") for kind in ("json", "png"))
+    data, picture = files(prefix)
     try:
         report.write(data)
         output.note(f"{data}: the comparison")

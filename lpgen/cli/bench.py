@@ -83,6 +83,9 @@ def command(
             "--warm is for kernels alone: with --against weights are the same each time"
         )
     names = None if against is None else others.names_of(against)
+    prefix = prefix or Path(PREFIX)
+    if names:
+        others.check_prefix(prefix)
     with contextlib.ExitStack() as stack:
         named = [text for text in what if _names_a_library(text)]
         if named:
@@ -109,7 +112,7 @@ def command(
         others.print_report(report)
     what_suite = (suite, act, weight, bits or options.DEFAULT_BITS, epilogue)
     title = " ".join(filter(None, what_suite)) if suite else library.name
-    others.save(report, prefix or Path(PREFIX), title)
+    others.save(report, prefix, title)
 
 
 def _names_a_library(text: str) -> bool:
