@@ -166,7 +166,7 @@ def test_sizes_are_integers_of_any_kind_but_no_bools():
     assert Format("u", np.int64(4)) == Format("u", 4)
     with pytest.raises(WorkloadError, match="m=True is not a size"):
         Dense(True, 5, 6, "u8", "s8")
-    with pytest.raises(WorkloadError, match="zero_act=True is not an int"):
+    with pytest.raises(WorkloadError, match="zero_act=True is not a number"):
         Dense(4, 5, 6, "u8", "s8", zero_act=True)
     with pytest.raises(FormatError, match="format uTrue: bits must be"):
         Format("u", True)
