@@ -104,7 +104,8 @@ class _Tiles:
         total, inside = _int(0), math.prod(extent for extent, _ in self.digits)
         for extent, stride in self.digits:
             inside //= extent
-            total = total + self.var // inside % extent * stride
+            digit = tirx.truncmod(tirx.truncdiv(self.var, _int(inside)), _int(extent))
+            total = total + digit * stride
         return total
 
 
@@ -119,11 +120,15 @@ class _SharedTiles:
         self.tiles = math.prod(extent for tiles in loops for extent, _ in tiles.digits)
         """How many tiles: fewer than numbers where a schedule has merged the innermost loops."""
 
-    def loop(self) -> tirx.For:
-        """One iteration for each thread that gets tiles."""
+    def loop(self) -> tirx.Stmt:
+        """One iteration for each thread that is needed."""
         thread = tirx.Var("thread", "int32")
-        count = tirx.Min(self.threads, _int(self.tiles))
-        each, more = self.numbers // count, self.numbers % count
+        # The fewest threads with that largest share: of 80 tiles 27 threads get 3, as 32 would.
+        largest = tirx.truncdiv(self.threads + (self.tiles - 1), self.threads)
+        count = tirx.Var("count", "int32")
+        counted = tirx.Bind(count, tirx.truncdiv(largest + (self.tiles - 1), largest))
+        numbers = _int(self.numbers)
+        each, more = tirx.truncdiv(numbers, count), tirx.truncmod(numbers, count)
         first = tirx.Bind(self.first, thread * each + tirx.Min(thread, more))
         last = tirx.Bind(self.last, (thread + 1) * each + tirx.Min(thread + 1, more))
         # Outside of the loop over blocks, so that the buffers of one block serve the next as well.
@@ -131,7 +136,9 @@ class _SharedTiles:
         outer = tirx.For(self.parallel.loop_var, 0, self.parallel.extent, tirx.ForKind.SERIAL, body)
         outer = self._bounded(outer, _Tiles(self.parallel), [])
         statements = tirx.SeqStmt([*buffers, first, last, outer])
-        return tirx.For(thread, 0, count, tirx.ForKind.PARALLEL, statements)
+        return tirx.SeqStmt(
+            [counted, tirx.For(thread, 0, count, tirx.ForKind.PARALLEL, statements)]
+        )
 
     def _bounded(self, loop: tirx.For, tiles: _Tiles, outside: list[_Tiles]) -> tirx.For:
         """The loop over tiles with only the iterations that this thread needs."""
@@ -215,7 +222,8 @@ def _number(outside: list[_Tiles]) -> tirx.Expr:
 
 
 def _ceil_div(value: tirx.Expr, divisor: int) -> tirx.Expr:
-    return tirx.floordiv(value + (divisor - 1), _int(divisor)) if divisor > 1 else value
+    """The quotient, rounded up; negative ones may be too large, but not above 0."""
+    return tirx.truncdiv(value + (divisor - 1), _int(divisor)) if divisor > 1 else value
 
 
 def _int(value: int) -> tirx.IntImm:

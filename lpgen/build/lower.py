@@ -117,13 +117,14 @@ def _lower(functions: dict[str, tirx.PrimFunc], target: Target) -> Lowered:
     with tvm.transform.PassContext(opt_level=3):
         mod = tirx.transform.BindTarget(tvm_target.with_host(tvm_target))(IRModule(functions))
         mod = to_tir(mod)
+        # Before the tiles are shared: the ranges of loops are constants, and its proofs are quick.
+        mod = tirx.transform.LowerIntrin()(mod)
         scratch, pieces = {}, {}
         for var, func in mod.functions.items():
             if (symbol := var.name_hint) != _ENTRY:
                 shared, pieces[symbol] = share_tiles(func, func.params[-1])
                 mod[var], scratch[symbol] = _place_scratch(shared)
         mod = tirx.transform.LowerTVMBuiltin()(mod)
-        mod = tirx.transform.LowerIntrin()(mod)
     return Lowered(mod, tvm_target, scratch, pieces)
 
 
