@@ -82,7 +82,7 @@ def die_with(parent: int) -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
-        # A candidate that takes all memory must not take the tuner with it.
+        # One that takes all memory must not take its parent with it.
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
     if os.getppid() != parent:
