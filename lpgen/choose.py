@@ -15,6 +15,10 @@ from lpgen.target import Target
 from lpgen.templates import Template
 
 
+class DefaultWarning(UserWarning):
+    """A template that would have been chosen refuses its default knobs, and another one serves."""
+
+
 def choose(
     op: Operator | str,
     target: Target | str = "native",
@@ -27,7 +31,8 @@ def choose(
     The best record of `logs`, read in their order, then of the logs that come with lpgen; where
     there is none, that of the operator without its epilogue (`borrowed`), which decides nearly all
     of the time; else the default knobs of the first template that applies. `seconds` is None in
-    both cases. A record that no longer fits its template gives a RecordWarning and is skipped.
+    both cases. A record that no longer fits its template gives a RecordWarning and is skipped; of
+    default knobs that are refused, as buffers get too large, a DefaultWarning tells.
     Raises UserError when no template applies.
     """
     op = parse(op) if isinstance(op, str) else op
@@ -46,8 +51,23 @@ def choose(
         except ScheduleRefused as error:
             text = f"{op.name}: {record.template} refuses the knobs of its record: {error}"
             warnings.warn(text, RecordWarning, stacklevel=2)
-    template = best_template(op, target)
-    return choice_of(op, target, template, template.default(op, target))
+    return _untuned(op, target)
+
+
+def _untuned(op: Operator, target: Target) -> Choice:
+    """The default knobs of the best template that takes them."""
+    refused = []
+    for template in in_order(op, target):
+        try:
+            choice = choice_of(op, target, template, template.default(op, target))
+        except ScheduleRefused as error:
+            refused.append(f"{template}: {error}")
+            continue
+        if refused:
+            text = f"{op.name}: {template} serves, not {'; '.join(refused)}"
+            warnings.warn(text, DefaultWarning, stacklevel=3)
+        return choice
+    raise UserError(f"{op.name}: no template can be built on {target.name}: {'; '.join(refused)}")
 
 
 def choice_of(
@@ -68,8 +88,14 @@ _FEW_COLUMNS = 8
 
 
 def best_template(op: Operator, target: Target) -> Template:
-    """The template to use where nobody has tuned: what fits most operators best. Bit planes and
-    tables win often, but not by default knobs: they are left to tuning.
+    """The first of `in_order`."""
+    return in_order(op, target)[0]
+
+
+def in_order(op: Operator, target: Target) -> list[Template]:
+    """The templates that apply, first the one to use where nobody has tuned: what fits most
+    operators best. Bit planes and tables win often, but not by default knobs: they are left to
+    tuning.
 
     Raises UserError with reasons if none applies.
     """
@@ -94,4 +120,4 @@ def best_template(op: Operator, target: Target) -> Template:
         known = template.algorithm in order
         return order.index(template.algorithm) if known else len(order)
 
-    return min(serving, key=place)  # of equals the best family's
+    return sorted(serving, key=place)  # of equals the best family's

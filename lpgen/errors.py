@@ -42,5 +42,13 @@ class TuneError(UserError):
     """A tuning run that cannot start, or in which no candidate worked."""
 
 
+class CompileError(UserError):
+    """A kernel that the compiler refuses, or whose compilation ended the compiler."""
+
+
 class ScheduleRefused(LpgenError):
     """A template refuses this choice of knobs. The search counts it as a failed candidate."""
+
+
+class TooLarge(ScheduleRefused, UserError):
+    """A kernel with a buffer that is too large for the int32 indices of the generated code."""

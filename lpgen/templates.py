@@ -40,6 +40,8 @@ class Template:
 
     def applies(self, op: Any, target: Any) -> str | None:
         """None where the template serves the operator on the target, else the reason why not."""
+        if self.family not in target.families:
+            return f"it is for {self.family}; {target.name} has {' '.join(target.families)}"
         kinds = getattr(self.module, "KINDS", ("conv2d", "dense"))
         if op.kind not in kinds:
             return f"it is for {' and '.join(kinds)}, not {op.kind}"
@@ -56,8 +58,14 @@ class Template:
         return self.module.default(op, target)
 
     def kernel(self, op: Any, target: Any, knobs: dict) -> Any:
-        """The scheduled Kernel. Raises ScheduleRefused where the schedule refuses these knobs."""
-        return self.module.kernel(op, target, knobs)
+        """The scheduled Kernel. Raises ScheduleRefused where the schedule refuses these knobs, and
+        TooLarge, which is one, where a buffer would leave int32."""
+        from lpgen.build import sizes  # imports TVM, as the schedules do
+
+        with sizes.scheduling(op):
+            kernel = self.module.kernel(op, target, knobs)
+        sizes.check(kernel, target)
+        return kernel
 
     def __str__(self) -> str:
         return self.name

@@ -53,6 +53,14 @@ def test_a_record_of_another_template_is_followed(log):
     assert choose(OP, AVX2, [log], use_shipped=False).template == "sse4/dot"
 
 
+def test_a_record_of_a_family_that_the_target_lacks_is_reported_and_skipped(log):
+    amx = Template("amx", "mma")
+    record(log, amx, knobs=amx.default(OP, Target.parse("sapphirerapids")))
+    with pytest.warns(RecordWarning, match="it is for amx; avx2 has avx2 sse4 generic"):
+        choice = choose(OP, AVX2, [log], use_shipped=False)
+    assert (choice.template, choice.seconds) == ("avx2/dot", None)
+
+
 def test_a_refused_record_is_reported_and_defaults_are_used(log, monkeypatch):
     record(log)
     asked = []

@@ -60,6 +60,16 @@ def test_defaults_are_points_of_their_spaces(target):
             assert template.default(op, target) in template.space(op, target), (op, template)
 
 
+@pytest.mark.parametrize("name", templates.known())
+def test_a_template_of_another_family_does_not_apply(name):
+    template = templates.get(name)
+    others = [row for row in known().values() if template.family not in row.families]
+    for target in others:
+        reason = template.applies(DENSE, target)
+        assert reason.startswith(f"it is for {template.family}; {target.name} has "), target
+    assert bool(others) == (template.family != "generic")
+
+
 def test_reasons_are_given():
     target = Target.parse("avx512vnni")
     reasons = {t.name: reason for t, reason in templates.explain(DENSE, target).items()}

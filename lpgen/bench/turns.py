@@ -29,8 +29,8 @@ from lpgen.bench.messages import Failed, Phase, Present, Task
 from lpgen.bench.probes import aligned, timed
 from lpgen.errors import LpgenError, UserError
 from lpgen.ops import Elementwise, Operator, parse
+from lpgen.process import die_with
 from lpgen.tune.timing import Run, time_calls, time_in_turns
-from lpgen.tune.worker import die_with
 
 
 def smallest(op: Operator) -> Operator:

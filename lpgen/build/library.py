@@ -10,14 +10,10 @@ import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lpgen.build import source
+from lpgen.build import compiler, source
 from lpgen.build.source import Choice, Part
 from lpgen.errors import LibraryError
-
-if TYPE_CHECKING:
-    from lpgen.target import Target
 
 C_FILES = ("support.c", "cpu.c", "entry.c", "ffi.c")
 H_FILES = ("internal.h", "ffi.h")
@@ -36,11 +32,13 @@ def build(choices: Sequence[Choice], out: str | os.PathLike[str]) -> Path:
 
     The order of several choices for one workload is the order in which the runtime prefers them.
     Both files appear complete or not at all. Returns the path of the library.
+    Kernels are compiled in a process of their own, which a crash of LLVM ends.
     Raises LibraryError when nothing or the same twice is chosen, when `out` cannot be written, or
-    when there is no C compiler.
+    when there is no C compiler; CompileError, or TooLarge, naming the kernel that TVM or LLVM does
+    not compile.
     """
     out = check_output(out)
-    compiler = find_compiler()
+    linker = find_compiler()
     _check_choices(choices)
     # Beside `out`, so that the files only need to be renamed in the end.
     with tempfile.TemporaryDirectory(prefix=".lpgen-", dir=out.parent) as name:
@@ -48,7 +46,7 @@ def build(choices: Sequence[Choice], out: str | os.PathLike[str]) -> Path:
         parts, objects = _compile(choices, folder)
         _write_sources(parts, folder)
         (folder / "header").write_text(source.header(parts, out.name), encoding="utf-8")
-        _link(compiler, objects, folder)
+        _link(linker, objects, folder)
         os.replace(folder / "library", out)
         os.replace(folder / "header", header_path(out))
     return out
@@ -108,30 +106,17 @@ def _check_choices(choices: Sequence[Choice]) -> None:
 
 
 def _compile(choices: Sequence[Choice], folder: Path) -> tuple[list[Part], list[Path]]:
-    """One object file for each target, with the kernels and the packers of its choices."""
-    from lpgen.build.lower import lower  # imports TVM, and check_output has to be quick
-
-    named = dict(zip(source.symbols(choices), choices, strict=True))
-    parts: dict[str, Part] = {}
-    objects = []
-    for target in _targets(choices):
-        functions = {}
-        own = {symbol: c for symbol, c in named.items() if c.target == target}
-        for symbol, choice in own.items():
-            functions[source.run_symbol(symbol)] = choice.kernel.module
-            functions[source.pack_symbol(symbol)] = choice.kernel.layout.te_module()
-        lowered = lower(functions, target)
-        for symbol, choice in own.items():
-            run, pack = source.run_symbol(symbol), source.pack_symbol(symbol)
-            scratch, pack_scratch = lowered.scratch[run], lowered.scratch[pack]
-            parts[symbol] = Part(choice, symbol, scratch, pack_scratch, lowered.pieces[run])
+    """An object file for each choice, with its kernel and its packer."""
+    parts, objects = [], []
+    for symbol, choice in zip(source.symbols(choices), choices, strict=True):
+        run, pack = source.run_symbol(symbol), source.pack_symbol(symbol)
+        functions = {run: choice.kernel.module, pack: choice.kernel.layout.te_module()}
+        what = f"{choice.op.name}: {choice.template} for {choice.target.name}"
         objects.append(folder / f"{len(objects)}.o")
-        lowered.compile().write_to_file(str(objects[-1]), "o")
-    return [parts[symbol] for symbol in named], objects
-
-
-def _targets(choices: Sequence[Choice]) -> list[Target]:
-    return list(dict.fromkeys(choice.target for choice in choices))
+        done = compiler.compile_apart(what, functions, choice.target, objects[-1])
+        scratch, pack_scratch = done.scratch[run], done.scratch[pack]
+        parts.append(Part(choice, symbol, scratch, pack_scratch, done.pieces[run]))
+    return parts, objects
 
 
 def _write_sources(parts: Sequence[Part], folder: Path) -> None:
@@ -143,16 +128,16 @@ def _write_sources(parts: Sequence[Part], folder: Path) -> None:
     (folder / "exports").write_text(_EXPORTS, encoding="utf-8")
 
 
-def _link(compiler: list[str], objects: Sequence[Path], folder: Path) -> None:
+def _link(linker: list[str], objects: Sequence[Path], folder: Path) -> None:
     from tvm_ffi import libinfo
 
     includes = dict.fromkeys([libinfo.find_include_path(), libinfo.find_dlpack_include_path()])
     command = [
-        *(*compiler, *_C_FLAGS, *(f"-I{include}" for include in includes)),
+        *(*linker, *_C_FLAGS, *(f"-I{include}" for include in includes)),
         *(*C_FILES, "kernels.c", *map(str, objects)),
         *(*_LINK_FLAGS, "-Wl,--version-script=exports", "-o", "library"),
     ]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         reason = next((line for line in run.stderr.splitlines() if "error" in line), run.stderr)
-        raise LibraryError(f"the C compiler {compiler[0]} failed: {reason.strip()[:300]}")
+        raise LibraryError(f"the C compiler {linker[0]} failed: {reason.strip()[:300]}")

@@ -29,6 +29,7 @@ from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.kernel import ALIGNMENT, Kernel
 from lpgen.algorithms.threads import share_tiles
+from lpgen.build import sizes
 
 if TYPE_CHECKING:
     from lpgen.target import Target
@@ -78,7 +79,7 @@ def lower(functions: Mapping[str, IRModule], target: Target) -> Lowered:
     """Lower the PrimFunc "main" of every module to a plain C function named by its key.
 
     In each of them parameter 1 (the packed weights) is on a 64-byte boundary, and the parameters
-    do not overlap.
+    do not overlap. Raises TooLarge where a buffer leaves int32.
     """
     raw = {symbol: _raw_pointers(mod["main"], symbol) for symbol, mod in functions.items()}
     return _lower(raw, target)
@@ -114,7 +115,7 @@ def aligned(array: np.ndarray) -> np.ndarray:
 def _lower(functions: dict[str, tirx.PrimFunc], target: Target) -> Lowered:
     tvm_target = target.tvm()
     to_tir, _, _ = default_s_tir_pipeline()
-    with tvm.transform.PassContext(opt_level=3):
+    with sizes.checked() as instruments, tvm.transform.PassContext(3, instruments=instruments):
         mod = tirx.transform.BindTarget(tvm_target.with_host(tvm_target))(IRModule(functions))
         mod = to_tir(mod)
         # Before the tiles are shared: the ranges of loops are constants, and its proofs are quick.

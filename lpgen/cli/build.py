@@ -42,12 +42,13 @@ def command(
 
     Each is built with its best record, or with default knobs where nobody has tuned it.
     """
-    from lpgen.build import build, check_output, header_path
+    from lpgen.build import build, check_output, compiler, header_path
     from lpgen.target import Target
 
     labels = options.operators(workloads, suite, bits, act, weight, epilogue)
     chosen = Target.parse(target)
     check_output(out)
+    compiler.start()
     logs = options.logs_to_read(log_path, chosen)
     from lpgen.choose import choose
 

@@ -62,10 +62,6 @@ def _choice(op: Operator, target: Target, logs: list[Log], template: str | None)
     if template is None:
         return choose(op, target, logs)
     chosen = templates.get(template)
-    if chosen.family not in target.families:
-        raise UserError(
-            f"template {template} is not for {target.name}: {' '.join(target.families)}"
-        )
     if reason := chosen.applies(op, target):
         raise UserError(f"template {template} does not serve {op.name}: {reason}")
     return choice_of(op, target, chosen, chosen.default(op, target))
@@ -73,10 +69,11 @@ def _choice(op: Operator, target: Target, logs: list[Log], template: str | None)
 
 def _print_assembly(choice: Choice) -> None:
     from lpgen.assembly import hot_loops
-    from lpgen.build.lower import lower
+    from lpgen.build.compiler import compile_apart
 
-    module = lower({"kernel": choice.kernel.module}, choice.target).compile()
-    for loop in hot_loops(module.inspect_source("asm")):
+    what = f"{choice.op.name}: {choice.template} for {choice.target.name}"
+    compiled = compile_apart(what, {"kernel": choice.kernel.module}, choice.target)
+    for loop in hot_loops(compiled.assembly):
         what = f"{loop.key_instructions} multiplications or look-ups in {len(loop.lines)} lines"
         click.echo(f"\n# hot loop of {loop.function}: {what}")
         click.echo("\n".join(loop.lines))

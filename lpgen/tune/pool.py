@@ -1,79 +1,36 @@
 """The parent's side of the worker processes: who is free, who is late, who died of what."""
 
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
-from multiprocessing.connection import Pipe, wait
+from multiprocessing.connection import wait
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import psutil
 
 from lpgen.errors import TuneError
+from lpgen.process import Child
 from lpgen.tune.messages import READY, Laps, Measure, Outcome, Phase, Race
 
 _START_LIMIT = 120.0
 _UNLIMITED = 600.0
 """Seconds for what is not the candidate's fault, such as the oracle of a large operator."""
 
-_ONE_THREAD = {
-    name: "1"
-    for name in ("OMP_NUM_THREADS", "TVM_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-}
 
-
-class _Process:
+class _Process(Child):
     """One worker process and what it is doing."""
 
     def __init__(self, lock: str, core: int) -> None:
-        self.output: BinaryIO = tempfile.TemporaryFile()
-        self.pipe, theirs = Pipe()
-        path = [entry or os.getcwd() for entry in sys.path]
-        arguments = [str(theirs.fileno()), str(os.getpid()), lock, str(core)]
-        try:
-            self.process = subprocess.Popen(
-                # -P: what lies in the working directory does not shadow any module.
-                [sys.executable, "-P", "-m", "lpgen.tune.worker", *arguments],
-                env=os.environ | _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(path)},
-                stdin=subprocess.DEVNULL,
-                stdout=self.output,
-                stderr=self.output,
-                pass_fds=[theirs.fileno()],
-            )
-        finally:
-            theirs.close()
+        super().__init__("lpgen.tune.worker", lock, str(core))
         self.core = core
         self.request: Measure | Race | None = None
         self.started = False
         self.enter(Phase("starting", True), _START_LIMIT)
 
     def enter(self, phase: Phase, limit: float) -> None:
-        self.phase = phase
+        self.doing = phase.name
         self.deadline = time.monotonic() + (limit if phase.limited else _UNLIMITED)
-
-    def stop(self) -> None:
-        """Kill the process and wait until it is gone."""
-        self.process.kill()
-        self.process.wait()
-        self.pipe.close()
-        self.output.close()
-
-    def cause_of_death(self) -> str:
-        """What ended the process, with the message of a failed check or of LLVM."""
-        try:
-            code = self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
-        what = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        self.output.seek(max(0, self.output.seek(0, os.SEEK_END) - 4096))
-        lines = self.output.read().decode(errors="replace").splitlines()
-        errors = [line.strip() for line in lines if "error" in line.lower()]
-        return f"crashed: {what} while {self.phase.name}" + (f": {errors[-1]}" if errors else "")
 
 
 class Pool:
@@ -145,7 +102,7 @@ class Pool:
                     self._receive(worker)
                 elif worker.deadline < time.monotonic():
                     seconds = self._timeout if worker.started else _START_LIMIT
-                    self._replace(worker, f"no result in {seconds:g} s of {worker.phase.name}")
+                    self._replace(worker, f"no result in {seconds:g} s of {worker.doing}")
         return self._ready.popleft()
 
     def _receive(self, worker: _Process) -> None:

@@ -6,10 +6,8 @@ bound to (-1: none). It serves one request at a time until the pipe closes.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
@@ -18,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from lpgen import process
 from lpgen.algorithms.kernel import Layout
 from lpgen.errors import ScheduleRefused
 from lpgen.target import cpu_features, detect
@@ -133,9 +132,7 @@ class Worker:
 
 def reason_of(error: Exception) -> str:
     """Why a candidate failed, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # TVM puts a backtrace before the message.
-    message = lines[-1] if lines else "no message"
+    message = process.reason_of(error)
     if isinstance(error, Miscomputed):
         return f"wrong: {message}"
     if isinstance(error, ScheduleRefused):
@@ -143,31 +140,16 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {message}"
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, in whatever way."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
-        # A candidate that takes all memory must not take the tuner with it.
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def main(arguments: list[str]) -> None:
     """Serve one pool; `arguments` as in the module's description."""
     pipe, parent, lock, core = arguments
-    # Ctrl-C reaches the whole group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with(int(parent))
+    connection = process.connect(pipe, parent)
     if int(core) >= 0:
         psutil.Process().cpu_affinity([int(core)])
     # Asks the system for the registers that it gives on request only (AMX tiles).
     cpu_features()
     import lpgen.build.lower  # noqa: F401  (TVM, now rather than in the first candidate's time)
 
-    connection: Any = Connection(int(pipe))
     connection.send(READY)
     Worker(connection, os.open(lock, os.O_RDONLY)).serve()
 

@@ -66,6 +66,7 @@ AVX512VNNI = replace(AVX512BW, name="avx512vnni", dot="llvm.x86.avx512.vpdpbusd.
 
 
 def with_extensions(isa: Isa, target: Target) -> Isa:
-    """`isa` with what else the target has."""
-    permute = "llvm.x86.avx512.permvar.qi.512" if "avx512vbmi" in target.features else None
-    return replace(isa, permute=permute)
+    """`isa` with what else the target has at its width: only vectors of 64 bytes are whole tables
+    of vpermb."""
+    wide = isa.bits == 512 and "avx512vbmi" in target.features
+    return replace(isa, permute="llvm.x86.avx512.permvar.qi.512" if wide else None)
