@@ -174,7 +174,8 @@ def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, lanes: int) -> N
     block, rt = sch.split(rt, [None, tiles_in_block])
     tiles = (rt, ct, panel) if knobs["order"] == "mc" else (panel, rt, ct)
     sch.reorder(image, block, *tiles, vector, *inner)
-    outer = parallel_tiles(sch, (image, block, *tiles), 3 if knobs["order"] == "cm" else 2)
+    # Tiles are small here: the innermost loop over them is done by one thread.
+    outer = parallel_tiles(sch, (image, block, *tiles[:-1]), 3 if knobs["order"] == "cm" else 2)
     sch.compute_at(sch.get_sblock("pad"), outer, preserve_unit_loops=True)
     sch.reverse_compute_at(y, tiles[-1], preserve_unit_loops=True)
     sch.decompose_reduction(tile, vector)

@@ -211,7 +211,8 @@ def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, width: int) -> N
     tiles = (rt, ct, panel) if knobs["order"] == "mc" else (panel, rt, ct)
     sch.reorder(image, block, *tiles, *inner)
     innermost = tiles[-1]
-    outer = parallel_tiles(sch, (image, block, *tiles), 2 if knobs["block"] else 3)
+    # Tiles are small here: the innermost loop over them is done by one thread.
+    outer = parallel_tiles(sch, (image, block, *tiles[:-1]), 2 if knobs["block"] else 3)
     if knobs["block"]:
         sch.compute_at(pad, outer, preserve_unit_loops=True)
     sch.reverse_compute_at(y, innermost, preserve_unit_loops=True)
