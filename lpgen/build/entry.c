@@ -1,6 +1,7 @@
 /* The checks behind every public function: a wrong call is an error code, never a crash. */
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "internal.h"
 
@@ -23,6 +24,9 @@ PUBLIC const char *lpgen_status_message(lpgen_status status) {
       [LPGEN_PARAMETER_VALUE] = "a parameter is not a number, not within its limits, or no bfloat16",
       [LPGEN_OUTLIER_ORDER] = "outlier_indptr does not ascend from 0, or indices of a channel do not",
       [LPGEN_OVERLAP] = "y overlaps x, packed, the residual or the workspace in memory",
+      [LPGEN_PACKED_HEADER] = "packed does not begin as weights do that _pack_weights wrote",
+      [LPGEN_PACKED_KERNEL] = "packed holds weights of another kernel, CPU level or build",
+      [LPGEN_PACKED_DAMAGED] = "the packed weights are damaged: their checksum differs",
   };
   if ((int)status < 0 || status >= LPGEN_STATUS_COUNT) return "unknown status";
   return messages[status];
@@ -67,6 +71,9 @@ lpgen_status kernel_run(const struct kernel *kernel, const void *x, size_t x_byt
       (adds && overlap(y, y_bytes, residual, residual_bytes)) ||
       (needed > 0 && overlap(y, y_bytes, workspace, needed)))
     return LPGEN_OVERLAP;
+  lpgen_status status = packed_belongs(kernel, packed);
+  if (status != LPGEN_OK) return status;
+  packed = packed_data(packed);
   int32_t failed = call_kernel(kernel, x, packed, residual, y, workspace, needed, threads);
   return failed ? LPGEN_OUT_OF_MEMORY : LPGEN_OK;
 }
@@ -128,7 +135,11 @@ lpgen_status kernel_pack(const struct kernel *kernel, const void *const *inputs,
     scratch = aligned_alloc(ALIGNMENT, kernel->pack_bytes);
     if (!scratch) return LPGEN_OUT_OF_MEMORY;
   }
-  int32_t failed = call_packer(kernel, inputs, packed, scratch, kernel->pack_bytes);
+  memset(packed, 0, packed_bytes); /* between its sections, too: equal weights, equal bytes */
+  void *data = (char *)packed + PACKED_HEADER;
+  int32_t failed = call_packer(kernel, inputs, data, scratch, kernel->pack_bytes);
   free(scratch);
-  return failed ? LPGEN_OUT_OF_MEMORY : LPGEN_OK;
+  if (failed) return LPGEN_OUT_OF_MEMORY;
+  packed_sign(kernel, packed);
+  return LPGEN_OK;
 }

@@ -14,8 +14,9 @@ from pathlib import Path
 from lpgen.build import compiler, source
 from lpgen.build.source import Choice, Part
 from lpgen.errors import LibraryError
+from lpgen.runtime.files import HASH_BYTES, find_hash, hash_of
 
-C_FILES = ("support.c", "cpu.c", "entry.c", "ffi.c")
+C_FILES = ("support.c", "cpu.c", "packed.c", "entry.c", "ffi.c")
 H_FILES = ("internal.h", "ffi.h")
 
 # Everything else is internal, so that two libraries in one program do not meet.
@@ -25,6 +26,8 @@ _EXPORTS = "{ global: lpgen_*; __tvm_ffi_*; local: *; };"
 _C_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
 # Debug lines that TVM emits are dropped; an undefined symbol is found now and not at load time.
 _LINK_FLAGS = ("-Wl,--strip-debug", "-Wl,-z,defs", "-Wl,-z,noexecstack")
+# Room for the hash of the contents, which `_seal` puts there.
+_HASH_FLAG = f"-Wl,--build-id=0x{bytes(HASH_BYTES).hex()}"
 
 
 def build(choices: Sequence[Choice], out: str | os.PathLike[str]) -> Path:
@@ -47,6 +50,7 @@ def build(choices: Sequence[Choice], out: str | os.PathLike[str]) -> Path:
         _write_sources(parts, folder)
         (folder / "header").write_text(source.header(parts, out.name), encoding="utf-8")
         _link(linker, objects, folder)
+        _seal(folder / "library")
         os.replace(folder / "library", out)
         os.replace(folder / "header", header_path(out))
     return out
@@ -110,12 +114,13 @@ def _compile(choices: Sequence[Choice], folder: Path) -> tuple[list[Part], list[
     parts, objects = [], []
     for symbol, choice in zip(source.symbols(choices), choices, strict=True):
         run, pack = source.run_symbol(symbol), source.pack_symbol(symbol)
-        functions = {run: choice.kernel.module, pack: choice.kernel.layout.te_module()}
+        packer = choice.kernel.layout.te_module()
+        functions = {run: choice.kernel.module, pack: packer}
         what = f"{choice.op.name}: {choice.template} for {choice.target.name}"
         objects.append(folder / f"{len(objects)}.o")
         done = compiler.compile_apart(what, functions, choice.target, objects[-1])
-        scratch, pack_scratch = done.scratch[run], done.scratch[pack]
-        parts.append(Part(choice, symbol, scratch, pack_scratch, done.pieces[run]))
+        scratch, identity = (done.scratch[run], done.scratch[pack]), source.identity(choice, packer)
+        parts.append(Part(choice, symbol, identity, *scratch, done.pieces[run]))
     return parts, objects
 
 
@@ -135,9 +140,19 @@ def _link(linker: list[str], objects: Sequence[Path], folder: Path) -> None:
     command = [
         *(*linker, *_C_FLAGS, *(f"-I{include}" for include in includes)),
         *(*C_FILES, "kernels.c", *map(str, objects)),
-        *(*_LINK_FLAGS, "-Wl,--version-script=exports", "-o", "library"),
+        *(*_LINK_FLAGS, _HASH_FLAG, "-Wl,--version-script=exports", "-o", "library"),
     ]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         reason = next((line for line in run.stderr.splitlines() if "error" in line), run.stderr)
         raise LibraryError(f"the C compiler {linker[0]} failed: {reason.strip()[:300]}")
+
+
+def _seal(library: Path) -> None:
+    """Write the hash of the contents into the library; the runtime compares it."""
+    data = bytearray(library.read_bytes())
+    place = find_hash(data)
+    if place is None or any(data[place : place + HASH_BYTES]):
+        raise LibraryError("the linker of the C compiler does not write the build id it is given")
+    data[place : place + HASH_BYTES] = hash_of(data, place)
+    library.write_bytes(data)
