@@ -1,8 +1,8 @@
 """From the path of a library to its module and its manifest; bad files are one line each.
 
-A library carries a SHA-256 of its contents as its build id (a note that `readelf -n` shows): that of
-the file with zeros in the place of the hash. It is compared before any of the file is run. What is
-run is a copy in memory of the bytes that were compared, so that the file may be replaced or
+A library carries a SHA-256 of its contents as its build id (a note that `readelf -n` shows): that
+of the file with zeros in the place of the hash. It is compared before any of the file is run. What
+is run is a copy in memory of the bytes that were compared, so that the file may be replaced or
 overwritten at any time.
 """
 
@@ -37,13 +37,9 @@ class Code:
     digest: the SHA-256 of the file.
     """
 
-    _loaded: "weakref.WeakValueDictionary[bytes, Code]" = weakref.WeakValueDictionary()
-    _lock = threading.Lock()
-    _fresh = itertools.count(1)
-
     def __init__(self, path: Path, data: bytes, digest: bytes) -> None:
         self.digest = digest
-        self._module = _load(path, data, next(self._fresh))
+        self._module = _load(path, data, next(_fresh))
 
     @classmethod
     def of(cls, path: Path) -> "Code":
@@ -53,15 +49,20 @@ class Code:
         """
         data = _read(path)
         digest = _checked_digest(path, data)
-        with cls._lock:
-            code = cls._loaded.get(digest)
+        with _lock:
+            code = _loaded.get(digest)
             if code is None:
-                code = cls._loaded[digest] = cls(path, data, digest)
+                code = _loaded[digest] = cls(path, data, digest)
             return code
 
     def get_function(self, name: str) -> Any:
         """The tvm-ffi function of that name; AttributeError where there is none."""
         return self._module.get_function(name)
+
+
+_loaded: weakref.WeakValueDictionary[bytes, Code] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+_fresh = itertools.count(1)
 
 
 def find_hash(data: bytes) -> int | None:

@@ -123,9 +123,9 @@ class Kernel:
     def packed_weights(self, data: Any) -> PackedWeights:
         """Packed weights from the bytes of earlier ones (`PackedWeights.numpy`, saved and loaded).
 
-        data: uint8[packed_bytes], or as many `bytes`; they are copied. Raises LibraryError for another
-        size, for weights of another kernel, CPU level or build, as their header says, and for
-        damaged ones, whose checksum is another.
+        data: uint8[packed_bytes], or as many `bytes`; they are copied. Raises LibraryError for
+        another size, for weights of another kernel, CPU level or build, as their header says, and
+        for damaged ones, whose checksum is another.
         """
         if isinstance(data, bytes | bytearray | memoryview):
             data = np.frombuffer(data, np.uint8)
