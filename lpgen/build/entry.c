@@ -23,7 +23,7 @@ PUBLIC const char *lpgen_status_message(lpgen_status status) {
       [LPGEN_PARAMETER_BYTES] = "a parameter's size is not what the header says",
       [LPGEN_PARAMETER_VALUE] = "a parameter is not a number, not within its limits, or no bfloat16",
       [LPGEN_OUTLIER_ORDER] = "outlier_indptr does not ascend from 0, or indices of a channel do not",
-      [LPGEN_OVERLAP] = "y overlaps x, packed, the residual or the workspace in memory",
+      [LPGEN_OVERLAP] = "what is written, y or packed, overlaps another argument in memory",
       [LPGEN_PACKED_HEADER] = "packed does not begin as weights do that _pack_weights wrote",
       [LPGEN_PACKED_KERNEL] = "packed holds weights of another kernel, CPU level or build",
       [LPGEN_PACKED_DAMAGED] = "the packed weights are damaged: their checksum differs",
@@ -121,9 +121,11 @@ lpgen_status kernel_pack(const struct kernel *kernel, const void *const *inputs,
   if (bytes[0] != tensor_bytes(&kernel->weights)) return LPGEN_WEIGHTS_BYTES;
   if (packed_bytes != tensor_bytes(&kernel->packed)) return LPGEN_PACKED_BYTES;
   if (misaligned(packed)) return LPGEN_MISALIGNED;
+  if (overlap(packed, packed_bytes, inputs[0], bytes[0])) return LPGEN_OVERLAP;
   for (int i = 0; parameters[i].tensor.name; i++) {
     if (!inputs[i + 1]) return LPGEN_NULL_POINTER;
     if (bytes[i + 1] != tensor_bytes(&parameters[i].tensor)) return LPGEN_PARAMETER_BYTES;
+    if (overlap(packed, packed_bytes, inputs[i + 1], bytes[i + 1])) return LPGEN_OVERLAP;
     if (!parameter_legal(&parameters[i], inputs[i + 1])) return LPGEN_PARAMETER_VALUE;
   }
   int first = kernel->outliers;

@@ -19,8 +19,8 @@
  * that have no 0.
  *
  * Where x or a residual is float, infinities saturate. NaN is quantized to the lowest value of the
- * format (of what a clamp leaves of it), and stays NaN in a float y, through a clamp, too. Where the
- * scale of x is found in each call, NaN or an infinity in a row (input=f32:row) or in x
+ * format (of what a clamp leaves of it), and stays NaN in a float y, through a clamp, too. Where
+ * the scale of x is found in each call, NaN or an infinity in a row (input=f32:row) or in x
  * (input=f32:tensor) makes all that share the scale infinite or NaN before they are quantized.
  *
  * Parameters (bias, scale, ...) are given with the weights, and a kernel that adds a residual takes
@@ -34,9 +34,9 @@
  * may be anything within their limits.
  *
  * x, residual and weights may have any address that suits their type, y any that suits its. packed
- * and workspace start on a 64-byte boundary (aligned_alloc(64, ...), sizes are multiples of 64). y
- * may not overlap the others (LPGEN_OVERLAP). x and packed are only read. y is overwritten; nothing
- * needs to be cleared before.
+ * and workspace start on a 64-byte boundary (aligned_alloc(64, ...), sizes are multiples of 64). y,
+ * and packed where it is packed, may not overlap the others (LPGEN_OVERLAP). x and packed are only
+ * read. y is overwritten; nothing needs to be cleared before.
  *
  * Packed weights begin with a header of 64 bytes that says which kernel they are for. Every call
  * looks at it: those of another kernel, another CPU level or another version of lpgen are an error,

@@ -133,6 +133,8 @@ static void wrong_calls_are_refused(void) {
         LPGEN_WEIGHTS_BYTES);
   CHECK(PACK((const void *)weights, WEIGHTS_BYTES, packed, 1) == LPGEN_PACKED_BYTES);
   CHECK(PACK((const void *)weights, WEIGHTS_BYTES, packed + 1, PACKED_BYTES) == LPGEN_MISALIGNED);
+  CHECK(PACK((const void *)(packed + PACKED_BYTES - 1), WEIGHTS_BYTES, packed, PACKED_BYTES) ==
+        LPGEN_OVERLAP);
   weights[WEIGHTS_BYTES - 1] = 0x7F; /* no value of b1 or s4 */
   CHECK(PACK((const void *)weights, WEIGHTS_BYTES, packed, PACKED_BYTES) == LPGEN_WEIGHT_VALUE);
   CHECK(intact(y, Y_BYTES) && y[0] == (char)0xA5);
