@@ -69,7 +69,7 @@ def check_output(out: str | os.PathLike[str]) -> Path:
     """The absolute path of a library to be written; nothing is written yet.
 
     Raises LibraryError when `out` is a folder, names no .so, lies where no file can be created, or
-    has a path that is not UTF-8.
+    has a name that is not UTF-8.
     """
     path = Path(out).absolute()
     try:
@@ -77,13 +77,13 @@ def check_output(out: str | os.PathLike[str]) -> Path:
             raise LibraryError(f"output {out} is a folder; give the path of a file, such as lib.so")
         if path.suffix != ".so":
             raise LibraryError(f"output {out} does not end in .so")
-        str(path).encode()
+        path.name.encode()
         with scratch_folder(path.parent):
             return path
     except OSError as error:
         raise LibraryError(f"output {out} cannot be written: {error.strerror}") from None
     except UnicodeEncodeError:
-        raise LibraryError(f"output {str(out)!r} is not UTF-8: it could not be loaded") from None
+        raise LibraryError(f"output {str(out)!r} is not UTF-8, and its header names it") from None
 
 
 def find_compiler() -> list[str]:

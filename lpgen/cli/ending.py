@@ -8,8 +8,6 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-import psutil
-
 
 class Ending:
     """Inside of the block TERM and HUP raise KeyboardInterrupt, once; `number`: the signal that
@@ -58,6 +56,8 @@ class Ending:
 def end_children() -> None:
     """Kill what this process has started and is left: an exception that a signal raises may come
     between the start of a process and whatever would end it."""
+    import psutil
+
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
