@@ -152,12 +152,12 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_leftovers import small_choice
 from lpgen.build import build
-from lpgen.errors import LibraryError
+from lpgen.errors import UserError
 tempfile.tempdir = {temporary!r}
 Path({full!r}, "filling").write_bytes(bytes(256 * 1024 - {room}))
 try:
     build([small_choice()], {out!r})
-except LibraryError as error:
+except UserError as error:
     print(error)
 print([path.name for path in Path({full!r}).iterdir()])
 """
