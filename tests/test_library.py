@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_kernel import fake_kernel
+from fake_kernel import IdentityLayout, fake_kernel
 
 from lpgen.build import Choice, build, check_output, header_path, source
 from lpgen.errors import LibraryError
@@ -56,7 +56,8 @@ def compile_c(*arguments):
 
 def test_only_the_public_names_are_exported(folder):
     symbol = symbol_of(SMALL)
-    functions = {symbol, f"{symbol}_pack_weights", f"{symbol}_workspace_bytes"}
+    more = ("pack_weights", "check_weights", "workspace_bytes")
+    functions = {symbol, *(f"{symbol}_{name}" for name in more)}
     general = {"lpgen_manifest", "lpgen_missing_features"}
     exported = functions | general
     assert names(folder / "dense.so", "--defined-only") == (
@@ -119,6 +120,7 @@ def test_a_library_can_be_unloaded_and_loaded_again(folder, tmp_path):
         f"""#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <dirent.h>
 #include <both.h>
 #define BYTES(name) {symbol.upper()}_##name
@@ -134,10 +136,13 @@ int main(int argc, char **argv) {{
   for (int i = 0; i < 20 && argc; i++) {{
     void *lib = dlopen(argv[1], RTLD_NOW);
     lpgen_status (*run)() = (lpgen_status(*)())dlsym(lib, "{symbol}");
+    lpgen_status (*pack)() = (lpgen_status(*)())dlsym(lib, "{symbol}_pack_weights");
     void *x = calloc(BYTES(X_BYTES), 1), *y = malloc(BYTES(Y_BYTES));
+    void *weights = memset(malloc(BYTES(WEIGHTS_BYTES)), 1, BYTES(WEIGHTS_BYTES));
     void *packed = aligned_alloc(64, BYTES(PACKED_BYTES) + 64);
     size_t bytes = BYTES(WORKSPACE_BYTES(4));
     void *workspace = aligned_alloc(64, bytes);
+    if (pack(weights, BYTES(WEIGHTS_BYTES), packed, BYTES(PACKED_BYTES))) return 4;
     if (run(x, BYTES(X_BYTES), packed, BYTES(PACKED_BYTES), y, BYTES(Y_BYTES), workspace, bytes, 4))
       return 1;
     if (threads() != before + 3) return 2;
@@ -167,7 +172,8 @@ def test_the_manifest_says_what_was_chosen(folder):
     native = Target.parse("native")
     assert variant == {
         **{"symbol": symbol_of(SMALL), "target": native.name, "features": list(native.features)},
-        **{"template": "fake/dense", "knobs": {"tile": 4}, "packed_bytes": 12, "seconds": 1e-6},
+        **{"template": "fake/dense", "knobs": {"tile": 4}, "seconds": 1e-6},
+        **{"packed_bytes": 64 + 12, "identity": variant["identity"]},
         "workspace_bytes": {"serial": 0, "per_thread": 0},
         "pieces": 1,
     }
@@ -185,9 +191,29 @@ def test_every_feature_of_every_target_is_known_to_the_check():
 def test_the_header_numbers_every_status(folder):
     text = (folder / "dense.h").read_text()
     statuses = re.findall(r"^  (LPGEN_[A-Z_]+) = (\d+)", text, re.MULTILINE)
-    assert [int(number) for _, number in statuses] == list(range(17))
+    assert [int(number) for _, number in statuses] == list(range(20))
     assert statuses[0][0] == "LPGEN_OK"
     assert "@" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_packed_weights_tell_kernels_and_builds_apart(target, monkeypatch):
+    """By an identity of the operator, the target, what was chosen, and what packs them."""
+    chosen = Choice(SMALL, target, "fake/dense", {"tile": 4}, None)
+    packer = IdentityLayout(SMALL).te_module()
+    others = [
+        replace(chosen, op=replace(SMALL, act="u4")),
+        replace(chosen, target=Target.parse("generic")),
+        replace(chosen, template="fake/other"),
+        replace(chosen, knobs={"tile": 8}),
+    ]
+    found = {source.identity(choice, packer) for choice in [chosen, *others]}
+    found.add(source.identity(chosen, IdentityLayout(replace(SMALL, k=5)).te_module()))
+    assert source.identity(replace(chosen, seconds=1.0), packer) in found
+    assert source.identity(chosen, IdentityLayout(SMALL).te_module()) in found
+    assert len(found) == 6
+    monkeypatch.setattr(source.metadata, "version", lambda name: "0.0.0")
+    assert source.identity(chosen, packer) not in found
 
 
 def test_symbols_tell_workloads_and_variants_apart(target):

@@ -1,6 +1,8 @@
 """Outliers: the oracle, every kind of kernel, both packers, libraries, and splitting weights."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -209,6 +211,38 @@ def test_outliers_in_another_order(path, change, oracle, library):
         CONV.reference(x, w, **parameters)
     with pytest.raises((LibraryError, RuntimeError), match=library):
         runtime.load(path)[CONV.name].pack_weights(w, **parameters)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        CONV,
+        parse("dense m=1 n=40 k=500 act=u8 weight=s4 outliers=300"),
+        parse("dense m=70 n=40 k=2000 act=u4 weight=s4 outliers=300"),  # distances in int32
+    ],
+    ids=str,
+)
+def test_damaged_weights_do_not_lead_out_of_any_buffer(op, tmp_path):
+    """In another process, which a signal would end: random bytes behind a whole header."""
+    path = build([choose(op, "native", use_shipped=False)], tmp_path / "lib.so")
+    code = f"""
+import numpy as np
+from lpgen import runtime
+kernel = runtime.load({str(path)!r})[{op.name!r}]
+rng = np.random.default_rng(0)
+x = rng.integers(0, {op.act.max + 1}, kernel.x_shape).astype(kernel.x_dtype)
+sizes = dict((p["name"], p["shape"]) for p in kernel.interface["parameters"])
+packed = kernel.pack_weights(
+    np.zeros(kernel.weights_shape, int), **dict((n, np.zeros(s, int)) for n, s in sizes.items())
+)
+data = packed.numpy()[64:]
+for change in (255, 128, 127, *[None] * 50):
+    data[:] = rng.integers(0, 256, data.size) if change is None else change
+    kernel(x, packed)
+print("survived")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout == "survived\n", (run.returncode, run.stderr[-500:])
 
 
 def heavy(shape, rng):

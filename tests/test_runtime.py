@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from lpgen.build import Choice, build, header_path, source
 from lpgen.choose import choose
 from lpgen.errors import FormatError, LibraryError
 from lpgen.ops import Dense, parse
+from lpgen.runtime import files
 from lpgen.target import Target, cpu_features, known
 
 BYTES = Dense(5, 7, 33, "u8", "s8")
@@ -201,8 +203,38 @@ def test_packed_weights_can_be_saved(problem, tmp_path):
     assert np.array_equal(kernel(x, again), expected)
     assert packed.nbytes == kernel.packed_bytes == np.from_dlpack(packed).size
     assert np.from_dlpack(packed).ctypes.data % 64 == 0
-    with pytest.raises(LibraryError, match=r"packed weights are uint8\[3\], expected uint8\[231\]"):
+    assert np.array_equal(kernel(x, kernel.packed_weights(packed.numpy().tobytes())), expected)
+    with pytest.raises(LibraryError, match=r"packed weights are uint8\[3\], expected uint8\[295\]"):
         kernel.packed_weights(np.zeros(3, np.uint8))
+
+
+def test_damaged_packed_weights_are_refused(problem):
+    """Wherever a bit of saved ones changes; where the kernel would not read them, at each call."""
+    kernel, x, packed, _ = problem
+    whole = packed.numpy().copy()
+    for place in range(whole.size):
+        damaged = whole.copy()
+        damaged[place] ^= 1 << place % 8
+        with pytest.raises(LibraryError, match=f"^{kernel.name}: .*packed") as error:
+            kernel.packed_weights(damaged)
+        assert "\n" not in str(error.value)
+    for place, reason in [(0, "does not begin as"), (8, "does not begin as"), (16, "of another")]:
+        packed.numpy()[...] = whole
+        packed.numpy()[place] ^= 1
+        with pytest.raises(LibraryError, match=reason):
+            kernel(x, packed)
+    with pytest.raises(LibraryError, match="does not begin as weights do"):
+        kernel.packed_weights(np.zeros(295, np.uint8))
+
+
+def test_equal_weights_are_equal_bytes(lib):
+    kernel = lib[BYTES.name]
+    _, w = BYTES.random(np.random.default_rng(0))
+    first, second = (kernel.pack_weights(w).numpy().tobytes() for _ in range(2))
+    assert first == second
+    assert first[:16] == b"lpgen-w\0" + (1).to_bytes(8, "little")
+    assert first[16:24] == int(kernel.identity, 16).to_bytes(8, "little")
+    assert first[24:32] == (7 * 33).to_bytes(8, "little")
 
 
 def test_python_threads_share_a_kernel(lib):
@@ -501,6 +533,12 @@ def test_weights_of_another_build(problem, path, target, tmp_path):
     packed = other.pack_weights(np.ones((7, 33), int))
     with pytest.raises(LibraryError, match="weights of another build of 'dense m=5"):
         kernel(x, packed)
+    with pytest.raises(LibraryError, match="packed holds weights of another kernel, CPU level or"):
+        kernel.packed_weights(packed.numpy())
+    same = build(
+        [Choice(BYTES, target, "fake/dense", {}, fake_kernel(BYTES))], tmp_path / "same.so"
+    )
+    assert kernel(x, runtime.load(same)[BYTES.name].pack_weights(np.ones((7, 33), int))).any()
 
 
 def test_names_that_are_not_there(lib):
@@ -517,7 +555,11 @@ def test_files_that_are_no_libraries(path, tmp_path):
     whole = path.read_bytes()
     foreign = bytearray(whole)
     foreign[18] = 183  # AArch64
-    newer = whole.replace(b'{"schema":2,', b'{"schema":7,')
+    newer = resealed(whole.replace(b'{"schema":3,', b'{"schema":7,'))
+    damaged = resealed(whole.replace(b'{"schema":3,', b'{"schema":3;'))
+    nameless = resealed(whole.replace(b'"workload":', b'"workloaf":'))
+    stripped = tmp_path / "stripped.so"
+    subprocess.run(["strip", path, "-o", stripped], check=True)
     empty = tmp_path / "empty.c"
     empty.write_text("int nothing;\n")
     subprocess.run(["cc", "-shared", "-fPIC", empty, "-o", tmp_path / "plain.so"], check=True)
@@ -528,11 +570,13 @@ def test_files_that_are_no_libraries(path, tmp_path):
         (whole[:1000], "is cut off at 1000 bytes"),
         (whole[:-1], f"is cut off at {len(whole) - 1} bytes"),
         (bytes(foreign), r"was built for another machine \(ELF machine 183\)"),
-        (newer, "has manifest schema 7, this lpgen reads 2"),
+        (newer, "has manifest schema 7, this lpgen reads 3"),
+        (damaged, "its manifest is damaged"),
+        (nameless, "its manifest is damaged"),
+        (stripped.read_bytes(), r"is damaged, or was changed after it was built \(as by strip\)"),
         (plain, "is not an lpgen library"),
     ]:
         file = tmp_path / "some.so"
-        file.unlink(missing_ok=True)
         file.write_bytes(content)
         with pytest.raises(LibraryError, match=f"^{file}: {reason}") as error:
             runtime.load(file)
@@ -541,6 +585,88 @@ def test_files_that_are_no_libraries(path, tmp_path):
         runtime.load(tmp_path / "missing.so")
     with pytest.raises(LibraryError, match="Is a directory"):
         runtime.load(tmp_path)
+    os.mkfifo(tmp_path / "pipe.so")
+    with pytest.raises(LibraryError, match="is not a regular file"):
+        runtime.load(tmp_path / "pipe.so")
+
+
+def resealed(library: bytes) -> bytes:
+    """The library with the hash of its contents, as the build writes it."""
+    place = files.find_hash(library)
+    found = files.hash_of(library, place)
+    return library[:place] + found + library[place + len(found) :]
+
+
+def another(library: bytes, number: int) -> bytes:
+    """The library as if another version of TVM had built it: one of its own contents."""
+    before, version, after = re.split(rb'("tvm":"[^"]+)', library, maxsplit=1)
+    name = f'"tvm":"{number}'.encode()
+    return resealed(before + name.ljust(len(version), b".") + after)
+
+
+def test_a_changed_byte_or_length_is_noticed(path, tmp_path):
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    note = files.find_hash(whole)
+    places = {*range(64), *range(note - 16, note + 32), *rng.integers(0, len(whole), 700).tolist()}
+    file = tmp_path / "some.so"
+    for place in places:
+        change = 1 << int(rng.integers(8))
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
+        with pytest.raises(LibraryError, match=f"^{file}: ") as error:
+            runtime.load(file)
+        assert "\n" not in str(error.value)
+    for size in {0, 1, 63, 64, *rng.integers(0, len(whole), 100).tolist()}:
+        file.write_bytes(whole[:size])
+        with pytest.raises(LibraryError, match=f"^{file}: ") as error:
+            runtime.load(file)
+        assert "\n" not in str(error.value)
+    file.write_bytes(whole + b"\0")
+    with pytest.raises(LibraryError, match="is damaged"):
+        runtime.load(file)
+
+
+def loaded(name: str) -> int:
+    """How many libraries of that file name are in this process."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sum(f"/memfd:{name} " in line and " r-xp " in line for line in lines)
+
+
+def test_a_library_is_loaded_once_and_unloaded(path, tmp_path):
+    file = tmp_path / "once.so"
+    file.write_bytes(another(path.read_bytes(), 1))
+    lib = runtime.load(file)
+    for _ in range(2500):
+        assert runtime.load(file) is not lib
+    assert loaded("once.so") == 1
+    del lib
+    assert loaded("once.so") == 0
+    for _ in range(200):
+        kernel = runtime.load(file)[BYTES.name]
+    x, w = BYTES.random(np.random.default_rng(0))
+    y = np.zeros(BYTES.y_shape, np.int32)
+    run = kernel.bind(x, kernel.pack_weights(w), y)
+    del kernel
+    gc.collect()
+    assert loaded("once.so") == 1
+    run()
+    del run
+    gc.collect()
+    assert loaded("once.so") == 0
+
+
+def test_many_libraries_fit_in_a_process(path, tmp_path):
+    """Each with the state of its threads, which the C library has room for in 200 of them."""
+    whole = path.read_bytes()
+    file = tmp_path / "many.so"
+    x, w = LARGE.random(np.random.default_rng(0))
+    expected, kernels = LARGE.reference(x, w), []
+    for number in range(600):
+        file.write_bytes(another(whole, number))
+        kernels.append(runtime.load(file)[LARGE.name])
+    assert loaded("many.so") == len(kernels)
+    packed = kernels[0].pack_weights(w)
+    for kernel in kernels[::50]:
+        assert np.array_equal(kernel(x, packed, threads=2), expected)
 
 
 def test_a_rebuilt_library_is_the_new_one(tmp_path, target):
@@ -548,6 +674,11 @@ def test_a_rebuilt_library_is_the_new_one(tmp_path, target):
         build([Choice(op, target, "fake/dense", {}, fake_kernel(op))], tmp_path / "lib.so")
         lib = runtime.load(tmp_path / "lib.so")
         assert lib.kernels == [op.name]
+    # Not even one that is overwritten while it is loaded disturbs its callers.
+    kernel, (x, w) = lib[BIPOLAR.name], BIPOLAR.random(np.random.default_rng(0))
+    packed = kernel.pack_weights(w)
+    (tmp_path / "lib.so").write_bytes(b"")
+    assert np.array_equal(kernel(x, packed), BIPOLAR.reference(x, w))
 
 
 def other_cpu(target):
@@ -564,8 +695,8 @@ def test_a_library_for_another_cpu_is_refused(tmp_path, target):
     assert library.kernels == []
     assert library.missing == ("avx1024f", "avx1024vl")
     symbol = library.manifest["kernels"][0]["variants"][0]["symbol"]
-    run = library._module.get_function(symbol)
-    arrays = np.zeros((5, 33), "u1"), np.zeros(231, "u1"), np.zeros((5, 7), "i4")
+    run = library._code.get_function(symbol)
+    arrays = np.zeros((5, 33), "u1"), np.zeros(295, "u1"), np.zeros((5, 7), "i4")
     with pytest.raises(RuntimeError, match=r"this CPU lacks .*: avx1024f, avx1024vl"):
         run(*map(tvm_ffi.from_dlpack, arrays))
 

@@ -139,7 +139,9 @@ class _Sums:
                     tile = tb.sblock_alloc_buffer((LANES, g.block), "int32")
                     with tb.serial(0, LANES) as lane:
                         channel = panel * LANES + lane
-                        at = start + channel // g.op.matrix.n * g.group
+                        # Channels that fill up the last vector count to the last group.
+                        last = tirx.const(g.op.matrix.groups - 1, "int32")
+                        at = start + te.min(channel // g.op.matrix.n, last) * g.group
                         self._channel(planes, data, distances, starts, channel, at, tile, lane)
                     self._copy_out(tile, sums, row, panel * LANES, left)
 
@@ -156,10 +158,14 @@ class _Sums:
             tb.buffer_store(values, tirx.const(0, "int32"), [0])
             for v in range(count):
                 tb.buffer_store(acc, zeros, [_ramp(v * width, width)])
-            begin = starts[channel]
-            with tb.serial(0, starts[channel + 1] - begin) as i:
+            # Bounded, so that damaged weights do not lead out of any buffer.
+            nothing, entries = tirx.const(0, "int32"), self.geometry.op.outliers
+            begin = tb.Bind(_within(starts[channel], nothing, entries))
+            end = _within(starts[channel + 1], begin, entries)
+            with tb.serial(0, end - begin) as i:
                 value = tb.Bind(data[begin + i].astype("int32"))
-                first = tb.Bind(at + distances[begin + i].astype("int32"))
+                distance = distances[begin + i].astype("int32")
+                first = tb.Bind(at + _within(distance, nothing, self.geometry.furthest))
                 for v in range(count):
                     place = _ramp(v * width, width)
                     x = planes[(_ramp(first + v * width, width),)]
@@ -231,6 +237,11 @@ def _transposed(source, rows: list) -> list[tirx.Expr]:
                 tb.buffer_store(memory, tirx.Shuffle(list(pair), lanes), to)
         vectors = [memory[i, _ramp(0, LANES)] for i in range(LANES)]
     return vectors
+
+
+def _within(value: tirx.Expr, low: tirx.Expr, high: int) -> tirx.Expr:
+    """The number of low..high that is nearest to `value`."""
+    return te.max(te.min(value, tirx.const(high, "int32")), low)
 
 
 def _ramp(start, lanes: int):

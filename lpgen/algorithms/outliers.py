@@ -92,8 +92,10 @@ class Geometry:
 
     @property
     def size(self) -> int:
-        """Elements of all planes; the last vectors of the last one reach past it."""
-        return self.pixels[0] * self.image + self.block
+        """Elements of all planes; the last vectors of the last one reach past it, and distances of
+        damaged weights past its group."""
+        beyond = max(0, self.pitch + self.furthest - self.group) if self.short else 0
+        return self.pixels[0] * self.image + beyond + self.block
 
     @property
     def group(self) -> int:
@@ -111,10 +113,24 @@ class Geometry:
         plane = (c * ph + row % ph) * pw + column % pw
         return plane * self.pitch + row // ph * self.plane[1] + column // pw
 
+    @property
+    def short(self) -> bool:
+        """Whether 16 bits hold a distance."""
+        return self.group <= 2**16
+
+    @cached_property
+    def furthest(self) -> int:
+        """The largest distance that is followed: any in 16 bits, which need no comparison then, or
+        the largest that there is."""
+        if self.short:
+            return 2**16 - 1
+        last = self.op.matrix.k - 1
+        return int(np.max(self.distance(last if is_matrix(self.op) else np.arange(last + 1))))
+
     def sections(self) -> list[Section]:
         """The entries as they lie behind the weights."""
         op = self.op
-        dtype = "uint16" if self.group <= 2**16 else "int32"
+        dtype = "uint16" if self.short else "int32"
         starts = (padded_channels(op) + 1,)
         shapes = ((op.outliers,), (op.outliers,), starts)
         dtypes = ("int8", dtype, "int32")

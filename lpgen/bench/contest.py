@@ -1,5 +1,6 @@
 """Kernels of a library compared with other libraries, in a process that may die of any of them."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from lpgen.bench.comparison import Comparison
 from lpgen.bench.isa import restraint
 from lpgen.bench.messages import Failed, Phase, Present, Task
 from lpgen.bench.turns import smallest
-from lpgen.build import build
+from lpgen.build import build, scratch_folder
 from lpgen.choose import best_template, choice_of
 from lpgen.errors import LibraryError
 from lpgen.ops import Operator, parse
@@ -60,12 +61,13 @@ class Contest:
         self._skipped: dict[str, dict[tuple[str, str], str]] = {}
         self._dead: dict[str, str] = {}
         self._small: dict[str, Path] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="lpgen-")
+        self._files = contextlib.ExitStack()
         self._process: _Process | None = None
         self.present: dict[str, str] = {}
         self.absent: dict[str, str] = {}
 
     def __enter__(self) -> Self:
+        self._folder = self._files.enter_context(scratch_folder())
         self._start()
         return self
 
@@ -76,7 +78,7 @@ class Contest:
         traceback: TracebackType | None,
     ) -> None:
         self._stop()
-        self._folder.cleanup()
+        self._files.close()
 
     def compare(self, library: str | os.PathLike[str], workload: str) -> Comparison:
         """Compare one kernel of a library with all that take part.
@@ -139,7 +141,7 @@ class Contest:
         if small.name not in self._small:
             template = best_template(small, self.target)
             knobs = template.default(small, self.target)
-            path = Path(self._folder.name) / f"small{len(self._small)}.so"
+            path = self._folder / f"small{len(self._small)}.so"
             self._small[small.name] = build([choice_of(small, self.target, template, knobs)], path)
         return self._small[small.name]
 

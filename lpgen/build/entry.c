@@ -1,6 +1,7 @@
 /* The checks behind every public function: a wrong call is an error code, never a crash. */
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "internal.h"
 
@@ -22,7 +23,10 @@ PUBLIC const char *lpgen_status_message(lpgen_status status) {
       [LPGEN_PARAMETER_BYTES] = "a parameter's size is not what the header says",
       [LPGEN_PARAMETER_VALUE] = "a parameter is not a number, not within its limits, or no bfloat16",
       [LPGEN_OUTLIER_ORDER] = "outlier_indptr does not ascend from 0, or indices of a channel do not",
-      [LPGEN_OVERLAP] = "y overlaps x, packed, the residual or the workspace in memory",
+      [LPGEN_OVERLAP] = "what is written, y or packed, overlaps another argument in memory",
+      [LPGEN_PACKED_HEADER] = "packed does not begin as weights do that _pack_weights wrote",
+      [LPGEN_PACKED_KERNEL] = "packed holds weights of another kernel, CPU level or build",
+      [LPGEN_PACKED_DAMAGED] = "the packed weights are damaged: their checksum differs",
   };
   if ((int)status < 0 || status >= LPGEN_STATUS_COUNT) return "unknown status";
   return messages[status];
@@ -67,6 +71,9 @@ lpgen_status kernel_run(const struct kernel *kernel, const void *x, size_t x_byt
       (adds && overlap(y, y_bytes, residual, residual_bytes)) ||
       (needed > 0 && overlap(y, y_bytes, workspace, needed)))
     return LPGEN_OVERLAP;
+  lpgen_status status = packed_belongs(kernel, packed);
+  if (status != LPGEN_OK) return status;
+  packed = packed_data(packed);
   int32_t failed = call_kernel(kernel, x, packed, residual, y, workspace, needed, threads);
   return failed ? LPGEN_OUT_OF_MEMORY : LPGEN_OK;
 }
@@ -114,9 +121,11 @@ lpgen_status kernel_pack(const struct kernel *kernel, const void *const *inputs,
   if (bytes[0] != tensor_bytes(&kernel->weights)) return LPGEN_WEIGHTS_BYTES;
   if (packed_bytes != tensor_bytes(&kernel->packed)) return LPGEN_PACKED_BYTES;
   if (misaligned(packed)) return LPGEN_MISALIGNED;
+  if (overlap(packed, packed_bytes, inputs[0], bytes[0])) return LPGEN_OVERLAP;
   for (int i = 0; parameters[i].tensor.name; i++) {
     if (!inputs[i + 1]) return LPGEN_NULL_POINTER;
     if (bytes[i + 1] != tensor_bytes(&parameters[i].tensor)) return LPGEN_PARAMETER_BYTES;
+    if (overlap(packed, packed_bytes, inputs[i + 1], bytes[i + 1])) return LPGEN_OVERLAP;
     if (!parameter_legal(&parameters[i], inputs[i + 1])) return LPGEN_PARAMETER_VALUE;
   }
   int first = kernel->outliers;
@@ -128,7 +137,11 @@ lpgen_status kernel_pack(const struct kernel *kernel, const void *const *inputs,
     scratch = aligned_alloc(ALIGNMENT, kernel->pack_bytes);
     if (!scratch) return LPGEN_OUT_OF_MEMORY;
   }
-  int32_t failed = call_packer(kernel, inputs, packed, scratch, kernel->pack_bytes);
+  memset(packed, 0, packed_bytes); /* between its sections, too: equal weights, equal bytes */
+  void *data = (char *)packed + PACKED_HEADER;
+  int32_t failed = call_packer(kernel, inputs, data, scratch, kernel->pack_bytes);
   free(scratch);
-  return failed ? LPGEN_OUT_OF_MEMORY : LPGEN_OK;
+  if (failed) return LPGEN_OUT_OF_MEMORY;
+  packed_sign(kernel, packed);
+  return LPGEN_OK;
 }

@@ -1,6 +1,6 @@
 /* The same functions for tvm-ffi: __tvm_ffi_NAME(x, packed[, residual], y[, workspace][, threads]),
- * with the residual where the kernel adds one, and __tvm_ffi_NAME_pack_weights(weights, parameters in
- * the header's order, packed).
+ * with the residual where the kernel adds one, __tvm_ffi_NAME_pack_weights(weights, parameters in
+ * the header's order, packed), and __tvm_ffi_NAME_check_weights(packed).
  *
  * Tensors are checked (type, dimensions, shape, contiguity) and named in the error. libtvm_ffi is
  * imported weakly: a plain C program neither has nor needs it. */
@@ -163,6 +163,15 @@ int ffi_pack_weights(const struct kernel *kernel, const TVMFFIAny *args, int cou
   if (!packed) return -1;
   return finish(kernel,
                 kernel_pack(kernel, inputs, bytes, packed, tensor_bytes(&kernel->packed)), result);
+}
+
+int ffi_check_weights(const struct kernel *kernel, const TVMFFIAny *args, int count,
+                      TVMFFIAny *result) {
+  if (count != 1) return wrong_count(kernel->symbol, "(packed)");
+  void *packed = checked(&args[0], &kernel->packed, kernel->symbol);
+  if (!packed) return -1;
+  return finish(kernel, kernel_check_weights(kernel, packed, tensor_bytes(&kernel->packed)),
+                result);
 }
 
 int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int count,

@@ -11,6 +11,8 @@
 int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFFIAny *result);
 int ffi_pack_weights(const struct kernel *kernel, const TVMFFIAny *args, int count,
                      TVMFFIAny *result);
+int ffi_check_weights(const struct kernel *kernel, const TVMFFIAny *args, int count,
+                      TVMFFIAny *result);
 int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int count,
                         TVMFFIAny *result);
 
@@ -21,12 +23,16 @@ int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int 
     return FUNCTION(KERNEL, args, count, result);                                              \
   }
 
-#define LPGEN_KERNEL(SYMBOL, KERNEL)                             \
-  PUBLIC size_t SYMBOL##_workspace_bytes(int threads) {          \
-    return kernel_workspace_bytes(KERNEL, threads);              \
-  }                                                              \
-  LPGEN_FFI(SYMBOL, ffi_run, KERNEL)                             \
-  LPGEN_FFI(SYMBOL##_pack_weights, ffi_pack_weights, KERNEL)     \
+#define LPGEN_KERNEL(SYMBOL, KERNEL)                                                         \
+  PUBLIC size_t SYMBOL##_workspace_bytes(int threads) {                                      \
+    return kernel_workspace_bytes(KERNEL, threads);                                          \
+  }                                                                                          \
+  PUBLIC lpgen_status SYMBOL##_check_weights(const void *packed, size_t packed_bytes) {      \
+    return kernel_check_weights(KERNEL, packed, packed_bytes);                               \
+  }                                                                                          \
+  LPGEN_FFI(SYMBOL, ffi_run, KERNEL)                                                         \
+  LPGEN_FFI(SYMBOL##_pack_weights, ffi_pack_weights, KERNEL)                                 \
+  LPGEN_FFI(SYMBOL##_check_weights, ffi_check_weights, KERNEL)                               \
   LPGEN_FFI(SYMBOL##_workspace_bytes, ffi_workspace_bytes, KERNEL)
 
 #endif

@@ -2,6 +2,7 @@
  * nothing else is needed at run time but the C library and threads.
  *
  *   status = KERNEL_pack_weights(weights, KERNEL_WEIGHTS_BYTES, packed, KERNEL_PACKED_BYTES);
+ *   status = KERNEL_check_weights(packed, KERNEL_PACKED_BYTES);    (where they come from a file)
  *   status = KERNEL(x, KERNEL_X_BYTES, packed, KERNEL_PACKED_BYTES, y, KERNEL_Y_BYTES,
  *                   workspace, KERNEL_workspace_bytes(threads), threads);
  *
@@ -18,26 +19,31 @@
  * that have no 0.
  *
  * Where x or a residual is float, infinities saturate. NaN is quantized to the lowest value of the
- * format (of what a clamp leaves of it), and stays NaN in a float y, through a clamp, too. Where the
- * scale of x is found in each call, NaN or an infinity in a row (input=f32:row) or in x
+ * format (of what a clamp leaves of it), and stays NaN in a float y, through a clamp, too. Where
+ * the scale of x is found in each call, NaN or an infinity in a row (input=f32:row) or in x
  * (input=f32:tensor) makes all that share the scale infinite or NaN before they are quantized.
  *
- * Parameters (bias, scale, ...) are given with the weights, and a kernel that adds a residual takes it
- * behind the packed weights; the workload in front of each kernel says what is done with them. Values
- * of y are one in each element, as those of x. Parameters have to be finite, and a bias so small that
- * no sum leaves int32: they are checked when they are packed.
+ * Parameters (bias, scale, ...) are given with the weights, and a kernel that adds a residual takes
+ * it behind the packed weights; the workload in front of each kernel says what is done with them.
+ * Values of y are one in each element, as those of x. Parameters have to be finite, and a bias so
+ * small that no sum leaves int32: they are checked when they are packed.
  *
- * Outliers are added to the weights: the value outlier_data[i] to that of channel c and k (counted in
- * its row of weights) outlier_indices[i], for outlier_indptr[c] <= i < outlier_indptr[c + 1]. indptr
- * ascends from 0, and so do the indices within a channel. Elements behind the last outlier may be
- * anything within their limits.
+ * Outliers are added to the weights: the value outlier_data[i] to that of channel c and k (counted
+ * in its row of weights) outlier_indices[i], for outlier_indptr[c] <= i < outlier_indptr[c + 1].
+ * indptr ascends from 0, and so do the indices within a channel. Elements behind the last outlier
+ * may be anything within their limits.
  *
  * x, residual and weights may have any address that suits their type, y any that suits its. packed
- * and workspace start on a 64-byte boundary (aligned_alloc(64, ...), sizes are multiples of 64). y
- * may not overlap the others (LPGEN_OVERLAP). x and packed are only read. y is overwritten; nothing
- * needs to be cleared before.
+ * and workspace start on a 64-byte boundary (aligned_alloc(64, ...), sizes are multiples of 64). y,
+ * and packed where it is packed, may not overlap the others (LPGEN_OVERLAP). x and packed are only
+ * read. y is overwritten; nothing needs to be cleared before.
  *
- * Packed weights belong to this kernel of this library: not to another one, nor to another build.
+ * Packed weights begin with a header of 64 bytes that says which kernel they are for. Every call
+ * looks at it: those of another kernel, another CPU level or another version of lpgen are an error,
+ * and have to be packed again. They may be saved: call KERNEL_check_weights(packed,
+ * KERNEL_PACKED_BYTES) after reading them from a file. It reads all of them and compares their
+ * checksum, which a call does not. Damaged weights give a wrong y, and nothing worse.
+ *
  * The workspace is scratch memory; it may be NULL where _workspace_bytes says 0. Calls that run at
  * the same time need different ones.
  *

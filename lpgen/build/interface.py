@@ -11,7 +11,11 @@ import numpy as np
 from lpgen.ops.outliers import NAMES
 
 if TYPE_CHECKING:
+    from lpgen.algorithms.kernel import Layout
     from lpgen.ops import Operator
+
+PACKED_HEADER = 64
+"""Bytes of the header of packed weights (packed.c), behind which the layout's data are."""
 
 
 class Tensor(NamedTuple):
@@ -52,6 +56,11 @@ def x(op: Operator) -> Tensor:
 def residual(op: Operator) -> Tensor | None:
     """The tensor that the epilogue adds, if it does."""
     return Tensor("residual", op.y_extents, op.residual.dtype) if op.residual else None
+
+
+def packed(layout: Layout) -> Tensor:
+    """The packed weights: their header and what the layout says."""
+    return Tensor("packed", (PACKED_HEADER + layout.nbytes,), "uint8")
 
 
 def y(op: Operator) -> Tensor:

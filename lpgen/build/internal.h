@@ -1,5 +1,6 @@
-/* What the parts of a library share. Every library is compiled from support.c, cpu.c, entry.c,
- * ffi.c and one generated file that describes its kernels; users see only the generated header. */
+/* What the parts of a library share. Every library is compiled from support.c, cpu.c, packed.c,
+ * entry.c, ffi.c and one generated file that describes its kernels; users see only the generated
+ * header. */
 
 #ifndef LPGEN_INTERNAL_H
 #define LPGEN_INTERNAL_H
@@ -9,6 +10,7 @@
 #include <stdint.h>
 
 #define ALIGNMENT 64
+#define PACKED_HEADER 64 /* bytes in front of the data of packed weights */
 #define MAX_THREADS 1024
 #define MAX_NDIM 4
 #define MAX_PARAMETERS 12
@@ -34,6 +36,9 @@ typedef enum {
   LPGEN_PARAMETER_VALUE,
   LPGEN_OUTLIER_ORDER,
   LPGEN_OVERLAP,
+  LPGEN_PACKED_HEADER,
+  LPGEN_PACKED_KERNEL,
+  LPGEN_PACKED_DAMAGED,
   LPGEN_STATUS_COUNT
 } lpgen_status;
 
@@ -56,7 +61,8 @@ struct parameter {
 struct kernel {
   const char *symbol;
   const char *const *features; /* in LLVM's spelling, ended by NULL */
-  struct tensor x, weights, packed, residual, y;
+  uint64_t identity;           /* of the operator, its target, template, knobs, and their packer */
+  struct tensor x, weights, packed, residual, y; /* packed: with its header */
   const struct parameter *parameters; /* ended by one without a name */
   int outliers; /* which parameter is outlier_data, with its indices and indptr behind it; or -1 */
   uint64_t weight_values[4]; /* the set of legal bytes */
@@ -77,6 +83,14 @@ lpgen_status kernel_run(const struct kernel *kernel, const void *x, size_t x_byt
 lpgen_status kernel_pack(const struct kernel *kernel, const void *const *inputs,
                          const size_t *bytes, void *packed, size_t packed_bytes);
 const char *lpgen_status_message(lpgen_status status);
+
+/* packed.c. packed_belongs: LPGEN_OK if it begins as weights of this kernel do, at the cost of a
+ * few comparisons; packed_sign: writes that beginning, when all else is there. */
+const void *packed_data(const void *packed);
+lpgen_status packed_belongs(const struct kernel *kernel, const void *packed);
+void packed_sign(const struct kernel *kernel, void *packed);
+lpgen_status kernel_check_weights(const struct kernel *kernel, const void *packed,
+                                  size_t packed_bytes);
 
 /* cpu.c */
 int cpu_runs(const struct kernel *kernel);

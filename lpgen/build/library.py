@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -12,10 +14,12 @@ from importlib import resources
 from pathlib import Path
 
 from lpgen.build import compiler, source
+from lpgen.build.scratch import scratch_folder
 from lpgen.build.source import Choice, Part
 from lpgen.errors import LibraryError
+from lpgen.runtime.files import HASH_BYTES, find_hash, hash_of
 
-C_FILES = ("support.c", "cpu.c", "entry.c", "ffi.c")
+C_FILES = ("support.c", "cpu.c", "packed.c", "entry.c", "ffi.c")
 H_FILES = ("internal.h", "ffi.h")
 
 # Everything else is internal, so that two libraries in one program do not meet.
@@ -25,6 +29,8 @@ _EXPORTS = "{ global: lpgen_*; __tvm_ffi_*; local: *; };"
 _C_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
 # Debug lines that TVM emits are dropped; an undefined symbol is found now and not at load time.
 _LINK_FLAGS = ("-Wl,--strip-debug", "-Wl,-z,defs", "-Wl,-z,noexecstack")
+# Room for the hash of the contents, which `_seal` puts there.
+_HASH_FLAG = f"-Wl,--build-id=0x{bytes(HASH_BYTES).hex()}"
 
 
 def build(choices: Sequence[Choice], out: str | os.PathLike[str]) -> Path:
@@ -34,21 +40,23 @@ def build(choices: Sequence[Choice], out: str | os.PathLike[str]) -> Path:
     Both files appear complete or not at all. Returns the path of the library.
     Kernels are compiled in a process of their own, which a crash of LLVM ends.
     Raises LibraryError when nothing or the same twice is chosen, when `out` cannot be written, or
-    when there is no C compiler; CompileError, or TooLarge, naming the kernel that TVM or LLVM does
-    not compile.
+    when there is no C compiler, and when the disk is full; CompileError, or TooLarge, naming the
+    kernel that TVM or LLVM does not compile.
     """
     out = check_output(out)
     linker = find_compiler()
     _check_choices(choices)
-    # Beside `out`, so that the files only need to be renamed in the end.
-    with tempfile.TemporaryDirectory(prefix=".lpgen-", dir=out.parent) as name:
-        folder = Path(name)
-        parts, objects = _compile(choices, folder)
-        _write_sources(parts, folder)
-        (folder / "header").write_text(source.header(parts, out.name), encoding="utf-8")
-        _link(linker, objects, folder)
-        os.replace(folder / "library", out)
-        os.replace(folder / "header", header_path(out))
+    try:
+        with scratch_folder() as folder:
+            parts, objects = _compile(choices, folder)
+            _write_sources(parts, folder)
+            (folder / "header").write_text(source.header(parts, out.name), encoding="utf-8")
+            _link(linker, objects, folder)
+            _seal(folder / "library")
+            _publish(folder, out)
+    except OSError as error:
+        where = error.filename2 or error.filename or tempfile.gettempdir()
+        raise LibraryError(f"{out} cannot be built: {error.strerror} ({where})") from None
     return out
 
 
@@ -61,7 +69,7 @@ def check_output(out: str | os.PathLike[str]) -> Path:
     """The absolute path of a library to be written; nothing is written yet.
 
     Raises LibraryError when `out` is a folder, names no .so, lies where no file can be created, or
-    has a path that is not UTF-8.
+    has a name that is not UTF-8.
     """
     path = Path(out).absolute()
     try:
@@ -69,13 +77,13 @@ def check_output(out: str | os.PathLike[str]) -> Path:
             raise LibraryError(f"output {out} is a folder; give the path of a file, such as lib.so")
         if path.suffix != ".so":
             raise LibraryError(f"output {out} does not end in .so")
-        str(path).encode()
-        with tempfile.TemporaryDirectory(prefix=".lpgen-", dir=path.parent):
+        path.name.encode()
+        with scratch_folder(path.parent):
             return path
     except OSError as error:
         raise LibraryError(f"output {out} cannot be written: {error.strerror}") from None
     except UnicodeEncodeError:
-        raise LibraryError(f"output {str(out)!r} is not UTF-8: it could not be loaded") from None
+        raise LibraryError(f"output {str(out)!r} is not UTF-8, and its header names it") from None
 
 
 def find_compiler() -> list[str]:
@@ -110,12 +118,13 @@ def _compile(choices: Sequence[Choice], folder: Path) -> tuple[list[Part], list[
     parts, objects = [], []
     for symbol, choice in zip(source.symbols(choices), choices, strict=True):
         run, pack = source.run_symbol(symbol), source.pack_symbol(symbol)
-        functions = {run: choice.kernel.module, pack: choice.kernel.layout.te_module()}
+        packer = choice.kernel.layout.te_module()
+        functions = {run: choice.kernel.module, pack: packer}
         what = f"{choice.op.name}: {choice.template} for {choice.target.name}"
         objects.append(folder / f"{len(objects)}.o")
         done = compiler.compile_apart(what, functions, choice.target, objects[-1])
-        scratch, pack_scratch = done.scratch[run], done.scratch[pack]
-        parts.append(Part(choice, symbol, scratch, pack_scratch, done.pieces[run]))
+        scratch, identity = (done.scratch[run], done.scratch[pack]), source.identity(choice, packer)
+        parts.append(Part(choice, symbol, identity, *scratch, done.pieces[run]))
     return parts, objects
 
 
@@ -135,9 +144,54 @@ def _link(linker: list[str], objects: Sequence[Path], folder: Path) -> None:
     command = [
         *(*linker, *_C_FLAGS, *(f"-I{include}" for include in includes)),
         *(*C_FILES, "kernels.c", *map(str, objects)),
-        *(*_LINK_FLAGS, "-Wl,--version-script=exports", "-o", "library"),
+        *(*_LINK_FLAGS, _HASH_FLAG, "-Wl,--version-script=exports", "-o", "library"),
     ]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if run.returncode != 0:
-        reason = next((line for line in run.stderr.splitlines() if "error" in line), run.stderr)
-        raise LibraryError(f"the C compiler {linker[0]} failed: {reason.strip()[:300]}")
+    status, said = _run(command, folder)
+    if status != 0:
+        named = (line for line in said.splitlines() if "error" in line or "failed" in line)
+        reason = next(named, said).strip()[:300] or f"status {status}"
+        raise LibraryError(f"the C compiler {linker[0]} failed: {reason}")
+
+
+def _run(command: list[str], folder: Path) -> tuple[int, str]:
+    """Run the compiler in the folder, for its temporary files, too; its status and what it said.
+
+    Whatever ends this ends the processes that it started as well.
+    """
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"TMPDIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            _, said = process.communicate()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, said
+
+
+def _seal(library: Path) -> None:
+    """Write the hash of the contents into the library; the runtime compares it."""
+    data = bytearray(library.read_bytes())
+    place = find_hash(data)
+    if place is None or any(data[place : place + HASH_BYTES]):
+        raise LibraryError("the linker of the C compiler does not write the build id it is given")
+    data[place : place + HASH_BYTES] = hash_of(data, place)
+    library.write_bytes(data)
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """The library and the header in the folder, at their places at once."""
+    with scratch_folder(out.parent) as beside:
+        for name in ("library", "header"):
+            shutil.copy(folder / name, beside / name)
+        os.replace(beside / "library", out)
+        os.replace(beside / "header", header_path(out))

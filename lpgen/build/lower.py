@@ -16,8 +16,10 @@ When measuring, libtvm answers these two calls; in a library, support.c does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,6 +85,20 @@ def lower(functions: Mapping[str, IRModule], target: Target) -> Lowered:
     """
     raw = {symbol: _raw_pointers(mod["main"], symbol) for symbol, mod in functions.items()}
     return _lower(raw, target)
+
+
+def write_object(module: tvm.runtime.Module, path: Path) -> None:
+    """Write machine code as an object file. Raises OSError where it cannot be.
+
+    LLVM ends the process when the disk is full: it writes to memory.
+    """
+    memory = os.memfd_create(path.name)
+    try:
+        module.write_to_file(f"/proc/self/fd/{memory}", "o")
+        with open(memory, "rb", closefd=False) as written:
+            path.write_bytes(written.read())
+    finally:
+        os.close(memory)
 
 
 def jit(kernel: Kernel | IRModule, target: Target, threads: int = 1) -> Callable[..., None]:

@@ -16,13 +16,15 @@ from lpgen.build import interface
 from lpgen.ops.packed import LAYOUTS
 
 if TYPE_CHECKING:
+    from tvm import IRModule
+
     from lpgen.algorithms.kernel import Kernel
     from lpgen.build.lower import Scratch
     from lpgen.formats import Format
     from lpgen.ops import Operator
     from lpgen.target import Target
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the manifest's form; the runtime refuses others."""
 
 
@@ -45,10 +47,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Part:
-    """A choice with its name in the library and the scratch memory of its two functions."""
+    """A choice with its name in the library, the identity of its packed weights, and the scratch
+    memory of its two functions."""
 
     choice: Choice
     symbol: str
+    identity: int
     scratch: Scratch
     pack_scratch: Scratch
     pieces: int
@@ -82,6 +86,22 @@ def _identifier(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "_", text)
 
 
+def identity(choice: Choice, packer: IRModule) -> int:
+    """A number of 64 bits that the packed weights of this choice carry and those of others do not.
+
+    packer: what packs them. With it and the versions, all that decides what their bytes mean.
+    """
+    op, versions = choice.op, _versions()
+    knobs = dict(choice.knobs)
+    of = [op.name, choice.target.name, choice.template, knobs, versions, packer.script()]
+    text = json.dumps(of, sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _versions() -> dict[str, str]:
+    return {"lpgen": metadata.version("lpgen"), "tvm": metadata.version("apache-tvm")}
+
+
 def manifest(parts: Sequence[Part]) -> dict[str, Any]:
     """What a library holds, as JSON values: its workloads, each with its variants, best first."""
     kernels: dict[str, dict[str, Any]] = {}
@@ -91,8 +111,7 @@ def manifest(parts: Sequence[Part]) -> dict[str, Any]:
         entry["variants"].append(_variant(part))
     return {
         "schema": SCHEMA,
-        "lpgen": metadata.version("lpgen"),
-        "tvm": metadata.version("apache-tvm"),
+        **_versions(),
         "kernels": list(kernels.values()),
     }
 
@@ -141,7 +160,8 @@ def _variant(part: Part) -> dict[str, Any]:
         "features": list(choice.target.features),
         "template": choice.template,
         "knobs": dict(choice.knobs),
-        "packed_bytes": choice.kernel.layout.nbytes,
+        "packed_bytes": interface.packed(choice.kernel.layout).nbytes,
+        "identity": f"{part.identity:016x}",
         "workspace_bytes": {"serial": scratch.serial, "per_thread": scratch.per_thread},
         "pieces": part.pieces,
         "seconds": choice.seconds,
@@ -170,9 +190,9 @@ def c_source(parts: Sequence[Part], manifest: Mapping[str, Any]) -> str:
 
 
 def _c_kernel(part: Part) -> str:
-    op, layout, symbol = part.choice.op, part.choice.kernel.layout, part.symbol
+    op, symbol = part.choice.op, part.symbol
+    packed = interface.packed(part.choice.kernel.layout)
     features = ", ".join(_c_string(name) for name in part.choice.target.features)
-    packed = interface.Tensor("packed", (layout.nbytes,), "uint8")
     residual, weights = interface.residual(op), interface.given(op)[0]
     run, pack = run_symbol(symbol), pack_symbol(symbol)
     return f"""{interface.internal_functions(op, symbol, run, pack)}
@@ -182,6 +202,7 @@ static atomic_int {symbol}_cpu;
 static const struct kernel {symbol}_kernel = {{
     .symbol = {_c_string(symbol)},
     .features = {symbol}_features,
+    .identity = UINT64_C({part.identity:#x}),
     .x = {interface.x(op).initializer},
     .weights = {weights.initializer},
     .packed = {packed.initializer},
@@ -257,11 +278,12 @@ def _header_kernel(part: Part) -> str:
     return f"""
 /* {op.name}
 {described} * {choice.template} for {choice.target.name} */
-{sizes}#define {macro}_PACKED_BYTES ((size_t){choice.kernel.layout.nbytes})
+{sizes}#define {macro}_PACKED_BYTES ((size_t){interface.packed(choice.kernel.layout).nbytes})
 #define {macro}_WORKSPACE_BYTES(threads) \\
   ((size_t){scratch.serial} + (size_t)(threads) * {scratch.per_thread})
 {interface.run_signature(op, symbol)};
 {interface.pack_signature(op, symbol)};
+lpgen_status {symbol}_check_weights(const void *packed, size_t packed_bytes);
 size_t {symbol}_workspace_bytes(int threads);
 """
 

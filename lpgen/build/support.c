@@ -7,6 +7,7 @@
 
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 
 #include "internal.h"
@@ -24,14 +25,64 @@ struct call {
   int threads;
 };
 
-/* The call that this thread is in. initial-exec: the first access allocates nothing. */
-static __thread struct call *current __attribute__((tls_model("initial-exec")));
+/* Which call a thread is in: a table in place of a thread-local variable. The C library has static
+ * room for those of some two hundred libraries in a process, and makes others when a thread first
+ * uses them, in memory that a call must not allocate. A thread looks in the slots of one set only,
+ * and at most for entries that it made itself. */
+enum { SETS = 256, SLOTS = 16 };
+
+static struct slot {
+  atomic_uintptr_t thread; /* 0: free */
+  struct call *call;
+} slots[SETS][SLOTS];
+
+static struct slot *set_of(uintptr_t thread) {
+  return slots[(uint64_t)thread * UINT64_C(0x9e3779b97f4a7c15) >> 56]; /* Fibonacci hashing */
+}
+
+static struct slot *slot_of(uintptr_t thread) {
+  struct slot *set = set_of(thread);
+  for (int i = 0; i < SLOTS; i++)
+    if (atomic_load_explicit(&set[i].thread, memory_order_relaxed) == thread) return &set[i];
+  return NULL;
+}
+
+/* The call that this thread is in, or NULL. */
+static struct call *current(void) {
+  struct slot *slot = slot_of((uintptr_t)pthread_self());
+  return slot ? slot->call : NULL;
+}
+
+/* This thread is in `call` from here on, until it leaves for the outer one, which is returned.
+ * Where all slots of its set are taken it waits until one of those calls ends. */
+static struct call *enter(struct call *call) {
+  static struct call entering; /* outer to the call of a signal handler that interrupts this */
+  uintptr_t thread = (uintptr_t)pthread_self();
+  struct slot *slot = slot_of(thread), *set = set_of(thread);
+  struct call *outer = !slot ? NULL : slot->call ? slot->call : &entering;
+  for (int i = 0; !slot; i = (i + 1) % SLOTS) {
+    uintptr_t nobody = 0;
+    if (atomic_load_explicit(&set[i].thread, memory_order_relaxed) == 0 &&
+        atomic_compare_exchange_strong(&set[i].thread, &nobody, thread))
+      slot = &set[i];
+    else if (i + 1 == SLOTS)
+      sched_yield();
+  }
+  slot->call = call;
+  return outer;
+}
+
+static void leave(struct call *outer) {
+  struct slot *slot = slot_of((uintptr_t)pthread_self());
+  slot->call = outer;
+  if (!outer) atomic_store_explicit(&slot->thread, 0, memory_order_release);
+}
 
 static size_t rounded(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
 static void *alloc_workspace(int device_type, int device_id, uint64_t bytes, int code, int bits) {
   (void)device_type, (void)device_id, (void)code, (void)bits;
-  struct call *call = current;
+  struct call *call = current();
   size_t size = rounded(bytes);
   if (!call || (size_t)(call->end - call->next) < size) return NULL;
   void *memory = call->next;
@@ -41,27 +92,26 @@ static void *alloc_workspace(int device_type, int device_id, uint64_t bytes, int
 
 static int free_workspace(int device_type, int device_id, void *memory) {
   (void)device_type, (void)device_id;
-  current->next = memory;
+  current()->next = memory;
   return 0;
 }
 
 int32_t call_kernel(const struct kernel *kernel, const void *x, const void *packed,
                     const void *residual, void *y, void *workspace, size_t bytes, int threads) {
+  if (bytes == 0 && threads == 1) return kernel->run(x, packed, residual, y, 1); /* asks for nothing */
   struct call call = {workspace, (char *)workspace + bytes, threads};
-  struct call *outer = current;
-  current = &call;
+  struct call *outer = enter(&call);
   int32_t failed = kernel->run(x, packed, residual, y, threads);
-  current = outer;
+  leave(outer);
   return failed;
 }
 
 int32_t call_packer(const struct kernel *kernel, const void *const *inputs, void *packed,
                     void *workspace, size_t bytes) {
   struct call call = {workspace, (char *)workspace + bytes, 1};
-  struct call *outer = current;
-  current = &call;
+  struct call *outer = enter(&call);
   int32_t failed = kernel->pack(inputs, packed);
-  current = outer;
+  leave(outer);
   return failed;
 }
 
@@ -91,16 +141,15 @@ static pthread_mutex_t pool_taken = PTHREAD_MUTEX_INITIALIZER; /* by the one cal
 static atomic_uint posted;                                     /* how many jobs there were */
 
 static void work(struct job *job) {
-  struct call *outer = current;
+  struct call call, *outer = enter(&call);
   group_env env = {NULL, job->tasks};
   int task;
   while ((task = atomic_fetch_add(&job->next, 1)) < job->tasks) {
     char *memory = job->slices + (size_t)task * job->slice;
-    struct call call = {memory, memory + job->slice, 1};
-    current = &call;
+    call = (struct call){memory, memory + job->slice, 1};
     if (job->body(task, &env, job->closure) != 0) atomic_store(&job->failed, 1);
   }
-  current = outer;
+  leave(outer);
 }
 
 static inline void pause_briefly(void) {
@@ -201,8 +250,9 @@ static void run_on_pool(struct job *job) {
 
 /* `tasks` 0 means as many as there are threads. */
 static int parallel_launch(parallel_body body, void *closure, int tasks) {
-  struct call *call = current;
-  if (tasks < 1 || tasks > call->threads) tasks = call->threads;
+  struct call *call = current();
+  int threads = call ? call->threads : 1;
+  if (tasks < 1 || tasks > threads) tasks = threads;
   /* Another caller has the pool: this one works alone, as one task. */
   if (tasks == 1 || pthread_mutex_trylock(&pool_taken) != 0) {
     group_env env = {NULL, 1};

@@ -6,6 +6,7 @@ for a minute.
 
 import sys
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from lpgen.build.compiler import Compiled, Doing, Request
 from lpgen.errors import LpgenError
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> None:
 
 def _answer(request: Request, pipe: Connection) -> Compiled | LpgenError | str:
     """What came of the request: a text is the reason why TVM or LLVM refuses it."""
-    from lpgen.build.lower import lower
+    from lpgen.build.lower import lower, write_object
 
     try:
         pipe.send(Doing("lowering the kernel"))
@@ -38,10 +39,12 @@ def _answer(request: Request, pipe: Connection) -> Compiled | LpgenError | str:
         module = lowered.compile()
         if request.object_file is None:
             return Compiled(lowered.scratch, lowered.pieces, module.inspect_source("asm"))
-        module.write_to_file(request.object_file, "o")
+        write_object(module, Path(request.object_file))
         return Compiled(lowered.scratch, lowered.pieces, "")
     except LpgenError as error:
         return error
+    except OSError as error:
+        return f"cannot write {request.object_file}: {error.strerror}"
     except Exception as error:
         return f"refuses it: {type(error).__name__}: {reason_of(error)}"
 

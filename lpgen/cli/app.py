@@ -12,10 +12,10 @@ from typing import TextIO
 import click
 
 from lpgen.cli import output, streams
+from lpgen.cli.ending import Ending, end_children
 from lpgen.errors import LpgenError, UserError
 
 USER_MISTAKE = 2
-INTERRUPTED = 130
 
 _OUT_OF_MEMORY = ("bad_alloc", "annot allocate memory", "failed to map segment", "out of memory")
 
@@ -48,12 +48,12 @@ class _Commands(click.Group):
 
 
 class Interrupted(Exception):
-    """Ctrl-C, with a line on how to go on."""
+    """Ctrl-C, TERM or HUP, with a line on how to go on."""
 
 
 @contextlib.contextmanager
 def interruptible(message: str) -> Iterator[None]:
-    """Ctrl-C inside of the block ends the program with this message."""
+    """Ctrl-C, TERM and HUP inside of the block end the program with this message."""
     try:
         yield
     except KeyboardInterrupt:
@@ -95,6 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status. What a user did wrong is one line on stderr."""
     warnings.showwarning = _show_warning
+    with Ending() as ending:
+        return _run(arguments, ending)
+
+
+def _run(arguments: Sequence[str] | None, ending: Ending) -> int:
     try:
         status = cli.main(arguments, prog_name="lpgen", standalone_mode=False)
         sys.stdout.flush()
@@ -106,9 +111,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error))
     except Interrupted as error:
-        return _fail(str(error), INTERRUPTED)
+        end_children()
+        return _fail(str(error), ending.status)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", INTERRUPTED)
+        end_children()
+        return _fail(ending.message, ending.status)
     except BrokenPipeError:
         streams.give_up_stdout()  # the reader has enough: `lpgen show log | head`
         return 1

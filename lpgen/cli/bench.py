@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +81,8 @@ def command(
         raise UserError(
             "--warm is for kernels alone: with --against weights are the same each time"
         )
+    from lpgen.build.scratch import scratch_folder
+
     names = None if against is None else others.names_of(against)
     prefix = prefix or Path(PREFIX)
     if names:
@@ -98,8 +99,7 @@ def command(
             library = Path(what[0])
             labels = _labels(library)
         else:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lpgen-"))
-            library = Path(folder) / "bench.so"
+            library = stack.enter_context(scratch_folder()) / "bench.so"
             operators = options.operators(what, suite, bits, act, weight, epilogue)
             _build(operators, target, log_path, library)
             labels = {op.name: label for op, label in operators.items()}

@@ -1,9 +1,19 @@
-"""From the path of a library to its module and its manifest; bad files are one line each."""
+"""From the path of a library to its module and its manifest; bad files are one line each.
 
+A library carries a SHA-256 of its contents as its build id (a note that `readelf -n` shows): that
+of the file with zeros in the place of the hash. It is compared before any of the file is run. What
+is run is a copy in memory of the bytes that were compared, so that the file may be replaced or
+overwritten at any time.
+"""
+
+import hashlib
 import itertools
 import json
 import os
+import stat
 import struct
+import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +21,129 @@ import tvm_ffi
 
 from lpgen.errors import LibraryError
 
-SCHEMA = 2
+SCHEMA = 3
 """The version of the manifest that this package reads."""
 
+HASH_BYTES = 32
 _EM_X86_64 = 62
+# The head of the note: sizes of the owner's name and of the hash, NT_GNU_BUILD_ID, the owner.
+_NOTE = struct.pack("<3I4s", 4, HASH_BYTES, 3, b"GNU")
+_NAME_LIMIT = 200  # of the 249 bytes that a memory file's name may have
+
+
+class Code:
+    """The code of a library in this process: unloaded when nobody holds it any more.
+
+    digest: the SHA-256 of the file.
+    """
+
+    def __init__(self, path: Path, data: bytes, digest: bytes) -> None:
+        self.digest = digest
+        self._module = _load(path, data, next(_fresh))
+
+    @classmethod
+    def of(cls, path: Path) -> "Code":
+        """The code in the file, shared by all who load the same contents.
+
+        Raises LibraryError when the file is no whole, unchanged library.
+        """
+        data = _read(path)
+        digest = _checked_digest(path, data)
+        with _lock:
+            code = _loaded.get(digest)
+            if code is None:
+                code = _loaded[digest] = cls(path, data, digest)
+            return code
+
+    def get_function(self, name: str) -> Any:
+        """The tvm-ffi function of that name; AttributeError where there is none."""
+        return self._module.get_function(name)
+
+
+_loaded: weakref.WeakValueDictionary[bytes, Code] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
 _fresh = itertools.count(1)
 
 
-def open_module(path: Path) -> Any:
-    """The tvm-ffi module in the file; LibraryError when it is no whole shared library."""
-    _check_file(path)
-    # A path that was loaded before gives the old library, even if the file is another one by now:
-    # the loader compares names. This one it has not seen.
-    unseen = f"{path.parent}/{'./' * next(_fresh)}{path.name}"
-    try:
-        return tvm_ffi.load_module(unseen, keep_module_alive=False)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].rpartition(f"{path.name}: ")[2]
-        raise LibraryError(f"{path}: cannot be loaded: {reason}") from None
-    except UnicodeEncodeError:
-        raise LibraryError(f"{str(path)!r}: cannot be loaded: the path is not UTF-8") from None
+def find_hash(data: bytes) -> int | None:
+    """Where in a library the hash of its contents is, None: it carries none."""
+    at = data.find(_NOTE)
+    return None if at < 0 else at + len(_NOTE)
 
 
-def read_manifest(path: Path, module: Any) -> dict[str, Any]:
+def hash_of(data: bytes, place: int) -> bytes:
+    """The hash that belongs at `place` in a library."""
+    view = memoryview(data)
+    found = hashlib.sha256(view[:place])
+    found.update(bytes(HASH_BYTES))
+    found.update(view[place + HASH_BYTES :])
+    return found.digest()
+
+
+def read_manifest(path: Path, code: Code) -> dict[str, Any]:
     """The manifest inside; LibraryError when there is none, or of another version."""
     try:
-        text = module.get_function("lpgen_manifest")()
+        text = code.get_function("lpgen_manifest")()
     except AttributeError:
         raise LibraryError(f"{path}: is not an lpgen library (it has no manifest)") from None
-    manifest = json.loads(text)
-    if manifest.get("schema") != SCHEMA:
-        raise LibraryError(
-            f"{path}: has manifest schema {manifest.get('schema')}, this lpgen reads {SCHEMA}"
-        )
+    try:
+        manifest = json.loads(text)
+        schema = manifest["schema"]
+    except (ValueError, KeyError, TypeError):
+        raise LibraryError(f"{path}: its manifest is damaged") from None
+    if schema != SCHEMA:
+        raise LibraryError(f"{path}: has manifest schema {schema}, this lpgen reads {SCHEMA}")
     return manifest
 
 
-def _check_file(path: Path) -> None:
-    """Raise LibraryError unless `path` is a whole ELF file for x86-64: loading others may crash."""
+def _read(path: Path) -> bytes:
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
             raise LibraryError(f"{path}: is not a regular file")  # opening a pipe may block
-        with path.open("rb") as file:
-            head = file.read(64)
-            size = file.seek(0, os.SEEK_END)
+        return path.read_bytes()
     except OSError as error:
         raise LibraryError(f"{path}: {error.strerror}") from None
-    if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
+
+
+def _checked_digest(path: Path, data: bytes) -> bytes:
+    """The hash of the contents; LibraryError unless they are a whole ELF file for x86-64 that
+    carries it."""
+    if len(data) < 64 or data[:6] != b"\x7fELF\x02\x01":
         raise LibraryError(f"{path}: is not a library (no 64-bit ELF file)")
     # e_machine, e_shoff, e_shentsize, e_shnum: the section headers are the end of the file.
-    (machine,) = struct.unpack_from("<H", head, 18)
-    (sections,) = struct.unpack_from("<Q", head, 40)
-    entry, count = struct.unpack_from("<HH", head, 58)
+    (machine,) = struct.unpack_from("<H", data, 18)
+    (sections,) = struct.unpack_from("<Q", data, 40)
+    entry, count = struct.unpack_from("<HH", data, 58)
     if machine != _EM_X86_64:
         raise LibraryError(f"{path}: was built for another machine (ELF machine {machine})")
-    if sections + entry * count > size:
-        raise LibraryError(f"{path}: is cut off at {size} bytes")
-    if path.suffix != ".so":
-        raise LibraryError(f"{path}: does not end in .so")
+    if sections + entry * count > len(data):
+        raise LibraryError(f"{path}: is cut off at {len(data)} bytes")
+    place = find_hash(data)
+    if place is None:
+        raise LibraryError(f"{path}: is not an lpgen library (it carries no SHA-256 of itself)")
+    digest = hash_of(data, place)
+    if data[place : place + HASH_BYTES] != digest:
+        raise LibraryError(
+            f"{path}: is damaged, or was changed after it was built (as by strip): "
+            "its contents have another SHA-256 than it carries"
+        )
+    return digest
+
+
+def _load(path: Path, data: bytes, number: int) -> Any:
+    """The tvm-ffi module in `data`; number: another one at each call."""
+    load = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")
+    try:
+        file = os.memfd_create(os.fsencode(path.name)[:_NAME_LIMIT])
+        try:
+            with open(file, "wb", closefd=False) as copy:
+                copy.write(data)
+            # The loader compares names, and file numbers come again: the bits of `number`, as ways
+            # to write a slash, tell the names apart.
+            slashes = "".join("//" if bit == "1" else "/." for bit in f"{number:b}")
+            return load(f"/proc/self/fd{slashes}/{file}", "so")
+        finally:
+            os.close(file)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1].rpartition(": ")[2]
+        raise LibraryError(f"{path}: cannot be loaded: {reason}") from None

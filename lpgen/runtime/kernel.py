@@ -1,6 +1,5 @@
 """A kernel of a loaded library, and weights packed for it."""
 
-import json
 import math
 import threading
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import tvm_ffi
 
 from lpgen.errors import LibraryError
 from lpgen.runtime import arrays
+from lpgen.runtime.files import Code
 
 MAX_THREADS = 1024
 
@@ -19,12 +19,13 @@ MAX_THREADS = 1024
 class PackedWeights:
     """Weights as one kernel reads them, made by `Kernel.pack_weights`.
 
-    `name`: the kernel's; `nbytes`: their size. A DLPack tensor of uint8[nbytes] on a 64-byte
-    boundary; `numpy()` is a view of it, to be saved and given to `Kernel.packed_weights` later.
+    `name`: the kernel's; `identity`: which kernel of which build they are for, as their header
+    says; `nbytes`: their size. A DLPack tensor of uint8[nbytes] on a 64-byte boundary; `numpy()` is
+    a view of it, to be saved and given to `Kernel.packed_weights` later.
     """
 
-    def __init__(self, name: str, layout: str, data: np.ndarray) -> None:
-        self.name, self.layout, self._data = name, layout, data
+    def __init__(self, name: str, identity: str, data: np.ndarray) -> None:
+        self.name, self.identity, self._data = name, identity, data
         self.tensor = tvm_ffi.from_dlpack(data)
 
     @property
@@ -52,7 +53,7 @@ class Kernel:
     tensor. Threads may share it; each has its own workspace, which is kept.
     """
 
-    def __init__(self, module: Any, version: str, interface: dict, variant: dict) -> None:
+    def __init__(self, code: Code, interface: dict, variant: dict) -> None:
         self.name: str = interface["workload"]
         self.interface, self.variant = interface, variant
         self.x_shape = tuple(interface["x"]["shape"])
@@ -64,12 +65,12 @@ class Kernel:
         self.parameters = tuple(entry["name"] for entry in interface["parameters"])
         self.residual = interface["residual"] is not None
         self.packed_bytes: int = variant["packed_bytes"]
-        # What decides the order of packed weights: with all of it the same, they may be shared.
-        choice = (self.name, variant["target"], variant["template"], variant["knobs"], version)
-        self.layout = json.dumps(choice, sort_keys=True)
-        self._module = module  # keeps the code loaded
-        self._run = module.get_function(variant["symbol"])
-        self._pack = module.get_function(f"{variant['symbol']}_pack_weights")
+        # Kernels of the same identity may share packed weights.
+        self.identity: str = variant["identity"]
+        self._code = code  # keeps it loaded
+        self._run = code.get_function(variant["symbol"])
+        self._pack = code.get_function(f"{variant['symbol']}_pack_weights")
+        self._check = code.get_function(f"{variant['symbol']}_check_weights")
         self._kept = threading.local()
 
     def __repr__(self) -> str:
@@ -101,8 +102,8 @@ class Kernel:
         arrays.check_values("weights", values, self.interface["weights"])
         plain = np.require(values, self.weights_dtype, ["C", "W"])
         given = self._given(parameters)
-        packed = PackedWeights(self.name, self.layout, arrays.aligned(self.packed_bytes))
-        self._pack(*map(tvm_ffi.from_dlpack, (plain, *given)), packed.tensor)
+        packed = PackedWeights(self.name, self.identity, arrays.aligned(self.packed_bytes))
+        self._status(self._pack, *map(tvm_ffi.from_dlpack, (plain, *given)), packed.tensor)
         return packed
 
     def _given(self, parameters: dict[str, Any]) -> list[np.ndarray]:
@@ -122,16 +123,21 @@ class Kernel:
     def packed_weights(self, data: Any) -> PackedWeights:
         """Packed weights from the bytes of earlier ones (`PackedWeights.numpy`, saved and loaded).
 
-        data: uint8[packed_bytes], packed by this kernel of the same build: nothing in the bytes
-        tells. Raises LibraryError for another size.
+        data: uint8[packed_bytes], or as many `bytes`; they are copied. Raises LibraryError for
+        another size, for weights of another kernel, CPU level or build, as their header says, and
+        for damaged ones, whose checksum is another.
         """
+        if isinstance(data, bytes | bytearray | memoryview):
+            data = np.frombuffer(data, np.uint8)
         data = np.asarray(data)
         if data.dtype != np.uint8 or data.shape != (self.packed_bytes,):
             got, expected = f"{data.dtype}{list(data.shape)}", f"uint8[{self.packed_bytes}]"
             raise LibraryError(f"packed weights are {got}, expected {expected}")
         memory = arrays.aligned(self.packed_bytes)
         memory[...] = data
-        return PackedWeights(self.name, self.layout, memory)
+        packed = PackedWeights(self.name, self.identity, memory)
+        self._status(self._check, packed.tensor)
+        return packed
 
     def __call__(
         self,
@@ -152,23 +158,33 @@ class Kernel:
         meanwhile.
         Raises LibraryError naming the argument that does not fit.
         """
-        if not isinstance(packed, PackedWeights) or packed.layout != self.layout:
+        if not isinstance(packed, PackedWeights) or packed.identity != self.identity:
             raise LibraryError(self._why_not(packed))
         threads = arrays.count("threads", threads, MAX_THREADS)
         source = arrays.readable("x", x, self.x_shape, self.x_dtype)
         more = self._added(residual)
         if out is None:
             y = np.empty(self.y_shape, self.y_dtype)
-            self._run(source, packed.tensor, *more, y, self._workspace(threads), threads)
+            self._status(
+                self._run, source, packed.tensor, *more, y, self._workspace(threads), threads
+            )
             return y if isinstance(x, np.ndarray) else arrays.like(x, y)
         target = arrays.writable("out", out, self.y_shape, self.y_dtype)
         inputs = (source, packed.tensor, *more)
         try:
-            self._run(*inputs, target, self._workspace(threads), threads)
-        except RuntimeError as error:
+            self._status(self._run, *inputs, target, self._workspace(threads), threads)
+        except LibraryError:
             arrays.check_apart(target, self._sizes(), inputs)  # looked at where it costs nothing
-            raise LibraryError(str(error).strip().splitlines()[-1]) from None
+            raise
         return out
+
+    def _status(self, function: Callable, *arguments: Any) -> None:
+        """Call a function of the library; what it refuses is a LibraryError."""
+        try:
+            function(*arguments)
+        except RuntimeError as error:
+            reason = str(error).partition(": ")[2] or str(error)
+            raise LibraryError(f"{self.name}: {reason.strip()}") from None
 
     def _added(self, residual: Any) -> list[Any]:
         """The residual as an argument, or none."""

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from lpgen.errors import LibraryError
-from lpgen.runtime.files import open_module, read_manifest
+from lpgen.runtime.files import Code, read_manifest
 from lpgen.runtime.kernel import Kernel
 
 
 def load(path: str | os.PathLike[str]) -> "Library":
     """The library in the file `path`.
 
-    Raises LibraryError when there is no such file, when it is no lpgen library or is cut off, and
-    when this CPU lacks instructions that all of its kernels need (naming them).
+    The same contents are loaded once and shared, as often as they are asked for, and unloaded when
+    no library or kernel of them is left; a file that was built anew is loaded anew.
+    Raises LibraryError when there is no such file, when it is no lpgen library, is cut off, damaged
+    or was changed after it was built, and when this CPU lacks instructions that all of its kernels
+    need (naming them).
     """
     library = Library(path)
     if not library.kernels:
@@ -33,12 +36,15 @@ class Library:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
-        self._module = open_module(self.path)
-        self.manifest = read_manifest(self.path, self._module)
-        text = self._module.get_function("lpgen_missing_features")()
+        self._code = Code.of(self.path)
+        self.manifest = read_manifest(self.path, self._code)
+        text = self._code.get_function("lpgen_missing_features")()
         self.missing = tuple(text.split(", ")) if text else ()
-        self._entries = {entry["workload"]: entry for entry in self.manifest["kernels"]}
-        self._chosen = {name: self._choose(entry) for name, entry in self._entries.items()}
+        try:
+            self._entries = {entry["workload"]: entry for entry in self.manifest["kernels"]}
+            self._chosen = {name: self._choose(entry) for name, entry in self._entries.items()}
+        except (KeyError, TypeError):
+            raise LibraryError(f"{self.path}: its manifest is damaged") from None
         self._kernels: dict[str, Kernel] = {}
 
     @property
@@ -55,8 +61,7 @@ class Library:
             variant = self._chosen.get(name)
             if variant is None:
                 raise LibraryError(f"{self.path.name}: {self.refusal(name)}")
-            version = self.manifest["lpgen"]
-            self._kernels[name] = Kernel(self._module, version, self._entries[name], variant)
+            self._kernels[name] = Kernel(self._code, self._entries[name], variant)
         return self._kernels[name]
 
     def __contains__(self, name: object) -> bool:

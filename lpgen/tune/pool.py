@@ -1,6 +1,6 @@
 """The parent's side of the worker processes: who is free, who is late, who died of what."""
 
-import tempfile
+import os
 import time
 from collections import deque
 from multiprocessing.connection import wait
@@ -44,11 +44,13 @@ class Pool:
     def __init__(self, workers: int, timeout: float) -> None:
         self._timeout = timeout
         self._ready: deque[tuple[Measure | Race, Outcome | Laps]] = deque()
-        self._lock = tempfile.NamedTemporaryFile(prefix="lpgen-timing-")
+        # A file in memory, of which nothing is left however this process ends.
+        self._lock = os.fdopen(os.memfd_create("lpgen-timing"), "wb")
+        self._lock_path = f"/proc/{os.getpid()}/fd/{self._lock.fileno()}"
         self._workers: list[_Process] = []
         try:
             for core in _cores(workers):
-                self._workers.append(_Process(self._lock.name, core))
+                self._workers.append(_Process(self._lock_path, core))
         except BaseException:
             self.close()
             raise
@@ -136,7 +138,7 @@ class Pool:
             failed = Laps((), reason) if isinstance(worker.request, Race) else None
             self._ready.append((worker.request, failed or Outcome(None, failed=reason)))
         at = self._workers.index(worker)
-        self._workers[at] = _Process(self._lock.name, worker.core)
+        self._workers[at] = _Process(self._lock_path, worker.core)
 
 
 def _cores(workers: int) -> list[int]:

@@ -12,6 +12,7 @@
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 #define PACK JOIN(KERNEL, _pack_weights)
+#define CHECK_WEIGHTS JOIN(KERNEL, _check_weights)
 #define WORKSPACE JOIN(KERNEL, _workspace_bytes)
 #define X_BYTES JOIN(SIZES, _X_BYTES)
 #define WEIGHTS_BYTES JOIN(SIZES, _WEIGHTS_BYTES)
@@ -132,12 +133,41 @@ static void wrong_calls_are_refused(void) {
         LPGEN_WEIGHTS_BYTES);
   CHECK(PACK((const void *)weights, WEIGHTS_BYTES, packed, 1) == LPGEN_PACKED_BYTES);
   CHECK(PACK((const void *)weights, WEIGHTS_BYTES, packed + 1, PACKED_BYTES) == LPGEN_MISALIGNED);
+  CHECK(PACK((const void *)(packed + PACKED_BYTES - 1), WEIGHTS_BYTES, packed, PACKED_BYTES) ==
+        LPGEN_OVERLAP);
   weights[WEIGHTS_BYTES - 1] = 0x7F; /* no value of b1 or s4 */
   CHECK(PACK((const void *)weights, WEIGHTS_BYTES, packed, PACKED_BYTES) == LPGEN_WEIGHT_VALUE);
   CHECK(intact(y, Y_BYTES) && y[0] == (char)0xA5);
-  for (int status = 0; status < 12; status++) CHECK(strlen(lpgen_status_message(status)) > 1);
+  for (int status = 0; status < 20; status++) CHECK(strlen(lpgen_status_message(status)) > 1);
   CHECK(strcmp(lpgen_status_message(-1), "unknown status") == 0);
   CHECK(strcmp(lpgen_status_message(99), "unknown status") == 0);
+}
+
+static void weights_of_others_are_refused(void) {
+  char *y = guarded(Y_BYTES), *w = guarded(WORKSPACE(1));
+  CHECK(CHECK_WEIGHTS(packed, PACKED_BYTES) == LPGEN_OK);
+  CHECK(CHECK_WEIGHTS(packed, PACKED_BYTES - 1) == LPGEN_PACKED_BYTES);
+  CHECK(CHECK_WEIGHTS(NULL, PACKED_BYTES) == LPGEN_NULL_POINTER);
+  static const struct {
+    size_t byte;
+    int call, check;
+  } changes[] = {
+      {0, LPGEN_PACKED_HEADER, LPGEN_PACKED_HEADER},  /* magic */
+      {8, LPGEN_PACKED_HEADER, LPGEN_PACKED_HEADER},  /* version */
+      {23, LPGEN_PACKED_KERNEL, LPGEN_PACKED_KERNEL}, /* identity */
+      {24, LPGEN_PACKED_KERNEL, LPGEN_PACKED_KERNEL}, /* size */
+      {32, LPGEN_OK, LPGEN_PACKED_DAMAGED},           /* checksum */
+      {63, LPGEN_OK, LPGEN_PACKED_DAMAGED},
+      {64, LPGEN_OK, LPGEN_PACKED_DAMAGED}, /* data */
+      {PACKED_BYTES - 1, LPGEN_OK, LPGEN_PACKED_DAMAGED},
+  };
+  for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+    packed[changes[i].byte] ^= 1;
+    CHECK(run(y, w, 1) == changes[i].call);
+    CHECK((int)CHECK_WEIGHTS(packed, PACKED_BYTES) == changes[i].check);
+    packed[changes[i].byte] ^= 1;
+  }
+  CHECK(CHECK_WEIGHTS(packed, PACKED_BYTES) == LPGEN_OK);
 }
 
 static void *read_file(const char *path, size_t bytes) {
@@ -162,6 +192,7 @@ int main(int argc, char **argv) {
   for (int threads = 1; threads <= 9; threads++) nothing_is_written_beyond_the_buffers(threads);
   callers_do_not_disturb_each_other();
   a_forked_child_goes_on();
+  weights_of_others_are_refused();
   wrong_calls_are_refused();
   printf("ok %s", lpgen_manifest());
   return 0;

@@ -12,6 +12,7 @@
 /* The names in dense.h: the kernel's, and in capitals for its sizes. */
 #define KERNEL lpgen_dense_2x3x4_u8s8_ec942e
 #define PACK_WEIGHTS lpgen_dense_2x3x4_u8s8_ec942e_pack_weights
+#define CHECK_WEIGHTS lpgen_dense_2x3x4_u8s8_ec942e_check_weights
 #define SIZE(name) LPGEN_DENSE_2X3X4_U8S8_EC942E_##name
 
 /* Packed weights and workspaces start on a 64-byte boundary. */
@@ -34,6 +35,8 @@ int main(void) {
 
   /* Once for each set of weights: */
   check(PACK_WEIGHTS(&weights[0][0], sizeof weights, packed, SIZE(PACKED_BYTES)));
+  /* They may be saved with their header, and are to be checked when they are read again:
+   * check(CHECK_WEIGHTS(packed, SIZE(PACKED_BYTES))); */
   /* For each set of activations: */
   check(KERNEL(&x[0][0], sizeof x, packed, SIZE(PACKED_BYTES), &y[0][0], sizeof y, workspace,
                workspace_bytes, THREADS));
