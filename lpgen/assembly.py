@@ -6,8 +6,10 @@ from typing import NamedTuple
 # Instructions that a low-precision kernel is about, in AT&T syntax as LLVM prints them.
 KEY = re.compile(
     r"v?p(dpbusd|dpwssd|maddubsw|maddwd|mull[wdq]|muldq|muludq|shufb|popcnt[bwdq])s?"
-    r"|vperm[it]?2?b|tdpb[su]{2}d|vpternlog[dq]|popcnt[lq]?|imul[lq]?"
+    r"|vperm[it]?2?b|tdpb[su]{2}d|vpternlog[dq]|popcnt[lq]?"
 )
+# Elsewhere it computes addresses.
+_SCALAR = re.compile(r"imul[lq]?")
 _LABEL = re.compile(r"([.\w$]+):")
 _JUMP = re.compile(r"\s+j\w+\s+([.\w$]+)")
 _INSTRUCTION = re.compile(r"\s+([a-z]\w*)")
@@ -37,7 +39,7 @@ def functions(assembly: str) -> dict[str, list[str]]:
     return found
 
 
-def innermost_loops(function: str, lines: list[str]) -> list[Loop]:
+def innermost_loops(function: str, lines: list[str], key: re.Pattern[str] = KEY) -> list[Loop]:
     """The loops that contain no other, in order: from a label to the last jump back to it."""
     places = {m[1]: i for i, line in enumerate(lines) if (m := _LABEL.match(line))}
     ends: dict[int, int] = {}
@@ -51,24 +53,26 @@ def innermost_loops(function: str, lines: list[str]) -> list[Loop]:
         return any(a <= c and d <= b for c, d in spans if (c, d) != (a, b))
 
     bodies = [lines[a : b + 1] for a, b in spans if not holds_another(a, b)]
-    return [Loop(function, body, _count(body)) for body in bodies]
+    return [Loop(function, body, _count(body, key)) for body in bodies]
 
 
 def hot_loops(assembly: str) -> list[Loop]:
     """The innermost loops that hold key instructions, those that hold little else first.
 
     Where no loop holds any (a kernel so small that nothing is left to loop over): the bodies of the
-    functions that do.
+    functions that do. Scalar multiplications count only where there are no key instructions.
     """
     # TVM adds entry points; that of a lone function is a copy of it.
     bodies = [(n, lines) for n, lines in functions(assembly).items() if not n.startswith("__tvm_")]
-    loops = [loop for name, lines in bodies for loop in innermost_loops(name, lines)]
-    straight = [Loop(name, lines, _count(lines)) for name, lines in bodies]
-    hot = [loop for loop in loops if loop.key_instructions]
-    hot = hot or [loop for loop in straight if loop.key_instructions]
+    hot: list[Loop] = []
+    for key in (KEY, _SCALAR):
+        loops = [loop for name, lines in bodies for loop in innermost_loops(name, lines, key)]
+        straight = [Loop(name, lines, _count(lines, key)) for name, lines in bodies]
+        for found in (loops, straight):
+            hot = hot or [loop for loop in found if loop.key_instructions]
     return sorted(hot, key=lambda loop: -loop.key_instructions / len(loop.lines))
 
 
-def _count(lines: list[str]) -> int:
+def _count(lines: list[str], key: re.Pattern[str]) -> int:
     names = (m[1] for line in lines if (m := _INSTRUCTION.match(line)))
-    return sum(KEY.fullmatch(name) is not None for name in names)
+    return sum(key.fullmatch(name) is not None for name in names)
