@@ -57,7 +57,7 @@ def compile_c(*arguments):
 def test_only_the_public_names_are_exported(folder):
     symbol = symbol_of(SMALL)
     functions = {symbol, f"{symbol}_pack_weights", f"{symbol}_workspace_bytes"}
-    general = {"lpgen_manifest", "lpgen_missing_features"}
+    general = {"lpgen_manifest", "lpgen_missing_features", "lpgen_set_affinity"}
     exported = functions | general
     assert names(folder / "dense.so", "--defined-only") == (
         exported | {f"__tvm_ffi_{name}" for name in exported} | {"lpgen_status_message"}
@@ -168,6 +168,7 @@ def test_the_manifest_says_what_was_chosen(folder):
     assert variant == {
         **{"symbol": symbol_of(SMALL), "target": native.name, "features": list(native.features)},
         **{"template": "fake/dense", "knobs": {"tile": 4}, "packed_bytes": 12, "seconds": 1e-6},
+        **{"threads": 1, "work": 1e-6},
         "workspace_bytes": {"serial": 0, "per_thread": 0},
         "pieces": 1,
     }
@@ -185,7 +186,7 @@ def test_every_feature_of_every_target_is_known_to_the_check():
 def test_the_header_numbers_every_status(folder):
     text = (folder / "dense.h").read_text()
     statuses = re.findall(r"^  (LPGEN_[A-Z_]+) = (\d+)", text, re.MULTILINE)
-    assert [int(number) for _, number in statuses] == list(range(17))
+    assert [int(number) for _, number in statuses] == list(range(19))
     assert statuses[0][0] == "LPGEN_OK"
     assert "@" not in text
 

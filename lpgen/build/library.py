@@ -15,8 +15,8 @@ from lpgen.build import compiler, source
 from lpgen.build.source import Choice, Part
 from lpgen.errors import LibraryError
 
-C_FILES = ("support.c", "cpu.c", "entry.c", "ffi.c")
-H_FILES = ("internal.h", "ffi.h")
+C_FILES = ("support.c", "pool.c", "affinity.c", "cpu.c", "entry.c", "ffi.c")
+H_FILES = ("internal.h", "pool.h", "ffi.h")
 
 # Everything else is internal, so that two libraries in one program do not meet.
 _EXPORTS = "{ global: lpgen_*; __tvm_ffi_*; local: *; };"
