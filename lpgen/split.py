@@ -1,6 +1,5 @@
 """How the work of a kernel is split among threads: contiguous ranges, as equal as possible."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,18 +8,18 @@ LEAST_TASK = 3e-6
 
 
 class Split(NamedTuple):
-    """tasks: that have something to do; largest: the units of the largest of them; balance: the
-    mean of all threads' shares over the largest, 1 where all have as much."""
+    """tasks: that have something to do; largest: the share of all work that the largest has, 0..1;
+    balance: the mean of all threads' shares over the largest, 1 where all have as much."""
 
     tasks: int
-    largest: int
+    largest: float
     balance: float
 
 
-def balance(units: int, threads: int) -> Split:
-    """`units` of work split among `threads`: task t has those from t * units // threads on."""
-    largest = math.ceil(units / threads)
-    return Split(min(units, threads), largest, units / (threads * largest))
+def balance(pieces: int, threads: int) -> Split:
+    """Equal `pieces` of work split among `threads`, each of which gets a range of them."""
+    largest = -(-pieces // threads)
+    return Split(min(pieces, threads), largest / pieces, pieces / (threads * largest))
 
 
 def most_threads(work: float) -> int:
@@ -28,16 +27,11 @@ def most_threads(work: float) -> int:
     return max(1, int(work / LEAST_TASK))
 
 
-def total(variant: Mapping[str, Any]) -> int:
-    """All units of work of a kernel whose entry in the manifest has them."""
-    return math.prod(variant["split"]["units"])
-
-
 def split_of(variant: Mapping[str, Any], threads: int) -> Split | None:
     """How a call of a kernel is split on `threads` threads, by its entry in a library's manifest.
 
     None where the library does not say. What is too small for so many is split among fewer.
     """
-    if "split" not in variant:
+    if "pieces" not in variant or "work" not in variant:
         return None
-    return balance(total(variant), min(threads, most_threads(variant["work"])))
+    return balance(variant["pieces"], min(threads, most_threads(variant["work"])))

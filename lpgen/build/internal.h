@@ -65,6 +65,7 @@ struct kernel {
   size_t serial_bytes, thread_bytes; /* workspace: once, and for each thread */
   size_t pack_bytes;                 /* scratch memory of the packer */
   int64_t work;                      /* nanoseconds of a call on one thread, about */
+  int pieces;                        /* into how many its work can be shared */
   int32_t (*run)(const void *x, const void *packed, const void *residual, void *y, int32_t threads);
   int32_t (*pack)(const void *const *inputs, void *packed); /* weights, then the parameters */
   atomic_int *cpu; /* 0: not looked yet, 1: this CPU runs it, 2: it does not */

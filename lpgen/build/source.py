@@ -216,6 +216,7 @@ static const struct kernel {symbol}_kernel = {{
     .weight_values = {{{_c_set(op.weight)}}},
     .serial_bytes = {part.scratch.serial}, .thread_bytes = {part.scratch.per_thread},
     .pack_bytes = {part.pack_scratch.nbytes(1)}, .work = {round(part.choice.work * 1e9)},
+    .pieces = {part.pieces},
     .run = {symbol}_run, .pack = {symbol}_pack, .cpu = &{symbol}_cpu}};
 {interface.public_functions(op, symbol)}
 LPGEN_KERNEL({symbol}, &{symbol}_kernel)"""

@@ -43,6 +43,7 @@ static int free_workspace(int device_type, int device_id, void *memory) {
 
 int32_t call_kernel(const struct kernel *kernel, const void *x, const void *packed,
                     const void *residual, void *y, void *workspace, size_t bytes, int threads) {
+  if (threads > kernel->pieces) threads = kernel->pieces;
   struct pool_call together = pool_enter(threads, kernel->work);
   struct call call = {workspace, (char *)workspace + bytes, together.tasks};
   struct call *outer = current;

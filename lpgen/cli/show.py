@@ -83,13 +83,13 @@ def _split(variant: dict[str, Any], threads: int | None) -> dict[str, Any]:
 
 
 def _split_row(variant: dict[str, Any], threads: int) -> tuple:
-    from lpgen.split import split_of, total
+    from lpgen.split import split_of
 
     found = split_of(variant, threads)
     if found is None:
         return (variant["template"], "unknown", None, None)
-    largest = output.percent(found.largest / total(variant))
-    return (variant["template"], str(found.tasks), largest, f"{found.balance:.2f}")
+    shares = output.percent(found.largest), f"{found.balance:.2f}"
+    return (variant["template"], str(found.tasks), *shares)
 
 
 def _variant_row(variant: dict[str, Any]) -> tuple:

@@ -130,7 +130,7 @@ class Worker:
         bench = self._workbench(request.op, self._machine, request.seed)
         self._say("building")
         kernel = candidate.template.kernel(request.op, request.target, candidate.knobs)
-        function = jit(kernel, request.target)
+        function = jit(kernel, request.target, request.threads)
         self._say("packing weights", limited=False)
         bench.packed(kernel.layout)
         return function, kernel.layout
