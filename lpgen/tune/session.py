@@ -63,7 +63,7 @@ def tune(
         raise TuneError(f"timeout={timeout} is outside 0.001..3600")
     if strategy not in STRATEGIES:
         raise TuneError(f"strategy={strategy} is unknown; known: {', '.join(STRATEGIES)}")
-    _check_threads(threads, jobs)
+    threads = _threads(threads, jobs)
     target = _runnable(target)
     log = log if isinstance(log, Log) or log is None else Log(log)
     distinct = list(dict.fromkeys(parse(op) if isinstance(op, str) else op for op in ops))
@@ -91,15 +91,17 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
-def _check_threads(threads: int, jobs: int) -> None:
-    """Raise TuneError where there are fewer cores than threads, or builders would disturb them."""
+def _threads(threads: Any, jobs: int) -> int:
+    """The number of threads. Raises TuneError for more than there are cores, or where builders
+    would disturb them."""
     cores = max(len(allowed_cores()), 1)
-    _check_range("threads", threads, 1, cores)
+    threads = _integer("threads", threads, 1, cores)
     spare = most_jobs(threads)
     if threads > 1 and jobs > spare:
         raise TuneError(
             f"jobs={jobs} is more than {spare}: {threads} of {cores} cores are for timing"
         )
+    return threads
 
 
 def most_jobs(threads: int) -> int:
