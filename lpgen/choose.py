@@ -24,9 +24,13 @@ def choose(
     target: Target | str = "native",
     logs: Iterable[Log | str | os.PathLike] = (),
     *,
+    threads: int = 1,
     use_shipped: bool = True,
 ) -> Choice:
     """The kernel to build for an operator (or workload text) on a target.
+
+    threads: on how many it will be called, mostly; it serves any number. Records tuned on as many
+    are preferred.
 
     The best record of `logs`, read in their order, then of the logs that come with lpgen; where
     there is none, that of the operator without its epilogue (`borrowed`), which decides nearly all
@@ -39,15 +43,17 @@ def choose(
     target = target if isinstance(target, Target) else Target.parse(target)
     found = [log if isinstance(log, Log) else Log(log) for log in logs]
     for like in dict.fromkeys((op, op.plain)):
-        record = records.best(like, target, found, use_shipped=use_shipped)
+        record = records.best(like, target, found, threads=threads, use_shipped=use_shipped)
         if record is None:
             continue
         template = templates.get(record.template)
         if like != op and template.applies(op, target) is not None:
             continue
         try:
-            choice = choice_of(op, target, template, record.knobs, record.seconds)
-            return choice if like == op else replace(choice, seconds=None, borrowed=True)
+            choice = choice_of(op, target, template, record.knobs)
+            if like != op:
+                return replace(choice, borrowed=True)
+            return replace(choice, seconds=record.seconds, threads=record.threads)
         except ScheduleRefused as error:
             text = f"{op.name}: {record.template} refuses the knobs of its record: {error}"
             warnings.warn(text, RecordWarning, stacklevel=2)

@@ -16,6 +16,7 @@ from lpgen.ops import workload as workloads
 MAX_LINE = 16 * 1024
 """The longest line that can be a record, in bytes."""
 
+MAX_THREADS = 1024
 MAX_REASON = 120
 _MAX_SECONDS = 1e6
 _WORD = re.compile(r"[A-Za-z0-9_.+-]{1,60}")
@@ -39,6 +40,7 @@ class Record:
     trials: candidates measured for this operator so far, this one included
     best: it won the final race of its tuning run
     runner_up: the best other template in that run, None where no other worked
+    threads: on how many it was timed
     versions: lpgen and tvm; cpu: see `this_cpu`; date: UTC, ISO 8601
     """
 
@@ -52,6 +54,7 @@ class Record:
     best: bool = False
     failed: str | None = None
     runner_up: RunnerUp | None = None
+    threads: int = 1
     versions: dict[str, str] = field(default_factory=lambda: this_versions())
     cpu: str = field(default_factory=lambda: this_cpu())
     date: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
@@ -69,7 +72,7 @@ class Record:
     def to_line(self) -> str:
         """One line of JSON without the newline; what is at its default is left out."""
         content = asdict(self)
-        absent = {"seconds": None, "failed": None, "best": False, "runner_up": None}
+        absent = {"seconds": None, "failed": None, "best": False, "runner_up": None, "threads": 1}
         content = {n: v for n, v in content.items() if n not in absent or v != absent[n]}
         if self.failed is not None:
             content["failed"] = _printable(self.failed)[:MAX_REASON]
@@ -112,6 +115,7 @@ _ABSENT: dict[str, Any] = {
     "best": False,
     "failed": None,
     "runner_up": None,
+    "threads": 1,
     "versions": {},
     "cpu": "",
     "date": "",
@@ -174,6 +178,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "best": lambda v: type(v) is bool,
     "failed": lambda v: v is None or _is_text(v, 1000),
     "runner_up": lambda v: v is None or _is_runner_up(v),
+    "threads": lambda v: type(v) is int and 1 <= v <= MAX_THREADS,
     "versions": _is_versions,
     "cpu": lambda v: _is_text(v, 200),
     "date": lambda v: _is_text(v, 40),

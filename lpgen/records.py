@@ -181,20 +181,21 @@ def misfit(record: Record, op: Any, target: Any) -> str | None:
 
 
 def best(
-    op: Any, target: Any, logs: Iterable[Log] = (), *, use_shipped: bool = True
+    op: Any, target: Any, logs: Iterable[Log] = (), *, threads: int = 1, use_shipped: bool = True
 ) -> Record | None:
-    """The record to build an operator with, or None.
+    """The record to build an operator with for calls on `threads` threads, or None.
 
     The first log that holds a winner decides: the given logs in their order, then the shipped
     ones; where none does, the first that holds any measured candidate (an interrupted run must
-    not outdo a finished one). Within a log, records of this CPU and these versions come first,
+    not outdo a finished one). Winners on as many threads come before those on one, and these before
+    those on others. Within a log, records of this CPU and these versions come first,
     then winners over more candidates, then the faster. Records that no longer fit their template
     are skipped, and a RecordWarning says how many of a log and why the first of them. Where winners
     were skipped and only other templates, which lost to theirs, remain, there is no best record.
     """
     skipped: dict[Path, list[str]] = {}
     chosen, winners = None, set()
-    for log, record in ranked(op, target, logs, use_shipped=use_shipped):
+    for log, record in ranked(op, target, logs, threads=threads, use_shipped=use_shipped):
         reason = misfit(record, op, target)
         if reason is None:
             chosen = record if record.best or record.template in winners or not winners else None
@@ -209,7 +210,7 @@ def best(
 
 
 def ranked(
-    op: Any, target: Any, logs: Iterable[Log] = (), *, use_shipped: bool = True
+    op: Any, target: Any, logs: Iterable[Log] = (), *, threads: int = 1, use_shipped: bool = True
 ) -> list[tuple[Log, Record]]:
     """All records of candidates that worked, in the order in which `best` considers them."""
     found: list[tuple[tuple, Log, Record]] = []
@@ -217,7 +218,8 @@ def ranked(
         for record in log.records():
             named = (record.workload, record.target) == (op.name, target.name)
             if named and record.failed is None:
-                found.append(((not record.best, place, *_preference(record)), log, record))
+                far = (threads, 1).index(record.threads) if record.threads in (threads, 1) else 2
+                found.append(((not record.best, far, place, *_preference(record)), log, record))
     return [(log, record) for _, log, record in sorted(found, key=lambda entry: entry[0])]
 
 

@@ -1,8 +1,12 @@
 """Fixtures that tests of several rooms share."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Small kernels are split among threads too: libraries read this when they are loaded.
+os.environ["LPGEN_TASK_US"] = "0"
 
 
 @pytest.fixture

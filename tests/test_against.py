@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from lpgen.bench import contest, isa, peers, turns
 from lpgen.bench.case import Case, Contender
 from lpgen.bench.chart import draw
 from lpgen.bench.comparison import Comparison, Entry, Report
+from lpgen.bench.comparison import timed as comparison_method
 from lpgen.bench.contest import Contest
 from lpgen.bench.messages import Failed, Phase, Task
+from lpgen.bench.quiet import wait_until_quiet
 from lpgen.build import build
 from lpgen.choose import choose
 from lpgen.errors import LibraryError, UserError
@@ -116,11 +119,11 @@ def test_every_way_is_timed_or_refused_with_the_reason(fake, library):
 def test_what_is_hopeless_is_timed_less(fake, monkeypatch):
     timed = []
 
-    def laps(runs, rounds):
+    def laps(self, runs, rounds):
         timed.append((sorted(way for _, way in runs), rounds))
         return {key: [seconds[key[1]]] * rounds for key in runs}
 
-    monkeypatch.setattr(turns, "_laps", laps)
+    monkeypatch.setattr(turns.Turns, "_laps", laps)
     seconds = {"kernel": 9e-6, "fast": 1e-6, "near": 3e-6, "far": 4e-6}
     found = {
         ("lpgen" if way == "kernel" else fake, way): Contender(lambda: None, lambda: None, "u8", "")
@@ -255,6 +258,37 @@ def test_a_library_may_take_the_process_with_it(library, tmp_path, monkeypatch, 
         result = made.compare(library, DENSE)
     assert reason in result.refused["openvino MatMul"]
     assert result.ours.us_best > 0
+
+
+def test_a_library_whose_threads_never_sleep_is_left_out(library, tmp_path, monkeypatch):
+    spinning = "import threading; threading.Thread(target=lambda: any(iter(int, 1))).start()"
+    fake_openvino(tmp_path, "", spinning)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with Contest(["openvino"], detect(), threads=2, rounds=3) as made:
+        result = made.compare(library, DENSE)
+    reason = result.refused["openvino MatMul"]
+    assert reason.endswith("ended with status 1: its threads still work 2 s after its turn")
+    assert result.ours.us_best > 0
+
+
+def test_threads_are_waited_for():
+    asked = threading.Event()
+
+    def work():
+        while not asked.is_set():
+            pass
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert not wait_until_quiet(limit=0.05)
+    asked.set()
+    worker.join()
+    assert wait_until_quiet(limit=10)
+
+
+def test_the_method_stands_with_the_table():
+    assert "threads of the turn before sleep" not in comparison_method(1)
+    assert "threads of the turn before sleep" in comparison_method(2)
 
 
 def test_a_library_may_die_while_it_is_imported(library, tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def test_shipped_records_come_last(log, monkeypatch):
     calls = []
     monkeypatch.setattr(records, "best", lambda *args, **kwargs: calls.append(kwargs))
     choose(OP, AVX2, [log])
-    assert calls == [{"use_shipped": True}]
+    assert calls == [{"threads": 1, "use_shipped": True}]
 
 
 def test_no_template_is_an_error_with_the_reasons(monkeypatch):

@@ -197,6 +197,23 @@ def record(log: Log, seconds: float | None, best: bool = False, **changes) -> Re
     return found
 
 
+def test_show_how_work_is_split(lpgen, library):
+    text = lpgen("show", str(library), "--threads", "64")
+    assert "tasks" in text
+    assert "balance" in text
+    entries = map(json.loads, lpgen("show", str(library), "--threads", "3", "--json").splitlines())
+    for entry in entries:
+        shares = entry["shares"]
+        assert shares["threads"] == 3
+        assert 1 <= shares["tasks"] <= min(3, entry["pieces"])
+        assert shares["balance"] <= 1
+    assert "--threads 0 is outside 1..1024" in lpgen(
+        "show", str(library), "--threads", "0", status=2
+    )
+    Path("log.jsonl").touch()
+    assert "--threads is for a library" in lpgen("show", "log.jsonl", "--threads", "2", status=2)
+
+
 def test_show_a_log(lpgen):
     log = Log("log.jsonl")
     record(log, 3e-6)

@@ -17,6 +17,7 @@ FLOORS = {
     "errors": 0,
     "process": 0,
     "formats": 0,
+    "split": 0,
     "tuning_logs": 0,
     "without_torch": 0,
     "ops": 1,

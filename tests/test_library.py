@@ -58,7 +58,7 @@ def test_only_the_public_names_are_exported(folder):
     symbol = symbol_of(SMALL)
     more = ("pack_weights", "check_weights", "workspace_bytes")
     functions = {symbol, *(f"{symbol}_{name}" for name in more)}
-    general = {"lpgen_manifest", "lpgen_missing_features"}
+    general = {"lpgen_manifest", "lpgen_missing_features", "lpgen_set_affinity"}
     exported = functions | general
     assert names(folder / "dense.so", "--defined-only") == (
         exported | {f"__tvm_ffi_{name}" for name in exported} | {"lpgen_status_message"}
@@ -174,6 +174,7 @@ def test_the_manifest_says_what_was_chosen(folder):
         **{"symbol": symbol_of(SMALL), "target": native.name, "features": list(native.features)},
         **{"template": "fake/dense", "knobs": {"tile": 4}, "seconds": 1e-6},
         **{"packed_bytes": 64 + 12, "identity": variant["identity"]},
+        **{"threads": 1, "work": 1e-6},
         "workspace_bytes": {"serial": 0, "per_thread": 0},
         "pieces": 1,
     }
@@ -191,7 +192,7 @@ def test_every_feature_of_every_target_is_known_to_the_check():
 def test_the_header_numbers_every_status(folder):
     text = (folder / "dense.h").read_text()
     statuses = re.findall(r"^  (LPGEN_[A-Z_]+) = (\d+)", text, re.MULTILINE)
-    assert [int(number) for _, number in statuses] == list(range(20))
+    assert [int(number) for _, number in statuses] == list(range(22))
     assert statuses[0][0] == "LPGEN_OK"
     assert "@" not in text
     assert max(map(len, text.splitlines())) <= 100

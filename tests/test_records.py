@@ -77,6 +77,8 @@ WRONG = [
     ({"seconds": float("inf")}, "not JSON"),
     ({"seconds": -1.0}, "seconds=-1.0 is not valid"),
     ({"seconds": 0}, "seconds=0 is not valid"),
+    ({"threads": 0}, "threads=0 is not valid"),
+    ({"threads": True}, "threads=true is not valid"),
     ({"seconds": True}, "seconds=true is not valid"),
     ({"seconds": "fast"}, 'seconds="fast" is not valid'),
     ({"seconds": 10**400}, "seconds=1000.* is not valid"),
@@ -279,6 +281,22 @@ def test_records_of_this_cpu_and_version_come_first(tmp_path):
     assert best(OP, TARGET, [log], use_shipped=False) == mine
     log = filled(tmp_path / "b", elsewhere)
     assert best(OP, TARGET, [log], use_shipped=False) == elsewhere
+
+
+def test_a_record_says_on_how_many_threads():
+    assert "threads" not in record().to_line()
+    assert Record.from_line(record().to_line()).threads == 1
+    assert Record.from_line(record(threads=8).to_line()) == record(threads=8)
+
+
+def test_records_of_as_many_threads_come_first(tmp_path):
+    one, four = record(seconds=4e-4, best=True), record(seconds=1e-4, best=True, threads=4)
+    eight = record(seconds=5e-5, best=True, threads=8)
+    log = filled(tmp_path / "a", eight, one, four, record(seconds=1e-5, threads=2))
+    for threads, expected in ((1, one), (2, one), (4, four), (8, eight)):
+        assert best(OP, TARGET, [log], threads=threads, use_shipped=False) == expected
+    log = filled(tmp_path / "b", eight, four)
+    assert best(OP, TARGET, [log], use_shipped=False) == eight
 
 
 def test_a_record_that_no_longer_fits_is_reported_and_skipped(tmp_path):

@@ -23,8 +23,11 @@ from lpgen.tune import (
     OperatorFinished,
     OperatorStarted,
     RaceStarted,
+    pool,
+    session,
     tune,
 )
+from lpgen.tune.pool import allowed_cores
 
 OP = parse("dense m=4 n=16 k=8 act=u8 weight=s8")
 NATIVE = Target.parse("native")
@@ -111,6 +114,31 @@ def test_two_jobs(tmp_path):
     (result,) = tune([OP], log=log, trials=8, templates=[Tiles()], jobs=2)
     assert result.trials == 8
     assert len(log.records()) == 9
+
+
+@pytest.mark.skipif(len(allowed_cores()) < 2, reason="needs two cores")
+def test_two_threads(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    (alone,) = tune([OP], log=log, trials=3, templates=[Tiles()])
+    (result,) = tune([OP], log=log, trials=3, templates=[Tiles()], threads=2)
+    # What was measured on one thread is not what is asked for, but its winner is tried.
+    assert (alone.resumed, result.resumed, result.trials) == (0, 0, 3)
+    assert [record.threads for record in log.records()] == [1] * 4 + [2] * 4
+    assert alone.best.knobs in [record.knobs for record in log.records()[4:]]
+    assert [record for record in log.records() if record.best] == [alone.best, result.best]
+
+
+def test_threads_that_time_have_their_cores_alone(monkeypatch):
+    monkeypatch.setattr(pool, "allowed_cores", lambda: [0, 1, 4, 5, 6, 7])
+    assert pool._places(2, 1) == [([7], [7]), ([6], [6])]
+    assert pool._places(2, 4) == [([0, 1], [4, 5, 6, 7])] * 2
+    assert pool._places(1, 6) == [([0, 1, 4, 5, 6, 7], [0, 1, 4, 5, 6, 7])]
+    monkeypatch.setattr(session, "allowed_cores", pool.allowed_cores)
+    assert [session.most_jobs(threads) for threads in (1, 2, 5, 6)] == [6, 4, 1, 1]
+    with pytest.raises(TuneError, match="jobs=3 is more than 2: 4 of 6 cores are for timing"):
+        tune([OP], threads=4, jobs=3)
+    with pytest.raises(TuneError, match=r"threads=7 is outside 1\.\.6"):
+        tune([OP], threads=7)
 
 
 def test_without_a_log_nothing_is_written(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from lpgen.target import cpu_fingerprint
 
 OURS = "lpgen"
 
-TIMED = (
+_CALLS = (
     "One call on warm caches: inputs, results and prepared weights lie in memory that stays the "
     "same; each library is called through its own Python interface with everything bound or "
     "prepacked beforehand (lpgen: Kernel.bind; onnxruntime: run_with_iobinding; torch: the "
@@ -21,6 +21,17 @@ TIMED = (
     "request; litert: invoke). us_call is what such a call takes for the smallest operator of the "
     "same kind. All take turns in one process, in rounds; us_best is the best of all rounds."
 )
+
+_THREADS = (
+    " All have as many threads, on the same cores. A turn begins when the threads of the turn "
+    "before sleep (none of the process is ready to run), so that nobody spins on another's cores; "
+    "then 10 ms of calls bring the own threads to their pace, and 10 ms are timed."
+)
+
+
+def timed(threads: int) -> str:
+    """How calls on so many threads are timed, for whoever reads the table."""
+    return _CALLS + _THREADS * (threads > 1)
 
 
 @dataclass(frozen=True)
@@ -161,7 +172,7 @@ class Report:
             "peers": self.peers,
             "absent": self.absent,
             "restraint": self.restraint,
-            "timed": TIMED,
+            "timed": timed(self.threads),
             "geometric_mean": _rounded(self.mean),
             "geometric_mean_without_calls": _rounded(self.mean_without_calls),
             "rows": [{"label": label, **c.describe()} for label, c in self.rows],

@@ -83,31 +83,43 @@ def bench(
     if not isinstance(library, runtime.Library):
         library = runtime.load(library)
     threads = count("threads", threads, MAX_THREADS)
-    with pinned(threads):
-        for name in library.kernels:
-            yield _measure(library[name], threads, seed, warm)
+    with pinned(threads) as cores:
+        # Our workers run where the process may; with the caller they get the cores of the probes.
+        library.set_affinity(cores[:-1] or None)
+        try:
+            for name in library.kernels:
+                yield _measure(library[name], threads, seed, warm)
+        finally:
+            library.set_affinity(None)
 
 
-def measured_peak(template: str, knobs: dict[str, Any], target: Target) -> float | None:
-    """Operations a second of the loop that bounds a kernel, on one thread, now; None: no loop."""
-    probe = _compute_probe(template, knobs, target, detect(), threads=1)
+def measured_peak(
+    template: str, knobs: dict[str, Any], target: Target, threads: int = 1
+) -> float | None:
+    """Operations a second of the loop that bounds a kernel, on `threads` threads, now; None: no
+    loop."""
+    probe = _compute_probe(template, knobs, target, detect(), threads)
     if probe is None:
         return None
-    with pinned(1):
+    with pinned(threads):
         (laps,) = time_in_turns([probe.run], 5, on_round=lambda: None)
     return probe.ops / min(laps)
 
 
 @contextlib.contextmanager
-def pinned(threads: int) -> Iterator[None]:
-    """Bind the calling thread, and those it starts, to the last `threads` cores it may use."""
+def pinned(threads: int) -> Iterator[list[int]]:
+    """Bind the calling thread, and those it starts, to the last `threads` cores it may use.
+
+    Gives these cores; none where the system does not bind threads.
+    """
     if not hasattr(os, "sched_setaffinity"):
-        yield
+        yield []
         return
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(allowed)[-threads:])
+    cores = sorted(allowed)[-threads:]
+    os.sched_setaffinity(0, cores)
     try:
-        yield
+        yield cores
     finally:
         os.sched_setaffinity(0, allowed)
 

@@ -3,7 +3,9 @@
     python -m lpgen.bench.turns PIPE PARENT REFUSE_AMX THREADS PEER...
 
 PIPE: the file descriptor of its end of a pipe; PARENT: its parent's process id. It answers one Task
-at a time, until the pipe closes. Threads of libraries are bound to the same cores as ours.
+at a time, until the pipe closes. Threads of libraries are bound to the same cores as ours. On
+several threads a turn begins when those of the turn before sleep; a library whose threads do not is
+the end of the process, and the next one leaves it out.
 """
 
 import os
@@ -27,6 +29,7 @@ from lpgen.bench.isa import refuse_amx
 from lpgen.bench.measure import pinned
 from lpgen.bench.messages import Failed, Phase, Present, Task
 from lpgen.bench.probes import aligned, timed
+from lpgen.bench.quiet import LIMIT, wait_until_quiet
 from lpgen.errors import LpgenError, UserError
 from lpgen.ops import Elementwise, Operator, parse
 from lpgen.process import die_with
@@ -49,6 +52,13 @@ def smallest(op: Operator) -> Operator:
 FIRST_ROUNDS = 3
 HOPELESS = 4.0
 """What is this many times slower than the fastest after the first rounds is not timed further."""
+
+
+_LONG_TURNS = {"warm": 10e-3, "lap": 10e-3}
+"""Seconds on several threads: time for a library's own to wake up and to find their pace."""
+
+Key = tuple[str, str]
+"""(peer, way)"""
 
 
 class Turns:
@@ -100,27 +110,40 @@ class Turns:
             refused=refused,
         )
 
-    def _time(
-        self, found: dict[tuple[str, str], Contender], task: Task
-    ) -> dict[tuple[str, str], tuple[float, float]]:
+    def _time(self, found: dict[Key, Contender], task: Task) -> dict[Key, tuple[float, float]]:
         """(best, median) in microseconds."""
         self._say(Phase("", "timing"))
         # Not the thread's own time: a library may leave the work to other threads.
         runs = {key: timed(c.call, time.perf_counter_ns) for key, c in found.items()}
-        laps = _laps(runs, FIRST_ROUNDS)
+        laps = self._laps(runs, FIRST_ROUNDS)
         limit = HOPELESS * min(map(min, laps.values()))
         near = {k: run for k, run in runs.items() if k[0] == OURS or min(laps[k]) < limit}
-        for key, seconds in _laps(near, task.rounds - FIRST_ROUNDS).items():
+        for key, seconds in self._laps(near, task.rounds - FIRST_ROUNDS).items():
             laps[key] += seconds
         return {key: (min(times) * 1e6, median(times) * 1e6) for key, times in laps.items()}
+
+    def _laps(self, runs: dict[Key, Run], rounds: int) -> dict[Key, list[float]]:
+        """Seconds of each run in each round."""
+        keys, turns = list(runs), {}
+        if self._threads > 1:
+            turns = {"before": lambda place: self._quiet(keys[place - 1]), **_LONG_TURNS}
+        laps = time_in_turns(list(runs.values()), rounds, on_round=lambda: None, **turns)
+        return dict(zip(keys, laps, strict=True))
+
+    def _quiet(self, last: Key) -> None:
+        """Wait until the threads of `last` sleep; where they do not, no turn is fair: end."""
+        if self._threads > 1 and not wait_until_quiet():
+            self._say(Phase("" if last[0] == OURS else last[0], last[1]))
+            print(f"its threads still work {LIMIT:g} s after its turn", flush=True)
+            os._exit(1)
 
     def _prepared(
         self,
         peer: str,
         case: Case,
-        skipped: dict[tuple[str, str], str],
+        skipped: dict[Key, str],
         refused: dict[str, str],
-    ) -> dict[tuple[str, str], Contender]:
+    ) -> dict[Key, Contender]:
         """The ways of a peer that work and agree with the oracle; reasons go to `refused`."""
         found = {}
         try:
@@ -142,6 +165,7 @@ class Turns:
             except Exception as error:
                 # Whatever a library raises, it cannot run this operator, and that is its reason.
                 refused[f"{peer} {way}"] = f"{type(error).__name__}: {_first_line(error)}"
+            self._quiet((peer, way))
         return found
 
     def _call_time(self, peer: str, way: str, op: Operator, task: Task) -> float | None:
@@ -160,6 +184,7 @@ class Turns:
             except Exception:
                 self._call_times[key] = None
             else:
+                self._quiet((peer, way))
                 run = timed(contender.call, time.perf_counter_ns)
                 self._call_times[key] = time_calls(run).seconds * 1e6
         return self._call_times[key]
@@ -168,12 +193,6 @@ class Turns:
 def _case(op: Operator, seed: int) -> Case:
     kind = GroupedCase if op.group else Case
     return kind.random(op, seed)
-
-
-def _laps(runs: dict[Any, Run], rounds: int) -> dict[Any, list[float]]:
-    """Seconds of each run in each round."""
-    laps = time_in_turns(list(runs.values()), rounds, on_round=lambda: None)
-    return dict(zip(runs, laps, strict=True))
 
 
 def ours(kernel: runtime.Kernel, case: Case, threads: int) -> Contender:

@@ -23,6 +23,9 @@ from lpgen.ops import Operator, parse
 THREADS = (1, 2)
 RANDOM_INPUTS = 2
 
+_ALWAYS = {"LPGEN_TASK_US": "0"}
+"""Kernels of any size are split."""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -48,7 +51,11 @@ def check_library(path: str | os.PathLike[str], seed: int = 0) -> Iterator[Check
         command = [sys.executable, "-P", "-m", __spec__.name, str(path), str(seed), *remaining]
         # A group of its own: Ctrl-C is for this process, which ends that one.
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, process_group=0
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            process_group=0,
+            env=os.environ | _ALWAYS,
         ) as process:
             try:
                 for line in process.stdout:

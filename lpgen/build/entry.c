@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "internal.h"
+#include "pool.h"
 
 PUBLIC const char *lpgen_status_message(lpgen_status status) {
   static const char *const messages[LPGEN_STATUS_COUNT] = {
@@ -22,6 +22,8 @@ PUBLIC const char *lpgen_status_message(lpgen_status status) {
       [LPGEN_RESIDUAL_BYTES] = "residual_bytes is not the size of the residual (_RESIDUAL_BYTES)",
       [LPGEN_PARAMETER_BYTES] = "a parameter's size is not what the header says",
       [LPGEN_PARAMETER_VALUE] = "a parameter is not a number, not within its limits, or no bfloat16",
+      [LPGEN_AFFINITY] = "a CPU is one that this process may not use",
+      [LPGEN_ENVIRONMENT] = "LPGEN_AFFINITY, LPGEN_SPIN_US or LPGEN_TASK_US is not as in the header",
       [LPGEN_OUTLIER_ORDER] = "outlier_indptr does not ascend from 0, or indices of a channel do not",
       [LPGEN_OVERLAP] = "what is written, y or packed, overlaps another argument in memory",
       [LPGEN_PACKED_HEADER] = "packed does not begin as weights do that _pack_weights wrote",
@@ -57,6 +59,7 @@ lpgen_status kernel_run(const struct kernel *kernel, const void *x, size_t x_byt
                         size_t workspace_bytes, int threads) {
   if (!cpu_runs(kernel)) return LPGEN_CPU;
   if (threads < 1 || threads > MAX_THREADS) return LPGEN_THREADS;
+  if (threads > 1 && pool_settings.wrong) return LPGEN_ENVIRONMENT;
   size_t needed = kernel_workspace_bytes(kernel, threads);
   int adds = kernel->residual.name != NULL;
   if (!x || !packed || !y || (needed > 0 && !workspace)) return LPGEN_NULL_POINTER;

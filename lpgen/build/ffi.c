@@ -84,14 +84,14 @@ static void *checked(const TVMFFIAny *value, const struct tensor *expected, cons
   return start_of(tensor);
 }
 
-static int finish(const struct kernel *kernel, lpgen_status status, TVMFFIAny *result) {
+static int finish(const char *symbol, lpgen_status status, TVMFFIAny *result) {
   char message[512];
   result->type_index = kTVMFFINone;
   result->zero_padding = 0;
   result->v_int64 = 0;
   if (status == LPGEN_OK) return 0;
   const char *missing = status == LPGEN_CPU ? lpgen_missing_features() : NULL;
-  snprintf(message, sizeof message, "%s: %s%s%s", kernel->symbol, lpgen_status_message(status),
+  snprintf(message, sizeof message, "%s: %s%s%s", symbol, lpgen_status_message(status),
            missing ? ": " : "", missing ? missing : "");
   return fail("RuntimeError", message);
 }
@@ -135,14 +135,14 @@ int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFF
     bytes = (size_t)workspace->shape[0];
   } else if (bytes > 0) {
     memory = own = aligned_alloc(ALIGNMENT, bytes);
-    if (!own) return finish(kernel, LPGEN_OUT_OF_MEMORY, result);
+    if (!own) return finish(kernel->symbol, LPGEN_OUT_OF_MEMORY, result);
   }
   lpgen_status status = kernel_run(
       kernel, x, tensor_bytes(&kernel->x), packed, tensor_bytes(&kernel->packed), residual,
       adds ? tensor_bytes(&kernel->residual) : 0, y, tensor_bytes(&kernel->y), memory, bytes,
       threads);
   free(own);
-  return finish(kernel, status, result);
+  return finish(kernel->symbol, status, result);
 }
 
 int ffi_pack_weights(const struct kernel *kernel, const TVMFFIAny *args, int count,
@@ -161,8 +161,9 @@ int ffi_pack_weights(const struct kernel *kernel, const TVMFFIAny *args, int cou
   }
   void *packed = checked(&args[parameters + 1], &kernel->packed, kernel->symbol);
   if (!packed) return -1;
-  return finish(kernel,
-                kernel_pack(kernel, inputs, bytes, packed, tensor_bytes(&kernel->packed)), result);
+  lpgen_status status =
+      kernel_pack(kernel, inputs, bytes, packed, tensor_bytes(&kernel->packed));
+  return finish(kernel->symbol, status, result);
 }
 
 int ffi_check_weights(const struct kernel *kernel, const TVMFFIAny *args, int count,
@@ -184,6 +185,21 @@ int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int 
   result->zero_padding = 0;
   result->v_int64 = (int64_t)kernel_workspace_bytes(kernel, (int)threads);
   return 0;
+}
+
+/* lpgen_set_affinity(cpu, ...) */
+PUBLIC int __tvm_ffi_lpgen_set_affinity(void *self, const TVMFFIAny *args, int32_t count,
+                                        TVMFFIAny *result) {
+  int cpus[MAX_THREADS];
+  const char *name = "lpgen_set_affinity";
+  (void)self;
+  if (count > MAX_THREADS) return wrong_count(name, "(cpu, ...), up to 1024");
+  for (int i = 0; i < count; i++) {
+    if (args[i].type_index != kTVMFFIInt) return wrong_count(name, "(cpu, ...)");
+    int64_t cpu = args[i].v_int64;
+    cpus[i] = cpu < 0 || cpu > INT32_MAX ? -1 : (int)cpu;
+  }
+  return finish(name, lpgen_set_affinity(cpus, count), result);
 }
 
 static int return_text(const char *text, TVMFFIAny *result) {

@@ -47,13 +47,22 @@
  * The workspace is scratch memory; it may be NULL where _workspace_bytes says 0. Calls that run at
  * the same time need different ones.
  *
- * threads: 1 runs in the calling thread and allocates nothing. More use a pool of sleeping threads
- * that is created by the first call that asks for it; while one caller has the pool, calls of other
- * threads compute alone. Results are the same. All functions may be called from several threads.
+ * threads: 1 runs in the calling thread and allocates nothing. More use the library's pool of
+ * workers, which is created by the first call that asks for it, for at most as many as there are
+ * CPUs. While one caller has the pool, calls of other threads compute alone; so do kernels too small
+ * to gain, and all where other programs have the CPUs. Results are the same. All functions may be
+ * called from several threads. Workers look for the next call for up to 100 us, then sleep.
+ *
+ * Workers run on the CPUs of the process, whatever the calling thread is bound to; or one on each
+ * that lpgen_set_affinity lists, or LPGEN_AFFINITY in the environment ("1-3,8"). LPGEN_SPIN_US is
+ * how long they look for the next call, in whole microseconds (0: not at all), LPGEN_TASK_US the
+ * least work of a thread (3; 0: always as many threads as asked for). The environment is read when
+ * the library is loaded. What cannot be read makes calls on several threads return
+ * LPGEN_ENVIRONMENT.
  *
  * A CPU that lacks instructions gets LPGEN_CPU from every call, and lpgen_missing_features() names
- * them. In a program that loads several libraries, the kernels' names differ, but lpgen_manifest
- * and lpgen_missing_features are found by name in whichever comes first: use dlsym for those. */
+ * them. In a program that loads several libraries, the kernels' names differ, but the functions
+ * without one are found in whichever library comes first: use dlsym for those. */
 
 #ifndef @GUARD@
 #define @GUARD@
@@ -80,6 +89,10 @@ const char *lpgen_manifest(void);
 /* The instruction set extensions that the library needs and this CPU lacks ("avx512f, avx512vl"),
  * or NULL when it has them all. */
 const char *lpgen_missing_features(void);
+
+/* Run the workers of this library on these CPUs, one on each, and no more of them; with count 0
+ * wherever the process may run. LPGEN_AFFINITY, and no change, where a CPU may not be used. */
+lpgen_status lpgen_set_affinity(const int *cpus, int count);
 #endif
 @KERNELS@
 #ifdef __cplusplus

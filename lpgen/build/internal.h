@@ -39,6 +39,8 @@ typedef enum {
   LPGEN_PACKED_HEADER,
   LPGEN_PACKED_KERNEL,
   LPGEN_PACKED_DAMAGED,
+  LPGEN_AFFINITY,
+  LPGEN_ENVIRONMENT,
   LPGEN_STATUS_COUNT
 } lpgen_status;
 
@@ -68,6 +70,8 @@ struct kernel {
   uint64_t weight_values[4]; /* the set of legal bytes */
   size_t serial_bytes, thread_bytes; /* workspace: once, and for each thread */
   size_t pack_bytes;                 /* scratch memory of the packer */
+  int64_t work;                      /* nanoseconds of a call on one thread, about */
+  int pieces;                        /* into how many its work can be shared */
   int32_t (*run)(const void *x, const void *packed, const void *residual, void *y, int32_t threads);
   int32_t (*pack)(const void *const *inputs, void *packed); /* weights, then the parameters */
   atomic_int *cpu; /* 0: not looked yet, 1: this CPU runs it, 2: it does not */
@@ -95,6 +99,9 @@ lpgen_status kernel_check_weights(const struct kernel *kernel, const void *packe
 /* cpu.c */
 int cpu_runs(const struct kernel *kernel);
 const char *lpgen_missing_features(void);
+
+/* pool.c: CPUs for the workers, one on each; none: the default. */
+lpgen_status lpgen_set_affinity(const int *cpus, int count);
 
 /* support.c: calls a generated function with `bytes` of workspace at its disposal. */
 int32_t call_kernel(const struct kernel *kernel, const void *x, const void *packed,

@@ -19,8 +19,8 @@ from lpgen.build.source import Choice, Part
 from lpgen.errors import LibraryError
 from lpgen.runtime.files import HASH_BYTES, find_hash, hash_of
 
-C_FILES = ("support.c", "cpu.c", "packed.c", "entry.c", "ffi.c")
-H_FILES = ("internal.h", "ffi.h")
+C_FILES = ("support.c", "pool.c", "affinity.c", "cpu.c", "packed.c", "entry.c", "ffi.c")
+H_FILES = ("internal.h", "pool.h", "ffi.h")
 
 # Everything else is internal, so that two libraries in one program do not meet.
 _EXPORTS = "{ global: lpgen_*; __tvm_ffi_*; local: *; };"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ class Choice:
     """One kernel of a library: the operator, the target, and what was chosen for them.
 
     seconds: the time of one call as it was tuned, None for a default that nobody measured;
-    borrowed: the knobs are those of the operator's record without its epilogue.
+    threads: on how many; borrowed: the knobs are those of the operator's record without its
+    epilogue.
     """
 
     op: Operator
@@ -43,6 +45,26 @@ class Choice:
     kernel: Kernel
     seconds: float | None = None
     borrowed: bool = False
+    threads: int = 1
+
+    @property
+    def work(self) -> float:
+        """Seconds that a call takes on one thread, about: a kernel too small stays on one.
+
+        As tuned; else at the usual speed of products on vectors, and of reading from a cache.
+        """
+        if self.seconds is not None:
+            return self.seconds * self.threads
+        op = self.op
+        speed = _PLAIN_OPS if self.template.endswith("/generic") else _VECTOR_OPS
+        touched = math.prod(op.x_shape) + math.prod(op.y_shape) + self.kernel.layout.nbytes
+        return max(op.ops / speed, touched / _READ_BYTES)
+
+
+_VECTOR_OPS = 1e11
+_PLAIN_OPS = 5e9
+_READ_BYTES = 2e10
+"""Operations and bytes a second on one thread, where nobody measured."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +187,8 @@ def _variant(part: Part) -> dict[str, Any]:
         "workspace_bytes": {"serial": scratch.serial, "per_thread": scratch.per_thread},
         "pieces": part.pieces,
         "seconds": choice.seconds,
+        "threads": choice.threads,
+        "work": float(f"{choice.work:.3g}"),
     }
 
 
@@ -212,7 +236,8 @@ static const struct kernel {symbol}_kernel = {{
     .outliers = {interface.outliers(op)},
     .weight_values = {{{_c_set(op.weight)}}},
     .serial_bytes = {part.scratch.serial}, .thread_bytes = {part.scratch.per_thread},
-    .pack_bytes = {part.pack_scratch.nbytes(1)},
+    .pack_bytes = {part.pack_scratch.nbytes(1)}, .work = {round(part.choice.work * 1e9)},
+    .pieces = {part.pieces},
     .run = {symbol}_run, .pack = {symbol}_pack, .cpu = &{symbol}_cpu}};
 {interface.public_functions(op, symbol)}
 LPGEN_KERNEL({symbol}, &{symbol}_kernel)"""

@@ -100,7 +100,7 @@ def save(report: Report, prefix: Path, title: str) -> None:
 
 def print_report(report: Report) -> None:
     """The table, one row for each operator, and what has to be known to read it."""
-    from lpgen.bench.comparison import TIMED
+    from lpgen.bench.comparison import timed
 
     peers = list(report.peers)
     names = ("operator", "template", "knobs of", ">lpgen us", *(f">{peer}" for peer in peers))
@@ -116,7 +116,7 @@ def print_report(report: Report) -> None:
         click.echo(f"not run: {reason} ({where})")
     for line in _different_outputs(report):
         click.echo(line)
-    click.echo(f"timed: {TIMED}")
+    click.echo(f"timed: {timed(report.threads)}")
 
 
 def _row(label: str, comparison: Comparison, peers: list[str]) -> tuple:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from lpgen.bench.contest import Contest
     from lpgen.ops import Operator
 
-MAX_THREADS = 1024
 ROUNDS = 15
 PREFIX = "against"
 
@@ -73,8 +72,7 @@ def command(
     operators on its prepacked weights, in its fastest layout, on as many threads, in turns with
     ours, after its results were checked; weights are the same at each call.
     """
-    if not 1 <= threads <= MAX_THREADS:
-        raise UserError(f"--threads {threads} is outside 1..{MAX_THREADS}")
+    options.check_threads(threads)
     if against is None and (rounds is not None or prefix is not None):
         raise UserError("--rounds and --save are for --against NAMES")
     if against is not None and warm:
@@ -101,7 +99,7 @@ def command(
         else:
             library = stack.enter_context(scratch_folder()) / "bench.so"
             operators = options.operators(what, suite, bits, act, weight, epilogue)
-            _build(operators, target, log_path, library)
+            _build(operators, target, log_path, threads, library)
             labels = {op.name: label for op, label in operators.items()}
         if names is None:
             _bench(library, labels, threads, warm, as_json)
@@ -129,7 +127,11 @@ def _labels(library: Path) -> dict[str, str]:
 
 
 def _build(
-    operators: Mapping[Operator, str], target: str, log_path: Path | None, library: Path
+    operators: Mapping[Operator, str],
+    target: str,
+    log_path: Path | None,
+    threads: int,
+    library: Path,
 ) -> None:
     from lpgen.build import build
     from lpgen.choose import choose
@@ -137,7 +139,7 @@ def _build(
 
     chosen = Target.parse(target)
     logs = options.logs_to_read(log_path, chosen)
-    build([choose(op, chosen, logs) for op in operators], library)
+    build([choose(op, chosen, logs, threads=threads) for op in operators], library)
 
 
 def _contest(library: Path, names: list[str], settings: dict[str, int]) -> Contest:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 @options.target
 @options.log("Records to build with, before those that come with lpgen [the user's log].")
 @click.option(
+    "--threads",
+    default=1,
+    show_default=True,
+    help="Threads of a call, mostly: records tuned on as many come first.",
+)
+@click.option(
     "-o",
     "--output",
     "out",
@@ -36,6 +42,7 @@ def command(
     epilogue: str | None,
     target: str,
     log_path: Path | None,
+    threads: int,
     out: Path,
 ) -> None:
     """Export operators as one shared library and its header.
@@ -45,6 +52,7 @@ def command(
     from lpgen.build import build, check_output, compiler, header_path
     from lpgen.target import Target
 
+    options.check_threads(threads)
     labels = options.operators(workloads, suite, bits, act, weight, epilogue)
     chosen = Target.parse(target)
     check_output(out)
@@ -52,7 +60,7 @@ def command(
     logs = options.logs_to_read(log_path, chosen)
     from lpgen.choose import choose
 
-    choices = [choose(op, chosen, logs) for op in labels]
+    choices = [choose(op, chosen, logs, threads=threads) for op in labels]
     path = build(choices, out)
     print_choices(choices, labels)
     size = output.file_size(path.stat().st_size)

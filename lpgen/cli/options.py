@@ -68,6 +68,15 @@ seed = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
+MAX_THREADS = 1024
+
+
+def check_threads(threads: int) -> None:
+    """Raise UserError for a number of threads that no kernel takes."""
+    if not 1 <= threads <= MAX_THREADS:
+        raise UserError(f"--threads {threads} is outside 1..{MAX_THREADS}")
+
+
 def log(text: str) -> Callable:
     """The option --log with `text` as its help; the value is a path or None."""
     path = click.Path(path_type=Path)

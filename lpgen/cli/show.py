@@ -19,11 +19,20 @@ _ELF = b"\x7fELF"
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path), metavar="LOG|LIB.so")
 @click.option("--all", "everything", is_flag=True, help="Every record, not only the best ones.")
+@click.option("--threads", type=int, help="How a library's kernels are split among so many.")
 @options.as_json
-def command(path: Path, everything: bool, as_json: bool) -> None:
-    """Show the best records of a tuning log, or what a library says it holds."""
+def command(path: Path, everything: bool, threads: int | None, as_json: bool) -> None:
+    """Show the best records of a tuning log, or what a library says it holds.
+
+    With --threads: for each kernel how many tasks have work, what share of it the largest has, and
+    the balance, which is the mean share over the largest.
+    """
+    if threads is not None:
+        options.check_threads(threads)
     if _is_library(path):
-        _show_library(path, as_json)
+        _show_library(path, threads, as_json)
+    elif threads is not None:
+        raise UserError(f"{path}: --threads is for a library, and this is a log")
     else:
         _show_log(path, everything, as_json)
 
@@ -38,7 +47,7 @@ def _is_library(path: Path) -> bool:
         raise UserError(f"{path}: {error.strerror}") from None
 
 
-def _show_library(path: Path, as_json: bool) -> None:
+def _show_library(path: Path, threads: int | None, as_json: bool) -> None:
     from lpgen.runtime import Library
 
     library = Library(path)
@@ -47,15 +56,40 @@ def _show_library(path: Path, as_json: bool) -> None:
     if as_json:
         for entry, variant in variants:
             shared = {name: value for name, value in entry.items() if name != "variants"}
-            output.print_json(shared | variant)
+            output.print_json(shared | variant | _split(variant, threads))
         return
-    rows = [(entry["workload"], *_variant_row(variant)) for entry, variant in variants]
-    names = ("workload", "target", "template", ">packed", ">workspace", ">tuned us")
-    output.print_table(names, rows, wide="knobs")
+    if threads is None:
+        rows = [(entry["workload"], *_variant_row(variant)) for entry, variant in variants]
+        names = ("workload", "target", "template", ">packed", ">workspace", ">tuned us")
+        output.print_table(names, rows, wide="knobs")
+    else:
+        rows = [(entry["workload"], *_split_row(variant, threads)) for entry, variant in variants]
+        names = ("workload", "template", ">tasks", ">largest", ">balance")
+        output.print_table(names, rows)
     versions = f"lpgen {library.manifest['lpgen']}, TVM {library.manifest['tvm']}"
     output.note(f"{path}: {output.count(len(entries), 'workload')}, built by {versions}")
     if library.missing:
         output.note(f"this CPU lacks {', '.join(library.missing)} and runs {len(library)} of them")
+
+
+def _split(variant: dict[str, Any], threads: int | None) -> dict[str, Any]:
+    """What --threads adds to the JSON of a kernel."""
+    from lpgen.split import split_of
+
+    if threads is None:
+        return {}
+    found = split_of(variant, threads)
+    return {"shares": found and {"threads": threads, **found._asdict()}}
+
+
+def _split_row(variant: dict[str, Any], threads: int) -> tuple:
+    from lpgen.split import split_of
+
+    found = split_of(variant, threads)
+    if found is None:
+        return (variant["template"], "unknown", None, None)
+    shares = output.percent(found.largest), f"{found.balance:.2f}"
+    return (variant["template"], str(found.tasks), *shares)
 
 
 def _variant_row(variant: dict[str, Any]) -> tuple:
@@ -81,7 +115,8 @@ def _show_log(path: Path, everything: bool, as_json: bool) -> None:
         for record in records:
             click.echo(record.to_line())
         return
-    names = ("workload", "target", "template", ">us", ">GOP/s", ">trials", "ahead of", "date")
+    names = ("workload", "target", "template", ">us", ">threads", ">GOP/s", ">trials")
+    names = (*names, "ahead of", "date")
     output.print_table(names, [_record_row(record) for record in records], wide="knobs")
     failed = sum(record.failed is not None for record in contents.records)
     total = output.count(len(contents.records), "record")
@@ -89,14 +124,19 @@ def _show_log(path: Path, everything: bool, as_json: bool) -> None:
 
 
 def _best(log: Log, records: list[Record]) -> list[Record]:
-    """The record that `lpgen build` would take from this log, for each workload and target."""
+    """The record that `lpgen build` would take from this log, for each workload, target and number
+    of threads that it has."""
     from lpgen.ops import parse
     from lpgen.records import best
     from lpgen.target import Target
 
-    pairs = dict.fromkeys((record.workload, record.target) for record in records)
-    found = (best(parse(w), Target.parse(t), [log], use_shipped=False) for w, t in pairs)
-    return [record for record in found if record is not None]
+    named = dict.fromkeys((record.workload, record.target, record.threads) for record in records)
+    found = {
+        key: best(parse(key[0]), Target.parse(key[1]), [log], threads=key[2], use_shipped=False)
+        for key in named
+    }
+    # Where nothing worked on so many threads, the best is another number's.
+    return [record for key, record in found.items() if record and record.threads == key[2]]
 
 
 def _record_row(record: Record) -> tuple:
@@ -108,6 +148,7 @@ def _record_row(record: Record) -> tuple:
         record.target,
         record.template,
         output.microseconds(seconds) or f"failed: {record.failed}",
+        record.threads,
         seconds and f"{parse(record.workload).ops / seconds * 1e-9:.0f}",
         record.trials,
         output.lead(record),

@@ -34,6 +34,7 @@ _RACING = 3
 @options.seed
 @click.option("--timeout", default=10.0, show_default=True, help="Seconds to build, and to time.")
 @click.option("--jobs", type=int, help="Processes that build; one times at a time [cores].")
+@click.option("--threads", default=1, show_default=True, help="Threads of each timed call.")
 @click.option("--template", "templates", multiple=True, metavar="NAME", help="Only this template.")
 @click.option("--exhaustive", "strategy", flag_value="exhaustive", help="Measure whole spaces.")
 @click.option(
@@ -62,15 +63,17 @@ def command(
     """Tune operators for this machine's CPU.
 
     Every measured candidate is logged at once. Tuning the same operators with the same log again
-    goes on where it stopped.
+    goes on where it stopped. With several --threads as many cores time and only the others build;
+    the records are for that number, and serve others where there is none of theirs.
     """
-    from lpgen.target import Target, detect
+    from lpgen.target import Target
+    from lpgen.tune import most_jobs
 
     labels = options.operators(workloads, suite, bits, act, weight, epilogue)
     chosen = Target.parse(target)
     log = options.log_to_write(log_path, chosen)
     settings |= {"strategy": strategy or "model", "templates": templates or None}
-    settings["jobs"] = jobs if jobs is not None else detect().cores
+    settings["jobs"] = jobs if jobs is not None else most_jobs(settings["threads"])
     results: list[TuneResult] = []
     failure = None
     try:
@@ -188,7 +191,8 @@ def report_separately(
 
     alone = _tune_alone(results, labels, target, Log(_beside(log.path, "alone")), settings)
     racing = {result.op: [result.best, *alone[result.op][:_RACING]] for result in results}
-    seconds = race_records(racing, target, seed=settings["seed"], timeout=settings["timeout"])
+    same_way = {name: settings[name] for name in ("seed", "timeout", "threads")}
+    seconds = race_records(racing, target, **same_way)
     shares = []
     for op, (shared, *others) in seconds.items():
         fastest = min(others)
@@ -251,6 +255,7 @@ def _describe(result: TuneResult, gops: float, peak: float | None) -> dict[str, 
         "template": best.template,
         "knobs": best.knobs,
         "us": best.seconds * 1e6,
+        "threads": best.threads,
         "gops": gops,
         "peak_gops": peak,
         "default_us": result.default_seconds and result.default_seconds * 1e6,
@@ -265,8 +270,9 @@ def _describe(result: TuneResult, gops: float, peak: float | None) -> dict[str, 
 
 
 def _peak(result: TuneResult, target: Target) -> float | None:
-    """GOP/s of the loop on registers that bounds the winner, measured now."""
+    """GOP/s of the loop on registers that bounds the winner, on as many threads, measured now."""
     from lpgen.bench import measured_peak
 
-    peak = measured_peak(result.best.template, result.best.knobs, target)
+    best = result.best
+    peak = measured_peak(best.template, best.knobs, target, best.threads)
     return peak and peak * 1e-9

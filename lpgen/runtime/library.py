@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,20 @@ class Library:
 
     def __repr__(self) -> str:
         return f"<lpgen library {self.path}: {len(self)} kernels>"
+
+    def set_affinity(self, cpus: Iterable[int] | None) -> None:
+        """Run the workers of this library's calls on `cpus`, one on each, and no more of them.
+
+        None: wherever the process may run, whatever the calling thread is bound to. The calling
+        thread itself stays where it is. Raises LibraryError for a CPU that may not be used.
+        """
+        chosen = [] if cpus is None else list(cpus)
+        if cpus is not None and not chosen:
+            raise LibraryError("cpus is empty; None is the default")
+        try:
+            self._module.get_function("lpgen_set_affinity")(*map(int, chosen))
+        except RuntimeError:
+            raise LibraryError(f"cpus={chosen}: one of them may not be used here") from None
 
     def refusal(self, name: str) -> str:
         """Why the library has no kernel of that name here, in one line."""

@@ -12,7 +12,7 @@ from lpgen.tune.events import (
 )
 from lpgen.tune.race import race_records
 from lpgen.tune.search import STRATEGIES
-from lpgen.tune.session import tune
+from lpgen.tune.session import most_jobs, tune
 
 __all__ = [
     "STRATEGIES",
@@ -25,6 +25,7 @@ __all__ = [
     "TuneEvent",
     "TuneResult",
     "compare_search",
+    "most_jobs",
     "race_records",
     "tune",
 ]

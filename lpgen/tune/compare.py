@@ -110,7 +110,8 @@ def measured_table(op: Any, target: Any, log: Log) -> Table:
     table: Table = {}
     for record in log.records():
         named = (record.workload, record.target) == (op.name, target.name)
-        if named and record.measured_here and not record.best:
+        one = record.threads == 1
+        if named and one and record.measured_here and not record.best:
             # The template need not exist for its key.
             family, algorithm = record.template.split("/")
             candidate = Candidate(Template(family, algorithm), record.knobs)

@@ -28,7 +28,8 @@ class Candidate:
 class Measure:
     """Build, check and time a candidate; one much slower than `fastest` seconds only briefly.
 
-    reference: a candidate that works and its seconds, beside which this one is timed.
+    reference: a candidate that works and its seconds, beside which this one is timed; threads: on
+    how many it is timed.
     """
 
     op: Any
@@ -37,16 +38,18 @@ class Measure:
     seed: int
     fastest: float | None = None
     reference: tuple[Candidate, float] | None = None
+    threads: int = 1
 
 
 @dataclass(frozen=True)
 class Race:
-    """Time candidates that were measured before in turns."""
+    """Time candidates that were measured before in turns, on `threads` threads."""
 
     op: Any
     target: Any
     candidates: tuple[Candidate, ...]
     seed: int
+    threads: int = 1
 
 
 @dataclass(frozen=True)

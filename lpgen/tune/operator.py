@@ -45,11 +45,13 @@ class Settings:
     strategy: str
     model: CostModel
     on_event: Callable[[TuneEvent], None]
+    threads: int = 1
 
     def known(self) -> list[Record]:
-        """What the log holds of this target, CPU and versions, oldest first."""
+        """What the log holds of this target, number of threads, CPU and versions, oldest first."""
         logged = self.log.records() if self.log is not None else []
-        return [r for r in logged if r.target == self.target.name and r.measured_here]
+        wanted = self.target.name, self.threads
+        return [r for r in logged if (r.target, r.threads) == wanted and r.measured_here]
 
 
 class AllFailed(TuneError):
@@ -67,7 +69,8 @@ class OperatorSession:
         self._started = time.monotonic()
         self._failed: Counter[str] = Counter()
         logs = [settings.log] if settings.log is not None else []
-        winners = [r for _, r in records.ranked(op, settings.target, logs) if r.best]
+        ranked = records.ranked(op, settings.target, logs, threads=settings.threads)
+        winners = [r for _, r in ranked if r.best]
         self._search = Search(
             op,
             settings.target,
@@ -159,7 +162,7 @@ class OperatorSession:
     def _request(self, candidate: Candidate) -> Measure:
         settings, search = self._settings, self._search
         common = self._op, settings.target, candidate, settings.seed
-        return Measure(*common, search.fastest, search.reference)
+        return Measure(*common, search.fastest, search.reference, settings.threads)
 
     def _take(self, candidate: Candidate, outcome: Outcome) -> None:
         """Log first: what is told is on disk."""
@@ -198,6 +201,7 @@ class OperatorSession:
             best=best,
             failed=outcome.failed,
             runner_up=runner_up,
+            threads=self._settings.threads,
         )
         if self._settings.log is not None:
             self._settings.log.append(record)
@@ -208,7 +212,8 @@ class OperatorSession:
         racing = leaders(self._search)
         settings = self._settings
         settings.on_event(RaceStarted(self._op, len(racing)))
-        self._pool.submit(Race(self._op, settings.target, tuple(racing), settings.seed))
+        common = self._op, settings.target, tuple(racing), settings.seed
+        self._pool.submit(Race(*common, settings.threads))
         _, laps = self._pool.answer()
         if laps.failed is None:
             order = standings(racing, laps)

@@ -3,11 +3,10 @@
 import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 from types import TracebackType
-from typing import Any
-
-import psutil
+from typing import Any, NamedTuple
 
 from lpgen.errors import TuneError
 from lpgen.process import Child
@@ -18,12 +17,19 @@ _UNLIMITED = 600.0
 """Seconds for what is not the candidate's fault, such as the oracle of a large operator."""
 
 
+class _Cores(NamedTuple):
+    """The cores on which a worker builds and times; () for any."""
+
+    building: Sequence[int]
+    timing: Sequence[int]
+
+
 class _Process(Child):
     """One worker process and what it is doing."""
 
-    def __init__(self, lock: str, core: int) -> None:
-        super().__init__("lpgen.tune.worker", lock, str(core))
-        self.core = core
+    def __init__(self, lock: str, cores: _Cores) -> None:
+        super().__init__("lpgen.tune.worker", lock, *(",".join(map(str, c)) for c in cores))
+        self.cores = cores
         self.request: Measure | Race | None = None
         self.started = False
         self.enter(Phase("starting", True), _START_LIMIT)
@@ -37,11 +43,11 @@ class Pool:
     """Worker processes that build in parallel and time one at a time.
 
     workers: how many; timeout: seconds a candidate may take to build, and again to be checked and
-    to be timed. A worker that crashes or is late is replaced, and its request is answered with the
-    reason. Use as a context manager: leaving it kills all workers.
+    to be timed; threads: on how many they time. A worker that crashes or is late is replaced, and
+    its request is answered with the reason. Use as a context manager: leaving it kills all workers.
     """
 
-    def __init__(self, workers: int, timeout: float) -> None:
+    def __init__(self, workers: int, timeout: float, threads: int = 1) -> None:
         self._timeout = timeout
         self._ready: deque[tuple[Measure | Race, Outcome | Laps]] = deque()
         # A file in memory, of which nothing is left however this process ends.
@@ -49,8 +55,8 @@ class Pool:
         self._lock_path = f"/proc/{os.getpid()}/fd/{self._lock.fileno()}"
         self._workers: list[_Process] = []
         try:
-            for core in _cores(workers):
-                self._workers.append(_Process(self._lock_path, core))
+            for cores in _places(workers, threads):
+                self._workers.append(_Process(self._lock_path, cores))
         except BaseException:
             self.close()
             raise
@@ -138,12 +144,24 @@ class Pool:
             failed = Laps((), reason) if isinstance(worker.request, Race) else None
             self._ready.append((worker.request, failed or Outcome(None, failed=reason)))
         at = self._workers.index(worker)
-        self._workers[at] = _Process(self._lock_path, worker.core)
+        self._workers[at] = _Process(self._lock_path, worker.cores)
 
 
-def _cores(workers: int) -> list[int]:
-    """The core of each worker: the last ones, the first being the busiest; -1 for no choice."""
-    allowed = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else []
+def _places(workers: int, threads: int) -> list[_Cores]:
+    """The cores of each worker. The last ones time, the first being the busiest.
+
+    On one thread a worker has a core for both; on several all time on the same cores, and build on
+    the others, where there are any, so that nobody builds where another one times.
+    """
+    allowed = allowed_cores()
     if len(allowed) < 2:
-        return [-1] * workers
-    return [allowed[-1 - i % len(allowed)] for i in range(workers)]
+        return [_Cores((), ())] * workers
+    if threads == 1:
+        cores = [[allowed[-1 - i % len(allowed)]] for i in range(workers)]
+        return [_Cores(core, core) for core in cores]
+    return [_Cores(allowed[:-threads] or allowed, allowed[-threads:])] * workers
+
+
+def allowed_cores() -> list[int]:
+    """The cores that this process may use, in order; none where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

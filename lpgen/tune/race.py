@@ -52,7 +52,12 @@ def standings(candidates: list[Candidate], laps: Laps) -> list[Standing]:
 
 
 def race_records(
-    records: Mapping[Any, Sequence[Record]], target: Any, *, seed: int = 0, timeout: float = 10.0
+    records: Mapping[Any, Sequence[Record]],
+    target: Any,
+    *,
+    seed: int = 0,
+    timeout: float = 10.0,
+    threads: int = 1,
 ) -> dict[Any, list[float]]:
     """Seconds of what records of each operator name, timed in turns and in their order.
 
@@ -60,10 +65,10 @@ def race_records(
     when one of them does not work.
     """
     results = {}
-    with Pool(1, timeout) as pool:
+    with Pool(1, timeout, threads) as pool:
         for op, several in records.items():
             racing = tuple(Candidate(templates.get(r.template), r.knobs) for r in several)
-            pool.submit(Race(op, target, racing, seed))
+            pool.submit(Race(op, target, racing, seed, threads))
             _, laps = pool.answer()
             if laps.failed is not None:
                 raise TuneError(f"{op.name}: racing {', '.join(map(str, racing))}: {laps.failed}")

@@ -15,7 +15,7 @@ from lpgen.templates import Template
 from lpgen.tune.cost_model import CostModel, teach
 from lpgen.tune.events import OperatorFailed, TuneEvent, TuneResult
 from lpgen.tune.operator import AllFailed, OperatorSession, Settings
-from lpgen.tune.pool import Pool
+from lpgen.tune.pool import Pool, allowed_cores
 from lpgen.tune.search import STRATEGIES
 
 MAX_TRIALS = 1_000_000
@@ -30,6 +30,7 @@ def tune(
     seed: int = 0,
     timeout: float = 10.0,
     jobs: int = 1,
+    threads: int = 1,
     templates: Iterable[Template | str] | None = None,
     strategy: str = "model",
     on_event: Callable[[TuneEvent], None] | None = None,
@@ -42,6 +43,8 @@ def tune(
     log: every measured candidate and every winner is appended to it at once (None: nowhere)
     timeout: seconds a candidate may take to build, and again to be checked and to be timed
     jobs: processes that build at a time; only one times at once
+    threads: on how many each call is timed, bound to as many cores; several leave only the other
+        cores to the processes that build
     templates: which compete (default: all that apply); naming one restricts the search to it
     strategy: "model" (cost model and evolution), "random", or "exhaustive" (the whole space,
         whatever `trials` says)
@@ -60,6 +63,7 @@ def tune(
         raise TuneError(f"timeout={timeout} is outside 0.001..3600")
     if strategy not in STRATEGIES:
         raise TuneError(f"strategy={strategy} is unknown; known: {', '.join(STRATEGIES)}")
+    threads = _threads(threads, jobs)
     target = _runnable(target)
     log = log if isinstance(log, Log) or log is None else Log(log)
     distinct = list(dict.fromkeys(parse(op) if isinstance(op, str) else op for op in ops))
@@ -69,9 +73,9 @@ def tune(
         log.check_writable()
     report = on_event or (lambda event: None)
     model = CostModel(seed)
-    settings = Settings(target, trials, log, seed, strategy, model, report)
+    settings = Settings(target, trials, log, seed, strategy, model, report, threads)
     teach(model, settings.known(), target, besides=distinct)
-    return _tune_all(settings, serving, Pool(jobs, timeout))
+    return _tune_all(settings, serving, Pool(jobs, timeout, threads))
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> int:
@@ -85,6 +89,25 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
     if not low <= number <= high:
         raise TuneError(f"{name}={number} is outside {low}..{high}")
     return number
+
+
+def _threads(threads: Any, jobs: int) -> int:
+    """The number of threads. Raises TuneError for more than there are cores, or where builders
+    would disturb them."""
+    cores = max(len(allowed_cores()), 1)
+    threads = _integer("threads", threads, 1, cores)
+    spare = most_jobs(threads)
+    if threads > 1 and jobs > spare:
+        raise TuneError(
+            f"jobs={jobs} is more than {spare}: {threads} of {cores} cores are for timing"
+        )
+    return threads
+
+
+def most_jobs(threads: int) -> int:
+    """How many processes may build beside timing on `threads` threads: one on each other core."""
+    cores = len(allowed_cores())
+    return max(cores, 1) if threads == 1 else max(cores - threads, 1)
 
 
 def _runnable(target: Target | str) -> Target:

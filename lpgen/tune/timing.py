@@ -53,9 +53,9 @@ def calls_in(span: float, seconds: float) -> int:
     return max(1, math.ceil(span / max(seconds, 1e-7)))
 
 
-def time_calls(run: Run, budget: float = BUDGET) -> Timing:
-    """The best of samples of about 0.2 ms over `budget` seconds."""
-    count = calls_in(SAMPLE, warm_up(run))
+def time_calls(run: Run, budget: float = BUDGET, warm: float = WARM_UP) -> Timing:
+    """The best of samples of about 0.2 ms over `budget` seconds, after `warm` seconds of calls."""
+    count = calls_in(SAMPLE, warm_up(run, warm))
     samples = [elapsed / count for elapsed in _until(budget, lambda: run(count))]
     return Timing(min(samples), median(samples) / min(samples) - 1)
 
@@ -119,10 +119,20 @@ def _until(budget: float, sample: Callable[[], float]) -> list[float]:
     return samples
 
 
-def time_in_turns(runs: list[Run], rounds: int, on_round: Callable[[], None]) -> list[list[float]]:
+def time_in_turns(
+    runs: list[Run],
+    rounds: int,
+    on_round: Callable[[], None],
+    *,
+    before: Callable[[int], None] | None = None,
+    lap: float = LAP,
+    warm: float = WARM_UP,
+) -> list[list[float]]:
     """Seconds of one call for each run in each round, every round timing all of them in turn.
 
-    `on_round` is called before each round. After `RACE_BUDGET` seconds three rounds are enough.
+    `on_round` is called before each round, `before` with the place of each run before its turn, in
+    which it runs for `warm` seconds and is timed for `lap`. After `RACE_BUDGET` seconds three
+    rounds are enough.
     """
     laps: list[list[float]] = [[] for _ in runs]
     end = time.monotonic() + RACE_BUDGET
@@ -130,8 +140,10 @@ def time_in_turns(runs: list[Run], rounds: int, on_round: Callable[[], None]) ->
         if number >= 3 and time.monotonic() > end:
             break
         on_round()
-        for run, times in zip(runs, laps, strict=True):
-            times.append(time_calls(run, budget=LAP).seconds)
+        for place, (run, times) in enumerate(zip(runs, laps, strict=True)):
+            if before is not None:
+                before(place)
+            times.append(time_calls(run, lap, warm).seconds)
     return laps
 
 

@@ -1,20 +1,19 @@
 """A worker process: builds, checks and times candidates, and may die of any of them.
 
-pool.py starts it as `python -m lpgen.tune.worker PIPE PARENT LOCK CORE`: the file descriptor of its
-end of a pipe, its parent's process id, the file whose lock is its turn to time, and the core it is
-bound to (-1: none). It serves one request at a time until the pipe closes.
+pool.py starts it as `python -m lpgen.tune.worker PIPE PARENT LOCK CORES TIMING`: the file
+descriptor of its end of a pipe, its parent's process id, the file whose lock is its turn to time,
+and the cores it is bound to while it builds and while it times ("2,3"; "": any). It serves one
+request at a time until the pipe closes.
 """
 
 import contextlib
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any
-
-import psutil
 
 from lpgen import process
 from lpgen.algorithms.kernel import Layout
@@ -33,9 +32,12 @@ ROUNDS = 20
 class Worker:
     """Serves the requests of one pool."""
 
-    def __init__(self, pipe: Connection, lock: int) -> None:
+    def __init__(
+        self, pipe: Connection, lock: int, cores: Sequence[int] = (), timing: Sequence[int] = ()
+    ) -> None:
         self._pipe = pipe
         self._lock = lock
+        self._cores, self._timing = cores, timing
         self._workbench = lru_cache(maxsize=1)(Workbench)
         self._machine = detect()
         self._built_reference: tuple[Any, Run] | None = None
@@ -59,8 +61,10 @@ class Worker:
         self._say("waiting for its turn", limited=False)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
+            bind(self._timing)
             yield
         finally:
+            bind(self._cores)
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _measure(self, request: Measure) -> Outcome:
@@ -73,7 +77,8 @@ class Worker:
                 bench = self._workbench(request.op, self._machine, request.seed)
                 bench.check(function, layout)
                 self._say("timing")
-                timing = self._time(bench.run(function, layout), reference, request)
+                run = bench.run(function, layout, request.threads)
+                timing = self._time(run, reference, request)
         except Exception as error:
             # Whatever a candidate does, it is a failed candidate and nothing more.
             return Outcome(None, failed=reason_of(error))
@@ -96,7 +101,7 @@ class Worker:
         if request.reference is None:
             return None
         candidate = request.reference[0]
-        key = request.op, request.target, request.seed, candidate.key
+        key = request.op, request.target, request.seed, request.threads, candidate.key
         if self._built_reference is None or self._built_reference[0] != key:
             self._built_reference = key, self._run(request, candidate)
         return self._built_reference[1]
@@ -112,7 +117,8 @@ class Worker:
 
     def _run(self, request: Measure | Race, candidate: Candidate) -> Run:
         function, layout = self._build(request, candidate)
-        return self._workbench(request.op, self._machine, request.seed).run(function, layout)
+        bench = self._workbench(request.op, self._machine, request.seed)
+        return bench.run(function, layout, request.threads)
 
     def _build(
         self, request: Measure | Race, candidate: Candidate
@@ -124,7 +130,7 @@ class Worker:
         bench = self._workbench(request.op, self._machine, request.seed)
         self._say("building")
         kernel = candidate.template.kernel(request.op, request.target, candidate.knobs)
-        function = jit(kernel, request.target)
+        function = jit(kernel, request.target, request.threads)
         self._say("packing weights", limited=False)
         bench.packed(kernel.layout)
         return function, kernel.layout
@@ -140,18 +146,26 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {message}"
 
 
+def bind(cores: Sequence[int]) -> None:
+    """Bind this thread, and those it starts from now on, to some cores; none: leave it alone."""
+    if cores:
+        os.sched_setaffinity(0, cores)
+
+
 def main(arguments: list[str]) -> None:
     """Serve one pool; `arguments` as in the module's description."""
-    pipe, parent, lock, core = arguments
+    pipe, parent, lock, *places = arguments
     connection = process.connect(pipe, parent)
-    if int(core) >= 0:
-        psutil.Process().cpu_affinity([int(core)])
+    cores, timing = ([int(core) for core in place.split(",") if core] for place in places)
+    bind(cores)
+    # libtvm's threads are as many as time, on their cores; it reads this when it needs the first.
+    os.environ |= {"TVM_NUM_THREADS": str(max(1, len(timing))), "TVM_BIND_THREADS": "0"}
     # Asks the system for the registers that it gives on request only (AMX tiles).
     cpu_features()
     import lpgen.build.lower  # noqa: F401  (TVM, now rather than in the first candidate's time)
 
     connection.send(READY)
-    Worker(connection, os.open(lock, os.O_RDONLY)).serve()
+    Worker(connection, os.open(lock, os.O_RDONLY), cores, timing).serve()
 
 
 if __name__ == "__main__":
