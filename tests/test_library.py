@@ -54,6 +54,13 @@ def compile_c(*arguments):
     assert run.returncode == 0, run.stderr
 
 
+def test_its_c_compiles_without_warnings(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "cc -Wall -Wextra -Wno-missing-field-initializers -Werror")
+    target = Target.parse("native")
+    choice = Choice(SMALL, target, "fake/dense", {"tile": 4}, fake_kernel(SMALL))
+    build([choice], tmp_path / "lib.so")
+
+
 def test_only_the_public_names_are_exported(folder):
     symbol = symbol_of(SMALL)
     more = ("pack_weights", "check_weights", "workspace_bytes")

@@ -171,7 +171,7 @@ int ffi_check_weights(const struct kernel *kernel, const TVMFFIAny *args, int co
   if (count != 1) return wrong_count(kernel->symbol, "(packed)");
   void *packed = checked(&args[0], &kernel->packed, kernel->symbol);
   if (!packed) return -1;
-  return finish(kernel, kernel_check_weights(kernel, packed, tensor_bytes(&kernel->packed)),
+  return finish(kernel->symbol, kernel_check_weights(kernel, packed, tensor_bytes(&kernel->packed)),
                 result);
 }
 

@@ -49,9 +49,9 @@
  *
  * threads: 1 runs in the calling thread and allocates nothing. More use the library's pool of
  * workers, which is created by the first call that asks for it, for at most as many as there are
- * CPUs. While one caller has the pool, calls of other threads compute alone; so do kernels too small
- * to gain, and all where other programs have the CPUs. Results are the same. All functions may be
- * called from several threads. Workers look for the next call for up to 100 us, then sleep.
+ * CPUs. While one caller has the pool, calls of other threads compute alone; so do kernels too
+ * small to gain, and all where other programs have the CPUs. Results are the same. All functions
+ * may be called from several threads. Workers look for the next call for up to 100 us, then sleep.
  *
  * Workers run on the CPUs of the process, whatever the calling thread is bound to; or one on each
  * that lpgen_set_affinity lists, or LPGEN_AFFINITY in the environment ("1-3,8"). LPGEN_SPIN_US is

@@ -86,7 +86,7 @@ class Library:
         if cpus is not None and not chosen:
             raise LibraryError("cpus is empty; None is the default")
         try:
-            self._module.get_function("lpgen_set_affinity")(*map(int, chosen))
+            self._code.get_function("lpgen_set_affinity")(*map(int, chosen))
         except RuntimeError:
             raise LibraryError(f"cpus={chosen}: one of them may not be used here") from None
 
