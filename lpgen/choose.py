@@ -1,18 +1,23 @@
-"""Which kernel an operator gets in a library: what tuning found, or a first guess."""
+"""Which kernel an operator gets in a library: what tuning found, here or on a lesser CPU, or what
+the cost model expects to be fast."""
 
 import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from lpgen import records, templates
+from lpgen import cost, records, templates
 from lpgen.build.source import Choice
+from lpgen.cost import Candidate
 from lpgen.errors import ScheduleRefused, UserError
 from lpgen.ops import Operator, parse
 from lpgen.records import Log, RecordWarning
 from lpgen.target import Target
 from lpgen.templates import Template
+
+PREFERRED = 1.1
+"""How many times faster than a lesser target's record the model has to expect something else."""
 
 
 class DefaultWarning(UserWarning):
@@ -26,54 +31,129 @@ def choose(
     *,
     threads: int = 1,
     use_shipped: bool = True,
+    lenders: Iterable[Target] | None = None,
 ) -> Choice:
     """The kernel to build for an operator (or workload text) on a target.
 
-    threads: on how many it will be called, mostly; it serves any number. Records tuned on as many
-    are preferred.
+    The best record of `logs`, read in their order, then of the logs that come with lpgen. Where
+    they hold none of the target, that of the nearest other target whose code runs there; of each
+    target also the record of the operator without its epilogue (`borrowed`), which decides nearly
+    all of the time. A record of a target that had the same templates and knobs to choose from is
+    taken as it is, another one where the cost model expects nothing clearly faster. Without any
+    record the model chooses. `Choice.origin` says which it was; `seconds` is None but for a record
+    of the target and the operator itself. A record that no longer fits its template gives a
+    RecordWarning and is skipped; of a template that the model prefers, and that refuses its knobs,
+    as buffers get too large, a DefaultWarning tells.
 
-    The best record of `logs`, read in their order, then of the logs that come with lpgen; where
-    there is none, that of the operator without its epilogue (`borrowed`), which decides nearly all
-    of the time; else the default knobs of the first template that applies. `seconds` is None in
-    both cases. A record that no longer fits its template gives a RecordWarning and is skipped; of
-    default knobs that are refused, as buffers get too large, a DefaultWarning tells.
+    threads: on how many it will be called, mostly; it serves any number. Records tuned on as many
+        are preferred.
+    lenders: whose records are used, nearest first [the target and `Target.lenders`]; with none the
+        model chooses.
     Raises UserError when no template applies.
     """
     op = parse(op) if isinstance(op, str) else op
     target = target if isinstance(target, Target) else Target.parse(target)
     found = [log if isinstance(log, Log) else Log(log) for log in logs]
-    for like in dict.fromkeys((op, op.plain)):
-        record = records.best(like, target, found, threads=threads, use_shipped=use_shipped)
-        if record is None:
-            continue
-        template = templates.get(record.template)
-        if like != op and template.applies(op, target) is not None:
-            continue
-        try:
-            choice = choice_of(op, target, template, record.knobs)
-            if like != op:
-                return replace(choice, borrowed=True)
-            return replace(choice, seconds=record.seconds, threads=record.threads)
-        except ScheduleRefused as error:
-            text = f"{op.name}: {record.template} refuses the knobs of its record: {error}"
-            warnings.warn(text, RecordWarning, stacklevel=2)
-    return _untuned(op, target)
+    lenders = (target, *target.lenders()) if lenders is None else lenders
+    recorded = next(_recorded(op, target, lenders, found, threads, use_shipped), None)
+    if recorded is not None:
+        lender = recorded.lender
+        if lender is None or same_choices(op, target, Target.parse(lender)):
+            return recorded
+    return _expected(op, target, recorded)
 
 
-def _untuned(op: Operator, target: Target) -> Choice:
-    """The default knobs of the best template that takes them."""
+def _recorded(
+    op: Operator,
+    target: Target,
+    lenders: Iterable[Target],
+    logs: list[Log],
+    threads: int,
+    use_shipped: bool,
+) -> Iterator[Choice]:
+    """The choices that records name, the nearest target's first."""
+    for lender in lenders:
+        for like in dict.fromkeys((op, op.plain)):
+            record = records.best(
+                like, target, logs, threads=threads, use_shipped=use_shipped, lender=lender
+            )
+            if record is None:
+                continue
+            template = templates.get(record.template)
+            if like != op and template.applies(op, target) is not None:
+                continue
+            try:
+                choice = choice_of(op, target, template, record.knobs)
+            except ScheduleRefused as error:
+                text = f"{op.name}: {record.template} refuses the knobs of its record: {error}"
+                warnings.warn(text, RecordWarning, stacklevel=3)
+                continue
+            if like == op and lender is target:
+                yield replace(choice, seconds=record.seconds, threads=record.threads)
+                continue
+            name = None if lender is target else lender.name
+            yield replace(choice, borrowed=like != op, lender=name)
+
+
+def same_choices(op: Operator, target: Target, other: Target) -> bool:
+    """Whether another target had the same templates and knobs to choose from for the operator, so
+    that nothing which it could not try can be better."""
+    serving = templates.templates_for(op, target)
+    if serving != templates.templates_for(op, other):
+        return False
+    return all(t.space(op, target).knobs == t.space(op, other).knobs for t in serving)
+
+
+def _expected(op: Operator, target: Target, recorded: Choice | None) -> Choice:
+    """What the cost model expects to be fast. recorded: the choice that a lesser target's record
+    names, which stands, in the best template of its algorithm, unless something else is clearly
+    faster."""
+    ranked = ranking(op, target)
+    if recorded is not None:
+        lent = _lent(op, target, recorded, [candidate.template for candidate in ranked])
+        best = cost.evaluate(op, target, lent)
+        if best is not None and ranked[0].cost + math.log(PREFERRED) > best.cost:
+            if best.template.name == recorded.template:
+                return recorded
+            choice = choice_of(op, target, best.template, best.knobs)
+            return replace(choice, borrowed=recorded.borrowed, lender=recorded.lender)
+    return _first_built(op, target, ranked)
+
+
+def _first_built(op: Operator, target: Target, ranked: list[Candidate]) -> Choice:
+    """The cheapest candidate whose template takes its knobs; of each template the first counts, and
+    the portable ones, which are not ranked beside others, come last."""
+    firsts = {c.template: c.knobs for c in reversed(ranked)}
+    firsts = dict(sorted(firsts.items(), key=lambda item: _place(item[0], ranked)))
+    serving = templates.templates_for(op, target)
     refused = []
-    for template in in_order(op, target):
+    for template in dict.fromkeys((*firsts, *serving)):
+        knobs = firsts.get(template) or template.default(op, target)
         try:
-            choice = choice_of(op, target, template, template.default(op, target))
+            choice = choice_of(op, target, template, knobs)
         except ScheduleRefused as error:
             refused.append(f"{template}: {error}")
             continue
         if refused:
             text = f"{op.name}: {template} serves, not {'; '.join(refused)}"
-            warnings.warn(text, DefaultWarning, stacklevel=3)
+            warnings.warn(text, DefaultWarning, stacklevel=4)
         return choice
     raise UserError(f"{op.name}: no template can be built on {target.name}: {'; '.join(refused)}")
+
+
+def _place(template: Template, ranked: list[Candidate]) -> int:
+    return next(i for i, candidate in enumerate(ranked) if candidate.template == template)
+
+
+def _lent(
+    op: Operator, target: Target, recorded: Choice, serving: Iterable[Template]
+) -> list[tuple[Template, dict]]:
+    """A record's knobs in its template, and in that of the target's best family for the algorithm,
+    if they are knobs of that too."""
+    template = templates.get(recorded.template)
+    alike = [t for t in dict.fromkeys(serving) if t.algorithm == template.algorithm]
+    knobs = dict(recorded.knobs)
+    return [(t, knobs) for t in {template, *alike} if knobs in t.space(op, target)]
 
 
 def choice_of(
@@ -84,24 +164,8 @@ def choice_of(
     return Choice(op, target, template.name, knobs, kernel, seconds)
 
 
-_ONLY_FITTING = ("depthwise", "group_dot")
-"""Algorithms that serve only what is made for them."""
-
-_FEW_ROWS = 16
-
-_FEW_COLUMNS = 8
-"""Output channels of a group that leave most of a tile register, or of a vector, empty."""
-
-
-def best_template(op: Operator, target: Target) -> Template:
-    """The first of `in_order`."""
-    return in_order(op, target)[0]
-
-
-def in_order(op: Operator, target: Target) -> list[Template]:
-    """The templates that apply, first the one to use where nobody has tuned: what fits most
-    operators best. Bit planes and tables win often, but not by default knobs: they are left to
-    tuning.
+def ranking(op: Operator, target: Target) -> list[Candidate]:
+    """What the cost model likes best of the templates that serve, cheapest first.
 
     Raises UserError with reasons if none applies.
     """
@@ -109,21 +173,4 @@ def in_order(op: Operator, target: Target) -> list[Template]:
     if not serving:
         reasons = "; ".join(f"{t.name}: {why}" for t, why in templates.explain(op, target).items())
         raise UserError(f"{op.name}: no template applies on {target.name}: {reasons}")
-    few = op.matrix.m <= _FEW_ROWS
-    narrow = op.matrix.n <= _FEW_COLUMNS
-    # A kernel of one tap reads every input once: a copy of it does not pay.
-    taps = math.prod(op.w_shape[1:-1])
-    order = [
-        *_ONLY_FITTING,
-        *(["grouped"] if narrow else []),
-        *(["telescoped"] if few else []),
-        "mma",
-        *(["grouped", "dot"] if taps > 1 else ["dot", "grouped"]),
-        "generic",
-    ]
-
-    def place(template: Template) -> int:
-        known = template.algorithm in order
-        return order.index(template.algorithm) if known else len(order)
-
-    return sorted(serving, key=place)  # of equals the best family's
+    return cost.candidates(op, target, serving)

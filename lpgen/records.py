@@ -181,9 +181,18 @@ def misfit(record: Record, op: Any, target: Any) -> str | None:
 
 
 def best(
-    op: Any, target: Any, logs: Iterable[Log] = (), *, threads: int = 1, use_shipped: bool = True
+    op: Any,
+    target: Any,
+    logs: Iterable[Log] = (),
+    *,
+    threads: int = 1,
+    use_shipped: bool = True,
+    lender: Any = None,
 ) -> Record | None:
     """The record to build an operator with for calls on `threads` threads, or None.
+
+    lender: the target whose records are looked at, `target` itself by default; they have to fit
+    `target` in any case.
 
     The first log that holds a winner decides: the given logs in their order, then the shipped
     ones; where none does, the first that holds any measured candidate (an interrupted run must
@@ -195,14 +204,15 @@ def best(
     """
     skipped: dict[Path, list[str]] = {}
     chosen, winners = None, set()
-    for log, record in ranked(op, target, logs, threads=threads, use_shipped=use_shipped):
+    for log, record in ranked(op, lender or target, logs, threads=threads, use_shipped=use_shipped):
         reason = misfit(record, op, target)
         if reason is None:
             chosen = record if record.best or record.template in winners or not winners else None
             break
         winners |= {record.template} if record.best else set()
         skipped.setdefault(log.path, []).append(reason)
-    for path, reasons in skipped.items():
+    # What another target's CPU has and this one has not is no reason to worry.
+    for path, reasons in skipped.items() if lender in (None, target) else ():
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         text = f"{path}: {op.name}: skipped: {reasons[0]}{more}"
         warnings.warn(text, RecordWarning, stacklevel=2)

@@ -10,6 +10,9 @@ import numpy as np
 
 Knobs = dict[str, Any]
 
+Counts = dict[str, float]
+"""What a kernel does, counted: instructions, bytes and the like by name (`Template.work`)."""
+
 MAX_PRODUCT = 2_000_000
 _TRIES = 64
 
@@ -46,7 +49,8 @@ class Space:
         if self.product > MAX_PRODUCT:
             raise ValueError(f"space: {self.product} combinations, more than {MAX_PRODUCT}")
 
-    def _holds(self, point: Knobs) -> bool:
+    def holds(self, point: Knobs) -> bool:
+        """Whether a combination of choices is valid."""
         return self._valid is None or bool(self._valid(point))
 
     def __contains__(self, point: object) -> bool:
@@ -59,7 +63,7 @@ class Space:
             for name, values in self.knobs.items()
         ):
             return False
-        return self._holds(self.ordered(point))
+        return self.holds(self.ordered(point))
 
     def ordered(self, point: Mapping[str, Any]) -> Knobs:
         """The point with its knobs in the space's own order."""
@@ -93,7 +97,7 @@ class Space:
             # Rejection is uniform too, and a few draws are cheaper than an enumeration.
             for _ in range(_TRIES):
                 point = {n: v[int(rng.integers(len(v)))] for n, v in self.knobs.items()}
-                if self._holds(point):
+                if self.holds(point):
                     return point
         if not self._points:
             raise ValueError("space: no combination of the knobs is valid")
@@ -112,7 +116,7 @@ class Space:
             count = min(len(free), 1 if rng.random() < 0.7 else 2)
             for name in rng.permutation(free)[:count]:
                 child[str(name)] = self._neighbour(rng, str(name), point[str(name)])
-            if self._holds(child):
+            if self.holds(child):
                 return child
         return self.sample(rng)
 
@@ -132,7 +136,7 @@ class Space:
         """A valid point that takes each knob from one of two parents (or is a mutant of `a`)."""
         for _ in range(_TRIES):
             child = {name: (a if rng.random() < 0.5 else b)[name] for name in self.knobs}
-            if self._holds(child):
+            if self.holds(child):
                 return child
         return self.mutate(rng, a)
 

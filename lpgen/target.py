@@ -100,6 +100,24 @@ class Target:
         """The features that this target's code may use and `cpu_features` lacks, in table order."""
         return tuple(feature for feature in self.features if feature not in cpu_features)
 
+    def lenders(self) -> tuple["Target", ...]:
+        """The other rows whose records serve this target, nearest first.
+
+        Their code runs here: all their features are this target's. Those with the same best family
+        come first; of each the nearest is that with the most features.
+        """
+        fitting = [
+            row
+            for row in _TABLE.values()
+            if row.name != self.name and not row.missing_on(frozenset(self.features))
+        ]
+        return tuple(
+            sorted(
+                fitting,
+                key=lambda row: (row.families[0] != self.families[0], -len(row.features)),
+            )
+        )
+
     def describe(self) -> dict[str, Any]:
         """The target as a dict of JSON values, keys as the fields."""
         return asdict(self)

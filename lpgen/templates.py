@@ -1,11 +1,12 @@
 """Which templates there are and which apply: found by path, schedules/<family>/<algorithm>.py.
 
 The path is the registry. A module there offers `applies(op, target) -> str | None` (None: it
-applies, else the reason why not), `space(op, target) -> Space`, `default(op, target) -> dict` and
-`kernel(op, target, knobs) -> Kernel` (raises ScheduleRefused). Operators with scales of groups of k
-are for modules that say `group_scales = True`, and those other than conv2d and dense for modules
-that name them in `KINDS`. A module without `applies`, or whose name starts with an underscore, is a
-helper that templates share.
+applies, else the reason why not), `space(op, target) -> Space`, `work(op, target, knobs) -> Counts`
+(what a kernel does, for the cost model; else `default(op, target) -> dict`, the knobs of a first
+guess) and `kernel(op, target, knobs) -> Kernel` (raises ScheduleRefused). Operators with scales of
+groups of k are for modules that say `group_scales = True`, and those other than conv2d and dense
+for modules that name them in `KINDS`. A module without `applies`, or whose name starts with an
+underscore, is a helper that templates share.
 """
 
 import importlib
@@ -54,8 +55,23 @@ class Template:
         return self.module.space(op, target)
 
     def default(self, op: Any, target: Any) -> dict:
-        """The knobs used where nothing was tuned; always a point of `space`."""
-        return self.module.default(op, target)
+        """The knobs used where nothing was tuned; always a point of `space`: what the cost model
+        likes best, or what the template itself says."""
+        if not self.counted:
+            return self.module.default(op, target)
+        from lpgen import cost
+
+        return cost.best_points(op, target, self)[0]
+
+    @property
+    def counted(self) -> bool:
+        """Whether the template counts its work, which the cost model prices."""
+        return hasattr(self.module, "work")
+
+    def work(self, op: Any, target: Any, knobs: dict) -> dict[str, float]:
+        """What a kernel with these knobs does, counted: instructions of each kind, bytes from each
+        cache and the like, by the names in `lpgen.cost.features`."""
+        return self.module.work(op, target, knobs)
 
     def kernel(self, op: Any, target: Any, knobs: dict) -> Any:
         """The scheduled Kernel. Raises ScheduleRefused where the schedule refuses these knobs, and

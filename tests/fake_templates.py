@@ -50,8 +50,14 @@ def dense_kernel(op, tile: int = 1, extra: int = 0, packing_bias: int = 0) -> Ke
     return Kernel(op, sch.mod, PlainLayout(op.w_shape, packing_bias))
 
 
+class Uncounted(Template):
+    """A template that the cost model knows nothing of."""
+
+    counted = False
+
+
 @dataclass(frozen=True)
-class Tiles(Template):
+class Tiles(Uncounted):
     """Works; a space of tile sizes and two knobs that change nothing."""
 
     family: str = "fake"
@@ -106,7 +112,7 @@ BEHAVIOURS = {
 
 
 @dataclass(frozen=True)
-class Moody(Template):
+class Moody(Uncounted):
     """One knob that says how to behave; `moods` are its choices, the first the default."""
 
     family: str = "fake"

@@ -99,7 +99,7 @@ def test_every_way_is_timed_or_refused_with_the_reason(fake, library):
     assert taking_part.present == ({fake: "1.0"}, {})
     result = taking_part.answer(task(library, DENSE, {(fake, "float"): "it was killed"}))
     assert isinstance(result, Comparison)
-    assert (result.workload, result.target, result.tuned) == (DENSE, detect().name, False)
+    assert (result.workload, result.target, result.origin) == (DENSE, detect().name, "model")
     assert (result.ours.peer, result.ours.out) == ("lpgen", "s32")
     assert [(e.way, e.out) for e in result.entries] == [("sums", "s32"), ("requantized", "u8")]
     for e in (result.ours, *result.entries):

@@ -2,16 +2,18 @@ import pytest
 
 from lpgen import records, templates
 from lpgen.build import Choice
-from lpgen.choose import best_template, choose
+from lpgen.choose import choose, ranking
 from lpgen.errors import ScheduleRefused, UserError
 from lpgen.ops import parse
 from lpgen.records import Log, Record, RecordWarning
-from lpgen.target import Target
+from lpgen.target import Target, known
 from lpgen.templates import Template
 
 OP = parse("dense m=4 n=32 k=64 act=u8 weight=s8")
 AVX2 = Target.parse("avx2")
 DOT = Template("avx2", "dot")
+VNNI = Template("avx512vnni", "dot")
+VNNI_KNOBS = VNNI.default(OP, Target.parse("zen4"))
 
 
 @pytest.fixture
@@ -61,13 +63,13 @@ def test_a_record_of_a_family_that_the_target_lacks_is_reported_and_skipped(log)
     assert (choice.template, choice.seconds) == ("avx2/dot", None)
 
 
-def test_a_refused_record_is_reported_and_defaults_are_used(log, monkeypatch):
-    record(log)
+def test_a_refused_record_is_reported_and_the_model_chooses(log, monkeypatch):
+    refused = record(log)
     asked = []
 
     def kernel(self, op, target, knobs):
         asked.append(knobs)
-        if knobs != self.default(op, target):
+        if knobs == refused.knobs:
             raise ScheduleRefused("seven registers are too few")
         return "kernel"
 
@@ -83,13 +85,14 @@ def test_shipped_records_come_last(log, monkeypatch):
     calls = []
     monkeypatch.setattr(records, "best", lambda *args, **kwargs: calls.append(kwargs))
     choose(OP, AVX2, [log])
-    assert calls == [{"threads": 1, "use_shipped": True}]
+    lenders = (AVX2, *AVX2.lenders())
+    assert calls == [{"threads": 1, "use_shipped": True, "lender": lender} for lender in lenders]
 
 
 def test_no_template_is_an_error_with_the_reasons(monkeypatch):
     monkeypatch.setattr(templates, "explain", lambda op, target: {DOT: "too small"})
     with pytest.raises(UserError, match=r"no template applies on avx2: avx2/dot: too small"):
-        best_template(OP, AVX2)
+        ranking(OP, AVX2)
 
 
 def test_an_epilogue_without_a_record_borrows_the_knobs(log):
@@ -101,3 +104,71 @@ def test_an_epilogue_without_a_record_borrows_the_knobs(log):
     own = record(log, workload=op.name, knobs=DOT.default(op, AVX2))
     choice = choose(op, AVX2, [log], use_shipped=False)
     assert (choice.knobs, choice.seconds, choice.borrowed) == (own.knobs, own.seconds, False)
+
+
+def lenders(name: str) -> list[str]:
+    return [row.name for row in Target.parse(name).lenders()]
+
+
+def test_lenders_are_the_rows_whose_code_runs_here_nearest_first():
+    assert lenders("generic") == []
+    assert lenders("avx2") == ["sse4", "generic"]
+    assert lenders("zen3") == ["avx2", "sse4", "generic"]
+    assert lenders("zen4") == [
+        *("icelake", "avx512vnni"),  # of the same best family
+        *("avx512bw", "zen3", "avx2", "sse4", "generic"),
+    ]
+    for row in known().values():
+        for lender in row.lenders():
+            assert set(lender.features) <= set(row.features)
+
+
+ZEN3 = Target.parse("zen3")
+
+
+def test_a_record_of_a_lender_serves_and_is_marked(log):
+    lent = record(log)
+    choice = choose(OP, ZEN3, [log], use_shipped=False)
+    assert (choice.template, choice.knobs) == (lent.template, lent.knobs)
+    assert (choice.seconds, choice.lender, choice.origin) == (None, "avx2", "record of avx2")
+    assert choice.target is ZEN3
+
+
+def test_an_own_record_comes_before_a_lent_one(log):
+    record(log)
+    own = record(log, target="zen3", knobs=DOT.default(OP, ZEN3))
+    choice = choose(OP, ZEN3, [log], use_shipped=False)
+    assert (choice.knobs, choice.origin) == (own.knobs, "tuned")
+
+
+def test_own_without_epilogue_then_lent_then_lent_without_epilogue(log):
+    op = parse(f"{OP.name.removesuffix(' out=s32')} out=u8 scale=channel")
+    record(log)
+    assert choose(op, ZEN3, [log], use_shipped=False).origin == "record of avx2 as s32"
+    record(log, workload=op.name)
+    assert choose(op, ZEN3, [log], use_shipped=False).origin == "record of avx2"
+    record(log, target="zen3")
+    assert choose(op, ZEN3, [log], use_shipped=False).origin == "as s32"
+
+
+def test_the_nearest_lender_serves(log):
+    record(log, target="avx512bw", template=Template("avx2", "dot"))
+    near = record(log, VNNI, target="avx512vnni", knobs=VNNI_KNOBS)
+    choice = choose(OP, "zen4", [log], use_shipped=False)
+    assert (choice.template, choice.knobs, choice.lender) == (
+        near.template,
+        near.knobs,
+        "avx512vnni",
+    )
+
+
+def test_records_of_amx_stay_its_own(log):
+    """A template of AMX is no choice of a CPU without it, whoever wrote the line."""
+    amx = Target.parse("sapphirerapids")
+    mma = Template("amx", "mma")
+    record(log, mma, target="sapphirerapids", knobs=mma.default(OP, amx))
+    assert choose(OP, amx, [log], use_shipped=False).origin == "tuned"
+    assert choose(OP, "zen4", [log], use_shipped=False).origin == "model"
+    record(log, mma, target="zen4", knobs=mma.default(OP, amx))
+    with pytest.warns(RecordWarning, match="it is for amx; zen4 has"):
+        assert choose(OP, "zen4", [log], use_shipped=False).origin == "model"

@@ -104,7 +104,7 @@ def test_suites_are_printed_as_files_of_workloads(lpgen):
 def test_build_says_what_is_untuned_and_what_is_generic(lpgen):
     text = lpgen("build", DENSE, LARGE, "--target", "avx2", "-o", "two.so")
     assert "two.so: 2 kernels for avx2" in text
-    assert "default knobs, as no log has a record" in text
+    assert "chosen by the cost model, as no log has a record" in text
     assert re.search(
         r"generic kernel: conv2d 60x60 4->4@60x60 g4 u4 x s4: .*avx2/dot, .*: groups=4", text
     )
@@ -238,7 +238,7 @@ def test_build_takes_the_record_of_the_log(lpgen, home):
     log = Log("log.jsonl")
     best = record(log, 2e-6, best=True)
     text = lpgen("build", DENSE, "--log", "log.jsonl", "-o", "lib.so")
-    assert "default knobs" not in text
+    assert "cost model" not in text
     (entry,) = lpgen("show", "lib.so", "--json").splitlines()
     assert json.loads(entry)["seconds"] == best.seconds
 
@@ -247,7 +247,7 @@ def test_a_record_that_no_longer_fits_is_reported_and_not_used(lpgen):
     record(Log("log.jsonl"), 2e-6, best=True, knobs={"rows": 77})
     text = lpgen("build", DENSE, "--log", "log.jsonl", "-o", "lib.so")
     assert "lpgen: warning: log.jsonl: dense" in text
-    assert "default knobs" in text
+    assert "chosen by the cost model" in text
 
 
 def test_tune_then_build_with_the_log_of_the_user(lpgen, home):
@@ -270,7 +270,7 @@ def test_tune_then_build_with_the_log_of_the_user(lpgen, home):
         t.name for t in templates_for(parse(DENSE), Target.parse("native"))
     }
 
-    assert "default knobs" not in lpgen("build", DENSE, "-o", "lib.so")
+    assert "cost model" not in lpgen("build", DENSE, "-o", "lib.so")
     assert "tuned" in lpgen("export-schedule", DENSE, "--no-tir", "--no-asm")
 
 
@@ -380,3 +380,22 @@ def test_a_reader_that_has_enough_is_no_error():
     assert "Traceback" not in process.stderr.read()
     process.wait()
     process.stderr.close()
+
+
+def test_bench_untuned_says_what_tuning_would_give(lpgen, home):
+    log = Log("log.jsonl")
+    record(log, 2e-6, best=True)
+    text = lpgen("bench", "--untuned", DENSE, "--log", "log.jsonl")
+    assert "[1/1] dense 4x32x64 u8 x s8: model " in text
+    assert re.search(
+        r"model / tuned speed: geometric mean \d\.\d+, lowest \d\.\d+, 1 operator", text
+    )
+    (line,) = (
+        line
+        for line in lpgen("bench", "--untuned", DENSE, "--log", "log.jsonl", "--json").splitlines()
+        if line.startswith("{")
+    )
+    found = json.loads(line)
+    assert {"model", "tuned"} <= set(found["entries"])
+    assert found["entries"]["model"]["origin"] == "model"
+    assert "--untuned takes operators" in lpgen("bench", "--untuned", DENSE, "--warm", status=2)

@@ -26,6 +26,7 @@ FLOORS = {
     "outliers": 2,
     "space": 2,
     "schedules": 3,
+    "cost": 4,
     "templates": 4,
     "record": 4,
     "records": 4,

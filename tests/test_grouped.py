@@ -8,7 +8,7 @@ from kernels import assert_exact, template
 from strategies import TEXTS, grouped_convs
 
 from lpgen.algorithms.lane_weights import Lanes
-from lpgen.choose import best_template
+from lpgen.choose import ranking
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, parse
 from lpgen.schedules.x86.grouped import pieces
@@ -203,16 +203,16 @@ def test_knobs_outside_of_the_space_are_refused(name):
 @pytest.mark.parametrize(
     ("op", "plain", "amx"),
     [
-        (grouped(32, 4, 4), "grouped", "grouped"),
-        (grouped(2, 64, 64), "grouped", "mma"),
-        (grouped(4, 32, 32, kernel=1, pad=0), "dot", "mma"),
-        (grouped(4, 4, 4, kernel=1, pad=0), "grouped", "grouped"),
-        (grouped(2, 4, 256), "dot", "mma"),
+        (grouped(32, 4, 4), {"grouped"}, {"grouped"}),
+        (grouped(2, 64, 64), {"grouped", "dot"}, {"mma"}),
+        (grouped(4, 32, 32, kernel=1, pad=0), {"dot"}, {"mma"}),
+        (grouped(4, 4, 4, kernel=1, pad=0), {"grouped"}, {"grouped"}),
+        (grouped(2, 4, 256), {"dot"}, {"mma", "dot"}),
     ],
 )
 def test_what_nobody_tuned_takes_it_where_groups_are_small(op, plain, amx):
     for target, expected in (("avx512vnni", plain), ("sapphirerapids", amx)):
-        assert best_template(op, Target.parse(target)).algorithm == expected
+        assert ranking(op, Target.parse(target))[0].template.algorithm in expected
 
 
 def test_the_packer_of_the_library_packs_as_numpy_does():

@@ -70,6 +70,15 @@ def test_defaults_come_first_then_what_was_tuned_before():
     assert first[2] == tuned
 
 
+def test_guesses_come_before_the_defaults():
+    guess = Candidate(Moody(), next(Moody().space(OP, TARGET).enumerate()))
+    stale = Candidate(Tiles(), {"tile": 5, "order": "mn", "copy": True})
+    searching = search((Tiles(), Moody()), guesses=[stale, guess])
+    proposed = [searching.propose() for _ in range(2)]
+    assert proposed[0] == guess
+    assert proposed[1] in searching.defaults
+
+
 def test_nothing_is_proposed_twice_and_all_is_in_the_space():
     searching = search()
     done = run(searching, 200)

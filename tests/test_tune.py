@@ -12,6 +12,7 @@ from fake_templates import BEHAVIOURS, Moody, Tiles
 
 from lpgen import target as targets
 from lpgen import tune as tune_package
+from lpgen.choose import ranking
 from lpgen.errors import RecordError, TuneError, UserError
 from lpgen.ops import parse
 from lpgen.records import Log, RecordWarning, best
@@ -148,10 +149,19 @@ def test_without_a_log_nothing_is_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_cost_models_best_is_measured_first(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    tune([OP], trials=1, log=log)
+    best = ranking(OP, NATIVE)[0]
+    assert {(r.template, *r.knobs.items()) for r in log.records()} == {
+        (best.template.name, *best.knobs.items())
+    }
+
+
 def test_real_templates_compete(tmp_path):
     log = Log(tmp_path / "log.jsonl")
     names = {template.name for template in templates_for(OP, NATIVE)}
-    (result,) = tune([OP, OP], trials=len(names) + 2, log=log)
+    (result,) = tune([OP, OP], trials=len(names) + 12, log=log)
     assert not result.failed
     assert {record.template for record in log.records()} == names
     assert best(OP, NATIVE, [log]) == result.best

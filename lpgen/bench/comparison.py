@@ -57,15 +57,15 @@ class Entry:
 class Comparison:
     """One kernel and all that other libraries offered for its operator.
 
-    tuned: whether its knobs are those of a record, or else defaults; refused: "PEER WAY" or "PEER"
-    -> why there is no entry of it.
+    origin: where its knobs come from (`Choice.origin`); refused: "PEER WAY" or "PEER" -> why there
+    is no entry of it.
     """
 
     workload: str
     target: str
     template: str
     knobs: dict[str, Any]
-    tuned: bool
+    origin: str
     threads: int
     ours: Entry
     entries: tuple[Entry, ...]

@@ -18,7 +18,7 @@ from lpgen.bench.isa import restraint
 from lpgen.bench.messages import Failed, Phase, Present, Task
 from lpgen.bench.turns import smallest
 from lpgen.build import build, scratch_folder
-from lpgen.choose import best_template, choice_of
+from lpgen.choose import choose
 from lpgen.errors import LibraryError
 from lpgen.ops import Operator, parse
 from lpgen.runtime.arrays import count
@@ -139,10 +139,8 @@ class Contest:
         """A library with the smallest operator of the same kind and formats."""
         small = smallest(op)
         if small.name not in self._small:
-            template = best_template(small, self.target)
-            knobs = template.default(small, self.target)
             path = self._folder / f"small{len(self._small)}.so"
-            self._small[small.name] = build([choice_of(small, self.target, template, knobs)], path)
+            self._small[small.name] = build([choose(small, self.target, lenders=())], path)
         return self._small[small.name]
 
 

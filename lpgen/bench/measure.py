@@ -34,6 +34,7 @@ _WARM_L2S = 4
 class Measurement:
     """The speed of one kernel, and how near it comes to the roof above it.
 
+    origin: where the knobs come from (`Choice.origin`).
     us_best, us_median: microseconds of one call, over the rounds; gops: 1e9 operations a second at
     best; peak_gops: what a loop of `instruction` on registers reached in the same rounds (None: the
     CPU's families have no such loop); bytes: packed weights, x and y; bandwidth_gbs: 1e9 bytes a
@@ -47,6 +48,7 @@ class Measurement:
     target: str
     template: str
     knobs: dict[str, Any]
+    origin: str
     threads: int
     us_best: float
     us_median: float
@@ -127,7 +129,7 @@ def pinned(threads: int) -> Iterator[list[int]]:
 def _measure(kernel: runtime.Kernel, threads: int, seed: int, warm: bool) -> Measurement:
     op, target = parse(kernel.name), Target.parse(kernel.variant["target"])
     machine = detect()
-    weights = _weights(kernel, op, machine, seed, warm)
+    weights = packed_weights(kernel, op, machine, seed, warm)
     order = itertools.cycle(range(len(weights)))
     nbytes = weights[0].nbytes + _nbytes(op.x_shape, op.x_dtype) + _nbytes(op.y_shape, op.y_dtype)
     nbytes += _nbytes(op.y_extents, op.residual.dtype) if op.residual else 0
@@ -138,7 +140,7 @@ def _measure(kernel: runtime.Kernel, threads: int, seed: int, warm: bool) -> Mea
     read = ReadProbe(arrays, order, target, probe_threads, far=place in ("L3", "dram"))
     template, knobs = kernel.variant["template"], kernel.variant["knobs"]
     compute = _compute_probe(template, knobs, target, machine, probe_threads)
-    runs = [_calls(kernel, op, weights, order, threads), read.run]
+    runs = [calls(kernel, op, weights, order, threads), read.run]
     runs += [compute.run] if compute else []
     laps = time_in_turns(runs, ROUNDS, on_round=lambda: None)
     best, bandwidth = min(laps[0]), read.nbytes / min(laps[1])
@@ -149,6 +151,7 @@ def _measure(kernel: runtime.Kernel, threads: int, seed: int, warm: bool) -> Mea
         target=target.name,
         template=template,
         knobs=knobs,
+        origin=kernel.variant.get("origin", ""),
         threads=threads,
         us_best=best * 1e6,
         us_median=median(laps[0]) * 1e6,
@@ -179,8 +182,8 @@ def level(nbytes: int, machine: Target) -> str:
     return next((name for name, size in sizes.items() if nbytes <= size), "dram")
 
 
-def _weights(
-    kernel: runtime.Kernel, op: Operator, machine: Target, seed: int, warm: bool = False
+def packed_weights(
+    kernel: runtime.Kernel, op: Operator, machine: Target, seed: int = 0, warm: bool = False
 ) -> list[runtime.PackedWeights]:
     """Random packed weights; for a kernel that is timed cold, or from the L3 cache (`warm`), as
     many copies as that takes."""
@@ -206,13 +209,14 @@ def _compute_probe(
     return None
 
 
-def _calls(
+def calls(
     kernel: runtime.Kernel,
     op: Operator,
     weights: list[runtime.PackedWeights],
     order: Iterator[int],
     threads: int,
 ) -> Run:
+    """Calls on a random input, with the weights in turn, to be timed."""
     rng = np.random.default_rng(1)
     values, _ = op.random(rng)
     x = aligned(values.nbytes).view(values.dtype).reshape(values.shape)
@@ -220,12 +224,12 @@ def _calls(
     y = aligned(_nbytes(op.y_shape, op.y_dtype)).view(op.y_dtype).reshape(op.y_shape)
     residual = op.random_residual(rng)
     # Bound once: a checked call costs microseconds of Python, which are not the kernel's.
-    calls = [kernel.bind(x, packed, y, threads, residual) for packed in weights]
+    bound = [kernel.bind(x, packed, y, threads, residual) for packed in weights]
     # CPU time: a call that waits for its core to do something else is not slower.
     clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
-    if len(calls) == 1:
-        return timed(calls[0], clock)
-    return timed(lambda: calls[next(order)](), clock)
+    if len(bound) == 1:
+        return timed(bound[0], clock)
+    return timed(lambda: bound[next(order)](), clock)
 
 
 def _nbytes(shape: tuple[int, ...], dtype: str) -> int:

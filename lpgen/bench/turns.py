@@ -103,7 +103,7 @@ class Turns:
             target=kernel.variant["target"],
             template=template,
             knobs=kernel.variant["knobs"],
-            tuned=kernel.variant["seconds"] is not None,
+            origin=kernel.variant.get("origin", ""),
             threads=self._threads,
             ours=entries[0],
             entries=tuple(entries[1:]),

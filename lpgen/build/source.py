@@ -33,9 +33,9 @@ SCHEMA = 3
 class Choice:
     """One kernel of a library: the operator, the target, and what was chosen for them.
 
-    seconds: the time of one call as it was tuned, None for a default that nobody measured;
+    seconds: the time of one call as it was tuned, None where nobody measured it for this target;
     threads: on how many; borrowed: the knobs are those of the operator's record without its
-    epilogue.
+    epilogue; lender: the name of the other target whose record they are.
     """
 
     op: Operator
@@ -45,6 +45,7 @@ class Choice:
     kernel: Kernel
     seconds: float | None = None
     borrowed: bool = False
+    lender: str | None = None
     threads: int = 1
 
     @property
@@ -59,6 +60,14 @@ class Choice:
         speed = _PLAIN_OPS if self.template.endswith("/generic") else _VECTOR_OPS
         touched = math.prod(op.x_shape) + math.prod(op.y_shape) + self.kernel.layout.nbytes
         return max(op.ops / speed, touched / _READ_BYTES)
+
+    @property
+    def origin(self) -> str:
+        """Where the knobs come from: "tuned", "as s32" (tuned without the epilogue), "record of
+        TARGET", "record of TARGET as s32", or "model"."""
+        words = [f"record of {self.lender}"] if self.lender else []
+        words += ["as s32"] if self.borrowed else []
+        return " ".join(words) or ("model" if self.seconds is None else "tuned")
 
 
 _VECTOR_OPS = 1e11
@@ -189,6 +198,7 @@ def _variant(part: Part) -> dict[str, Any]:
         "seconds": choice.seconds,
         "threads": choice.threads,
         "work": float(f"{choice.work:.3g}"),
+        "origin": choice.origin,
     }
 
 

@@ -124,7 +124,7 @@ def _row(label: str, comparison: Comparison, peers: list[str]) -> tuple:
     return (
         label,
         comparison.template,
-        "record" if comparison.tuned else "default",
+        comparison.origin,
         output.microseconds(comparison.ours.us_best * 1e-6),
         *(_cell(comparison.best(peer), comparison) for peer in peers),
         comparison.ratio and f"{comparison.ratio:.2f}",

@@ -11,6 +11,7 @@ import click
 
 from lpgen.cli import against as others
 from lpgen.cli import options, output
+from lpgen.cli import untuned as untuned_kernels
 from lpgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ PREFIX = "against"
     metavar="PREFIX",
     help="A comparison is saved as PREFIX.json and PREFIX.png [against].",
 )
+@click.option(
+    "--untuned",
+    is_flag=True,
+    help="What the cost model chooses and what lesser CPUs' records give, beside this CPU's own.",
+)
 @options.as_json
 def command(
     what: tuple[str, ...],
@@ -58,6 +64,7 @@ def command(
     against: str | None,
     rounds: int | None,
     prefix: Path | None,
+    untuned: bool,
     as_json: bool,
 ) -> None:
     """Time kernels, in turns with what bounds them, or with other libraries.
@@ -71,7 +78,17 @@ def command(
     With --against every other library that is installed (pip install 'lpgen[bench]') runs the same
     operators on its prepacked weights, in its fastest layout, on as many threads, in turns with
     ours, after its results were checked; weights are the same at each call.
+
+    With --untuned every WORKLOAD is built three times and timed in turns: as the cost model chooses
+    without any record, with records of lesser CPUs alone, and with the record of this one, where
+    there is one; at the end stand geometric means of the speed beside the tuned one's.
     """
+    if untuned:
+        if (against, rounds, prefix) != (None, None, None) or warm or threads != 1:
+            raise UserError("--untuned takes operators, --target, --log and --json only")
+        operators = options.operators(what, suite, bits, act, weight, epilogue)
+        _untuned(operators, target, log_path, as_json)
+        return
     options.check_threads(threads)
     if against is None and (rounds is not None or prefix is not None):
         raise UserError("--rounds and --save are for --against NAMES")
@@ -142,6 +159,15 @@ def _build(
     build([choose(op, chosen, logs, threads=threads) for op in operators], library)
 
 
+def _untuned(
+    operators: Mapping[Operator, str], target: str, log_path: Path | None, as_json: bool
+) -> None:
+    from lpgen.target import Target
+
+    chosen = Target.parse(target)
+    untuned_kernels.run(operators, chosen, options.logs_to_read(log_path, chosen), as_json)
+
+
 def _contest(library: Path, names: list[str], settings: dict[str, int]) -> Contest:
     """For the target of the library's first kernel: a library is for one, as a rule."""
     from lpgen import runtime
@@ -183,6 +209,7 @@ def print_measurements(
             (
                 (labels or {}).get(m.workload) or output.label(parse(m.workload)),
                 m.template,
+                m.origin,
                 f"{output.microseconds(m.us_best * 1e-6)}{' cold' if m.cold else ''}",
                 output.microseconds(m.us_median * 1e-6),
                 f"{m.gops:.0f}",
@@ -193,5 +220,5 @@ def print_measurements(
                 output.knobs_text(m.knobs),
             )
         )
-    names = ("kernel", "template", ">us best", ">median", ">GOP/s", ">peak")
+    names = ("kernel", "template", "knobs of", ">us best", ">median", ">GOP/s", ">peak")
     output.print_table((*names, ">GB/s", ">read", "reached"), rows, wide="knobs")

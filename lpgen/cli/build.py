@@ -47,7 +47,7 @@ def command(
 ) -> None:
     """Export operators as one shared library and its header.
 
-    Each is built with its best record, or with default knobs where nobody has tuned it.
+    Each is built with its best record, that of a lesser CPU, or what the cost model chooses.
     """
     from lpgen.build import build, check_output, compiler, header_path
     from lpgen.target import Target
@@ -74,21 +74,24 @@ def print_choices(choices: list[Choice], labels: dict[Operator, str]) -> None:
         (
             labels[choice.op],
             choice.template,
-            output.microseconds(choice.seconds)
-            or ("as s32" if choice.borrowed else "default knobs"),
+            output.microseconds(choice.seconds) or choice.origin,
             output.knobs_text(choice.knobs),
         )
         for choice in choices
     ]
     output.print_table(("layer", "template", ">tuned us"), rows, wide="knobs")
-    borrowed = [choice for choice in choices if choice.borrowed]
-    if borrowed:
-        names = ", ".join(labels[choice.op] for choice in borrowed)
-        output.note(f"knobs of the same operator without its epilogue (as s32): {names}")
-    untuned = [c for c in choices if c.seconds is None and not c.borrowed]
-    if untuned:
-        names = ", ".join(labels[choice.op] for choice in untuned)
-        output.note(f"default knobs, as no log has a record (`lpgen tune` makes them): {names}")
+    named = {
+        "record of the same operator without its epilogue (as s32)": [
+            c for c in choices if c.borrowed and not c.lender
+        ],
+        "records of lesser targets": [c for c in choices if c.lender],
+        "chosen by the cost model, as no log has a record (`lpgen tune` makes them)": [
+            c for c in choices if c.origin == "model"
+        ],
+    }
+    for what, chosen in named.items():
+        if chosen:
+            output.note(f"{what}: {', '.join(labels[choice.op] for choice in chosen)}")
     for choice in choices:
         if choice.template.startswith("generic/"):
             output.note(f"generic kernel: {labels[choice.op]}: {_why_generic(choice)}")

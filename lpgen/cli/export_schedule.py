@@ -49,7 +49,7 @@ def command(
 
 def _print_title(choice: Choice) -> None:
     tuned = output.microseconds(choice.seconds)
-    origin = f"tuned, {tuned} us" if tuned else "default knobs"
+    origin = f"tuned, {tuned} us" if tuned else choice.origin
     click.echo(f"# {choice.op.name}")
     click.echo(f"# {choice.template} for {choice.target.name}, {origin}:")
     click.echo(f"# {output.knobs_text(choice.knobs)}")

@@ -165,13 +165,16 @@ def log_to_write(path: Path | None, target: Target) -> Log:
 
 
 def logs_to_read(path: Path | None, target: Target) -> list[Log]:
-    """The log given, or the user's. Raises RecordError if the one given does not exist."""
+    """The log given, or the user's: the target's and, behind it, those of the targets whose records
+    serve it. Raises RecordError if the one given does not exist."""
     from lpgen.errors import RecordError
     from lpgen.records import Log
 
+    if path is None:
+        return [Log(default_log(row)) for row in (target, *target.lenders())]
     try:
-        if path is not None and not path.exists():
+        if not path.exists():
             raise RecordError(f"log {path}: does not exist")
     except OSError as error:
         raise RecordError(f"log {path}: {error.strerror}") from None
-    return [Log(path if path is not None else default_log(target))]
+    return [Log(path)]

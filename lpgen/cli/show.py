@@ -98,7 +98,7 @@ def _variant_row(variant: dict[str, Any]) -> tuple:
         variant["template"],
         output.file_size(variant["packed_bytes"]),
         output.file_size(sum(variant["workspace_bytes"].values())),
-        output.microseconds(variant["seconds"]),
+        output.microseconds(variant["seconds"]) or variant.get("origin"),
         output.knobs_text(variant["knobs"]),
     )
 

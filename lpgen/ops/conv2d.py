@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -131,7 +132,7 @@ class Conv2d(Operator):
         """Whether every group has one input channel."""
         return self.groups == self.ic
 
-    @property
+    @cached_property
     def matrix(self) -> Matrix:
         """m: output positions, n: output channels of a group, k: taps and input channels."""
         kh, kw = self.kernel

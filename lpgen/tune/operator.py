@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lpgen import records
+from lpgen import cost, records
 from lpgen.errors import TuneError
 from lpgen.ops import Operator
 from lpgen.record import RunnerUp
@@ -29,6 +29,7 @@ from lpgen.tune.race import Standing, leaders, standings
 from lpgen.tune.search import Search
 
 _KNOWN_WINNERS = 3
+_GUESSES = 12
 
 Times = dict[tuple[str, str], float | None]
 """Candidate.key -> seconds of one call (None: failed)."""
@@ -81,6 +82,7 @@ class OperatorSession:
             strategy=settings.strategy,
             model=settings.model,
             first=self._candidates(winners)[:_KNOWN_WINNERS],
+            guesses=self._guesses(),
         )
         size = sum(len(space) for space in self._search.spaces.values())
         self._trials = size if settings.strategy == "exhaustive" else min(size, settings.trials)
@@ -94,6 +96,16 @@ class OperatorSession:
     @property
     def _done(self) -> int:
         return len(self._search.times)
+
+    def _guesses(self) -> list[Candidate]:
+        """What the cost model likes best: the first trials, but for a quarter of them."""
+        settings = self._settings
+        if settings.strategy in ("random", "exhaustive"):
+            return []
+        serving = [t for t in self._templates.values() if t.counted]
+        ranked = cost.candidates(self._op, settings.target, serving)
+        count = min(max(1, settings.trials * 3 // 4), _GUESSES)
+        return [Candidate(c.template, c.knobs) for c in cost.diverse(ranked, count)]
 
     def _candidates(self, known: Iterable[Record]) -> list[Candidate]:
         """The candidates of the records whose templates compete."""

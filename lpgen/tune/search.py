@@ -1,4 +1,5 @@
-"""Which candidate to measure next: defaults, random ones, then what a cost model ranks first.
+"""Which candidate to measure next: guesses and defaults, random ones, then what a cost model that
+learns from them ranks first.
 
 The search asks nobody and measures nothing: `propose` gives a candidate, `tell` takes its time.
 That lets it be replayed against a table of measured times (compare.py).
@@ -33,7 +34,8 @@ class Search:
     trials: how many candidates there will be; an eighth of them are drawn at random at first (half
     as many when the model knows other operators). strategy: one of STRATEGIES; "model" and "random"
     share the trials among the templates by what these have shown (shares.py), "equal" is "model"
-    with as many for each. first: candidates to try right after the defaults, where they fit.
+    with as many for each. guesses: candidates to try before all others, the best guess first;
+    first: candidates to try right after them and the defaults; both where they fit.
     model: taught by `tell`; shared by the operators of a run.
     """
 
@@ -48,6 +50,7 @@ class Search:
         strategy: str = "model",
         model: CostModel | None = None,
         first: Iterable[Candidate] = (),
+        guesses: Iterable[Candidate] = (),
     ) -> None:
         self.op = op
         self.spaces: dict[Template, Space] = {t: t.space(op, target) for t in templates}
@@ -61,9 +64,19 @@ class Search:
         self._shares = Shares({t: len(space) for t, space in self.spaces.items()})
         taught = self._model.rows_of_others(op) >= _ROWS_TO_TRUST
         at_random = max(2, trials // (16 if taught else 8))
-        self._random_until = len(self.defaults) + at_random
-        self._queue = deque(self._fitting([*self.defaults, *first]))
+        self._guesses = self._fitting(guesses)
+        begin = dict.fromkeys(c.key for c in (*self._guesses, *self.defaults))
+        self._random_until = len(begin) + at_random
+        self._queue = deque([*self._guesses, *self._fitting([*self._in_order(), *first])])
         self._rest = self._everything()
+
+    def _in_order(self) -> list[Candidate]:
+        """The defaults: those of the templates that were guessed first, as they were guessed."""
+        guessed = list(dict.fromkeys(c.template for c in self._guesses))
+        return sorted(
+            self.defaults,
+            key=lambda c: guessed.index(c.template) if c.template in guessed else len(guessed),
+        )
 
     def _fitting(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         return [c for c in candidates if c.template in self.spaces and self.holds(c)]
@@ -187,6 +200,7 @@ class Search:
         if len(space) <= _POPULATION:
             return list(space.enumerate())
         known = [c.knobs for _, c in self.measured if c.template == template]
+        known += [c.knobs for c in self._guesses if c.template == template]
         drawn = [space.sample(self._rng) for _ in range(_POPULATION - _PARENTS)]
         return known[:_PARENTS] + drawn
 

@@ -16,8 +16,6 @@ pixels to the next; where `rows` does not divide a line, the left side is copied
 bits are expanded per block of panels.
 """
 
-import math
-
 from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
@@ -32,7 +30,7 @@ from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks, intrinsics, tiles
 from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.schedules.x86.overlap import overlap_results
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
 
 LANES, BYTES = 16, 4
@@ -75,26 +73,29 @@ def _steps(op: Dense | Conv2d) -> tuple[int, ...]:
     return tuple(sorted({8, 16, *(s for s in fitting if s > 8 or s in runs)}))
 
 
-def default(op: Dense | Conv2d, target: Target) -> Knobs:
-    """Knobs for an operator that nobody has tuned: 2 x 2 tiles, read in place if possible, and
-    panels of weights that stay in the L2 cache while all rows pass by."""
-    choices = space(op, target)
-    wanted = {"down": 2, "across": 2, "step": 16, "left": "direct"}
-
-    def cost(knobs: Knobs) -> tuple:
-        t = _tiling(op, knobs)
-        waste = t.row_tiles * t.rows * t.panels * t.vectors * LANES / (op.matrix.m * op.matrix.n)
-        padded = cut(op, BYTES, t.multiple, t.folded)
-        waste *= padded.groups * BYTES / op.matrix.k
-        block = (knobs["n_block"] or t.panels) * t.vectors * LANES * op.matrix.k
-        return (
-            round(waste, 1),
-            sum(knobs[name] != value for name, value in wanted.items()),
-            abs(math.log2(block / 2**18)),
-            -(knobs["m_block"] or t.row_tiles),
-        )
-
-    return min(choices.enumerate(), key=cost)
+def work(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    t, matrix = _tiling(op, knobs), op.matrix
+    c = cut(op, BYTES, t.multiple, t.folded)
+    tiles = matrix.groups * t.row_tiles * t.panels
+    steps = tiles * c.groups / knobs["step"]
+    down, across, rows = knobs["down"], knobs["across"], knobs["rows"]
+    expanded = op.weight.bits < 8
+    sweeps = t.row_tiles / (knobs["m_block"] or t.row_tiles) if knobs["outer"] == "mn" else 1
+    panel = across * LANES * c.groups * BYTES
+    places = matrix.groups * t.panels * panel / 64
+    return {
+        # A multiplication takes a cycle for each row, and no fewer than 16 without overlap.
+        "products": steps * down * across * rows,
+        "loads": steps * (down * rows + across * knobs["step"]),
+        "stall": steps * max(0, 4 - down * across) * 16,
+        "expand": places * sweeps * expanded,
+        "copy": matrix.groups * t.row_tiles * t.rows * c.groups * BYTES * t.copied,
+        "fold": matrix.m * matrix.k * t.folded,
+        "tiles": tiles,
+        "stores": tiles * t.rows * across,
+        **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * matrix.k, panel, target),
+    }
 
 
 def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:

@@ -3,4 +3,4 @@
 from lpgen.schedules.x86.depthwise import depthwise_template
 from lpgen.schedules.x86.isa import AVX2
 
-applies, space, default, kernel = depthwise_template(AVX2)
+applies, space, work, kernel = depthwise_template(AVX2)

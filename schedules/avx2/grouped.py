@@ -4,4 +4,4 @@ from lpgen.schedules.x86 import grouped
 from lpgen.schedules.x86.isa import AVX2
 from lpgen.schedules.x86.template import template
 
-applies, space, default, kernel = template(grouped, AVX2)
+applies, space, work, kernel = template(grouped, AVX2)

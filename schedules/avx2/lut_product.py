@@ -3,4 +3,4 @@
 from lpgen.schedules.x86.isa import AVX2
 from lpgen.schedules.x86.lut_product import template
 
-applies, space, default, kernel = template(AVX2)
+applies, space, work, kernel = template(AVX2)

@@ -4,4 +4,4 @@ from lpgen.schedules.x86 import lut_sum
 from lpgen.schedules.x86.isa import AVX2
 from lpgen.schedules.x86.template import template
 
-applies, space, default, kernel = template(lut_sum, AVX2)
+applies, space, work, kernel = template(lut_sum, AVX2)

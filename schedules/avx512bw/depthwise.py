@@ -3,4 +3,4 @@
 from lpgen.schedules.x86.depthwise import depthwise_template
 from lpgen.schedules.x86.isa import AVX512BW
 
-applies, space, default, kernel = depthwise_template(AVX512BW)
+applies, space, work, kernel = depthwise_template(AVX512BW)

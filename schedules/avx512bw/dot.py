@@ -3,4 +3,4 @@
 from lpgen.schedules.x86.dot_template import dot_template
 from lpgen.schedules.x86.isa import AVX512BW
 
-applies, space, default, kernel = dot_template(AVX512BW)
+applies, space, work, kernel = dot_template(AVX512BW)

@@ -5,4 +5,4 @@ from lpgen.schedules.x86.isa import AVX512BW
 from lpgen.schedules.x86.template import template
 
 group_scales = True
-applies, space, default, kernel = template(group_dot, AVX512BW)
+applies, space, work, kernel = template(group_dot, AVX512BW)

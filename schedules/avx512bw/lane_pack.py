@@ -4,4 +4,4 @@ from lpgen.schedules.x86 import lane_pack
 from lpgen.schedules.x86.isa import AVX512BW
 from lpgen.schedules.x86.template import template
 
-applies, space, default, kernel = template(lane_pack, AVX512BW)
+applies, space, work, kernel = template(lane_pack, AVX512BW)

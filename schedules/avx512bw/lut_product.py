@@ -3,4 +3,4 @@
 from lpgen.schedules.x86.isa import AVX512BW
 from lpgen.schedules.x86.lut_product import template
 
-applies, space, default, kernel = template(AVX512BW)
+applies, space, work, kernel = template(AVX512BW)

@@ -4,4 +4,4 @@ from lpgen.schedules.x86 import telescoped
 from lpgen.schedules.x86.isa import AVX512BW
 from lpgen.schedules.x86.template import template
 
-applies, space, default, kernel = template(telescoped, AVX512BW)
+applies, space, work, kernel = template(telescoped, AVX512BW)

@@ -5,4 +5,4 @@ from lpgen.schedules.x86.isa import AVX512VNNI
 from lpgen.schedules.x86.template import template
 
 group_scales = True
-applies, space, default, kernel = template(group_dot, AVX512VNNI)
+applies, space, work, kernel = template(group_dot, AVX512VNNI)

@@ -13,7 +13,7 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.algorithms.threads import parallel_tiles
 from lpgen.ops import Conv2d, Dense
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
 
 WORD = 32
@@ -31,10 +31,18 @@ def space(op: Dense | Conv2d, target: Target) -> Space:
     return Space({"rows": rows, "lanes": lanes, "left": ("direct", "copied")})
 
 
-def default(op: Dense | Conv2d, target: Target) -> Knobs:
-    """Knobs for an operator that nobody has tuned."""
-    knobs = space(op, target).knobs
-    return {"rows": knobs["rows"][-1], "lanes": knobs["lanes"][0], "left": "direct"}
+def work(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Counts:
+    """What a kernel with these knobs does (`Template.work`), in steps of 8 lanes."""
+    rows, lanes, matrix = knobs["rows"], knobs["lanes"], op.matrix
+    planes = bitserial.planes_of_left(op)[0] * op.weight.bits
+    words = bitserial.reduction_of(op, WORD, knobs["left"]).groups
+    tiles = matrix.groups * -(-matrix.m // rows) * -(-matrix.n // lanes) * lanes / 8
+    return {
+        "products": tiles * words * rows * planes,
+        "loads": tiles * words * op.weight.bits,
+        "stores": tiles * rows,
+        "copy": matrix.m * matrix.k * (knobs["left"] == "copied"),
+    }
 
 
 def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:

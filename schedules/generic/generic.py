@@ -14,7 +14,7 @@ from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.algorithms.threads import parallel_tiles
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
 
 
@@ -40,12 +40,18 @@ def space(op: Dense | Conv2d, target: Target) -> Space:
     )
 
 
-def default(op: Dense | Conv2d, target: Target) -> Knobs:
-    """Knobs for an operator that nobody has tuned."""
-    choices = space(op, target)
-    rows = max(rows for rows in choices.knobs["rows"] if rows <= 4)
-    lanes = 16 if 16 in choices.knobs["lanes"] else choices.knobs["lanes"][0]
-    return {"rows": rows, "lanes": lanes, "n_block": 0, "expand": choices.knobs["expand"][0]}
+def work(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Counts:
+    """What a kernel with these knobs does (`Template.work`), in steps of 8 lanes."""
+    t, matrix = _tiling(op, knobs), op.matrix
+    columns = t.panels * t.lanes / 8
+    groups = 1 if t.across_groups else matrix.groups
+    steps = groups * t.row_tiles * columns * matrix.k
+    return {
+        "products": steps * t.rows,
+        "loads": steps,
+        "unpack": steps * (knobs["expand"] == "use"),
+        "stores": groups * t.row_tiles * t.rows * columns,
+    }
 
 
 def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:

@@ -9,7 +9,7 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.algorithms.threads import parallel_tiles
 from lpgen.ops import Conv2d, Dense
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
 
 group_scales = True
@@ -27,11 +27,11 @@ def space(op: Dense, target: Target) -> Space:
     return Space({"rows": rows, "lanes": tuple(lanes)})
 
 
-def default(op: Dense, target: Target) -> Knobs:
-    """Knobs for an operator that nobody has tuned."""
-    choices = space(op, target).knobs
-    lanes = 16 if 16 in choices["lanes"] else choices["lanes"][0]
-    return {"rows": max(rows for rows in choices["rows"] if rows <= 4), "lanes": lanes}
+def work(op: Dense, target: Target, knobs: Knobs) -> Counts:
+    """What a kernel with these knobs does (`Template.work`), in steps of 8 lanes."""
+    rows, lanes = knobs["rows"], knobs["lanes"]
+    tiles = -(-op.m // rows) * -(-op.n // lanes) * lanes / 8
+    return {"products": tiles * rows * op.k, "loads": tiles * op.k, "stores": tiles * rows}
 
 
 def kernel(op: Dense, target: Target, knobs: Knobs) -> Kernel:

@@ -3,4 +3,4 @@
 from lpgen.schedules.x86.bitserial_template import bitserial_template
 from lpgen.schedules.x86.isa import SSE4
 
-applies, space, default, kernel = bitserial_template(SSE4)
+applies, space, work, kernel = bitserial_template(SSE4)

@@ -3,4 +3,4 @@
 from lpgen.schedules.x86.isa import SSE4
 from lpgen.schedules.x86.lut_product import template
 
-applies, space, default, kernel = template(SSE4)
+applies, space, work, kernel = template(SSE4)

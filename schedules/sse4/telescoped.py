@@ -4,4 +4,4 @@ from lpgen.schedules.x86 import telescoped
 from lpgen.schedules.x86.isa import SSE4
 from lpgen.schedules.x86.template import template
 
-applies, space, default, kernel = template(telescoped, SSE4)
+applies, space, work, kernel = template(telescoped, SSE4)

@@ -1,4 +1,4 @@
-"""The knobs of the bitserial algorithm on x86, which combinations are valid, and a first guess.
+"""The knobs of the bitserial algorithm on x86, which combinations are valid, and their work.
 
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|
@@ -17,7 +17,6 @@
 |         | order; folded: the same, of an input whose kernel rows are neighbours (few channels)   |
 """
 
-import itertools
 import math
 from functools import lru_cache
 
@@ -28,7 +27,7 @@ from lpgen.schedules.x86 import blocks
 from lpgen.schedules.x86.bit_counts import Counting
 from lpgen.schedules.x86.bitserial_tile import Plan
 from lpgen.schedules.x86.isa import Isa
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
 
 ROWS = (1, 2, 3, 4, 6)
@@ -39,10 +38,6 @@ with its products); counting a vector 2, or 7 by shuffles."""
 
 LONGEST = 384
 """Most products in straight-line code: more instructions than that do not stay decoded."""
-
-PREFERRED = {128: 32, 256: 32, 512: 144}
-"""Products in straight-line code of the first guess, for each width of vectors: without ternary
-logic a product takes twice the instructions."""
 
 
 def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
@@ -146,41 +141,49 @@ def _piece_refusal(op, isa: Isa, count, word, depth, words, rows, vectors, left)
     return p.overflow()
 
 
-def default(op: Dense | Conv2d, isa: Isa, target: Target) -> Knobs:
-    """A good first guess: rows, depth and words that suit the way of counting, and panels of
-    weights that stay in the L1 cache while rows pass by."""
-    choices = space(op, isa, target)
-    knobs = choices.knobs
-    count = counts(target)[0]
-    depths = _depths(isa, count)
-    fixed = {"count": count, "vectors": 1, "left": "direct"}
-    names = ("word", "depth", "words", "rows", "m_block", "n_block", "outer", "inner")
-    points = (
-        {**fixed, **dict(zip(names, point, strict=True))}
-        for point in itertools.product(
-            knobs["word"], depths, *(knobs[name] for name in names[2:6]), ("mn",), ("nm", "mn")
-        )
-    )
-    valid = [choices.ordered(point) for point in points if point in choices]
-    if not valid:  # an unusual shape: anything valid
-        return next(choices.enumerate())
-    return min(valid, key=lambda point: _cost(op, isa, target, point))
+def work(op: Dense | Conv2d, isa: Isa, target: Target, knobs: Knobs) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    t, p = tiling(op, isa, knobs), plan_of(op, isa, knobs)
+    matrix, c = op.matrix, p.cut
+    (left, right), sums = p.planes, p.rows * p.vectors
+    tiles = matrix.groups * t.row_tiles * t.panels
+    words = tiles * c.groups
+    merged, counted = _adders(p)
+    ternary, instruction = isa.bits == 512, knobs["count"] == "instruction"
+    pieces = tiles * -(-c.groups // p.words) * sums
+    columns = t.vectors * t.lanes
+    encoded = matrix.groups * (math.prod(op.x_shape) if p.direct else matrix.m * matrix.k)
+    return {
+        "products": words * sums * left * right * (0.5 if ternary else 1.0),
+        "adders": words * sums * merged * (2 if ternary else 5),
+        "counts": words * sums * counted * (2 if instruction else 8),
+        "loads": words * (p.rows * left + p.vectors * right),
+        "runs": pieces * (0 if p.single else p.levels + 2) * (1 + 3 * p.widening),
+        "finish": tiles * sums * ((p.levels * 2 if instruction else p.levels * 8) + 4 * t.repeat),
+        "copy": encoded * left,
+        "code": max(0, p.products - 96) / 96 * tiles,
+        "tiles": tiles,
+        "stores": tiles * sums * t.repeat,
+        **blocks.traffic(
+            op,
+            knobs,
+            t.row_tiles,
+            t.panels,
+            p.rows * c.groups * left * 4,
+            columns * c.groups * c.kq * right / 8,
+            target,
+        ),
+    }
 
 
-def _cost(op: Dense | Conv2d, isa: Isa, target: Target, knobs: Knobs) -> tuple:
-    rows = 4 if knobs["count"] == "instruction" else 2
-    depths = _depths(isa, knobs["count"])
-    t = tiling(op, isa, knobs)
-    columns = t.panels * t.vectors * t.lanes
-    matrix = op.matrix
-    panel = t.vectors * t.lanes * op.weight.bits * matrix.k // 8
-    block = (knobs["n_block"] or t.panels) * panel
-    return (
-        round(t.row_tiles * t.rows * columns / (matrix.m * matrix.n), 1),
-        abs(math.log2(knobs["rows"] / rows)),
-        abs(math.log2(plan_of(op, isa, knobs).products / PREFERRED[isa.bits])),
-        abs(depths.index(knobs["depth"]) - (len(depths) - 1) // 2),
-        knobs["inner"] != "nm",
-        abs(math.log2(block / target.l1d)),
-        -(knobs["m_block"] or t.row_tiles),
-    )
+def _adders(p: Plan) -> tuple[float, float]:
+    """Full adders, and vectors whose bits are counted, for each word of a place of the tile."""
+    adders, carried = 0.0, 0.0
+    for level in range(p.levels):
+        pairs = sum(level - q in range(p.planes[0]) for q in range(p.planes[1]))
+        merged = (pairs + carried) / 2
+        adders += merged
+        carried = merged
+    left, right = p.planes
+    above = sum(a + b >= p.levels for a in range(left) for b in range(right))
+    return adders, carried + above

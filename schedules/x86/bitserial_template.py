@@ -11,6 +11,6 @@ def bitserial_template(isa: Isa) -> Functions:
     return Functions(
         applies=lambda op, target: unfit(op),
         space=lambda op, target: bitserial_space.space(op, isa, target),
-        default=lambda op, target: bitserial_space.default(op, isa, target),
+        work=lambda op, target, knobs: bitserial_space.work(op, isa, target, knobs),
         kernel=lambda op, target, knobs: bitserial.kernel(op, isa, target, knobs),
     )

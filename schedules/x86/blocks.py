@@ -16,10 +16,17 @@ from lpgen.algorithms.left import PARALLEL_BYTES
 from lpgen.algorithms.reduction import foldable
 from lpgen.algorithms.threads import bound_stage, number_tiles
 from lpgen.ops import Conv2d, Dense
-from lpgen.space import Knobs
+from lpgen.space import Counts, Knobs
+from lpgen.target import Target
 
 M_BLOCKS = (0, 2, 4, 8, 32, 128)
 N_BLOCKS = (0, 1, 2, 4, 8, 16)
+COLD_ROWS = 4
+"""Rows up to which each weight is used so rarely that it comes from memory at each call."""
+
+NEAR = 0.75
+"""The part of a cache that a working set may fill and stay there, beside everything else."""
+
 WASTE = 8
 """Empty row tiles or panels may be one in so many."""
 
@@ -57,6 +64,53 @@ def refusal(op, rows: int, columns: int, chosen: Knobs) -> str | None:
     if chosen["inner"] != "mn" and 1 in inside:
         return "one tile in a direction: there is only one order"
     return None
+
+
+def traffic(
+    op: Dense | Conv2d,
+    knobs: Knobs,
+    tiles: int,
+    panels: int,
+    row: float,
+    panel: float,
+    target: Target,
+) -> Counts:
+    """Bytes that tiles read from beyond the L1, the L2 and the L3 cache: "l2", "l3", "dram".
+
+    tiles, panels: how many of them, whole blocks; row, panel: bytes of the left side of a row tile
+    and of a panel of weights. A side is read once for each tile; what it comes from is what all has
+    been read since its last use.
+    """
+    groups = op.matrix.groups
+    down, across = knobs["m_block"] or tiles, knobs["n_block"] or panels
+    left, right = down * row, across * panel  # of a block
+    all_left, all_right = tiles * row, panels * panel
+    one = row + panel
+    near = (right + row, one) if knobs["inner"] == "mn" else (one, left + panel)
+    if knobs["outer"] == "mn":
+        far = all_right + left, left + right
+    else:
+        far = left + right, all_left + right
+    whole = all_left + all_right
+    cold = target.l3 * 2 if op.matrix.m <= COLD_ROWS and all_right > target.l2 else whole
+    blocks_down, blocks_across = tiles / down, panels / across
+    uses = (
+        (all_right, cold),
+        (all_right * (blocks_down - 1), far[0]),
+        (all_right * (tiles - blocks_down), near[0]),
+        (all_left, whole),
+        (all_left * (blocks_across - 1), far[1]),
+        (all_left * (panels - blocks_across), near[1]),
+    )
+    found = {"l2": 0.0, "l3": 0.0, "dram": 0.0}
+    for nbytes, distance in uses:
+        if distance > target.l3:
+            found["dram"] += groups * nbytes
+        elif distance > target.l2 * NEAR:
+            found["l3"] += groups * nbytes
+        elif distance > target.l1d * NEAR:
+            found["l2"] += groups * nbytes
+    return found
 
 
 @dataclass(frozen=True)

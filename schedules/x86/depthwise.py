@@ -15,6 +15,8 @@ for image, block of rows                # parallel
 | order   | of the tiles in a block: mc (channels vary fastest) or cm                           |
 """
 
+import math
+
 from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
@@ -27,25 +29,21 @@ from lpgen.algorithms.taps import Window
 from lpgen.algorithms.threads import parallel_tiles
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.x86 import blocks
 from lpgen.schedules.x86.cuts import cuts
 from lpgen.schedules.x86.dot_space import INT16_MAX, operands_of
 from lpgen.schedules.x86.dot_template import DotTemplate
 from lpgen.schedules.x86.isa import Isa
 from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.schedules.x86.windows import WindowStep, use_windows
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
+from lpgen.target import Target
 
 ROWS = (1, 2, 3, 4, 6, 8)
 COLUMNS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14)
 BLOCKS = (0, 1, 2, 4, 8, 16)
 MOST_STEPS = 512
 """Multiplications of a tile in straight-line code, and so the size of the code."""
-
-NEAR = 3 * 2**17
-"""Bytes of a copied block that stay in an L2 cache, beside the input and the result."""
-
-TASKS = 4
-LARGE = 2**22  # multiplications from which an operator is worth several threads
 
 
 def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
@@ -112,32 +110,40 @@ def refusal(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     block = knobs["block"]
     if block and (block >= tiles or -(-tiles // block) * block - tiles > tiles // 8):
         return f"block={block} does not divide {tiles} row tiles well"
-    tasks = View.of(op).images * (-(-tiles // block) if block else 1)
-    if tasks < TASKS <= tiles // 2 and op.macs >= LARGE:
-        return f"{tasks} blocks are too few to share among threads"
     return None
 
 
-def default(op: Conv2d, isa: Isa) -> Knobs:
-    """A good first guess: the least work, a block whose copy stays in the L2 cache."""
-    return min(space(op, isa).enumerate(), key=lambda point: _cost(op, isa, point))
-
-
-def _cost(op: Conv2d, isa: Isa, knobs: Knobs) -> tuple:
-    """Instructions, about, of the tiles and of the copy, which costs more the farther it goes."""
-    view, tiling = View.of(op), _tiling(op, isa, knobs)
-    window = view.window(tiling.rows, tiling.columns, tiling.kq)
-    pairs = Pairs(view, tiling, window, "uint8", 0, 0)
+def work(op: Conv2d, isa: Isa, knobs: Knobs, target: Target) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    view, t = View.of(op), _tiling(op, isa, knobs)
+    window = view.window(t.rows, t.columns, t.kq)
+    pairs = Pairs(view, t, window, "uint8", 0, 0)
     each = {"bytes": 1 if isa.dot else 3, "pairs": 2, "words": 2}[knobs["step"]]
-    outputs = tiling.rows * tiling.columns
-    tile = (len(window.columns) * window.groups + window.steps * each + outputs) * tiling.vectors
-    if outputs * tiling.vectors > isa.registers * 3 // 4:
-        tile *= 5 / 4  # a full register file leaves nothing to load ahead
-    copied = pairs.blocks * pairs.count * pairs.width
-    size = pairs.count * pairs.width * pairs.panels * tiling.panel * 2
-    copied *= 4 if size <= NEAR else 16
-    tiles = pairs.blocks * tiling.block * pairs.column_tiles
-    return (tile * tiles + copied, knobs["order"] == "cm", -tiling.block)
+    outputs = t.rows * t.columns * t.vectors
+    size = pairs.count * pairs.width * pairs.panels * t.panel * 2
+    copied = pairs.blocks * pairs.count * pairs.width * pairs.panels * t.panel * 2
+    tiles = pairs.blocks * t.block * pairs.column_tiles * pairs.panels
+    # With channels outside, what a tile reads has been there since the last panel, but each time
+    # all lines of the result are visited, far apart.
+    span, written = size, 0
+    if knobs["order"] == "cm" and pairs.panels > 1:
+        span = size / pairs.panels
+        result = 4 * math.prod(op.y_extents)
+        written = result if result > target.l2 * blocks.NEAR else 0
+    return {
+        "products": tiles * window.steps * each * t.vectors,
+        "loads": tiles * len(window.columns) * window.groups * t.vectors,
+        "weights": tiles * window.groups * op.kernel[1] * t.vectors,
+        "spilled": tiles * max(0, outputs - isa.registers * 3 // 4),
+        "copy": copied / isa.bits * 8,
+        "rows": pairs.blocks * pairs.count * pairs.panels,
+        "tiles": tiles,
+        "stores": tiles * outputs,
+        "l2": copied * (size > target.l1d),
+        "l3": copied * (size > target.l2),
+        "far": copied * (span > target.l1d),
+        "written": written,
+    }
 
 
 def _tiling(op: Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
@@ -191,6 +197,6 @@ def depthwise_template(isa: Isa) -> DotTemplate:
     return DotTemplate(
         applies=lambda op, target: unfit(op, isa),
         space=lambda op, target: space(op, isa),
-        default=lambda op, target: default(op, isa),
+        work=lambda op, target, knobs: work(op, isa, knobs, target),
         kernel=lambda op, target, knobs: kernel(op, isa, knobs),
     )

@@ -1,4 +1,4 @@
-"""The knobs of the dot algorithm on x86, which of their combinations are valid, and a first guess.
+"""The knobs of the dot algorithm on x86, which of their combinations are valid, and their work.
 
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|
@@ -29,14 +29,13 @@ from lpgen.algorithms.weights import PLANES
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks, intrinsics
 from lpgen.schedules.x86.isa import Isa
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
+from lpgen.target import Target
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28)
 VECTORS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 STREAMED = 64  # rows up to which weights stream by, used too rarely to stay in a cache
 INT16_MAX = 2**15 - 1
-EXPANSION = 8
-"""Rows whose products cost about as much as expanding their panel of weights."""
 
 
 def operands_of(op: Dense | Conv2d, step: str) -> Operands:
@@ -228,51 +227,35 @@ def _kg(op: Dense | Conv2d, knobs: Knobs) -> int:
     return cut(op, 2 if knobs["step"] == "words" else 4, 1, knobs["left"] == "folded").kg
 
 
-def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
-    """A good first guess: the tile with the fewest loads and empty places, full k, panels of
-    weights that stay in the L2 cache while all rows pass by."""
-    choices = space(op, isa)
-    points = [point for point in _candidates(op, isa, choices) if point in choices]
-    if not points:  # an unusual shape: anything valid
-        return next(choices.enumerate())
-    return min(points, key=lambda point: _cost(op, isa, point))
-
-
-def _candidates(op: Dense | Conv2d, isa: Isa, choices: Space) -> Iterator[Knobs]:
-    knobs = choices.knobs
-    fields = _fields(op)
-    # Expanding a panel pays from about 32 rows.
-    expand = knobs["expand"][-1 if op.matrix.m < 32 else 0]
-    for place in dict.fromkeys((expand, knobs["expand"][0])):
-        unroll = fields if place == "register" else 1
-        for step, rows, vectors, m_block, n_block in itertools.product(
-            *(knobs[name] for name in ("step", "rows", "vectors", "m_block", "n_block"))
-        ):
-            yield {
-                "step": step, "rows": rows, "vectors": vectors,
-                "m_block": m_block, "n_block": n_block,
-                "outer": "nm" if m_block and n_block else "mn", "inner": "mn",
-                "left": "direct", "expand": place, "unroll": unroll,
-                "prefetch": 1024 if op.matrix.m <= STREAMED and place != "panel" else 0,
-            }  # fmt: skip
-
-
-def _cost(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> tuple:
-    m, n, k = op.matrix.m, op.matrix.n, op.matrix.k
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs, target: Target) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
     t = tiling(op, isa, knobs)
-    rows, vectors = knobs["rows"], knobs["vectors"]
-    computed = t.row_tiles * rows * t.panels * vectors * isa.lanes / (m * n)
-    loads = (rows + vectors) / (rows * vectors)
-    block = (knobs["n_block"] or t.panels) * vectors * isa.lanes * k
-    preferred = "register" if m < 32 else "panel"
-    # Expanding a panel costs as much as some rows, each time that a block of rows comes by.
-    repeated = knobs["expand"] == "panel" and knobs["m_block"] and knobs["outer"] == "mn"
-    sweep = knobs["m_block"] * rows if repeated else m
-    expansion = 1 + EXPANSION / sweep if knobs["expand"] == "panel" else 1
-    return (
-        -chunk_of(knobs["step"]),
-        knobs["expand"] not in ("none", preferred),
-        round(computed * (1 + loads) * expansion, 3),
-        abs(math.log2(block / 2**18)),
-        -(knobs["m_block"] or t.row_tiles),
-    )
+    c = cut(op, t.kq, t.multiple, t.folded)
+    matrix, chunk = op.matrix, chunk_of(knobs["step"])
+    tiles = matrix.groups * t.row_tiles * t.panels
+    steps, sums = tiles * c.groups, t.rows * t.vectors
+    each = 1 if isa.dot else 3 if knobs["step"] == "bytes" else 2
+    places = matrix.groups * matrix.n * c.groups * t.kq / (isa.bits // 8)
+    # A plane is shifted and masked, and several are put together; 8 bits are widened alone.
+    planes = len(PLANES.get(op.weight.bits, ()))
+    unpacking = max(1, 2 * planes - 1) + (planes > 0 and t.kq == 2)
+    sweeps = t.row_tiles / (knobs["m_block"] or t.row_tiles) if knobs["outer"] == "mn" else 1
+    bits = 8 if knobs["expand"] != "register" else op.weight.bits
+    size = 2 if t.kq == 2 and knobs["expand"] == "panel" else 1
+    row = t.rows * matrix.k * (2 if t.kq == 2 and t.copied else 1)
+    panel = t.vectors * isa.lanes * c.groups * t.kq * bits / 8 * size
+    return {
+        "products": steps * sums * each,
+        "loads": steps * (t.rows + t.vectors),
+        "unpack": steps * t.vectors * unpacking * (knobs["expand"] == "register"),
+        "flush": tiles * -(-c.groups // chunk) * sums if chunk else 0,
+        # vpdpbusd waits five cycles for its own sum.
+        "stall": steps * max(0, 5 - sums / 2) if isa.dot else steps * max(0, 2 - sums * each / 3),
+        "expand": places * sweeps * unpacking * (knobs["expand"] == "panel"),
+        "copy": matrix.groups * t.row_tiles * t.rows * c.groups * t.kq * t.copied,
+        "fold": matrix.m * matrix.k * t.folded,
+        "tiles": tiles,
+        "runs": tiles * c.r * c.s * (-(-c.kg // chunk) if chunk else 1),
+        "stores": tiles * sums,
+        **blocks.traffic(op, knobs, t.row_tiles, t.panels, row, panel, target),
+    }

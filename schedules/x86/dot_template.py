@@ -7,7 +7,7 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import dot, dot_space
 from lpgen.schedules.x86.isa import Isa
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
 
 
@@ -16,7 +16,7 @@ class DotTemplate(NamedTuple):
 
     applies: Callable[[Dense | Conv2d, Target], str | None]
     space: Callable[[Dense | Conv2d, Target], Space]
-    default: Callable[[Dense | Conv2d, Target], Knobs]
+    work: Callable[[Dense | Conv2d, Target, Knobs], Counts]
     kernel: Callable[[Dense | Conv2d, Target, Knobs], Kernel]
 
 
@@ -25,6 +25,6 @@ def dot_template(isa: Isa) -> DotTemplate:
     return DotTemplate(
         applies=lambda op, target: dot_space.unfit(op),
         space=lambda op, target: dot_space.space(op, isa),
-        default=lambda op, target: dot_space.default(op, isa),
+        work=lambda op, target, knobs: dot_space.work(op, isa, knobs, target),
         kernel=lambda op, target, knobs: dot.kernel(op, isa, knobs),
     )

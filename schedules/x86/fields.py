@@ -16,7 +16,6 @@ Inside the blocks, for every register tile, in straight-line code for all rows a
     finish
 """
 
-import math
 from collections.abc import Sequence
 
 from tvm import IRModule, te, tirx
@@ -27,13 +26,15 @@ from lpgen.algorithms.dot import Tiling
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.fields import Definition, Plane, define
 from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.reduction import cut
 from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks, vectors
 from lpgen.schedules.x86.isa import Isa
 from lpgen.schedules.x86.microkernel import Site, replace_tile
 from lpgen.schedules.x86.narrow import narrow_together
-from lpgen.space import Knobs
+from lpgen.space import Counts, Knobs
+from lpgen.target import Target
 
 BYTES = 4
 """Bytes of a lane: values of k in a k group."""
@@ -205,17 +206,15 @@ def scheduled(
     return Kernel(op, entry, definition.layout)
 
 
-def cost(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> tuple:
-    """What a first guess keeps small: empty places, loads, panels beyond a part of the L2 cache."""
-    t = tiling(op, isa, knobs)
-    computed = t.row_tiles * t.rows * t.panels * t.vectors * isa.lanes / op.matrix.m / op.matrix.n
-    loads = (t.rows + t.vectors) / (t.rows * t.vectors)
-    block = (knobs["n_block"] or t.panels) * t.vectors * isa.lanes * op.matrix.k
-    return (
-        knobs["left"] != "direct",
-        # Wide steps ask for much at once: not so far ahead.
-        knobs["prefetch"] != (4096 if op.weight.bits <= 3 else 1024),
-        round(computed * (1 + loads), 3),
-        abs(math.log2(block / 2**18)),
-        -(knobs["m_block"] or t.row_tiles),
-    )
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs, panel: float, target: Target) -> Counts:
+    """What all forms do beside products (`Template.work`); panel: bytes of a panel of weights."""
+    t, matrix = tiling(op, isa, knobs), op.matrix
+    c = cut(op, t.kq, 1, t.folded)
+    tiles = matrix.groups * t.row_tiles * t.panels
+    return {
+        "copy": matrix.groups * t.row_tiles * t.rows * c.groups * t.kq * t.copied,
+        "fold": matrix.m * matrix.k * t.folded,
+        "tiles": tiles,
+        "stores": tiles * t.rows * t.vectors,
+        **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * matrix.k, panel, target),
+    }

@@ -19,8 +19,6 @@ Both are emitted by `lpgen.schedules.x86.group_tile`.
 
 from __future__ import annotations
 
-import math
-
 from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
@@ -34,7 +32,8 @@ from lpgen.schedules.x86 import blocks
 from lpgen.schedules.x86.dot_space import distances, tile_rows
 from lpgen.schedules.x86.group_tile import BYTES, FloatBits, GroupTile
 from lpgen.schedules.x86.isa import Isa
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
+from lpgen.target import Target
 
 VECTORS = (1, 2, 3, 4, 6, 8)
 
@@ -92,25 +91,25 @@ def refusal(op: Dense, isa: Isa, knobs: Knobs) -> str | None:
     return blocks.refusal(op, rows, width * isa.lanes, knobs)
 
 
-def default(op: Dense, isa: Isa) -> Knobs:
-    """Knobs for an operator that nobody has tuned."""
-    return min(space(op, isa).enumerate(), key=lambda knobs: cost(op, isa, knobs))
-
-
-def cost(op: Dense, isa: Isa, knobs: Knobs) -> tuple:
-    """What a first guess keeps small: empty places; unpacking, shared by the rows of a tile; loads
-    and sums that do not fit the registers; panels beyond a part of the L2 cache."""
+def work(op: Dense, isa: Isa, knobs: Knobs, target: Target) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
     t = tiling(op, isa, knobs)
-    computed = t.row_tiles * t.rows * t.panels * t.vectors * isa.lanes / op.m / op.n
-    loads = (t.rows + t.vectors) / (t.rows * t.vectors)
-    spilled = max(0, 2 * t.rows * t.vectors - isa.registers + 4) / isa.registers
-    block = (knobs["n_block"] or t.panels) * t.vectors * isa.lanes * op.k
-    return (
-        knobs["prefetch"] != max(d for d in distances(op.m) if d <= 4096),
-        round(computed * (1 + 1.5 / t.rows + 0.3 * loads + 0.5 * spilled), 3),
-        abs(math.log2(block / 2**18)),
-        -(knobs["m_block"] or t.row_tiles),
-    )
+    count = -(-op.k // op.group)
+    groups = count * -(-min(op.group, op.k) // BYTES)
+    tiles, sums = t.row_tiles * t.panels, t.rows * t.vectors
+    steps = tiles * groups
+    panel = t.vectors * isa.lanes * (groups * BYTES * op.weight.bits / 8 + 4 * count)
+    return {
+        "products": steps * sums * (1 if isa.dot else 2),
+        "unpack": steps * t.vectors * (op.weight.bits < 8),
+        "loads": steps * (t.rows + t.vectors),
+        "flush": tiles * count * sums,
+        "spilled": tiles * count * max(0, 2 * sums - isa.registers + 4),
+        "stall": steps * max(0, 5 - sums / 2) if isa.dot else 0,
+        "tiles": tiles,
+        "stores": tiles * sums,
+        **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * op.k, panel, target),
+    }
 
 
 def tiling(op: Dense, isa: Isa, knobs: Knobs) -> group_dot.Tiling:

@@ -35,7 +35,8 @@ from lpgen.schedules.x86.dot_space import INT16_MAX, operands_of
 from lpgen.schedules.x86.grouped_tile import Pieces, use_windows
 from lpgen.schedules.x86.isa import Isa
 from lpgen.schedules.x86.narrow import narrow_together
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
+from lpgen.target import Target
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8)
 COLUMNS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 28)
@@ -46,15 +47,6 @@ MOST_OUTS = 128
 
 STRAIGHT = 384
 """Multiplications up to which a tile is straight-line code; loops take what is beyond."""
-
-NEAR = 2**17
-"""Bytes of a copied block that stay near, beside the weights and the result."""
-
-SPILL = 6
-"""What a value beyond the registers costs, in instructions, each time its piece of code runs."""
-
-TASKS = 4
-LARGE = 2**22  # multiplications from which an operator is worth several threads
 
 
 def unfit(op: Dense | Conv2d, isa: Isa) -> str | None:
@@ -144,19 +136,11 @@ def refusal(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     tiles, block = -(-op.oh // rows), knobs["block"]
     if block and (block >= tiles or -(-tiles // block) * block - tiles > tiles // 8):
         return f"block={block} does not divide {tiles} row tiles well"
-    tasks = op.n * (-(-tiles // block) if block else tiles)
-    if block and tasks < TASKS <= tiles // 2 and op.macs >= LARGE:
-        return f"{tasks} blocks are too few to share among threads"
     return None
 
 
-def default(op: Conv2d, isa: Isa) -> Knobs:
-    """A good first guess: the least work, a block whose copy stays near."""
-    return min(space(op, isa).enumerate(), key=lambda point: _cost(op, isa, point))
-
-
-def _cost(op: Conv2d, isa: Isa, knobs: Knobs) -> tuple:
-    """Instructions, about, of the tiles and of the copy, which costs more the farther it goes."""
+def work(op: Conv2d, isa: Isa, knobs: Knobs, target: Target) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
     t, lanes = _tiling(op, isa, knobs), _lanes(op, isa, knobs["step"])
     rows = grouped.Rows(op, t, lanes, "uint8", 0)
     (kh, kw), (down, across), (below, beside) = op.kernel, op.stride, op.dilation
@@ -168,14 +152,21 @@ def _cost(op: Conv2d, isa: Isa, knobs: Knobs) -> tuple:
     weights = kw * t.vectors * (1 if alone else kh)
     each = {"bytes": 1 if isa.dot else 3, "pairs": 2, "words": 2}[knobs["step"]]
     spilled = max(0, outputs + weights + 3 - isa.registers) * (kh if alone else 1)
-    loads = windows + kh * kw * t.vectors
-    tile = loads / 2 + windows * (lanes.together > 1) + outputs * kh * kw * each + SPILL * spilled
-    tile = tile * lanes.steps + 2 * outputs + 8  # results, addresses and the like
     size = rows.count * rows.shape[-1] * (2 if knobs["step"] == "words" else 1)
-    copied = rows.blocks * size // (2 * isa.lanes) * (1 if size <= NEAR else 2)
-    panels = lanes.panels(t.vectors)
-    tiles = rows.blocks * t.block * rows.column_tiles * panels
-    return (tile * tiles * op.n + copied * op.n, knobs["order"] == "cm", -t.block)
+    copied = op.n * rows.blocks * size
+    tiles = op.n * rows.blocks * t.block * rows.column_tiles * lanes.panels(t.vectors)
+    steps = tiles * lanes.steps
+    return {
+        "products": steps * outputs * kh * kw * each,
+        "loads": steps * (windows + kh * kw * t.vectors),
+        "shuffles": steps * windows * (lanes.together > 1),
+        "spilled": steps * spilled,
+        "copy": copied / (2 * isa.lanes),
+        "tiles": tiles,
+        "stores": tiles * outputs,
+        "l2": copied * (size > target.l1d),
+        "l3": copied * (size > target.l2),
+    }
 
 
 def _tiling(op: Conv2d, isa: Isa, knobs: Knobs) -> Tiling:

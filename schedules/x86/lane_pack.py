@@ -15,11 +15,13 @@ from tvm import tirx
 
 from lpgen.algorithms.fields import spread_planes
 from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.reduction import cut
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks, dot_space, fields, vectors
 from lpgen.schedules.x86.isa import Isa
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
+from lpgen.target import Target
 
 INT8_MAX, INT16_MAX, INT32_MAX = 2**7 - 1, 2**15 - 1, 2**31 - 1
 SHORTEST = 3
@@ -160,9 +162,22 @@ def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     return blocks.refusal(op, rows, 2 * width * isa.lanes, knobs)
 
 
-def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
-    """Knobs for an operator that nobody has tuned."""
-    return min(space(op, isa).enumerate(), key=lambda knobs: fields.cost(op, isa, knobs))
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs, target: Target) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    t = fields.tiling(op, isa, knobs)
+    c = cut(op, t.kq, 1, t.folded)
+    packed = t.vectors // 2
+    tiles = op.matrix.groups * t.row_tiles * t.panels
+    steps, sums = tiles * c.groups, t.rows * packed
+    chunks = c.r * c.s * -(-c.kg // min(chunk(op, isa), c.kg))
+    return {
+        "products": steps * sums * (1 if isa.dot else 2),
+        "loads": steps * (t.rows + packed),
+        "flush": tiles * chunks * sums,
+        "stall": steps * max(0, 5 - sums / 2) if isa.dot else 0,
+        **fields.work(op, isa, knobs, packed * isa.lanes * c.groups * t.kq, target),
+        "runs": tiles * chunks,
+    }
 
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:

@@ -17,7 +17,7 @@ Inside the blocks (see `blocks`), for every register tile:
 
 import math
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 
 from tvm import IRModule, te
 from tvm.s_tir import Schedule
@@ -26,6 +26,7 @@ from lpgen.algorithms import lut_product
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.product_tables import TABLE_BYTES, Tables
+from lpgen.algorithms.reduction import cut
 from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
@@ -35,10 +36,14 @@ from lpgen.schedules.x86.isa import Isa
 from lpgen.schedules.x86.lookup_tile import LookupTile, emit_places
 from lpgen.schedules.x86.microkernel import replace_encode, replace_tile
 from lpgen.schedules.x86.narrow import narrow_together
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
+from lpgen.target import Target
 
 ROWS = (1, 2, 3, 4, 5, 6, 8)
 VECTORS = (1, 2, 3, 4, 6, 8)
+
+
+tables_of = lru_cache(maxsize=64)(Tables)
 
 
 def lanes(isa: Isa) -> int:
@@ -50,7 +55,7 @@ def unfit(op: Dense | Conv2d) -> str | None:
     """Why the algorithm does not serve the operator."""
     if op.weight.bits > 2:
         return f"weight={op.weight}: tables are addressed by codes of 1 or 2 bits"
-    tables = Tables(op.act, op.weight)
+    tables = tables_of(op.act, op.weight)
     if tables.count * 2 * 16 > TABLE_BYTES:
         return f"act={op.act} takes {tables.count} tables, more than the L1 cache has room for"
     if op.matrix.n == 1 and op.matrix.groups > 1:
@@ -88,27 +93,29 @@ def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     return blocks.refusal(op, rows, vectors * lanes(isa), knobs)
 
 
-def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
-    """A good first guess: few loads, few empty places, weights that stay in the L2 cache."""
-    choices = space(op, isa)
-
-    def cost(knobs: Knobs) -> tuple:
-        t = tiling(op, isa, knobs)
-        computed = t.row_tiles * t.rows * t.panels * t.vectors * t.lanes
-        waste = computed / (op.matrix.m * op.matrix.n)
-        loads = 1 / t.rows + 1 / t.vectors
-        block = (knobs["n_block"] or t.panels) * t.vectors * t.lanes * op.matrix.k
-        return (
-            t.rows * t.vectors > isa.registers * 3 // 8,
-            (knobs["weights"] == "packed") != (op.matrix.m < 32),
-            round(waste * (2 + loads), 3),
-            knobs["outer"] != ("nm" if knobs["m_block"] and knobs["n_block"] else "mn"),
-            knobs["inner"] != "mn",
-            abs(math.log2(block / 2**18)),
-            -(knobs["m_block"] or t.row_tiles),
-        )
-
-    return min(choices.enumerate(), key=cost)
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs, target: Target) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    t, tables = tiling(op, isa, knobs), tables_of(op.act, op.weight)
+    c = cut(op, tables.kq, split=True)
+    matrix, parts = op.matrix, len(tables.shifts)
+    tiles = matrix.groups * t.row_tiles * t.panels
+    groups, sums = tiles * c.groups, t.rows * t.vectors
+    flushed = sum(1 / steps for steps in tables.steps)
+    panel = t.vectors * t.lanes * c.groups / (2 if t.packed else 1)
+    return {
+        "products": groups * sums * parts,
+        "flush": groups * sums * flushed,
+        "unpack": groups * t.vectors * t.packed,
+        "indices": groups * t.vectors,
+        "loads": groups * t.rows * (1 + parts),
+        # Sums of 16 bits, two vectors for one of bytes, are in memory where registers run out.
+        "spilled": groups * flushed * max(0, 3 * sums * parts + 4 - isa.registers),
+        "copy": math.prod(op.x_shape) / tables.kq,
+        "tiles": tiles,
+        "runs": tiles * c.r * c.s,
+        "stores": tiles * sums * 4,
+        **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * c.groups, panel, target),
+    }
 
 
 def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> lut_product.Tiling:
@@ -151,6 +158,6 @@ def template(isa: Isa) -> DotTemplate:
     return DotTemplate(
         applies=lambda op, target: unfit(op),
         space=lambda op, target: space(op, isa),
-        default=lambda op, target: default(op, isa),
+        work=lambda op, target, knobs: work(op, isa, knobs, target),
         kernel=lambda op, target, knobs: kernel(op, isa, knobs),
     )

@@ -22,14 +22,14 @@ from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks
 from lpgen.schedules.x86.isa import Isa
-from lpgen.schedules.x86.lut_sum_space import default, refusal, space, tiling, unfit
+from lpgen.schedules.x86.lut_sum_space import refusal, space, tiling, unfit, work
 from lpgen.schedules.x86.lut_sum_tables import TableCode
 from lpgen.schedules.x86.lut_sum_tile import TileCode
 from lpgen.schedules.x86.microkernel import replace_encode, replace_tile
 from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Knobs
 
-__all__ = ["default", "kernel", "space", "unfit"]
+__all__ = ["kernel", "space", "unfit", "work"]
 
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:

@@ -1,4 +1,4 @@
-"""The knobs of the lut_sum algorithm on x86, which combinations are valid, and a first guess.
+"""The knobs of the lut_sum algorithm on x86, which combinations are valid, and their work.
 
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|
@@ -20,7 +20,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 
@@ -29,7 +28,8 @@ from lpgen.algorithms.reduction import foldable
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks
 from lpgen.schedules.x86.isa import Isa
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
+from lpgen.target import Target
 
 ROWS = (1, 2, 3, 4, 6, 8, 12)
 VECTORS = (1, 2, 3, 4)
@@ -141,50 +141,46 @@ def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     return blocks.refusal(op, rows, vectors * lanes_of(isa), knobs)
 
 
-def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
-    """A good first guess: the fewest instructions a product, tables that stay in the L2 cache."""
-    choices = space(op, isa)
-    points = [point for point in _candidates(op, choices) if point in choices]
-    if not points:  # an unusual shape: anything valid
-        return next(choices.enumerate())
-    return min(points, key=lambda point: _cost(op, isa, point))
-
-
-def _candidates(op: Dense | Conv2d, choices: Space) -> Iterator[Knobs]:
-    knobs = choices.knobs
-    reused = isinstance(op, Conv2d) and op.kernel != (1, 1)
-    left = "direct" if reused or op.matrix.m <= STREAMED else "copied"
-    left = "folded" if "folded" in knobs["left"] else left
-    names = ("inputs", "digits", "rows", "vectors", "m_block", "n_block", "expand")
-    for inputs, digits, rows, vectors, m_block, n_block, expand in itertools.product(
-        *(knobs[name] for name in names)
-    ):
-        if inputs == 6 and left == "direct":
-            continue  # large tables of all pixels leave the cache
-        streamed = op.matrix.m <= STREAMED and expand == "register"
-        yield {
-            "inputs": inputs, "digits": digits, "rows": rows, "vectors": vectors,
-            "m_block": m_block, "n_block": n_block, "outer": "mn", "inner": "mn",
-            "left": left, "expand": expand, "prefetch": 4096 if streamed else 0,
-        }  # fmt: skip
-
-
-def _cost(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> tuple:
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs, target: Target) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
     t = tiling(op, isa, knobs)
     tables = tables_of(op, t.inputs, t.digits)
-    m, n = op.matrix.m, op.matrix.n
-    computed = t.row_tiles * t.rows * t.panels * t.vectors * t.lanes / (m * n)
+    c = reduction_of(op, t.left, t.inputs, t.multiple)
+    matrix, planes = op.matrix, op.weight.bits
+    tiles = matrix.groups * t.row_tiles * t.panels
     sums = t.rows * t.vectors * t.digits
-    # vpshufb and vpaddb, of which the first of a chunk needs none.
-    lookup = 2 - 1 / tables.lookups
-    # Three instructions for two sums of 16 bits, which are in memory where registers run out.
-    flush = 3 / tables.lookups * (1 if 3 * sums + 4 <= isa.registers else 4)
-    # Loading, and unpacking: once for m rows, or for each tile; large ones come from the L2 cache.
-    unpacked, packed, loaded = (0.3, 1.8, 0.25) if t.inputs == 4 else (1.4, 1.2, 1.2)
-    index = (unpacked if t.expanded else packed) / (t.rows * t.digits)
-    index += 4 / m if t.expanded else 0
-    table = loaded / t.vectors
-    instructions = (lookup + flush + index + table) * t.digits / t.inputs
-    groups = reduction_of(op, t.left, t.inputs, t.multiple).groups
-    made = (knobs["m_block"] or t.row_tiles) * t.rows * groups * t.digits * tables.entries
-    return round(computed * instructions, 3), knobs["n_block"], abs(math.log2(made / 2**18))
+    lookups = tiles * c.groups * planes * sums
+    # Sums of 16 bits are in memory where registers run out.
+    inside = 3 * sums + 4 <= isa.registers
+    indices = tiles * c.groups * planes * t.vectors
+    size = tables.entries * t.digits
+    if t.left == "direct":
+        made = math.prod(op.x_shape) / t.inputs
+    else:
+        made = matrix.groups * t.row_tiles * t.rows * c.groups
+    places = matrix.groups * matrix.n * c.groups * planes / lanes_of(isa)
+    sweeps = t.row_tiles / (knobs["m_block"] or t.row_tiles) if knobs["outer"] == "mn" else 1
+    byte = 1.0 if t.expanded else PACK[t.inputs][1] / PACK[t.inputs][0]
+    return {
+        "products": lookups,
+        "adders": lookups * (1 - 1 / tables.lookups),
+        "flush": lookups / tables.lookups * inside,
+        "spilled": lookups / tables.lookups * (not inside),
+        "unpack": indices * (not t.expanded),
+        "indices": indices * t.expanded,
+        "loads": tiles * c.groups * planes * t.rows * t.digits,
+        "expand": places * sweeps * t.expanded,
+        "copy": made * size / 16,
+        "tiles": tiles,
+        "runs": tiles * c.r * c.s * planes,
+        "stores": tiles * t.rows * t.vectors * 4,
+        **blocks.traffic(
+            op,
+            knobs,
+            t.row_tiles,
+            t.panels,
+            t.rows * c.groups * size,
+            t.vectors * t.lanes * c.groups * planes * byte,
+            target,
+        ),
+    }

@@ -45,7 +45,8 @@ from lpgen.schedules.x86.microkernel import Index, Site, replace_encode, replace
 from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.schedules.x86.prefetch import hint
 from lpgen.schedules.x86.transpose import WORDS, transposed
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
+from lpgen.target import Target
 
 VECTORS = (1, 2)
 COLUMNS = (4, 8, 16)
@@ -99,28 +100,31 @@ def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     return blocks.refusal(op, vectors * isa.bits // 8, panel_of(op), knobs)
 
 
-def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
-    """A good first guess: few instructions, indices that stay in the L2 cache while the tables,
-    much larger, are read once."""
-    choices = space(op, isa)
-    folds = "folded" in choices.knobs["left"]
-
-    def cost(knobs: Knobs) -> tuple:
-        t = tiling(op, isa, knobs)
-        tables, sums = tables_of(op, t.digits), t.columns * knobs["vectors"] * t.digits
-        # vpshufb and vpaddb, of which the first of a chunk needs none.
-        lookup = 2 - 1 / tables.lookups
-        # Three instructions for two sums of 16 bits, which are in memory where registers run out.
-        inside = 3 * sums + knobs["vectors"] + 2 <= isa.registers
-        flush = 3 / tables.lookups * (1 if inside else 2)
-        loads = 0.25 / knobs["vectors"] + 0.25 / (t.columns * t.digits)
-        computed = t.row_tiles * t.rows * t.panels * t.digits * (lookup + flush + loads)
-        indices = (knobs["m_block"] or t.row_tiles) * t.rows * op.matrix.k / INPUTS
-        order = (indices > 2**20, -indices, knobs["inner"] != "nm", abs(knobs["n_block"] - 8))
-        large = op.matrix.n * op.matrix.k * ENTRIES // INPUTS * t.digits > 2**20
-        return folds and not t.folded, computed, *order, knobs["prefetch"] != large
-
-    return min(choices.enumerate(), key=cost)
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs, target: Target) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    t, matrix = tiling(op, isa, knobs), op.matrix
+    tables, sums = tables_of(op, t.digits), t.columns * knobs["vectors"] * t.digits
+    groups = -(-matrix.k // INPUTS)
+    tiles = matrix.groups * t.row_tiles * t.panels
+    lookups = tiles * t.parts * groups * sums
+    # Sums of 16 bits are in memory where registers run out.
+    inside = 3 * sums + knobs["vectors"] + 2 <= isa.registers
+    table = ENTRIES * t.digits * groups
+    return {
+        "products": lookups,
+        "adders": lookups * (1 - 1 / tables.lookups),
+        "flush": lookups / tables.lookups * inside,
+        "spilled": lookups / tables.lookups * (not inside),
+        "indices": tiles * t.parts * groups * knobs["vectors"],
+        "loads": tiles * t.parts * groups * t.columns * t.digits,
+        "copy": matrix.groups * t.row_tiles * t.rows * groups,
+        "tiles": tiles,
+        "runs": tiles * t.parts,
+        "stores": tiles * t.rows * panel_of(op) / isa.lanes,
+        **blocks.traffic(
+            op, knobs, t.row_tiles, t.panels, t.rows * groups, panel_of(op) * table, target
+        ),
+    }
 
 
 def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:

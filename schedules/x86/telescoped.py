@@ -17,12 +17,14 @@ from tvm import tirx
 
 from lpgen.algorithms.fields import Plane, dense_planes
 from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.reduction import cut
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.x86 import blocks, dot_space, fields, vectors
 from lpgen.schedules.x86.dot_space import STREAMED, distances, tile_rows
 from lpgen.schedules.x86.isa import Isa
-from lpgen.space import Knobs, Space
+from lpgen.space import Counts, Knobs, Space
+from lpgen.target import Target
 
 INT16_MIN, INT16_MAX = -(2**15), 2**15 - 1
 LONGEST_K = (2**31 - 1) // (255 * 128)
@@ -171,15 +173,25 @@ def refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     return blocks.refusal(op, rows, width * isa.lanes, knobs)
 
 
-def default(op: Dense | Conv2d, isa: Isa) -> Knobs:
-    """Knobs for an operator that nobody has tuned: about four vectors of packed bytes in a step,
-    more streams of weights are prefetched worse."""
-    bits = sum(plane.width for plane in dense_planes(op.weight))
-
-    def cost(knobs: Knobs) -> tuple:
-        return (bits * knobs["vectors"] > 40, *fields.cost(op, isa, knobs))
-
-    return min(space(op, isa).enumerate(), key=cost)
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs, target: Target) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    t, planes = fields.tiling(op, isa, knobs), dense_planes(op.weight)
+    c = cut(op, t.kq, 1, t.folded)
+    tiles = op.matrix.groups * t.row_tiles * t.panels
+    steps = tiles * c.groups
+    bytes_ = sum(t.vectors // plane.fields for plane in planes)  # vectors of packed weights
+    operands = len(planes) * t.vectors
+    chunks = c.r * c.s * (1 if isa.dot else -(-c.kg // min(chunk(op), c.kg)))
+    sums = t.rows * t.vectors * len(planes)
+    return {
+        "products": steps * sums * (1 if isa.dot else 2),
+        "unpack": steps * (operands - bytes_ if isa.dot else operands + bytes_),
+        "loads": steps * (t.rows * (1 if isa.dot else len(planes)) + bytes_),
+        "flush": tiles * chunks * sums * (not isa.dot),
+        "stall": steps * max(0, 5 - sums / 2) if isa.dot else 0,
+        **fields.work(op, isa, knobs, bytes_ * isa.lanes * c.groups * t.kq, target),
+        "runs": tiles * chunks * (1 if isa.dot else len(planes)),
+    }
 
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:

@@ -1,0 +1,79 @@
+"""The model itself: prices of what is counted, and trees for what the prices do not explain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from lpgen.cost.features import features
+from lpgen.cost.trees import Forest
+from lpgen.space import Counts, Knobs
+
+DATA = "model.json"
+
+ELSE = "*"
+"""The name of the prices of templates that have none of their own."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """prices: template or algorithm -> count -> nanoseconds; forest: log of the factor that a
+    kernel takes beside its price; made: what it was fitted to."""
+
+    prices: Mapping[str, Mapping[str, float]]
+    forest: Forest | None = None
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def prices_of(self, template: Any) -> Mapping[str, float]:
+        """The prices of a template: its own, or those that its algorithm has in all families, or
+        those of all that nobody measured."""
+        names = (template.name, template.algorithm, ELSE)
+        return next(self.prices[name] for name in names if name in self.prices)
+
+    def nanoseconds(self, template: Any, counts: Counts) -> float:
+        """The price of a kernel; more than 0."""
+        prices = self.prices_of(template)
+        return 1e-3 + sum(prices.get(name, 0.0) * count for name, count in counts.items())
+
+    def costs(
+        self, op: Any, template: Any, points: Sequence[Knobs], counts: Sequence[Counts]
+    ) -> np.ndarray:
+        """log of the cost of each point with the trees' part: float64[len(points)]."""
+        priced = np.log([self.nanoseconds(template, count) for count in counts])
+        if self.forest is None or not points:
+            return priced
+        prices = self.prices_of(template)
+        rows = [
+            features(op, template.algorithm, knobs, count, prices)
+            for knobs, count in zip(points, counts, strict=True)
+        ]
+        return priced + self.forest.predict(np.array(rows))
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, numbers to four digits."""
+        prices = {name: _rounded(found) for name, found in sorted(self.prices.items())}
+        forest = self.forest.to_json() if self.forest else None
+        return {"made": dict(self.made), "prices": prices, "forest": forest}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Model:
+        """What `to_json` gave."""
+        forest = content["forest"] and Forest.from_json(content["forest"])
+        return cls(content["prices"], forest, content["made"])
+
+
+def _rounded(prices: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(f"{price:.4g}") for name, price in sorted(prices.items())}
+
+
+@cache
+def shipped() -> Model:
+    """The model that comes with lpgen."""
+    text = (resources.files(__package__) / DATA).read_text(encoding="utf-8")
+    return Model.from_json(json.loads(text))

@@ -1,0 +1,161 @@
+"""The cost model: its data, its shortlist, what it chooses for operators nobody has tuned."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from strategies import convs, denses
+
+from lpgen import cost, templates
+from lpgen.choose import choose, ranking
+from lpgen.cost.features import COUNTS, NAMES, features
+from lpgen.cost.model import Model
+from lpgen.cost.trees import Forest
+from lpgen.ops import parse
+from lpgen.records import Log, Record
+from lpgen.target import Target, known
+from lpgen.templates import Template
+
+CONV = "conv2d h=28 w=28 ic=128 oc=128 kernel=3 pad=1"
+OPERATORS = (
+    *(f"{CONV} act={act} weight={weight}" for act, weight in (("u1", "b1"), ("u8", "s8"))),
+    "conv2d h=7 w=7 ic=96 oc=96 kernel=3 pad=1 groups=96 act=u8 weight=s8",
+    "conv2d h=9 w=9 ic=32 oc=32 kernel=3 pad=1 groups=8 act=u8 weight=s8",
+    "dense m=1 n=512 k=256 act=u8 weight=s2",
+    "dense m=64 n=100 k=96 act=u1 weight=t2",
+    "dense m=2 n=64 k=64 act=u8 weight=s4 scale=group32 out=f32",
+)
+TARGETS = st.sampled_from(list(known().values()))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+@given(denses() | convs(), TARGETS)
+def test_without_any_record_every_operator_gets_a_point_of_a_template_that_serves(op, target):
+    best = ranking(op, target)[0]
+    assert best.template.applies(op, target) is None
+    assert best.template in templates.templates_for(op, target)
+    assert best.knobs in best.template.space(op, target)
+
+
+@pytest.mark.parametrize("target", known().values(), ids=known())
+def test_all_that_is_counted_has_a_name_and_a_price(target):
+    for op in map(parse, OPERATORS):
+        for candidate in ranking(op, target)[:3]:
+            template = candidate.template
+            counts = template.work(op, target, candidate.knobs)
+            assert set(counts) <= set(COUNTS), template
+            assert all(math.isfinite(count) and count >= 0 for count in counts.values())
+            assert cost.shipped().prices_of(template), template
+
+
+def test_the_same_question_has_the_same_answer():
+    op, target = parse(OPERATORS[0]), Target.parse("zen3")
+    first, again = (cost.candidates(op, target, templates.templates_for(op, target)) for _ in "ab")
+    assert first == again
+
+
+@pytest.mark.parametrize(
+    ("target", "act", "weight", "expected"),
+    [
+        ("zen4", "u1", "b1", {"bitserial"}),
+        ("avx512vnni", "u1", "b1", {"bitserial", "lut_sum", "lut_product"}),
+        ("avx2", "u1", "b1", {"lut_sum", "lut_product"}),
+        ("avx2", "u2", "s2", {"lut_sum", "lut_product"}),
+        ("avx512vnni", "u8", "s8", {"dot"}),
+        ("avx2", "u8", "s8", {"dot"}),
+        ("sapphirerapids", "u8", "s8", {"mma"}),
+    ],
+)
+def test_bit_widths_choose_the_algorithm(target, act, weight, expected):
+    best = ranking(parse(f"{CONV} act={act} weight={weight}"), Target.parse(target))[0]
+    assert best.template.algorithm in expected
+
+
+def test_few_rows_take_a_tile_of_them_all_or_half():
+    op = parse("dense m=16 n=768 k=3072 act=u8 weight=s8")
+    assert ranking(op, Target.parse("zen4"))[0].knobs["rows"] in (8, 16)
+
+
+def test_caches_of_the_target_count():
+    op, zen = parse(OPERATORS[1]), Target.parse("zen3")
+    template = Template("avx2", "dot")
+    knobs = template.default(op, zen) | {"m_block": 0, "n_block": 0, "outer": "mn", "inner": "mn"}
+    near, far = ("l2", "l3")
+    assert template.work(op, zen, knobs)[near] > 0
+    small = Target(**zen.describe() | {"l2": 2**15, "features": zen.features})
+    assert template.work(op, small, knobs)[far] > template.work(op, zen, knobs)[far]
+
+
+def test_of_a_tile_not_all_the_blocks_come_first():
+    op, target = parse(OPERATORS[1]), Target.parse("avx2")
+    ranked = cost.candidates(op, target, templates.templates_for(op, target))
+    chosen = cost.diverse(ranked, 8)
+    assert chosen[0] == ranked[0]
+    assert len({(c.knobs["rows"], c.knobs["vectors"], c.knobs["left"]) for c in chosen}) > 1
+    assert len({tuple(c.knobs.items()) for c in chosen}) == 8
+
+
+def test_trees_are_those_of_xgboost():
+    xgboost = pytest.importorskip("xgboost")
+    from lpgen.tune import fit_cost
+
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((300, 6)).astype(np.float32)
+    labels = np.sin(rows[:, 0] * 2) + rows[:, 1] * (rows[:, 2] > 0)
+    data = xgboost.DMatrix(rows, label=labels)
+    booster = xgboost.train(fit_cost.TREES | {"base_score": 0.0}, data, 20)
+    forest = fit_cost.forest_of(booster)
+    assert np.allclose(forest.predict(rows), booster.predict(data), atol=1e-5)
+    again = Forest.from_json(json.loads(json.dumps(forest.to_json())))
+    assert np.allclose(again.predict(rows), forest.predict(rows), atol=2e-3)
+
+
+def test_a_model_is_what_was_written():
+    model = cost.shipped()
+    again = Model.from_json(json.loads(json.dumps(model.to_json())))
+    assert again.prices == model.prices
+    op, target = parse(OPERATORS[1]), Target.parse("avx2")
+    template = Template("avx2", "dot")
+    knobs = template.default(op, target)
+    counts = template.work(op, target, knobs)
+    found = features(op, "dot", knobs, counts, model.prices_of(template))
+    assert found.shape == (len(NAMES),)
+    costs = [m.costs(op, template, [knobs], [counts])[0] for m in (model, again)]
+    assert costs[0] == pytest.approx(costs[1], abs=1e-3)
+
+
+def record(log: Log, template: Template, target: Target, op, knobs=None) -> dict:
+    knobs = knobs or template.default(op, target)
+    log.append(Record(op.name, target.name, template.name, knobs=knobs, seconds=1e-5, best=True))
+    return knobs
+
+
+def test_a_record_of_narrower_vectors_does_not_bind(tmp_path):
+    """Its knobs serve in the wider template, or the model's do; its template does not."""
+    op, sse4, log = parse(OPERATORS[1]), Target.parse("sse4"), Log(tmp_path / "log.jsonl")
+    record(log, Template("sse4", "dot"), sse4, op)
+    choice = choose(op, "avx2", [log], use_shipped=False)
+    assert choice.template == "avx2/dot"
+    assert choice.origin in ("model", "record of sse4")
+
+
+def test_a_record_of_a_lesser_level_serves_where_nothing_faster_is_expected(tmp_path):
+    op, lesser, log = parse(OPERATORS[0]), Target.parse("avx512bw"), Log(tmp_path / "log.jsonl")
+    best = ranking(op, Target.parse("avx512vnni"))[0]
+    assert best.template.family == "avx512bw"
+    record(log, best.template, lesser, op, best.knobs)
+    choice = choose(op, "avx512vnni", [log], use_shipped=False)
+    assert (choice.template, choice.knobs) == (best.template.name, best.knobs)
+    assert choice.origin == "record of avx512bw"
+
+
+def test_a_new_instruction_is_not_given_up_for_a_record(tmp_path):
+    op, lesser, log = parse(OPERATORS[0]), Target.parse("avx512vnni"), Log(tmp_path / "log.jsonl")
+    record(log, Template("avx512vnni", "dot"), lesser, op)
+    choice = choose(op, "zen4", [log], use_shipped=False)
+    assert (choice.origin, choice.knobs["count"]) == ("model", "instruction")
