@@ -200,12 +200,16 @@ def test_knobs_outside_of_the_space_are_refused(name):
         chosen.kernel(long, target, {**chosen.default(long, target), "rows": 2, "columns": 2})
 
 
+NEAR = {"grouped", "dot"}
+"""Which of them is faster the model may see either way."""
+
+
 @pytest.mark.parametrize(
     ("op", "plain", "amx"),
     [
         (grouped(32, 4, 4), {"grouped"}, {"grouped"}),
-        (grouped(2, 64, 64), {"grouped", "dot"}, {"mma"}),
-        (grouped(4, 32, 32, kernel=1, pad=0), {"dot"}, {"mma"}),
+        (grouped(2, 64, 64), NEAR, {"mma"}),
+        (grouped(4, 32, 32, kernel=1, pad=0), NEAR, {"mma", *NEAR}),
         (grouped(4, 4, 4, kernel=1, pad=0), {"grouped"}, {"grouped"}),
         (grouped(2, 4, 256), {"dot"}, {"mma", "dot"}),
     ],
