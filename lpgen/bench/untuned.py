@@ -34,8 +34,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Untuned:
-    """The kernels of an operator by kind: what the cost model chooses, what records of lesser
-    targets give, and the target's own record. A kind without a record of its own is absent."""
+    """The kernels of an operator by kind: what the cost model chooses without any record, what is
+    chosen with those of lesser targets alone, and the target's own record, absent if there is none.
+    """
 
     workload: str
     target: str
@@ -61,7 +62,7 @@ def choices(op: Operator, target: Target, logs: Iterable[Log]) -> dict[str, Choi
         LENT: choose(op, target, logs, lenders=target.lenders()),
         TUNED: choose(op, target, logs, lenders=(target,)),
     }
-    return {k: c for k, c in found.items() if k == MODEL or c.origin != "model"}
+    return {k: c for k, c in found.items() if k != TUNED or c.origin != "model"}
 
 
 def compare(ops: Iterable[Operator], target: Target, logs: Iterable[Log]) -> Iterator[Untuned]:
