@@ -3,8 +3,8 @@
 for g, block of row tiles, block of panels      # parallel; outer=nm: blocks the other way round
   for row tile, panel                           # inner=nm: the other way round
 
-Threads share the tiles and not the blocks (`threads`). Tiles are numbered along the side with more
-elements, so that each thread reads a part of the larger side and all of the smaller one.
+Threads share the tiles and not the blocks (`threads`). Tiles are numbered along the larger side, so
+that each thread reads a part of that and all of the smaller one.
 """
 
 import math
@@ -29,6 +29,8 @@ NEAR = 0.75
 
 WASTE = 8
 """Empty row tiles or panels may be one in so many."""
+STAGE = 2
+"""What copying or expanding an element costs, as a multiple of reading it."""
 
 
 def knobs(m: int, n: int, lanes: int) -> dict[str, tuple]:
@@ -154,7 +156,9 @@ def order_blocks(sch: Schedule, tile, chosen: Knobs, *, copied: bool, panels: bo
     # A stage of all row tiles, or all panels, precedes the blocks: all threads share it.
     copied = copied and bool(chosen["m_block"])
     panels = panels and bool(chosen["n_block"])
-    by_rows = copied if copied != panels else _is_tall(sch, row_tiles, mi, columns, nv, nl)
+    by_rows = _shares_rows(
+        row_tiles * _extent(sch, mi), columns * _extent(sch, nv) * _extent(sch, nl), copied, panels
+    )
     strides = (columns, 1) if by_rows else (1, row_tiles)
     numbers = {
         g: (_extent(sch, g), row_tiles * columns),
@@ -182,9 +186,11 @@ def _extent(sch: Schedule, loop) -> int:
     return int(sch.get(loop).extent)
 
 
-def _is_tall(sch: Schedule, row_tiles: int, mi, panels: int, nv, nl) -> bool:
-    """Whether the left side has more elements than the right one."""
-    return row_tiles * _extent(sch, mi) >= panels * _extent(sch, nv) * _extent(sch, nl)
+def _shares_rows(rows: int, columns: int, copied: bool, panels: bool) -> bool:
+    """Whether threads share rows, and each reads the whole right side, and expands it where that is
+    done per block (`panels`); or columns, and each reads, and copies, the whole left side, half of
+    which another core has in its cache."""
+    return rows * (1 + STAGE * copied) >= columns * (1 + STAGE * panels)
 
 
 def place_rows(sch: Schedule, stage, order: Order) -> None:
