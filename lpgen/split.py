@@ -8,8 +8,8 @@ LEAST_TASK = 3e-6
 
 
 class Split(NamedTuple):
-    """tasks: that have something to do; largest: the share of all work that the largest has, 0..1;
-    balance: the mean of all threads' shares over the largest, 1 where all have as much."""
+    """tasks: into how many the work is split; largest: the share of all work that the largest has,
+    0..1; balance: the mean of the tasks' shares over the largest, 1 where all have as much."""
 
     tasks: int
     largest: float
@@ -17,9 +17,11 @@ class Split(NamedTuple):
 
 
 def balance(pieces: int, threads: int) -> Split:
-    """Equal `pieces` of work split among `threads`, each of which gets a range of them."""
+    """Equal `pieces` of work split among at most `threads`, each of which gets a range of them: as
+    few tasks as have that largest share, since more would not make the call shorter."""
     largest = -(-pieces // threads)
-    return Split(min(pieces, threads), largest / pieces, pieces / (threads * largest))
+    tasks = -(-pieces // largest)
+    return Split(tasks, largest / pieces, pieces / (tasks * largest))
 
 
 def most_threads(work: float) -> int:

@@ -1,7 +1,6 @@
 """How work is split among threads, as far as it can be computed."""
 
 import itertools
-from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -15,24 +14,25 @@ from lpgen.split import LEAST_TASK, Split, balance, most_threads, split_of
     [
         (1, 1, Split(1, 1.0, 1.0)),
         (8, 4, Split(4, 0.25, 1.0)),
-        (9, 4, Split(4, 3 / 9, 9 / 12)),
-        (4, 64, Split(4, 0.25, 4 / 64)),
-        (49, 32, Split(32, 2 / 49, 49 / 64)),
+        (9, 4, Split(3, 3 / 9, 1.0)),
+        (4, 64, Split(4, 0.25, 1.0)),
+        (49, 32, Split(25, 2 / 49, 49 / 50)),
+        (80, 32, Split(27, 3 / 80, 80 / 81)),
     ],
 )
-def test_ranges_are_as_equal_as_possible(pieces, threads, expected):
+def test_as_few_tasks_as_have_the_largest_share(pieces, threads, expected):
     assert balance(pieces, threads) == pytest.approx(expected)
 
 
 @given(st.integers(1, 5000), st.integers(1, 1024))
-def test_it_is_what_the_ranges_give(pieces, threads):
-    ends = [t * pieces // threads for t in range(threads + 1)]
+def test_no_split_among_the_threads_is_shorter(pieces, threads):
+    tasks, largest, mean_over_largest = balance(pieces, threads)
+    ends = [t * pieces // tasks for t in range(tasks + 1)]
     sizes = [after - before for before, after in itertools.pairwise(ends)]
-    mean = Fraction(sum(sizes), threads)
-    found = balance(pieces, threads)
-    assert found.tasks == sum(size > 0 for size in sizes)
-    assert found.largest == pytest.approx(max(sizes) / pieces)
-    assert found.balance == pytest.approx(float(mean / max(sizes)))
+    assert tasks <= threads
+    assert min(sizes) > 0
+    assert max(sizes) == round(largest * pieces) == -(-pieces // threads)
+    assert mean_over_largest == pytest.approx(pieces / tasks / max(sizes))
 
 
 def test_small_kernels_are_split_among_few():
