@@ -1,12 +1,50 @@
-"""Fixtures that tests of several rooms share."""
+"""Fixtures that tests of several rooms share, and which cases run every day.
+
+A test marked `matrix` runs each of its cases on one level for each algorithm, in rotation, of those
+that this CPU has: levels differ in widths and instructions, and each meets its share of the cases.
+The other combinations are marked `nightly` (`pytest -m "nightly or not nightly"` runs everything).
+"""
 
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from kernels import LEVELS
+
+from lpgen.target import Target, cpu_features
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("lpgen", deadline=None)
+settings.load_profile("lpgen")
 
 # Small kernels are split among threads too: libraries read this when they are loaded.
 os.environ["LPGEN_TASK_US"] = "0"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what the rotation of levels leaves out."""
+    groups = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("matrix") and _runs(level := _level(item)):
+            case = {k: v for k, v in item.callspec.params.items() if k not in ("name", "level")}
+            algorithm = level.rpartition("/")[2] if "/" in level else ""
+            groups[item.nodeid.partition("[")[0], algorithm, repr(case)].append(item)
+    for number, rivals in enumerate(groups.values()):
+        for item in rivals:
+            if item is not rivals[number % len(rivals)]:
+                item.add_marker(pytest.mark.nightly)
+
+
+def _level(item: pytest.Item) -> str:
+    params = item.callspec.params
+    return params.get("name") or params["level"]
+
+
+def _runs(level: str) -> bool:
+    return not Target.parse(LEVELS.get(level, level)).missing_on(cpu_features())
 
 
 @pytest.fixture

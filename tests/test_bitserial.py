@@ -47,6 +47,7 @@ def assert_exact(level: str, op, knobs: dict | None = None, **changed) -> None:
 
 
 # sse4 and avx2 have the same adders, without ternary logic; icelake counts by an instruction.
+@pytest.mark.matrix
 @pytest.mark.parametrize("level", ["generic", "avx512vnni"])
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_every_pair_of_bit_widths(level, bits):
@@ -55,12 +56,14 @@ def test_every_pair_of_bit_widths(level, bits):
         assert_exact(level, Dense(3, 18, 37, act=f"u{bits}", weight=weight))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("level", ["generic", "sse4", "icelake"])
 @pytest.mark.parametrize("weight", LINEAR)
 def test_every_weight_format(level, weight):
     assert_exact(level, Conv2d(h=5, w=4, ic=3, oc=7, kernel=3, pad=1, act="s2", weight=weight))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("level", ["generic", "avx2", "avx512vnni"])
 @pytest.mark.parametrize("act", TEXTS)
 def test_every_activation_format(level, act):
@@ -68,12 +71,14 @@ def test_every_activation_format(level, act):
     assert_exact(level, op)
 
 
+@pytest.mark.matrix
 @EVERYWHERE
 @pytest.mark.parametrize("n", [1, 4, 9, 16, 17, 33, 64, 65, 129])
 def test_columns_around_vector_edges(level, n):
     assert_exact(level, Dense(5, n, 40, act="u1", weight="s2"))
 
 
+@pytest.mark.matrix
 @EVERYWHERE
 @pytest.mark.parametrize("k", [1, 8, 9, 31, 33, 64, 65, 129, 1000])
 def test_depths_around_word_edges(level, k):
@@ -81,6 +86,7 @@ def test_depths_around_word_edges(level, k):
     assert_exact(level, Dense(5, 40, k, act="b1", weight="b1"))
 
 
+@pytest.mark.matrix
 @ON_X86
 @pytest.mark.parametrize("k", [73, 88, 92])
 @pytest.mark.parametrize("act", ["u3", "u4"])
@@ -94,6 +100,7 @@ def test_runs_that_end_in_short_chunks(level, act, k):
     assert_exact(level, op, point)
 
 
+@pytest.mark.matrix
 @EVERYWHERE
 @pytest.mark.parametrize("m", [1, 2, 3, 5, 9])
 def test_rows_around_tile_edges(level, m):
@@ -111,6 +118,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.matrix
 @EVERYWHERE
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_kinds_of_convolution(level, kind):

@@ -26,6 +26,7 @@ def depthwise(channels: int, act: str, weight: str, multiplier: int = 1, **words
     return Conv2d(ic=channels, oc=oc, groups=channels, act=act, weight=weight, **shape)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["avx2/depthwise", "avx512vnni/depthwise"])
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_every_pair_of_bit_widths(name, bits):
@@ -34,12 +35,14 @@ def test_every_pair_of_bit_widths(name, bits):
         assert_exact(name, depthwise(17, f"u{bits}", weight, h=3, w=4))
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("weight", TEXTS)
 def test_every_weight_format(name, weight):
     assert_exact(name, depthwise(9, "s8", weight, h=3, w=4))
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("act", TEXTS)
 def test_every_activation_format(name, act):
@@ -65,6 +68,7 @@ KINDS = {
 }
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_of_convolution(name, kind):
@@ -73,6 +77,7 @@ def test_kinds_of_convolution(name, kind):
             assert_exact(name, parse(f"conv2d {channels} {KINDS[kind]} {formats}"))
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("channels", [2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65])
 def test_channels_around_vector_edges(name, channels):

@@ -71,18 +71,21 @@ def test_a_byte_holds_a_column_of_each_vector():
     np.testing.assert_array_equal(np.concatenate(fields), w)
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("weight", WEIGHTS)
 def test_every_weight_format(name, weight):
     assert_exact(name, Dense(3, 150, 70, act="u8", weight=weight))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["avx2/telescoped", "avx512vnni/telescoped"])
 @pytest.mark.parametrize("act", ["u1", "s2", "b3", "u7", "s8", "u8", "b7", "c2:-7,-2", "c1:5,9"])
 def test_every_activation_format(name, act):
     assert_exact(name, Conv2d(h=4, w=5, ic=6, oc=9, kernel=2, pad=(1, 0), act=act, weight="b3"))
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (1, 129, 3), (7, 64, 129), (16, 33, 65)])
 def test_sizes_around_tile_edges(name, m, n, k):
@@ -97,6 +100,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_kinds_of_convolution(name, kind):

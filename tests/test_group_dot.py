@@ -100,6 +100,7 @@ def test_any_point_of_the_space(name, data):
     assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("weight", ["u4 zero_weight=group", "s4", "s3", "s2", "b1", "s7", "t2"])
 @pytest.mark.parametrize("act", ["s8", "u8", "u8 zero_act=128", "u8 zero_act=3"])
@@ -110,6 +111,7 @@ def test_formats_and_zero_points(name, act, weight):
         assert_exact(name, op)
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("group", [4, 5, 31, 32, 33, 64, 128, 600, 1024, 2000])
 def test_groups_around_step_edges(name, group):

@@ -33,6 +33,7 @@ BUILDS = settings(
 PAIRS = ["generic/generic", "avx2/dot", "avx512vnni/dot", "amx/mma", "avx2/lut_sum"]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_every_pair_of_bit_widths(name, bits):
@@ -41,12 +42,14 @@ def test_every_pair_of_bit_widths(name, bits):
         assert_exact(name, Dense(5, 18, 37, act=f"u{bits}", weight=weight))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["generic/generic", "sse4/dot", "avx512vnni/dot", "amx/mma"])
 @pytest.mark.parametrize("weight", TEXTS)
 def test_every_weight_format(name, weight):
     assert_exact(name, Conv2d(h=5, w=4, ic=3, oc=7, kernel=3, pad=1, act="s8", weight=weight))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["generic/generic", "avx512bw/dot", "avx512vnni/dot", "amx/mma"])
 @pytest.mark.parametrize("act", TEXTS)
 def test_every_activation_format(name, act):
@@ -54,6 +57,7 @@ def test_every_activation_format(name, act):
     assert_exact(name, op)
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("m", [1, 2, 5, 6, 7, 13, 16, 17, 33])
 def test_rows_around_tile_edges(name, m):
@@ -63,12 +67,14 @@ def test_rows_around_tile_edges(name, m):
         assert_exact(name, op)
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65])
 def test_columns_around_vector_edges(name, n):
     assert_exact(name, Dense(9, n, 20, act="u8", weight="s4"))
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65, 129])
 def test_depths_around_step_edges(name, k):
@@ -107,6 +113,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_kinds_of_convolution(name, kind):

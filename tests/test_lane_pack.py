@@ -21,6 +21,7 @@ BUILDS = settings(
 )
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize(("act", "weight"), PAIRS)
 def test_formats(name, act, weight):
@@ -39,6 +40,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_kinds_of_convolution(name, kind):

@@ -47,6 +47,7 @@ def test_wider_activations(act):
         assert_exact(name, Dense(3, 35, 39, act=act, weight=weight))
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 7, 8, 9, 27, 28, 29, 31, 33, 65, 129])
 def test_depths_around_step_edges(name, k):
@@ -54,12 +55,14 @@ def test_depths_around_step_edges(name, k):
     assert_exact(name, parse(f"dense m=4 n=20 k={k} {formats}"))
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("n", [1, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129])
 def test_columns_around_vector_edges(name, n):
     assert_exact(name, Dense(5, n, 22, act="c2:-7,-2,1,6", weight="b2"))
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("m", [1, 2, 3, 5, 6, 7, 8, 9, 17])
 def test_rows_around_tile_edges(name, m):
@@ -79,6 +82,7 @@ KINDS = {
 }
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_of_convolution(name, kind):

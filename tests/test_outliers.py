@@ -92,6 +92,7 @@ def test_names_without_outliers_stay():
     assert str(parse(f"{text} outliers=0")) == text
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", LEVELS)
 @pytest.mark.parametrize("text", SHAPES)
 def test_every_template(name, text):
