@@ -55,7 +55,7 @@ def entry(peer="p", way="w", out="u8", us=10.0, call=1.0) -> Entry:
 
 
 def comparison(ours: Entry, *entries: Entry, **changes) -> Comparison:
-    plain = Comparison(DENSE, "avx2", "avx2/dot", {"rows": 4}, False, 1, ours, entries)
+    plain = Comparison(DENSE, "avx2", "avx2/dot", {"rows": 4}, "model", 1, ours, entries)
     return replace(plain, **changes)
 
 
@@ -341,7 +341,7 @@ def test_the_command_prints_and_saves_the_table(lpgen, library, monkeypatch):
     monkeypatch.setattr(contest, "Contest", FakeContest)
     text = lpgen("bench", str(library), "--against", "torch,litert", "--save", "out")
     row = next(line for line in text.splitlines() if line.startswith("dense 4x32x64 u8 x s8 "))
-    assert row.split() == [*"dense 4x32x64 u8 x s8 avx2/dot default 10 25 u8 2.50 2.53 p w".split()]
+    assert row.split() == [*"dense 4x32x64 u8 x s8 avx2/dot model 10 25 u8 2.50 2.53 p w".split()]
     assert "geometric mean of the time of the fastest other library over lpgen's: 2.50" in text
     assert "missing: q: not installed" in text
     assert "not run: p w2: it is wrong (2 operators)" in text

@@ -288,7 +288,8 @@ def test_sharing_the_trials_is_compared_with_tuning_each_template_alone(lpgen):
     assert " tuned alone: " in text
     assert "8 trials for all templates or for each of them: geometric mean " in text
     alone = {record.template for record in Log("log.alone.jsonl").records() if record.best}
-    assert alone == {record.template for record in Log("log.jsonl").records()}
+    # The cost model leaves out what is far behind.
+    assert alone >= {record.template for record in Log("log.jsonl").records()}
 
 
 def test_operators_that_work_are_reported_when_another_fails(lpgen, monkeypatch):

@@ -78,7 +78,7 @@ def test_numbers_may_be_given_for_one_element(lib):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"scale": None}, "scale: NoneType is no array or DLPack tensor"),
+        ({"scale": None}, "scale: NoneType is no dense array or DLPack tensor"),
         ({"scale": np.ones(8, np.float32)}, r"scale has shape \[8\], expected \[9\]"),
         ({"scale": np.full(9, np.inf)}, r"scale\[0\] = inf is outside of -9\.22"),
         ({"bias": np.full(9, 2**31 - 1)}, r"bias\[0\] = 2147483647 is outside of -2147"),

@@ -126,7 +126,7 @@ def test_weights_of_one_row_are_prefetched(name):
 
     chosen, target = template(name)
     op = Dense(1, 256, 256, act="u8", weight="s3")
-    knobs = chosen.default(op, target)
+    knobs = chosen.default(op, target) | {"prefetch": 1024}
     asm = jit_module(chosen.kernel(op, target, knobs), target).inspect_source("asm")
     assert "prefetcht0" in asm
 

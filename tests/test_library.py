@@ -183,7 +183,7 @@ def test_the_manifest_says_what_was_chosen(folder):
         **{"packed_bytes": 64 + 12, "identity": variant["identity"]},
         **{"threads": 1, "work": 1e-6},
         "workspace_bytes": {"serial": 0, "per_thread": 0},
-        "pieces": 1,
+        **{"pieces": 1, "origin": "tuned"},
     }
     assert large["weights"]["min"] == -1
     assert large["weights"]["step"] == 2

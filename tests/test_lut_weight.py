@@ -161,15 +161,16 @@ def test_what_is_not_served(text, reason):
     assert reason in unfit(parse(text), AVX2)
 
 
-def test_large_tables_are_prefetched():
+def test_tables_are_prefetched():
     from lpgen.build.lower import jit_module
 
     chosen, target = template("avx2/lut_weight")
-    for k, large in ((512, False), (2048, True)):
-        op = Dense(64, 256, k, act="u1", weight="s4")
-        knobs = chosen.default(op, target)
+    op = Dense(64, 256, 2048, act="u1", weight="s4")
+    space = chosen.space(op, target)
+    for ahead in space.knobs["prefetch"]:
+        knobs = next(p for p in space.enumerate() if p["prefetch"] == ahead)
         asm = jit_module(chosen.kernel(op, target, knobs), target).inspect_source("asm")
-        assert ("prefetcht0" in asm) == large
+        assert ("prefetcht0" in asm) == bool(ahead)
 
 
 def test_few_rows_are_left_to_narrower_vectors():

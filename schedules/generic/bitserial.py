@@ -18,6 +18,10 @@ from lpgen.target import Target
 
 WORD = 32
 
+COUNTING = 32
+"""Instructions for the AND of eight words, their population counts and the sum, where a vector has
+four words and no instruction counts bits."""
+
 
 def applies(op: Dense | Conv2d, target: Target) -> str | None:
     """Why the algorithm does not serve the operator, None if it does."""
@@ -38,7 +42,7 @@ def work(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Counts:
     words = bitserial.reduction_of(op, WORD, knobs["left"]).groups
     tiles = matrix.groups * -(-matrix.m // rows) * -(-matrix.n // lanes) * lanes / 8
     return {
-        "products": tiles * words * rows * planes,
+        "products": tiles * words * rows * planes * COUNTING,
         "loads": tiles * words * op.weight.bits,
         "stores": tiles * rows,
         "copy": matrix.m * matrix.k * (knobs["left"] == "copied"),
