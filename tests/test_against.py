@@ -261,10 +261,12 @@ def test_a_library_may_take_the_process_with_it(library, tmp_path, monkeypatch, 
 
 
 def test_a_library_whose_threads_never_sleep_is_left_out(library, tmp_path, monkeypatch):
-    spinning = "import threading; threading.Thread(target=lambda: any(iter(int, 1))).start()"
+    # In Python, so that the thread lets others have the interpreter.
+    spin = "def spin():\n    while True:\n        pass\n"
+    spinning = f"import threading\n{spin}threading.Thread(target=spin, daemon=True).start()"
     fake_openvino(tmp_path, "", spinning)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    with Contest(["openvino"], detect(), threads=2, rounds=3) as made:
+    with Contest(["openvino"], detect(), threads=2, rounds=3, limit=60) as made:
         result = made.compare(library, DENSE)
     reason = result.refused["openvino MatMul"]
     assert reason.endswith("ended with status 1: its threads still work 2 s after its turn")
