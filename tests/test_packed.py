@@ -198,6 +198,6 @@ def test_rows_that_are_not_packed(data, message):
 def test_the_bitserial_algorithm_reads_planes_as_they_are(name, words):
     op = parse(f"{words} input=planes")
     chosen, target = template(name)
-    knobs = chosen.default(op, target)
-    assert reads_planes(op, knobs.get("word", 32), knobs["left"])
+    points = chosen.space(op, target).enumerate()
+    knobs = next(p for p in points if reads_planes(op, p.get("word", 32), p["left"]))
     assert_exact(name, op, knobs)
