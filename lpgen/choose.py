@@ -80,7 +80,7 @@ def _recorded(
             if record is None:
                 continue
             template = templates.get(record.template)
-            if like != op and template.applies(op, target) is not None:
+            if like != op and template.why_not(op, target) is not None:
                 continue
             try:
                 choice = choice_of(op, target, template, record.knobs)

@@ -22,9 +22,9 @@ from IPython.display import Image, display
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from lpgen.bench import ComputeProbe, ReadProbe, find_peak, pinned
+from lpgen.bench import ComputeProbe, ReadProbe, pinned
 from lpgen.bench.probes import aligned
-from lpgen.templates import templates_for
+from lpgen.templates import peak_of, templates_for
 from lpgen.tune import (
     CandidateMeasured,
     OperatorFailed,
@@ -168,7 +168,7 @@ def measure_roofs(op: Operator, target: Target) -> Roofs:
     """
     compute = {}
     for template in templates_for(op, target):
-        if peak := find_peak((template.family,), template.default(op, target)):
+        if peak := peak_of(template.family, target, template.default(op, target)):
             compute[peak.instruction] = ComputeProbe(peak, target)
     read = {}
     for level, nbytes in _sizes(target).items():

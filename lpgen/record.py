@@ -12,6 +12,7 @@ from typing import Any
 from lpgen import target as targets
 from lpgen.errors import RecordError, UserError
 from lpgen.ops import workload as workloads
+from lpgen.templates import current_name
 
 MAX_LINE = 16 * 1024
 """The longest line that can be a record, in bytes."""
@@ -99,13 +100,15 @@ class Record:
         names = [f.name for f in fields(cls) if f.name in content]
         given = _ABSENT | {name: content[name] for name in names}
         if second := given["runner_up"]:
-            given["runner_up"] = RunnerUp(second["template"], second["seconds"])
+            name = current_name(second["template"])
+            given["runner_up"] = RunnerUp(name, second["seconds"])
         record = cls(**given)
         if (record.seconds is None) == (record.failed is None):
             raise RecordError("needs either seconds or failed")
         if record.target not in _target_names():
             raise RecordError(f"target {record.target} is not known")
-        return replace(record, workload=_canonical(record.workload))
+        template = _current_name(record.template, record.target)
+        return replace(record, workload=_canonical(record.workload), template=template)
 
 
 _ABSENT: dict[str, Any] = {
@@ -201,6 +204,11 @@ def _printable(text: str) -> str:
 @cache
 def _target_names() -> frozenset[str]:
     return frozenset(targets.known())
+
+
+@cache
+def _current_name(template: str, target: str) -> str:
+    return current_name(template, targets.Target.parse(target))
 
 
 @cache

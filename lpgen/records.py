@@ -170,7 +170,7 @@ def misfit(record: Record, op: Any, target: Any) -> str | None:
     except UserError:
         return f"template {record.template} is not known"
     try:
-        reason = template.applies(op, target)
+        reason = template.why_not(op, target)
         if reason is not None:
             return reason
         if record.knobs in template.space(op, target):

@@ -39,12 +39,17 @@ _SAPPHIRERAPIDS = (*_ICELAKE, "avxvnni", "avx512bf16", "avx512fp16", *_AMX)
 _ZEN3 = (*_AVX2, "sse4a")
 _ZEN4 = (*_ICELAKE, "avx512bf16", "sse4a")
 
-_GENERIC_CHAIN = ("generic",)
-_SSE4_CHAIN = ("sse4", *_GENERIC_CHAIN)
-_AVX2_CHAIN = ("avx2", *_SSE4_CHAIN)
-_AVX512BW_CHAIN = ("avx512bw", *_AVX2_CHAIN)
-_AVX512VNNI_CHAIN = ("avx512vnni", *_AVX512BW_CHAIN)
-_AMX_CHAIN = ("amx", *_AVX512VNNI_CHAIN)
+_FAMILIES = {"amx-int8": "amx", "sse4.1": "x86"}
+"""The families of templates that a feature brings, from best to worst; all have "generic"."""
+
+_LEVELS = {
+    "amx-int8": "amx",
+    "avx512vnni": "avx512vnni",
+    "avx512bw": "avx512bw",
+    "avx2": "avx2",
+    "sse4.1": "sse4",
+}
+"""What a CPU with a feature is called for short, from best to worst."""
 
 # Linux's names of the extensions (/proc/cpuinfo) where they differ from LLVM's.
 _LLVM_NAME = {
@@ -73,7 +78,6 @@ class Target:
     name: str
     llvm_cpu: str
     features: tuple[str, ...]
-    families: tuple[str, ...]
     l1d: int
     l2: int
     l3: int
@@ -96,6 +100,16 @@ class Target:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families of templates that serve it, best first; the last is "generic"."""
+        return (*(f for feature, f in _FAMILIES.items() if feature in self.features), "generic")
+
+    @property
+    def level(self) -> str:
+        """The name of what its CPU has at best: "avx512vnni", "amx" or the like, else "generic"."""
+        return next((n for feature, n in _LEVELS.items() if feature in self.features), "generic")
+
     def missing_on(self, cpu_features: frozenset[str] | set[str]) -> tuple[str, ...]:
         """The features that this target's code may use and `cpu_features` lacks, in table order."""
         return tuple(feature for feature in self.features if feature not in cpu_features)
@@ -103,7 +117,7 @@ class Target:
     def lenders(self) -> tuple["Target", ...]:
         """The other rows whose records serve this target, nearest first.
 
-        Their code runs here: all their features are this target's. Those with the same best family
+        Their code runs here: all their features are this target's. Those of the same level
         come first; of each the nearest is that with the most features.
         """
         fitting = [
@@ -114,13 +128,13 @@ class Target:
         return tuple(
             sorted(
                 fitting,
-                key=lambda row: (row.families[0] != self.families[0], -len(row.features)),
+                key=lambda row: (row.level != self.level, -len(row.features)),
             )
         )
 
     def describe(self) -> dict[str, Any]:
-        """The target as a dict of JSON values, keys as the fields."""
-        return asdict(self)
+        """The target as a dict of JSON values, keys as the fields, and its level and families."""
+        return asdict(self) | {"level": self.level, "families": list(self.families)}
 
     def tvm(self) -> Any:
         """The tvm.target.Target to compile with. Imports TVM, which takes seconds."""
@@ -133,33 +147,29 @@ def _row(
     name: str,
     llvm_cpu: str,
     features: tuple[str, ...],
-    families: tuple[str, ...],
     *caches_in_kib: int,
     cores: int,
 ) -> Target:
     l1d, l2, l3 = (size * _KIB for size in caches_in_kib)
-    return Target(name, llvm_cpu, features, families, l1d, l2, l3, cores)
+    return Target(name, llvm_cpu, features, l1d, l2, l3, cores)
 
 
 # In order of ability: detection takes the last row that fits. Caches in KiB: L1d, L2 per core, L3.
 _TABLE: dict[str, Target] = {
     row.name: row
     for row in (
-        _row("generic", "x86-64", _SSE2, _GENERIC_CHAIN, 32, 256, 4096, cores=4),
-        _row("sse4", "nehalem", _SSE4, _SSE4_CHAIN, 32, 256, 8192, cores=4),
-        _row("avx2", "haswell", _AVX2, _AVX2_CHAIN, 32, 256, 8192, cores=4),
-        _row("zen3", "znver3", _ZEN3, _AVX2_CHAIN, 32, 512, 32768, cores=8),
-        _row("avx512bw", "skylake-avx512", _AVX512BW, _AVX512BW_CHAIN, 32, 1024, 25344, cores=18),
-        _row(
-            "avx512vnni", "cascadelake", _AVX512VNNI, _AVX512VNNI_CHAIN, 32, 1024, 36608, cores=26
-        ),
-        _row("icelake", "icelake-server", _ICELAKE, _AVX512VNNI_CHAIN, 48, 1280, 55296, cores=36),
-        _row("zen4", "znver4", _ZEN4, _AVX512VNNI_CHAIN, 32, 1024, 32768, cores=8),
+        _row("generic", "x86-64", _SSE2, 32, 256, 4096, cores=4),
+        _row("sse4", "nehalem", _SSE4, 32, 256, 8192, cores=4),
+        _row("avx2", "haswell", _AVX2, 32, 256, 8192, cores=4),
+        _row("zen3", "znver3", _ZEN3, 32, 512, 32768, cores=8),
+        _row("avx512bw", "skylake-avx512", _AVX512BW, 32, 1024, 25344, cores=18),
+        _row("avx512vnni", "cascadelake", _AVX512VNNI, 32, 1024, 36608, cores=26),
+        _row("icelake", "icelake-server", _ICELAKE, 48, 1280, 55296, cores=36),
+        _row("zen4", "znver4", _ZEN4, 32, 1024, 32768, cores=8),
         _row(
             "sapphirerapids",
             "sapphirerapids",
             _SAPPHIRERAPIDS,
-            _AMX_CHAIN,
             48,
             2048,
             107520,

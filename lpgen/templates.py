@@ -1,12 +1,19 @@
-"""Which templates there are and which apply: found by path, schedules/<family>/<algorithm>.py.
+"""Which templates there are and which serve: found by path.
 
-The path is the registry. A module there offers `applies(op, target) -> str | None` (None: it
-applies, else the reason why not), `space(op, target) -> Space`, `work(op, target, knobs) -> Counts`
-(what a kernel does, for the cost model; else `default(op, target) -> dict`, the knobs of a first
-guess) and `kernel(op, target, knobs) -> Kernel` (raises ScheduleRefused). Operators with scales of
-groups of k are for modules that say `group_scales = True`, and those other than conv2d and dense
-for modules that name them in `KINDS`. A module without `applies`, or whose name starts with an
-underscore, is a helper that templates share.
+The path is the registry. `schedules/common/<algorithm>` is a template of every family that has an
+`isa` module, and is given the Isa of the target, which `isa_of(target)` there makes.
+`schedules/<family>/<algorithm>` is one of that family alone, stands before the common one of the
+same name, and is given the target. Either is a module or a package that offers, with `cpu` as said:
+
+    why_not(op, cpu) -> str | None           None where it serves the operator, else the reason
+    space(op, cpu) -> Space                  its knobs
+    work(op, cpu, knobs) -> Counts           what a kernel does, for the cost model; else
+    default(op, cpu) -> Knobs                the knobs of a first guess
+    kernel(op, cpu, knobs) -> Kernel         raises ScheduleRefused
+
+Operators with scales of groups of k are for modules that say `group_scales = True`, and those other
+than conv2d and dense for modules that name them in `KINDS`. A module without `why_not` is a part
+that templates share. `schedules/<family>/peak` says what bounds the family's kernels.
 """
 
 import importlib
@@ -21,12 +28,22 @@ import lpgen.schedules
 from lpgen.errors import UserError
 from lpgen.space import Space
 
+_ROOT = lpgen.schedules.__name__
+COMMON = "common"
+"""The folder of what several families share."""
+
 _NAME = re.compile(r"([a-z0-9_]+)/([a-z0-9_]+)")
+
+# What logs of versions before 0.2 call templates: x86/dot on AVX2 was avx2/dot. Algorithms that
+# gain nothing from VNNI were those of AVX-512BW.
+_EARLIER_LEVELS = ("sse4", "avx2", "avx512bw", "avx512vnni")
+_EARLIER_NAMES = {"group_dot": "blockwise_dot", "grouped": "grouped_conv"}
+_WITHOUT_VNNI = ("bitserial", "lut_product", "lut_sum", "lut_weight")
 
 
 @dataclass(frozen=True)
 class Template:
-    """One algorithm scheduled for one ISA family; `name` is e.g. "avx512vnni/dot"."""
+    """One algorithm scheduled for one family of CPUs; `name` is e.g. "x86/dot"."""
 
     family: str
     algorithm: str
@@ -37,9 +54,22 @@ class Template:
 
     @property
     def module(self) -> ModuleType:
-        return importlib.import_module(f"{lpgen.schedules.__name__}.{self.family}.{self.algorithm}")
+        folder = COMMON if self._common else self.family
+        return importlib.import_module(f"{_ROOT}.{folder}.{self.algorithm}")
 
-    def applies(self, op: Any, target: Any) -> str | None:
+    @property
+    def _common(self) -> bool:
+        return self.algorithm not in _found_in(self.family)
+
+    def _cpu(self, target: Any) -> Any:
+        """What the functions of the module are given for a target."""
+        return _part(self.family, "isa").isa_of(target) if self._common else target
+
+    def level(self, target: Any) -> str:
+        """What of a family with levels the target has, such as "avx2"; else the family."""
+        return self._cpu(target).level if self._common else self.family
+
+    def why_not(self, op: Any, target: Any) -> str | None:
         """None where the template serves the operator on the target, else the reason why not."""
         if self.family not in target.families:
             return f"it is for {self.family}; {target.name} has {' '.join(target.families)}"
@@ -48,17 +78,17 @@ class Template:
             return f"it is for {' and '.join(kinds)}, not {op.kind}"
         if getattr(op, "group", 0) and not getattr(self.module, "group_scales", False):
             return f"scale=group{op.group}: its sums are those over all of k"
-        return self.module.applies(op, target)
+        return self.module.why_not(op, self._cpu(target))
 
     def space(self, op: Any, target: Any) -> Space:
         """All its knobs for this operator on this target."""
-        return self.module.space(op, target)
+        return self.module.space(op, self._cpu(target))
 
     def default(self, op: Any, target: Any) -> dict:
         """The knobs used where nothing was tuned; always a point of `space`: what the cost model
         likes best, or what the template itself says."""
         if not self.counted:
-            return self.module.default(op, target)
+            return self.module.default(op, self._cpu(target))
         from lpgen import cost
 
         return cost.best_points(op, target, self)[0]
@@ -71,7 +101,7 @@ class Template:
     def work(self, op: Any, target: Any, knobs: dict) -> dict[str, float]:
         """What a kernel with these knobs does, counted: instructions of each kind, bytes from each
         cache and the like, by the names in `lpgen.cost.features`."""
-        return self.module.work(op, target, knobs)
+        return self.module.work(op, self._cpu(target), knobs)
 
     def kernel(self, op: Any, target: Any, knobs: dict) -> Any:
         """The scheduled Kernel. Raises ScheduleRefused where the schedule refuses these knobs, and
@@ -79,7 +109,7 @@ class Template:
         from lpgen.build import sizes  # imports TVM, as the schedules do
 
         with sizes.scheduling(op):
-            kernel = self.module.kernel(op, target, knobs)
+            kernel = self.module.kernel(op, self._cpu(target), knobs)
         sizes.check(kernel, target)
         return kernel
 
@@ -88,19 +118,39 @@ class Template:
 
 
 def _folders() -> frozenset[str]:
-    """The folders of schedules; no other name becomes that of a module to import."""
+    """The families; no other name becomes that of a module to import."""
     found = pkgutil.iter_modules(lpgen.schedules.__path__)
-    return frozenset(folder.name for folder in found if folder.ispkg)
+    return frozenset(folder.name for folder in found if folder.ispkg) - {COMMON}
+
+
+@cache
+def _found_in(folder: str) -> tuple[str, ...]:
+    """The names of the modules in a folder of schedules, sorted."""
+    package = importlib.import_module(f"{_ROOT}.{folder}")
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(package.__path__)))
+
+
+def _part(family: str, name: str) -> ModuleType | None:
+    """The module `name` of a family, if it has one."""
+    if name not in _found_in(family):
+        return None
+    return importlib.import_module(f"{_ROOT}.{family}.{name}")
 
 
 @cache
 def algorithms_of(family: str) -> tuple[str, ...]:
-    """The algorithms that have a schedule for this family, sorted (empty: no such folder)."""
+    """The algorithms that there are for this family, sorted (empty: no such family)."""
     if family not in _folders():
         return ()
-    package = importlib.import_module(f"{lpgen.schedules.__name__}.{family}")
-    found = pkgutil.iter_modules(package.__path__)
-    return tuple(sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_")))
+    common = _found_in(COMMON) if _part(family, "isa") else ()
+    names = sorted({*_found_in(family), *common})
+    return tuple(name for name in names if hasattr(Template(family, name).module, "why_not"))
+
+
+def peak_of(family: str, target: Any, knobs: dict) -> Any:
+    """The Peak that bounds the family's kernels with these knobs on the target, or None."""
+    part = _part(family, "peak") if family in _folders() else None
+    return part and part.peak(target, knobs)
 
 
 def templates_of(target: Any) -> list[Template]:
@@ -120,7 +170,7 @@ def explain(op: Any, target: Any) -> dict[Template, str | None]:
         if template.algorithm in serving:
             answers[template] = f"{serving[template.algorithm]} serves instead"
             continue
-        answers[template] = template.applies(op, target)
+        answers[template] = template.why_not(op, target)
         if answers[template] is None:
             serving[template.algorithm] = template.name
     return answers
@@ -133,18 +183,37 @@ def templates_for(op: Any, target: Any) -> list[Template]:
 
 def known() -> list[str]:
     """The names of all templates of all families, sorted."""
-    templates = [
-        Template(f, algorithm) for f in sorted(_folders()) for algorithm in algorithms_of(f)
-    ]
-    return [template.name for template in templates if hasattr(template.module, "applies")]
+    families = sorted(_folders())
+    return [Template(f, algorithm).name for f in families for algorithm in algorithms_of(f)]
 
 
 def get(name: str) -> Template:
-    """The template of that name, e.g. "avx2/dot". Raises UserError listing what is known."""
-    match = _NAME.fullmatch(name) if isinstance(name, str) else None
+    """The template of that name, e.g. "x86/dot". Raises UserError listing what is known.
+
+    Names that earlier versions used are understood.
+    """
+    match = _NAME.fullmatch(current_name(name)) if isinstance(name, str) else None
     if match and match[2] in algorithms_of(match[1]):
-        template = Template(match[1], match[2])
-        if hasattr(template.module, "applies"):
-            return template
+        return Template(match[1], match[2])
     shown = repr(name if len(str(name)) <= 60 else f"{str(name)[:57]}...")
     raise UserError(f"template: {shown} is not known; known: {', '.join(known()) or 'none'}")
+
+
+def current_name(name: str, target: Any = None) -> str:
+    """What a template is called today that an earlier version called `name`.
+
+    target: of the record that names it; a name of another level than it would be compiled for there
+    now stays, and is not known.
+    """
+    family, _, algorithm = name.partition("/")
+    algorithm = _EARLIER_NAMES.get(algorithm, algorithm)
+    if family not in _EARLIER_LEVELS:
+        return f"{family}/{algorithm}"
+    if target is not None:
+        template = Template("x86", algorithm)
+        level = template.level(target) if "x86" in target.families else None
+        if level == "avx512vnni" and algorithm in _WITHOUT_VNNI:
+            level = "avx512bw"
+        if family != level:
+            return name
+    return f"x86/{algorithm}"

@@ -63,7 +63,7 @@ class Tiles(Uncounted):
     family: str = "fake"
     algorithm: str = "tiles"
 
-    def applies(self, op, target):
+    def why_not(self, op, target):
         return None if op.kind == "dense" else "serves dense only"
 
     def space(self, op, target):
@@ -119,7 +119,7 @@ class Moody(Uncounted):
     algorithm: str = "moody"
     moods: tuple[str, ...] = tuple(BEHAVIOURS)
 
-    def applies(self, op, target):
+    def why_not(self, op, target):
         return None
 
     def space(self, op, target):

@@ -5,62 +5,50 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from lpgen import templates
 from lpgen.ops import Conv2d, Dense
 from lpgen.target import Target, cpu_features
 from lpgen.templates import Template
 
-# Every template, with the target for whose CPU level it is compiled.
-LEVELS = {
-    "generic/generic": "generic",
-    "sse4/dot": "sse4",
-    "avx2/dot": "avx2",
-    "avx512bw/dot": "avx512bw",
-    "avx512vnni/dot": "avx512vnni",
-    "sse4/lut_sum": "sse4",
-    "avx2/lut_sum": "avx2",
-    "avx512bw/lut_sum": "avx512bw",
-    "sse4/lut_weight": "sse4",
-    "avx2/lut_weight": "avx2",
-    "avx512bw/lut_weight": "avx512bw",
-    "amx/mma": "sapphirerapids",
-    "sse4/depthwise": "sse4",
-    "avx2/depthwise": "avx2",
-    "avx512bw/depthwise": "avx512bw",
-    "avx512vnni/depthwise": "avx512vnni",
-    "sse4/grouped": "sse4",
-    "avx2/grouped": "avx2",
-    "avx512bw/grouped": "avx512bw",
-    "avx512vnni/grouped": "avx512vnni",
-    "sse4/telescoped": "sse4",
-    "avx2/telescoped": "avx2",
-    "avx512bw/telescoped": "avx512bw",
-    "avx512vnni/telescoped": "avx512vnni",
-    "sse4/lut_product": "sse4",
-    "avx2/lut_product": "avx2",
-    "avx512bw/lut_product": "avx512bw",
-    "generic/bitserial": "generic",
-    "sse4/bitserial": "sse4",
-    "avx2/bitserial": "avx2",
-    "avx512bw/bitserial": "icelake",
-    "sse4/lane_pack": "sse4",
-    "avx2/lane_pack": "avx2",
-    "avx512bw/lane_pack": "avx512bw",
-    "avx512vnni/lane_pack": "avx512vnni",
-    "generic/group_dot": "generic",
-    "sse4/group_dot": "sse4",
-    "avx2/group_dot": "avx2",
-    "avx512bw/group_dot": "avx512bw",
-    "avx512vnni/group_dot": "avx512vnni",
+TARGETS = {
+    **{"generic": "generic", "sse4": "sse4", "avx2": "avx2", "avx512bw": "avx512bw"},
+    **{"avx512vnni": "avx512vnni", "icelake": "icelake", "amx": "sapphirerapids"},
 }
+"""The target that stands for each level; icelake: what counts bits and permutes bytes."""
+
+_ON_ICELAKE = ("bitserial", "lut_product", "lut_sum", "lut_weight")
+"""Algorithms for which icelake is more than avx512vnni, which for them is no more than avx512bw."""
+
+
+def _levels() -> Iterator[tuple[str, str]]:
+    for template in map(templates.get, templates.known()):
+        if template.algorithm == "elementwise":
+            continue
+        levels = [level for level in TARGETS if level not in ("generic", "amx")]
+        left_out = "avx512vnni" if template.algorithm in _ON_ICELAKE else "icelake"
+        levels.remove(left_out)
+        for level in levels if template.family == "x86" else [template.family]:
+            yield f"{level}/{template.algorithm}", TARGETS[level]
+
+
+LEVELS = dict(_levels())
+"""Every template of products at every level, such as "avx2/dot", with the target for it."""
+
+
+def template_of(name: str) -> tuple[Template, Target]:
+    """The template and the target of a name in LEVELS."""
+    level, _, algorithm = name.partition("/")
+    family = level if level in ("generic", "amx") else "x86"
+    return Template(family, algorithm), Target.parse(LEVELS[name])
 
 
 def template(name: str) -> tuple[Template, Target]:
-    """The template and its target; skips the test where this CPU lacks an instruction of it."""
-    target = Target.parse(LEVELS[name])
+    """As `template_of`; skips the test where this CPU lacks an instruction of it."""
+    chosen, target = template_of(name)
     missing = target.missing_on(cpu_features())
     if missing:
         pytest.skip(f"{name}: this CPU lacks {', '.join(missing)}")
-    return Template(*name.split("/")), target
+    return chosen, target
 
 
 def inputs(op: Dense | Conv2d, extremes: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:

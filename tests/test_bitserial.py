@@ -12,8 +12,8 @@ from lpgen.algorithms.bitserial import PlaneWeights, is_xor, reduction_of
 from lpgen.errors import ScheduleRefused
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
-from lpgen.schedules.x86.bit_counts import BYTE_HOLDS
-from lpgen.schedules.x86.bitserial_space import plan_of
+from lpgen.schedules.common.bitserial.counts import BYTE_HOLDS
+from lpgen.schedules.common.bitserial.knobs import plan_of
 from lpgen.schedules.x86.isa import AVX2, AVX512BW, SSE4
 from lpgen.target import Target, cpu_features
 from lpgen.templates import Template
@@ -147,7 +147,7 @@ def test_any_point_of_the_space(level, data):
     formats = st.one_of(few, st.sampled_from(LINEAR))
     sizes = (st.integers(1, limit) for limit in (20, 150, 700))
     op = data.draw(st.one_of(convs(), st.builds(Dense, *sizes, act=formats, weight=few)))
-    if chosen.applies(op, target):
+    if chosen.why_not(op, target):
         return
     seed = data.draw(st.integers(0, 2**31))
     knobs = chosen.space(op, target).sample(np.random.default_rng(seed))
@@ -170,9 +170,9 @@ def test_the_default_is_a_point_of_the_space(level):
 
 def test_code_books_and_depthwise_convolutions_are_refused():
     book = Dense(4, 4, 4, act="u1", weight="c2:-7,-2,1,6")
-    assert "code book" in bitserial.unfit(book)
+    assert "code book" in bitserial.why_not(book)
     depthwise = Conv2d(h=4, w=4, ic=8, oc=8, kernel=3, groups=8, act="u1", weight="b1")
-    assert "depthwise" in bitserial.unfit(depthwise)
+    assert "depthwise" in bitserial.why_not(depthwise)
 
 
 @ON_X86

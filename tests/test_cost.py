@@ -37,7 +37,7 @@ TARGETS = st.sampled_from(list(known().values()))
 @given(denses() | convs(), TARGETS)
 def test_without_any_record_every_operator_gets_a_point_of_a_template_that_serves(op, target):
     best = ranking(op, target)[0]
-    assert best.template.applies(op, target) is None
+    assert best.template.why_not(op, target) is None
     assert best.template in templates.templates_for(op, target)
     assert best.knobs in best.template.space(op, target)
 

@@ -56,7 +56,7 @@ def served_rows(template, op):
     """The rows that the template serves the operator on, those with the same space together."""
     rows: dict[str, list] = {}
     for target in known().values():
-        if template.applies(op, target) is None:
+        if template.why_not(op, target) is None:
             rows.setdefault(str(template.space(op, target).knobs), []).append(target)
     return list(rows.values())
 

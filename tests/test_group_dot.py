@@ -25,7 +25,7 @@ from lpgen.ops.groups import nearest_bfloat16
 from lpgen.ops.inputs import levels
 from lpgen.target import Target, known
 
-NAMES = [name for name in LEVELS if name.endswith("/group_dot")]
+NAMES = [name for name in LEVELS if name.endswith("/blockwise_dot")]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
 BUILDS = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -94,7 +94,7 @@ def test_every_operator_survives_its_text(op):
 def test_any_point_of_the_space(name, data):
     chosen, target = template(name)
     op = data.draw(grouped())
-    if chosen.applies(op, target):
+    if chosen.why_not(op, target):
         return
     seed = data.draw(st.integers(0, 2**31))
     assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
@@ -107,7 +107,7 @@ def test_any_point_of_the_space(name, data):
 def test_formats_and_zero_points(name, act, weight):
     chosen, target = template(name)
     op = parse(f"dense m=3 n=37 k=100 act={act} weight={weight} out=f32 scale=group32")
-    if not chosen.applies(op, target):
+    if not chosen.why_not(op, target):
         assert_exact(name, op)
 
 
@@ -128,7 +128,7 @@ def test_both_packers_give_the_same_bytes(name, op):
     from lpgen.build.lower import jit
 
     chosen, target = templates.get(name), Target.parse(LEVELS[name])
-    if chosen.applies(op, target):
+    if chosen.why_not(op, target):
         return
     layout = chosen.kernel(op, target, chosen.default(op, target)).layout
     rng = np.random.default_rng(0)
@@ -145,7 +145,7 @@ def test_both_packers_give_the_same_bytes(name, op):
 
 
 def test_bfloat16_scales_take_half_the_bytes():
-    chosen, target = templates.get("generic/group_dot"), Target.parse("generic")
+    chosen, target = templates.get("generic/blockwise_dot"), Target.parse("generic")
     sizes = []
     for scale in ("group32", "group32:bf16"):
         op = parse(f"dense m=1 n=64 k=256 act=s8 weight=s4 out=f32 scale={scale}")
@@ -166,16 +166,16 @@ def test_only_templates_for_groups_serve_them(target):
 
 
 def test_what_x86_leaves_to_plain_loops():
-    avx2, target = templates.get("avx2/group_dot"), Target.parse("avx2")
+    avx2, target = templates.get("avx2/blockwise_dot"), Target.parse("avx2")
     wide = parse("dense m=1 n=8 k=64 act=u8 weight=s8 out=f32 scale=group32")
-    assert "two products do not fit int16" in avx2.applies(wide, target)
-    assert templates.get("avx512vnni/group_dot").applies(wide, Target.parse("avx512vnni")) is None
+    assert "two products do not fit int16" in avx2.why_not(wide, target)
+    assert templates.get("avx512vnni/blockwise_dot").why_not(wide, Target.parse("avx512vnni")) is None
     uneven = parse("dense m=1 n=8 k=64 act=u8 weight=b3 out=f32 scale=group7")
-    assert "weight=b3 has no 0 to fill up steps of 4" in avx2.applies(uneven, target)
+    assert "weight=b3 has no 0 to fill up steps of 4" in avx2.why_not(uneven, target)
 
 
 def test_knobs_outside_of_the_space_are_refused():
-    chosen, target = template("avx2/group_dot")
+    chosen, target = template("avx2/blockwise_dot")
     knobs = chosen.default(LLAMA, target)
     with pytest.raises(ScheduleRefused, match="registers"):
         chosen.kernel(LLAMA, target, {**knobs, "rows": 8, "vectors": 8})

@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from kernels import assert_exact, template
 from strategies import TEXTS, grouped_convs
 
-from lpgen.algorithms.lane_weights import Lanes
+from lpgen.algorithms.weights.lanes import Lanes
 from lpgen.choose import ranking
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, parse
-from lpgen.schedules.x86.grouped import pieces
-from lpgen.schedules.x86.grouped_tile import Pieces
+from lpgen.schedules.common.grouped_conv import pieces
+from lpgen.schedules.common.grouped_conv.tile import Pieces
 from lpgen.target import Target
 
-NAMES = [f"{family}/grouped" for family in ("sse4", "avx2", "avx512bw", "avx512vnni")]
+NAMES = [f"{family}/grouped_conv" for family in ("sse4", "avx2", "avx512bw", "avx512vnni")]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
 # Compiling dominates: few examples, no deadline.
 BUILDS = settings(
@@ -31,7 +31,7 @@ def grouped(groups: int, ins: int, outs: int, act="u8", weight="s8", **words) ->
 
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_bit_widths(bits):
-    for name, weights in (("avx2/grouped", ("b1", "s4", "s7", "s8")), ("avx512vnni/grouped", "28")):
+    for name, weights in (("avx2/grouped_conv", ("b1", "s4", "s7", "s8")), ("avx512vnni/grouped_conv", "28")):
         for weight in weights:
             op = grouped(5, 4, 4, f"u{bits}", weight if len(weight) > 1 else f"s{weight}", h=2, w=3)
             assert_exact(name, op)
@@ -39,8 +39,8 @@ def test_bit_widths(bits):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_every_format(text):
-    assert_exact("avx512vnni/grouped", grouped(3, 3, 5, "s8", text, h=2, w=3))
-    assert_exact("sse4/grouped", grouped(3, 3, 5, text, "b3", h=2, w=3))
+    assert_exact("avx512vnni/grouped_conv", grouped(3, 3, 5, "s8", text, h=2, w=3))
+    assert_exact("sse4/grouped_conv", grouped(3, 3, 5, text, "b3", h=2, w=3))
 
 
 KINDS = {
@@ -62,13 +62,13 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_of_convolution(kind):
     for name, rest in (
-        ("avx512vnni/grouped", "ic=16 oc=16 groups=4 act=u8 weight=s8"),
-        ("avx2/grouped", "ic=15 oc=10 groups=5 act=s5 weight=b2 zero_act=-3"),
+        ("avx512vnni/grouped_conv", "ic=16 oc=16 groups=4 act=u8 weight=s8"),
+        ("avx2/grouped_conv", "ic=15 oc=10 groups=5 act=s5 weight=b2 zero_act=-3"),
     ):
         assert_exact(name, parse(f"conv2d {KINDS[kind]} {rest}"))
 
 
-@pytest.mark.parametrize("name", ["avx2/grouped", "avx512vnni/grouped"])
+@pytest.mark.parametrize("name", ["avx2/grouped_conv", "avx512vnni/grouped_conv"])
 @pytest.mark.parametrize(
     ("groups", "ins", "outs"),
     [
@@ -82,7 +82,7 @@ def test_kinds_of_convolution(kind):
 def test_channels_of_groups(name, groups, ins, outs):
     chosen, target = template(name)
     op = grouped(groups, ins, outs, "u8", "s7", h=3, w=4)
-    if reason := chosen.applies(op, target):
+    if reason := chosen.why_not(op, target):
         assert "whole vectors" in reason
     else:
         assert_exact(name, op)
@@ -92,8 +92,8 @@ def test_channels_of_groups(name, groups, ins, outs):
 def test_dot_serves_groups_of_one_output_channel_that_are_far_apart(name):
     chosen, target = template(name)
     op = grouped(3, 40, 1)
-    assert chosen.applies(op, target) is None
-    assert "depthwise" in chosen.applies(grouped(3, 1, 1), target)
+    assert chosen.why_not(op, target) is None
+    assert "depthwise" in chosen.why_not(grouped(3, 1, 1), target)
     assert_exact(name, op)
 
 
@@ -103,13 +103,13 @@ def test_dot_serves_groups_of_one_output_channel_that_are_far_apart(name):
 def test_any_point_of_the_space(name, data):
     op = data.draw(grouped_convs())
     chosen, target = template(name)
-    if chosen.applies(op, target):
+    if chosen.why_not(op, target):
         return
     seed = data.draw(st.integers(0, 2**31))
     assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
 
-@pytest.mark.parametrize("name", ["sse4/grouped", "avx2/grouped"])
+@pytest.mark.parametrize("name", ["sse4/grouped_conv", "avx2/grouped_conv"])
 @pytest.mark.parametrize(
     ("act", "weight", "expected"),
     [
@@ -130,10 +130,10 @@ def test_narrow_sums_are_used_where_they_cannot_overflow(name, act, weight, expe
 
 
 def test_words_reach_half_as_far_as_bytes():
-    chosen, target = template("avx2/grouped")
-    assert chosen.applies(grouped(2, 20, 1, "u8", "s7"), target) is None
-    assert "too far apart" in chosen.applies(grouped(2, 20, 1, "u8", "s8"), target)
-    assert_exact("avx2/grouped", grouped(2, 20, 1, "u8", "s7", h=2, w=3))
+    chosen, target = template("avx2/grouped_conv")
+    assert chosen.why_not(grouped(2, 20, 1, "u8", "s7"), target) is None
+    assert "too far apart" in chosen.why_not(grouped(2, 20, 1, "u8", "s8"), target)
+    assert_exact("avx2/grouped_conv", grouped(2, 20, 1, "u8", "s7", h=2, w=3))
 
 
 def test_pieces_of_code_are_as_long_as_their_sums_fit():
@@ -167,7 +167,7 @@ def test_the_default_is_a_point_of_the_space(name):
     for words in ({}, {"kernel": 1, "pad": 0}, {"kernel": 5, "stride": 2, "h": 56, "w": 56}):
         for channels in ((32, 4, 4), (3, 5, 7), (2, 64, 64)):
             op = grouped(*channels, "u4", "s4", **{"h": 28, "w": 28, **words})
-            if chosen.applies(op, target) is None:
+            if chosen.why_not(op, target) is None:
                 assert chosen.default(op, target) in chosen.space(op, target)
 
 
@@ -182,7 +182,7 @@ def test_other_operators_are_refused(name):
         ("conv2d h=4 w=4 ic=160 oc=2 kernel=3 groups=2", "too far apart"),
         ("conv2d h=4 w=300 ic=8 oc=8 kernel=1x300 groups=2", "kernel=1x300"),
     ):
-        assert reason in chosen.applies(parse(f"{text} act=u8 weight=s8"), target)
+        assert reason in chosen.why_not(parse(f"{text} act=u8 weight=s8"), target)
 
 
 @TEMPLATES

@@ -63,7 +63,7 @@ def test_every_activation_format(name, act):
 def test_rows_around_tile_edges(name, m):
     chosen, target = template(name)
     op = Dense(m, 33, 24, act="u8", weight="s8")
-    if not chosen.applies(op, target):
+    if not chosen.why_not(op, target):
         assert_exact(name, op)
 
 
@@ -92,7 +92,7 @@ def test_code_books_are_looked_up_by_a_shuffle(name, bits):
     values = ",".join(str(value) for value in range(-8, -8 + 2**bits))
     for m in (1, 40):  # weights expanded in registers, and per panel
         op = Dense(m, 64, 64, act="u4", weight=f"c{bits}:{values}")
-        if chosen.applies(op, target):
+        if chosen.why_not(op, target):
             continue
         knobs = chosen.default(op, target)
         asm = jit_module(chosen.kernel(op, target, knobs), target).inspect_source("asm")
@@ -144,7 +144,7 @@ def test_any_point_of_the_space(name, data):
             ),
         )
     )
-    if chosen.applies(op, target):
+    if chosen.why_not(op, target):
         return
     seed = data.draw(st.integers(0, 2**31))
     assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))

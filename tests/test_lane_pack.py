@@ -10,7 +10,7 @@ from kernels import LEVELS, assert_exact, template
 from strategies import convs
 
 from lpgen.ops import Dense, parse
-from lpgen.schedules.x86 import lane_pack
+from lpgen.schedules.common import lane_pack
 from lpgen.schedules.x86.isa import AVX2, AVX512VNNI
 
 NAMES = [name for name in LEVELS if name.endswith("/lane_pack")]
@@ -28,7 +28,7 @@ def test_formats(name, act, weight):
     chosen, target = template(name)
     # Several chunks and a rest, on both sides of the edges of tiles.
     for op in (Dense(13, 70, 701, act, weight), Dense(1, 33, 64, act, weight)):
-        if not chosen.applies(op, target):
+        if not chosen.why_not(op, target):
             assert_exact(name, op)
 
 
@@ -57,7 +57,7 @@ def test_any_point_of_the_space(name, data):
     sizes = (st.integers(1, limit) for limit in (40, 200, 400))
     op = data.draw(st.one_of(convs(), st.builds(Dense, *sizes, st.just(act), st.just(weight))))
     op = replace(op, act=act, weight=weight)
-    if chosen.applies(op, target):
+    if chosen.why_not(op, target):
         return
     seed = data.draw(st.integers(0, 2**31))
     assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
@@ -88,7 +88,7 @@ def test_the_largest_sums_are_exact_around_the_ends_of_chunks(name, k):
 
 def test_sums_that_overlap_at_once_are_refused():
     chosen, target = template("avx512vnni/lane_pack")
-    assert "overlap after 2 steps" in chosen.applies(Dense(8, 8, 64, "u4", "u1"), target)
-    assert "two such codes" in chosen.applies(Dense(8, 8, 64, "u1", "s5"), target)
-    assert "int8" in chosen.applies(Dense(8, 8, 64, "u8", "u1"), target)
-    assert chosen.applies(Dense(8, 8, 64, "u3", "b1"), target) is None
+    assert "overlap after 2 steps" in chosen.why_not(Dense(8, 8, 64, "u4", "u1"), target)
+    assert "two such codes" in chosen.why_not(Dense(8, 8, 64, "u1", "s5"), target)
+    assert "int8" in chosen.why_not(Dense(8, 8, 64, "u8", "u1"), target)
+    assert chosen.why_not(Dense(8, 8, 64, "u3", "b1"), target) is None

@@ -11,7 +11,7 @@ from kernels import assert_exact, at_address, template
 from strategies import books, convs
 
 from lpgen.algorithms.lut_product import Tiling, define
-from lpgen.algorithms.product_tables import TABLE_BYTES, Tables
+from lpgen.algorithms.weights.tables import TABLE_BYTES, Tables
 from lpgen.build.lower import jit
 from lpgen.errors import ScheduleRefused
 from lpgen.formats import Format
@@ -102,7 +102,7 @@ def test_any_point_of_the_space(name, data):
         )
     )
     op = replace(op, act=data.draw(acts), weight=data.draw(weights))
-    if not chosen.applies(op, target):
+    if not chosen.why_not(op, target):
         seed = data.draw(st.integers(0, 2**31))
         assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
@@ -181,7 +181,7 @@ def test_a_packed_weight_takes_exactly_its_bits():
 def test_formats_that_are_too_wide(act, weight, reason):
     chosen, target = template("avx2/lut_product")
     op = Dense(4, 64, 64, act=act, weight=weight)
-    assert reason in chosen.applies(op, target)
+    assert reason in chosen.why_not(op, target)
     with pytest.raises(ScheduleRefused, match=reason):
         chosen.kernel(op, target, {})
 

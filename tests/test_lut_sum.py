@@ -17,9 +17,9 @@ from lpgen.algorithms.lut_sum import (
 )
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
-from lpgen.schedules.x86 import lut_sum_space
+from lpgen.schedules.common.lut_sum import knobs as lut_sum_space
+from lpgen.schedules.common.lut_sum.knobs import digit_choices
 from lpgen.schedules.x86.isa import AVX2, AVX512BW
-from lpgen.schedules.x86.lut_sum_space import digit_choices
 from lpgen.target import Target, cpu_features
 from lpgen.templates import Template
 
@@ -89,7 +89,7 @@ def test_indices_are_stored_in_reading_order():
 
 def test_code_books_of_weights_are_refused():
     op = Dense(8, 16, 32, act="u2", weight="c2:-7,-2,1,6")
-    assert lut_sum_space.unfit(op, AVX2) == "weights of a code book are no sums of bits"
+    assert lut_sum_space.why_not(op, AVX2) == "weights of a code book are no sums of bits"
 
 
 @pytest.mark.parametrize("act", ["c1:5,9", "c2:-9,-7,-2", "c4:-128,127"])
@@ -188,7 +188,7 @@ def test_large_tables_are_exact(data):
     sizes = (st.integers(1, limit) for limit in (40, 200, 200))
     formats = {"act": texts, "weight": st.sampled_from(LINEAR)}
     op = data.draw(st.builds(Dense, *sizes, **formats) | convs())
-    if chosen.applies(op, target):
+    if chosen.why_not(op, target):
         return
     space = chosen.space(op, target)
     knobs = space.sample(np.random.default_rng(data.draw(st.integers(0, 2**31))))

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from kernels import assert_exact, at_address, template
 from strategies import TEXTS, convs, with_epilogues
 
+from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.lut_weight import INPUTS, TableWeights, tables_of
-from lpgen.algorithms.reduction import cut
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
+from lpgen.schedules.common.lut_sum.knobs import digit_choices
+from lpgen.schedules.common.lut_weight import panel_of, refuses, space, why_not
 from lpgen.schedules.x86.isa import AVX2, AVX512BW, SSE4
-from lpgen.schedules.x86.lut_sum_space import digit_choices
-from lpgen.schedules.x86.lut_weight import panel_of, refusal, space, unfit
 from lpgen.target import Target
 
 LEVELS = ("sse4/lut_weight", "avx2/lut_weight", "avx512bw/lut_weight")
@@ -158,7 +158,7 @@ def test_any_epilogue_at_any_point_of_the_space(name, data):
     ],
 )
 def test_what_is_not_served(text, reason):
-    assert reason in unfit(parse(text), AVX2)
+    assert reason in why_not(parse(text), AVX2)
 
 
 def test_tables_are_prefetched():
@@ -175,7 +175,7 @@ def test_tables_are_prefetched():
 
 def test_few_rows_are_left_to_narrower_vectors():
     op = Dense(20, 64, 64, act="u1", weight="s4")
-    assert [unfit(op, isa) is None for isa in (SSE4, AVX2, AVX512BW)] == [True, True, False]
+    assert [why_not(op, isa) is None for isa in (SSE4, AVX2, AVX512BW)] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +197,6 @@ def test_tiles_fit_the_registers(isa):
     op = Dense(256, 256, 256, act="u1", weight="s8")
     assert 0 < len(space(op, isa)) < 2000
     wide = {"digits": 2, "vectors": 2, "columns": 16}
-    assert "registers" in refusal(
+    assert "registers" in refuses(
         op, isa, {**space(op, isa).sample(np.random.default_rng()), **wide}
     )

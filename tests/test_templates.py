@@ -48,7 +48,7 @@ def test_each_algorithm_is_served_once_by_its_best_family(target):
         assert order == sorted(order)
         for template in templates.templates_of(target):
             better = [s for s in serving if s.algorithm == template.algorithm]
-            if template.applies(op, target) is None:
+            if template.why_not(op, target) is None:
                 assert better
                 best = target.families.index(better[0].family)
                 assert best <= target.families.index(template.family)
@@ -66,7 +66,7 @@ def test_a_template_of_another_family_does_not_apply(name):
     template = templates.get(name)
     others = [row for row in known().values() if template.family not in row.families]
     for target in others:
-        reason = template.applies(DENSE, target)
+        reason = template.why_not(DENSE, target)
         assert reason.startswith(f"it is for {template.family}; {target.name} has "), target
     assert bool(others) == (template.family != "generic")
 

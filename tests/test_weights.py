@@ -8,8 +8,8 @@ from kernels import at_address
 from strategies import TEXTS, texts
 
 from lpgen.algorithms.entry import joined_sections
-from lpgen.algorithms.reduction import cut
-from lpgen.algorithms.weights import PLANES, PanelWeights
+from lpgen.algorithms.lhs.k_split import cut
+from lpgen.algorithms.weights.panels import PLANES, PanelWeights
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense
 from lpgen.target import Target

@@ -26,15 +26,15 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.codes import CodeWeights
-from lpgen.algorithms.encoded import Encoding, encode_at_source, encode_in_tiles
 from lpgen.algorithms.entry import Section
-from lpgen.algorithms.epilogue import Epilogue
-from lpgen.algorithms.given_planes import given_words, reads_planes
 from lpgen.algorithms.kernel import Layout
-from lpgen.algorithms.left import Left, left_side
-from lpgen.algorithms.reduction import Reduction, cut
-from lpgen.algorithms.row_sums import placeholder, prologue
+from lpgen.algorithms.lhs.encode import Encoding, encode_at_source, encode_in_tiles
+from lpgen.algorithms.lhs.k_split import Reduction, cut
+from lpgen.algorithms.lhs.planes import given_words, reads_planes
+from lpgen.algorithms.lhs.row_sums import placeholder, prologue
+from lpgen.algorithms.lhs.view import Left, left_side
+from lpgen.algorithms.result.epilogue import Epilogue
+from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.ops import Conv2d, Dense
 
 ELEMENT = 32
@@ -120,7 +120,7 @@ class Definition:
     """What has to run before (`entry.kernel_entry`)."""
 
 
-def unfit(op: Dense | Conv2d) -> str | None:
+def why_not(op: Dense | Conv2d) -> str | None:
     """Why the algorithm does not serve the operator."""
     if op.weight.book:
         return "weights of a code book are no sums of bits"

@@ -32,9 +32,9 @@ from functools import cached_property
 from tvm import te, tirx
 
 from lpgen.algorithms.dot import Operands
-from lpgen.algorithms.epilogue import Epilogue
 from lpgen.algorithms.kernel import Layout
-from lpgen.algorithms.taps import TapWeights, Window
+from lpgen.algorithms.result.epilogue import Epilogue
+from lpgen.algorithms.weights.taps import TapWeights, Window
 from lpgen.ops import Conv2d
 
 

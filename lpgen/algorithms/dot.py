@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING
 
 from tvm import te, tirx
 
-from lpgen.algorithms.epilogue import Epilogue
 from lpgen.algorithms.kernel import Layout
-from lpgen.algorithms.left import Left, left_side
-from lpgen.algorithms.reduction import Reduction, cut
-from lpgen.algorithms.weights import PanelWeights
+from lpgen.algorithms.lhs.k_split import Reduction, cut
+from lpgen.algorithms.lhs.view import Left, left_side
+from lpgen.algorithms.result.epilogue import Epilogue
+from lpgen.algorithms.weights.panels import PanelWeights
 from lpgen.ops import Conv2d, Dense
 
 if TYPE_CHECKING:
-    from lpgen.algorithms.weights import Lookup
+    from lpgen.algorithms.weights.panels import Lookup
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from tvm.s_tir import SBlock, SBlockRealize
 from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.kernel import ALIGNMENT
-from lpgen.algorithms.packing import packed_result
-from lpgen.algorithms.quantize import quantize_input
-from lpgen.algorithms.unpacked import unpack_input
+from lpgen.algorithms.lhs.quantize import quantize_input
+from lpgen.algorithms.lhs.unpack import unpack_input
+from lpgen.algorithms.result.pack import packed_result
 from lpgen.ops.inputs import is_dynamic, layout_of
 
 if TYPE_CHECKING:

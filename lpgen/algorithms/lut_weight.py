@@ -19,15 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.codes import CodeWeights
-from lpgen.algorithms.encoded import Encoding, encode_in_tiles
 from lpgen.algorithms.entry import Section
-from lpgen.algorithms.epilogue import Epilogue
 from lpgen.algorithms.kernel import Layout
-from lpgen.algorithms.left import left_side
+from lpgen.algorithms.lhs.encode import Encoding, encode_in_tiles
+from lpgen.algorithms.lhs.k_split import Reduction, cut
+from lpgen.algorithms.lhs.row_sums import placeholder
+from lpgen.algorithms.lhs.view import left_side
 from lpgen.algorithms.lut_sum import Tables
-from lpgen.algorithms.reduction import Reduction, cut
-from lpgen.algorithms.row_sums import placeholder
+from lpgen.algorithms.result.epilogue import Epilogue
+from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.ops import Conv2d, Dense
 
 INPUTS = 4
@@ -113,7 +113,7 @@ class Definition:
     """What has to run before (`entry.kernel_entry`)."""
 
 
-def unfit(op: Dense | Conv2d) -> str | None:
+def why_not(op: Dense | Conv2d) -> str | None:
     """Why the algorithm cannot serve the operator; None if it can."""
     if op.act.encoding not in ("u", "b") or op.act.bits > 1:
         return f"act={op.act}: indices are activations of one bit"
@@ -130,7 +130,7 @@ def tables_of(op: Dense | Conv2d, digits: int) -> Tables:
 
 
 def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
-    """The tensor expressions of `op` (`unfit` is None): stages pad (optional), encode, row_sums
+    """The tensor expressions of `op` (`why_not` is None): stages pad (optional), encode, row_sums
     (unless the weights are their codes), tile and y."""
     matrix, t = op.matrix, tiling
     c, offset = cut(op, INPUTS, folded=t.folded, empty=True), -op.act.min

@@ -14,7 +14,7 @@ import sys
 
 from lpgen.target import Target, detect
 
-# The best family of a target -> oneDNN's name of that level.
+# The level of a target -> oneDNN's name of that level.
 _ONEDNN = {
     "generic": "SSE41",
     "sse4": "SSE41",
@@ -32,16 +32,16 @@ _NUMBER_AT, _ARGUMENT_AT = 0, 16
 
 def restraint(target: Target) -> tuple[dict[str, str], bool, str]:
     """(environment, refuse AMX?, what was done in words) that hold libraries to `target`."""
-    family, best = target.families[0], detect().families[0]
-    if family == best or family not in _ONEDNN:
+    level, best = target.level, detect().level
+    if level == best or level not in _ONEDNN:
         return {}, False, "every library uses what the CPU has"
-    words = f"oneDNN held to {_ONEDNN[family]}"
+    words = f"oneDNN held to {_ONEDNN[level]}"
     refuse = best == "amx"
     if refuse:
         words += ", AMX refused to all"
-    if family != "avx512vnni":
+    if level != "avx512vnni":
         words += f"; the others have no switch and use more than {target.name} has"
-    return {"ONEDNN_MAX_CPU_ISA": _ONEDNN[family]}, refuse, words
+    return {"ONEDNN_MAX_CPU_ISA": _ONEDNN[level]}, refuse, words
 
 
 def refuse_amx() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from lpgen import runtime
-from lpgen.bench.probes import ComputeProbe, ReadProbe, aligned, find_peak, timed
+from lpgen import runtime, templates
+from lpgen.bench.probes import ComputeProbe, ReadProbe, aligned, timed
 from lpgen.ops import Operator, parse
 from lpgen.runtime.arrays import count
 from lpgen.runtime.kernel import MAX_THREADS
@@ -204,8 +204,9 @@ def _compute_probe(
     """The probe of the template's family; for a template of none, of the best family there is."""
     family = template.partition("/")[0]
     for chosen in (target, machine):
-        if peak := find_peak((family, *chosen.families), knobs):
-            return ComputeProbe(peak, chosen, threads)
+        for name in (family, *chosen.families):
+            if peak := templates.peak_of(name, chosen, knobs):
+                return ComputeProbe(peak, chosen, threads)
     return None
 
 

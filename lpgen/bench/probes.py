@@ -4,8 +4,6 @@ A probe is something to be timed in turns with a kernel, so that a change of the
 neighbour meets both.
 """
 
-import importlib
-import importlib.util
 import itertools
 import math
 import threading
@@ -21,7 +19,6 @@ from tvm import IRModule, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
-import lpgen.schedules
 from lpgen.algorithms.peak import Peak
 from lpgen.build.lower import jit
 from lpgen.target import Target
@@ -34,18 +31,6 @@ _READ_AT_ONCE = 1 << 20
 """Bytes that one call of a probe reads at least."""
 _REPEAT_ON_THREADS = 128
 """So much more has a call to do if threads have to be started for it."""
-
-
-def find_peak(families: Sequence[str], knobs: dict[str, Any]) -> Peak | None:
-    """The loop that bounds a kernel with `knobs`: of the first family that has one.
-
-    A family states it in schedules/<family>/_peak.py, `peak(knobs) -> Peak`.
-    """
-    for family in families:
-        name = f"{lpgen.schedules.__name__}.{family}._peak"
-        if importlib.util.find_spec(name) is not None:
-            return importlib.import_module(name).peak(knobs)
-    return None
 
 
 class ComputeProbe:

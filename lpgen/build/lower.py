@@ -30,8 +30,8 @@ from tvm.s_tir.pipeline import default_s_tir_pipeline
 from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.kernel import ALIGNMENT, Kernel
-from lpgen.algorithms.threads import share_tiles
 from lpgen.build import sizes
+from lpgen.tir.threads import share_tiles
 
 if TYPE_CHECKING:
     from lpgen.target import Target

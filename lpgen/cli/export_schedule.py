@@ -62,7 +62,7 @@ def _choice(op: Operator, target: Target, logs: list[Log], template: str | None)
     if template is None:
         return choose(op, target, logs)
     chosen = templates.get(template)
-    if reason := chosen.applies(op, target):
+    if reason := chosen.why_not(op, target):
         raise UserError(f"template {template} does not serve {op.name}: {reason}")
     return choice_of(op, target, chosen, chosen.default(op, target))
 

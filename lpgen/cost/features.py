@@ -12,7 +12,7 @@ import numpy as np
 from lpgen.space import Counts, Knobs
 
 ALGORITHMS = (
-    *("bitserial", "depthwise", "dot", "generic", "group_dot", "grouped", "lane_pack"),
+    *("bitserial", "depthwise", "dot", "generic", "blockwise_dot", "grouped_conv", "lane_pack"),
     *("lut_product", "lut_sum", "lut_weight", "mma", "telescoped"),
 )
 COUNTS = (

@@ -23,32 +23,37 @@ ELSE = "*"
 
 @dataclass(frozen=True)
 class Model:
-    """prices: template or algorithm -> count -> nanoseconds; forest: log of the factor that a
-    kernel takes beside its price; made: what it was fitted to."""
+    """prices: level and algorithm, or algorithm alone -> count -> nanoseconds; forest: log of the
+    factor that a kernel takes beside its price; made: what it was fitted to."""
 
     prices: Mapping[str, Mapping[str, float]]
     forest: Forest | None = None
     made: Mapping[str, Any] = field(default_factory=dict)
 
-    def prices_of(self, template: Any) -> Mapping[str, float]:
-        """The prices of a template: its own, or those that its algorithm has in all families, or
-        those of all that nobody measured."""
-        names = (template.name, template.algorithm, ELSE)
+    def prices_of(self, template: Any, target: Any) -> Mapping[str, float]:
+        """The prices of a template on a target: those of its level, or those that its algorithm has
+        everywhere, or those of all that nobody measured."""
+        names = (price_name(template, target), template.algorithm, ELSE)
         return next(self.prices[name] for name in names if name in self.prices)
 
-    def nanoseconds(self, template: Any, counts: Counts) -> float:
+    def nanoseconds(self, template: Any, target: Any, counts: Counts) -> float:
         """The price of a kernel; more than 0."""
-        prices = self.prices_of(template)
+        prices = self.prices_of(template, target)
         return 1e-3 + sum(prices.get(name, 0.0) * count for name, count in counts.items())
 
     def costs(
-        self, op: Any, template: Any, points: Sequence[Knobs], counts: Sequence[Counts]
+        self,
+        op: Any,
+        template: Any,
+        target: Any,
+        points: Sequence[Knobs],
+        counts: Sequence[Counts],
     ) -> np.ndarray:
         """log of the cost of each point with the trees' part: float64[len(points)]."""
-        priced = np.log([self.nanoseconds(template, count) for count in counts])
+        priced = np.log([self.nanoseconds(template, target, count) for count in counts])
         if self.forest is None or not points:
             return priced
-        prices = self.prices_of(template)
+        prices = self.prices_of(template, target)
         rows = [
             features(op, template.algorithm, knobs, count, prices)
             for knobs, count in zip(points, counts, strict=True)
@@ -66,6 +71,11 @@ class Model:
         """What `to_json` gave."""
         forest = content["forest"] and Forest.from_json(content["forest"])
         return cls(content["prices"], forest, content["made"])
+
+
+def price_name(template: Any, target: Any) -> str:
+    """The name of prices that a level has of its own: "avx2/dot" for x86/dot on AVX2."""
+    return f"{template.level(target)}/{template.algorithm}"
 
 
 def _rounded(prices: Mapping[str, float]) -> dict[str, float]:

@@ -53,7 +53,8 @@ class _Priced:
         found = []
         for knobs in points:
             counts = self.template.work(self.op, self.target, knobs)
-            found.append((self.model.nanoseconds(self.template, counts), counts, knobs))
+            price = self.model.nanoseconds(self.template, self.target, counts)
+            found.append((price, counts, knobs))
         return sorted(found, key=lambda entry: entry[0])
 
     def tiles(self) -> list[tuple[float, Counts, Knobs]]:
@@ -78,7 +79,7 @@ class _Priced:
 
     def ranked(self, priced: list) -> list[Candidate]:
         points, counts = [p[2] for p in priced], [p[1] for p in priced]
-        costs = self.model.costs(self.op, self.template, points, counts)
+        costs = self.model.costs(self.op, self.template, self.target, points, counts)
         found = [Candidate(self.template, k, float(c)) for k, c in zip(points, costs, strict=True)]
         return sorted(found, key=lambda candidate: candidate.cost)
 
@@ -145,7 +146,8 @@ def evaluate(
     for template, knobs in points:
         if template.counted:
             counts = template.work(op, target, knobs)
-            found.append(Candidate(template, knobs, *model.costs(op, template, [knobs], [counts])))
+            [log] = model.costs(op, template, target, [knobs], [counts])
+            found.append(Candidate(template, knobs, log))
     return min(found, key=lambda candidate: candidate.cost, default=None)
 
 

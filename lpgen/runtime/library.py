@@ -22,7 +22,7 @@ def load(path: str | os.PathLike[str]) -> "Library":
     """
     library = Library(path)
     if not library.kernels:
-        raise LibraryError(f"{path}: {library.refusal(library.workloads[0])}")
+        raise LibraryError(f"{path}: {library.refuses(library.workloads[0])}")
     return library
 
 
@@ -60,7 +60,7 @@ class Library:
         if name not in self._kernels:
             variant = self._chosen.get(name)
             if variant is None:
-                raise LibraryError(f"{self.path.name}: {self.refusal(name)}")
+                raise LibraryError(f"{self.path.name}: {self.refuses(name)}")
             self._kernels[name] = Kernel(self._code, self._entries[name], variant)
         return self._kernels[name]
 
@@ -90,7 +90,7 @@ class Library:
         except RuntimeError:
             raise LibraryError(f"cpus={chosen}: one of them may not be used here") from None
 
-    def refusal(self, name: str) -> str:
+    def refuses(self, name: str) -> str:
         """Why the library has no kernel of that name here, in one line."""
         if name in self._entries:
             variants = self._entries[name]["variants"]

@@ -114,7 +114,7 @@ def teach(
             op, template = parse(workload), templates.get(name)
         except UserError:
             return None
-        if op in besides or template.applies(op, target) is not None:
+        if op in besides or template.why_not(op, target) is not None:
             return None
         return op, template, template.space(op, target)
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from lpgen import cost, records, templates
 from lpgen.cost.features import NAMES, features
-from lpgen.cost.model import DATA, ELSE, Model
+from lpgen.cost.model import DATA, ELSE, Model, price_name
 from lpgen.cost.trees import Forest
 from lpgen.ops import parse
 from lpgen.record import Record, RunnerUp, this_cpu
@@ -46,7 +46,10 @@ MACHINES = {"GenuineIntel 6-167-1 ": {"l1d": 48 << 10, "l2": 2 << 20, "l3": 105 
 """Caches of the CPUs whose records come with lpgen: rows of the table have others."""
 
 OWN = ("amx", "avx512vnni", "generic")
-"""Families whose templates have prices of their own: other instructions do their products."""
+"""Levels whose templates have prices of their own: other instructions do their products."""
+
+ALIKE = ("bitserial", "lut_product", "lut_sum", "lut_weight")
+"""Algorithms whose instructions are those of AVX-512BW with VNNI, too."""
 
 TREES = {"max_depth": 4, "eta": 0.06, "subsample": 0.7, "colsample_bytree": 0.5}
 TREES |= {"min_child_weight": 6, "lambda": 4.0, "nthread": 1, "verbosity": 0, "seed": 1}
@@ -75,8 +78,8 @@ class Sample:
     @property
     def prices(self) -> str:
         """The name of its prices."""
-        own = self.template.family in OWN
-        return self.template.name if own else self.template.algorithm
+        own = self.template.level(self.target) in OWN and self.template.algorithm not in ALIKE
+        return price_name(self.template, self.target) if own else self.template.algorithm
 
 
 def samples_of(found: Iterable[Record], use: Callable[[Record], bool]) -> list[Sample]:
@@ -99,7 +102,8 @@ def _sample(record: Record) -> Sample | None:
         return None
     # Absolute times of one run are those of a machine that had other things to do; a winner's are
     # from a race. Those of one CPU and width of vectors compare with each other.
-    width = "512" if template.family.startswith("avx512") else template.family
+    level = template.level(target)
+    width = "512" if level.startswith("avx512") else level
     group = f"{record.cpu} {width}" if record.best else f"{record.cpu} {record.workload}"
     counts = template.work(op, target, record.knobs)
     second = record.runner_up if record.best else None
@@ -188,11 +192,12 @@ def fit_trees(samples: Sequence[Sample], model: Model, factors: dict[str, float]
         labels += labels_
         weights += [LESSON / np.sqrt(len(labels_))] * len(labels_)
     for own in runs.values():
-        logs = [np.log(s.seconds * 1e9 / model.nanoseconds(s.template, s.counts)) for s in own]
+        priced = [model.nanoseconds(s.template, s.target, s.counts) for s in own]
+        logs = [np.log(s.seconds * 1e9 / price) for s, price in zip(own, priced, strict=True)]
         # What is far behind the fastest decides nothing.
         near = [min(s.seconds for s in own) / s.seconds for s in own]
         middle = np.average(logs, weights=near)
-        rows += [_features(s.op, s.template, s.knobs, s.counts, model) for s in own]
+        rows += [_features(s, s.knobs, s.counts, model) for s in own]
         labels += [float(np.clip(log - middle, -0.7, 0.7)) for log in logs]
         weights += near
     data = xgboost.DMatrix(np.array(rows), label=labels, weight=weights)
@@ -204,8 +209,8 @@ def fit_trees(samples: Sequence[Sample], model: Model, factors: dict[str, float]
 def _lesson(winner: Sample, model: Model, factor: float) -> tuple[list[np.ndarray], list[float]]:
     """Rows and labels of a winner and of points that are as cheap by their prices."""
     op, target, template = winner.op, winner.target, winner.template
-    own = np.log(model.nanoseconds(template, winner.counts))
-    rows = [_features(op, template, winner.knobs, winner.counts, model)]
+    own = np.log(model.nanoseconds(template, winner.target, winner.counts))
+    rows = [_features(winner, winner.knobs, winner.counts, model)]
     beside = float(np.clip(np.log(winner.seconds * 1e9 / factor) - own, -FARTHEST, FARTHEST))
     labels = [beside]
     if winner.runner_up is None:
@@ -213,15 +218,17 @@ def _lesson(winner: Sample, model: Model, factor: float) -> tuple[list[np.ndarra
     others = cost.best_points(op, target, template, 12, Model(model.prices))
     for knobs in others:
         counts = template.work(op, target, knobs)
-        ahead = own - np.log(model.nanoseconds(template, counts))
+        ahead = own - np.log(model.nanoseconds(template, winner.target, counts))
         if ahead > 0 and knobs != winner.knobs:
-            rows.append(_features(op, template, knobs, counts, model))
+            rows.append(_features(winner, knobs, counts, model))
             labels.append(float(min(beside + ahead + 0.02, 0.7)))
     return rows, labels
 
 
-def _features(op: Any, template: Any, knobs: dict, counts: Counts, model: Model) -> np.ndarray:
-    return features(op, template.algorithm, knobs, counts, model.prices_of(template))
+def _features(sample: Sample, knobs: dict, counts: Counts, model: Model) -> np.ndarray:
+    """The features of a point of the sample's operator and template."""
+    prices = model.prices_of(sample.template, sample.target)
+    return features(sample.op, sample.template.algorithm, knobs, counts, prices)
 
 
 def forest_of(booster: Any) -> Forest:
@@ -259,13 +266,13 @@ def losers(winners: Iterable[Sample], model: Model) -> Iterator[Sample]:
         if second is None:
             continue
         op, target = winner.op, winner.target
-        scale = winner.seconds / model.nanoseconds(winner.template, winner.counts)
+        scale = winner.seconds / model.nanoseconds(winner.template, winner.target, winner.counts)
         for template in templates.templates_for(op, target):
             if template == winner.template or not template.counted:
                 continue
             knobs = cost.best_points(op, target, template, 1, model)[0]
             counts = template.work(op, target, knobs)
-            expected = model.nanoseconds(template, counts) * scale
+            expected = model.nanoseconds(template, winner.target, counts) * scale
             if template.name == second.template or expected < second.seconds:
                 common = op, target, template, knobs, second.seconds, counts
                 yield Sample(*common, winner.group, True)

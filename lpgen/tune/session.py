@@ -126,7 +126,7 @@ def _serving(op: Operator, target: Target, chosen: list[Template] | None) -> lis
     if chosen is None:
         explained = registry.explain(op, target)
     else:
-        explained = {template: template.applies(op, target) for template in chosen}
+        explained = {template: template.why_not(op, target) for template in chosen}
     serving = [template for template, reason in explained.items() if reason is None]
     if not serving:
         reasons = "; ".join(f"{t.name}: {reason}" for t, reason in explained.items())

@@ -12,8 +12,8 @@ pixels to the next; where `rows` does not divide a line, the left side is copied
 | across  | right tiles side by side                                                               |
 | step    | k groups of 4 bytes in one multiplication: a short run of k fills 8 better than 16; a  |
 |         | number that divides the run leaves nothing to fill, and nothing to copy                |
-| m_block, n_block, outer, inner, left: see `lpgen.schedules.x86.dot_space`; weights of fewer than 8
-bits are expanded per block of panels.
+| m_block, n_block, outer, inner, left: see `dot.knobs`; weights of fewer than 8 bits
+are expanded per block of panels.
 """
 
 from tvm import IRModule, te
@@ -22,16 +22,18 @@ from tvm.s_tir import Schedule
 from lpgen.algorithms import dot
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
-from lpgen.algorithms.left import line
-from lpgen.algorithms.reduction import cut, foldable
-from lpgen.algorithms.tails import peel_partial_vectors
+from lpgen.algorithms.lhs.k_split import cut, foldable
+from lpgen.algorithms.lhs.view import line
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.x86 import blocks, intrinsics, tiles
+from lpgen.schedules.amx import tiles
+from lpgen.schedules.amx.pipeline import overlap_results
+from lpgen.schedules.common import blocks
+from lpgen.schedules.x86 import intrinsics
 from lpgen.schedules.x86.narrow import narrow_together
-from lpgen.schedules.x86.overlap import overlap_results
 from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
+from lpgen.tir.tails import peel_partial_vectors
 
 LANES, BYTES = 16, 4
 TASKS = 4
@@ -41,7 +43,7 @@ LARGE = 2**22
 ROWS = (16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4)
 
 
-def applies(op: Dense | Conv2d, target: Target) -> str | None:
+def why_not(op: Dense | Conv2d, target: Target) -> str | None:
     """Why the template does not serve `op`; None if it does."""
     if op.matrix.m < 2:
         return f"m={op.matrix.m}: a tile register needs several rows to pay"
@@ -63,7 +65,7 @@ def space(op: Dense | Conv2d, target: Target) -> Space:
             **blocks.knobs(m, n, LANES),
             "left": blocks.left_choices(op),
         },
-        lambda knobs: _refusal(op, knobs) is None,
+        lambda knobs: _refuses(op, knobs) is None,
     )
 
 
@@ -100,7 +102,7 @@ def work(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Counts:
 
 def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = _refusal(op, knobs)
+    reason = _refuses(op, knobs)
     if reason:
         raise ScheduleRefused(reason)
     tiling, operands = _tiling(op, knobs), dot.plain_operands(op)
@@ -148,7 +150,7 @@ def _tiling(op: Dense | Conv2d, knobs: Knobs) -> dot.Tiling:
     )
 
 
-def _refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
+def _refuses(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     down, across, rows = knobs["down"], knobs["across"], knobs["rows"]
     if down * across + down + 1 > tiles.TILES:
         return f"{down} x {across} accumulators exceed {tiles.TILES} tile registers"
@@ -164,7 +166,7 @@ def _refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
         return f"step=8 saves nothing for {reduction.kg} k groups"
     if step not in (8, 16) and reduction.kg % step:
         return f"step={step} does not divide {reduction.kg} k groups"
-    return blocks.refusal(op, rows * down, across * LANES, knobs) or _too_few_blocks(op, knobs)
+    return blocks.refuses(op, rows * down, across * LANES, knobs) or _too_few_blocks(op, knobs)
 
 
 def _too_few_blocks(op: Dense | Conv2d, knobs: Knobs) -> str | None:

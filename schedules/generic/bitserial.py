@@ -10,11 +10,11 @@ from tvm.s_tir import Schedule
 from lpgen.algorithms import bitserial
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
-from lpgen.algorithms.tails import peel_partial_vectors
-from lpgen.algorithms.threads import parallel_tiles
 from lpgen.ops import Conv2d, Dense
 from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
+from lpgen.tir.tails import peel_partial_vectors
+from lpgen.tir.threads import parallel_tiles
 
 WORD = 32
 
@@ -23,9 +23,9 @@ COUNTING = 32
 four words and no instruction counts bits."""
 
 
-def applies(op: Dense | Conv2d, target: Target) -> str | None:
+def why_not(op: Dense | Conv2d, target: Target) -> str | None:
     """Why the algorithm does not serve the operator, None if it does."""
-    return bitserial.unfit(op)
+    return bitserial.why_not(op)
 
 
 def space(op: Dense | Conv2d, target: Target) -> Space:

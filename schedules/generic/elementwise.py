@@ -9,10 +9,10 @@ from tvm.s_tir import Schedule
 from lpgen.algorithms import elementwise
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
-from lpgen.algorithms.tails import peel_partial_vectors
 from lpgen.ops import Elementwise
 from lpgen.space import Knobs, Space
 from lpgen.target import Target
+from lpgen.tir.tails import peel_partial_vectors
 
 KINDS = ("quantize", "dequantize")
 
@@ -21,7 +21,7 @@ _CHUNK = 4096
 _PARALLEL = 2**16
 
 
-def applies(op: Elementwise, target: Target) -> str | None:
+def why_not(op: Elementwise, target: Target) -> str | None:
     """None: the template serves every one."""
     return None
 

@@ -10,15 +10,15 @@ from tvm.s_tir import Schedule
 from lpgen.algorithms import dot
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
-from lpgen.algorithms.tails import peel_partial_vectors
-from lpgen.algorithms.threads import parallel_tiles
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, Dense
 from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
+from lpgen.tir.tails import peel_partial_vectors
+from lpgen.tir.threads import parallel_tiles
 
 
-def applies(op: Dense | Conv2d, target: Target) -> str | None:
+def why_not(op: Dense | Conv2d, target: Target) -> str | None:
     """None: the template serves every operator."""
     return None
 
@@ -36,7 +36,7 @@ def space(op: Dense | Conv2d, target: Target) -> Space:
             "n_block": tuple(block for block in (0, 1, 4) if block * 8 < columns),
             "expand": ("panel", "use") if op.weight.bits < 8 else ("none",),
         },
-        lambda knobs: _refusal(op, knobs) is None,
+        lambda knobs: _refuses(op, knobs) is None,
     )
 
 
@@ -56,7 +56,7 @@ def work(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Counts:
 
 def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = _refusal(op, knobs)
+    reason = _refuses(op, knobs)
     if reason:
         raise ScheduleRefused(reason)
     definition = dot.define(op, dot.plain_operands(op), _tiling(op, knobs))
@@ -88,7 +88,7 @@ def _tiling(op: Dense | Conv2d, knobs: Knobs) -> dot.Tiling:
     )
 
 
-def _refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
+def _refuses(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     panels = -(-_columns(op) // knobs["lanes"])
     block = knobs["n_block"]
     if block and (block >= panels or -(-panels // block) * block - panels > panels // 8):

@@ -49,7 +49,7 @@ def dot_bytes(isa: Isa, left: str, right: str) -> str:
     def step(acc, a, b):
         return add_bytes(isa, acc, _splat(a, left, isa.lanes), b, left)
 
-    return _matmul(f"{isa.name}_dot", isa.lanes, (4, left), (4, right), "int32", 1, step)
+    return _matmul(f"{isa.level}_dot", isa.lanes, (4, left), (4, right), "int32", 1, step)
 
 
 def dot_words(isa: Isa) -> str:
@@ -58,7 +58,7 @@ def dot_words(isa: Isa) -> str:
     def step(acc, a, b):
         return add_words(isa, acc, _splat(a, "int16", isa.lanes), b)
 
-    return _matmul(f"{isa.name}_words", isa.lanes, (2, "int16"), (2, "int16"), "int32", 1, step)
+    return _matmul(f"{isa.level}_words", isa.lanes, (2, "int16"), (2, "int16"), "int32", 1, step)
 
 
 def dot_pairs(isa: Isa, left: str, right: str) -> str:
@@ -69,7 +69,7 @@ def dot_pairs(isa: Isa, left: str, right: str) -> str:
     def step(acc, a, b):
         return add_pairs(isa, acc, _splat(a, left, isa.lanes), b, left)
 
-    return _matmul(f"{isa.name}_pairs", isa.lanes, (4, left), (4, right), "int16", 2, step)
+    return _matmul(f"{isa.level}_pairs", isa.lanes, (4, left), (4, right), "int16", 2, step)
 
 
 SHUFFLES = {
@@ -125,7 +125,7 @@ def widen_pairs(isa: Isa) -> str:
                 vi, vp = tb.axis.remap("SR", [i, p])
                 tb.buffer_store(c, c[vi] + a[vi, vp].astype("int32"), [vi])
 
-    return _register(f"lpgen_{isa.name}_widen", build)
+    return _register(f"lpgen_{isa.level}_widen", build)
 
 
 def _matmul(

@@ -23,11 +23,11 @@ from tvm.s_tir import SBlockRealize
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.epilogue import real_value
+from lpgen.algorithms.result.epilogue import real_value
 from lpgen.ops import Operator
 from lpgen.ops.epilogue import Quantize, dtype_of, find, integer_bounds
-from lpgen.schedules.x86 import vectors
-from lpgen.schedules.x86.rewrite import axis_values, replace_nest, substitute
+from lpgen.tir import vectors
+from lpgen.tir.rewrite import axis_values, replace_nest, substitute
 
 # By the bits of a vector: conversion, packing to int16, to int8 and to uint8.
 _INSTRUCTIONS = {

@@ -5,20 +5,24 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.peak import Peak
-from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.isa import Isa, isa_of
 from lpgen.space import Knobs
+from lpgen.target import Target
 
 _STEPS = 4000
 _WIDTH = {128: "xmm", 256: "ymm", 512: "zmm"}
 
 
-def peak(isa: Isa, knobs: Knobs) -> Peak:
-    """The loop that bounds a dot kernel with these knobs.
+def peak(target: Target, knobs: Knobs) -> Peak | None:
+    """The loop that bounds a dot kernel with these knobs; None where there are no such vectors.
 
     vpdpbusd where there is one. Else vpmaddubsw, vpmaddwd, vpaddd, the shortest way from bytes to
     int32 sums (also the bound of kernels that widen to int16 first, for exactness); for kernels
     that sum in int16 (step=pairsN) vpmaddubsw, vpaddw.
     """
+    isa = isa_of(target)
+    if isa is None:
+        return None
     pairs = str(knobs.get("step", "")).startswith("pairs")
     # Enough independent chains to hide the latency, and registers left for everything else.
     chains = isa.registers * 5 // 8

@@ -1,0 +1,215 @@
+"""Products whose weights have a scale (and a zero point) for each group of neighbours in k.
+
+With groups j of g neighbours, x without its zero point, and operands X = x + left offset and
+C = w - base that fit the instructions,
+
+    S_j = sum of x * (w - zero_j)
+        = sum of X * C  -  (zero_j - base) * (sum of x)  -  (left offset) * (sum of C)
+
+are exact int32, each over one group. The first sum is the stage "partial". The sum of x belongs to
+a row and a group: a short loop computes it before the kernel, if any zero_j differs from base. The
+sum of C is known when the weights are packed. Then the stage "tile" adds up in float32, in
+ascending j (`lpgen.ops.epilogue`),
+
+    tile += float32(S_j) * scale_j
+
+What a group needs lies together, in sections [panel][group]...: packed weights, scales, zero points
+and corrections stream by once, in the order in which they are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as tb
+
+from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms.lhs.k_split import Reduction
+from lpgen.algorithms.lhs.view import Left, left_side
+from lpgen.algorithms.result.epilogue import Epilogue, product
+from lpgen.algorithms.weights.blockwise import GroupWeights, Operand
+from lpgen.ops import Dense
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What the two sides become before they are multiplied.
+
+    left: dtype of X; offset: X - (x as it is given); nothing: X of an x without its zero point that
+    is 0; right: of C; left_max: the largest absolute value of X.
+    """
+
+    left: str
+    offset: int
+    nothing: int
+    right: Operand
+    left_max: int
+
+
+def byte_operands(op: Dense) -> Operands:
+    """Operands for an instruction that multiplies an unsigned with a signed byte.
+
+    Activations that fit int8 without their zero point are the signed side, and codes are the
+    unsigned one. Otherwise activations are unsigned, and weights are signed.
+    """
+    act, weight, zero = op.act, op.weight, op.zero_act
+    low, high = act.min - zero, act.max - zero
+    if -128 <= low and high <= 127:
+        return Operands("int8", -zero, 0, Operand("uint8", weight.min), max(-low, high))
+    offset = max(0, -act.min)
+    fixed = op.zero_weight if isinstance(op.zero_weight, int) else 0
+    fits = weight.min - fixed >= -128 and weight.max - fixed <= 127
+    base = fixed if fits else weight.max - 127
+    return Operands("uint8", offset, offset + zero, Operand("int8", base), act.max + offset)
+
+
+def plain_operands(op: Dense) -> Operands:
+    """Operands for multiplication in int32: every value as it is, in its own type."""
+    return Operands(op.act.dtype, 0, op.zero_act, Operand(op.weight.dtype, 0), op.act.largest)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """rows x vectors x lanes: the register tile; kq: values of k in one step; row_tiles, panels:
+    how many tiles down and across."""
+
+    rows: int
+    vectors: int
+    lanes: int
+    kq: int
+    row_tiles: int
+    panels: int
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Tensors of the computation; `args` are the parameters, in order."""
+
+    op: Dense
+    operands: Operands
+    weights: GroupWeights
+    layout: Layout
+    """`weights` with the parameters of the epilogue behind them."""
+    args: list[te.Tensor]
+    prologue: list[tirx.PrimFunc]
+    """What has to run before (`entry.kernel_entry`)."""
+
+
+def define(op: Dense, operands: Operands, tiling: Tiling, start: int = 0) -> Definition:
+    """The tensor expressions of `op`: stages pad (optional), partial, tile and y.
+
+    start: a number that is added to what the row of a group adds to its sums, where it adds the
+    same in every column, and taken off again.
+    """
+    t = tiling
+    weights = GroupWeights(op, operands.right, operands.nothing, t.kq, t.panels, t.vectors, t.lanes)
+    sections = {s.name: te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections}
+    left = _left(op, operands, weights)
+    rows = None
+    if weights.zeros:
+        rows = te.placeholder((op.m, weights.count), "int32", name="row_terms")
+    partial = _partial(left, sections, weights, t)
+    tile = _tile(partial, sections, rows, weights, t, start)
+    epilogue = Epilogue(op, 0, 1, op.n, rows)
+
+    def result(m, g, n):
+        where = (g, m // t.rows, n // weights.panel, m % t.rows)
+        return epilogue(tile[(*where, n % weights.panel // t.lanes, n % t.lanes)], m, g, n)
+
+    y = te.compute((op.m, 1, op.n), result, name="y")
+    args = [left.x, *sections.values(), *epilogue.inputs, y]
+    prologue = [] if rows is None else [_group_terms(op, weights, start)]
+    return Definition(op, operands, weights, epilogue.layout(weights), args, prologue)
+
+
+def _left(op: Dense, operands: Operands, weights: GroupWeights) -> Left:
+    """The left side; the steps of the last group may reach past the row."""
+    reach = (weights.count - 1) * op.group + weights.steps * weights.kq
+    wide = Reduction(1, 1, op.k, -(-max(reach, op.k) // weights.kq), weights.kq)
+    return left_side(op, wide, operands.left, operands.offset)
+
+
+def _partial(left: Left, sections: dict, weights: GroupWeights, t: Tiling) -> te.Tensor:
+    group, last = left.op.group, left.op.m - 1
+    step = te.reduce_axis((0, weights.steps), name="step")
+    kt = te.reduce_axis((0, t.kq), name="kt")
+
+    def element(mo, no, j, mi, nv, nl):
+        m = te.min(mo * t.rows + mi, last)
+        x = left.source[m, j * group + step * t.kq + kt].astype("int32")
+        return te.sum(
+            x * weights.operand(sections, (no, j, step, nv, nl, kt)).astype("int32"),
+            axis=[step, kt],
+        )
+
+    shape = (t.row_tiles, t.panels, weights.count, t.rows, t.vectors, t.lanes)
+    return te.compute(shape, element, name="partial")
+
+
+def _tile(
+    partial: te.Tensor,
+    sections: dict[str, te.Tensor],
+    rows: te.Tensor | None,
+    weights: GroupWeights,
+    t: Tiling,
+    start: int,
+) -> te.Tensor:
+    # One tap, so that the loops are those of the other definitions.
+    r, s = (te.reduce_axis((0, 1), name=name) for name in "rs")
+    j = te.reduce_axis((0, weights.count), name="j")
+    last = weights.op.m - 1
+
+    def element(g, mo, no, mi, nv, nl):
+        column = (no, j, nv, nl)
+        total = partial[mo, no, j, mi, nv, nl]
+        if rows is not None:
+            term = rows[te.min(mo * t.rows + mi, last), j]
+            if "zero" in sections:
+                term = term * sections["zero"][column].astype("int32")
+            total = total + term
+            total = total - tirx.const(start, "int32") if start else total
+        if "correction" in sections:
+            total = total + sections["correction"][column]
+        scaled = product(total.astype("float32"), weights.scale(sections, column))
+        return te.sum(scaled, axis=[r, s, j])
+
+    shape = (1, t.row_tiles, t.panels, t.rows, t.vectors, t.lanes)
+    return te.compute(shape, element, name="tile")
+
+
+def _group_terms(op: Dense, weights: GroupWeights, start: int) -> tirx.PrimFunc:
+    """The function (x, row_terms): the sums of x - zero_act in every row and group, times base -
+    zero where that is one number for all columns, else times -1."""
+    count, factor = weights.count, -1
+    if isinstance(op.zero_weight, int):
+        factor = weights.operand_of.base - op.zero_weight
+    x = te.placeholder((op.m, op.k), op.act.dtype, name="x")
+    read = tirx.decl_buffer(x.shape, x.dtype, name="x")
+    written = tirx.decl_buffer((op.m, count), "int32", name="row_terms")
+
+    def emit(inputs, outputs):
+        def groups(first: int, many: int, size: int) -> None:
+            with tb.serial(0, many) as i:
+                to = [m, first + i]
+                tb.buffer_store(outputs[0], tirx.const(-size * op.zero_act, "int32"), to)
+                with tb.serial(0, size) as k:
+                    value = inputs[0][m, (first + i) * op.group + k].astype("int32")
+                    tb.buffer_store(outputs[0], outputs[0][tuple(to)] + value, to)
+                term = outputs[0][tuple(to)] * tirx.const(factor, "int32")
+                tb.buffer_store(outputs[0], term + tirx.const(start, "int32"), to)
+
+        whole = op.k // op.group
+        with IRBuilder() as builder:
+            with tb.serial(0, op.m) as m:
+                for first, many, size in ((0, whole, op.group), (whole, 1, op.k % op.group)):
+                    if many and size:
+                        groups(first, many, size)
+        return builder.get()
+
+    sums = te.extern(
+        [(op.m, count)], [x], emit, name="row_terms", dtype=["int32"],
+        in_buffers=[read], out_buffers=[written],
+    )  # fmt: skip
+    return te.create_prim_func([x, sums])

@@ -1,0 +1,189 @@
+"""The grouped algorithm: convolutions whose groups have few output channels, several in a vector.
+
+A group of `outs` output channels fills a part of a vector only, so a vector takes neighbouring
+groups (`lane_weights.Lanes`), and each lane multiplies what belongs to its own group. Of one pixel
+of the input, `kq` channels of each of these groups, repeated over the lanes of its outputs, are a
+*window*: in lane l
+
+    V[l] = input(row, column, group of l, channels r * kq .. r * kq + kq - 1)
+
+A window is used by all outputs of a register tile of `rows` x `columns` outputs that have it under
+a tap, and by all vectors of the tile where a group has several:
+
+    tile[i, j, lane] = sum over (kr, s, r, kt) of input(i * stride + kr, j * stride + s, group of
+                       lane, r * kq + kt) * weight[r, kr, s, lane, kt]
+
+Groups lie side by side in the input as they do in memory: a window is one load and one permutation.
+A last step r reaches into the channels of the next group where `kq` does not divide those of a
+group; the weights there are 0.
+
+Which side is unsigned is as in the dot algorithm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from tvm import te, tirx
+
+from lpgen.algorithms.dot import Operands
+from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms.result.epilogue import Epilogue
+from lpgen.algorithms.weights.lanes import Lanes, LaneWeights
+from lpgen.ops import Conv2d
+
+REACH = 64
+"""Elements behind a row that a vector may read and not use."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Sizes that shape the definition.
+
+    rows, columns: outputs of a register tile; vectors: of output channels of one group in a tile;
+    lanes: of a vector; kq: channels that share a lane; block: tiles below each other whose input is
+    copied together.
+    """
+
+    rows: int
+    columns: int
+    vectors: int
+    lanes: int
+    kq: int
+    block: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The padded copy of the input: rows[image, block, row, place].
+
+    A block holds what `block` tiles below each other read. In a row lie its pixels with all their
+    channels, those of outputs behind the last one included, and room for a vector behind them.
+    """
+
+    op: Conv2d
+    tiling: Tiling
+    lanes: Lanes
+    dtype: str
+    offset: int
+    """What is added to every value."""
+
+    @property
+    def nothing(self) -> int:
+        """What adds nothing to a sum: the padding."""
+        value = self.offset + self.op.zero_act
+        return value % 256 if self.dtype == "uint8" else value
+
+    @cached_property
+    def blocks(self) -> int:
+        return -(-self.op.oh // (self.tiling.rows * self.tiling.block))
+
+    @cached_property
+    def column_tiles(self) -> int:
+        return -(-self.op.ow // self.tiling.columns)
+
+    @property
+    def tile_stride(self) -> int:
+        """Input rows from one tile to the next."""
+        return self.tiling.rows * self.op.stride[0]
+
+    @cached_property
+    def count(self) -> int:
+        """Rows of a block."""
+        outputs = self.tiling.rows * self.tiling.block
+        return (outputs - 1) * self.op.stride[0] + self.op.reach[0]
+
+    @cached_property
+    def width(self) -> int:
+        """Columns of a row."""
+        outputs = self.column_tiles * self.tiling.columns
+        return (outputs - 1) * self.op.stride[1] + self.op.reach[1]
+
+    @property
+    def copied(self) -> tuple[int, int]:
+        """(first, number) of the columns that come from the input."""
+        left = self.op.pad[1]
+        return left, max(0, min(self.op.w, self.width - left))
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        t, lanes = self.tiling, self.lanes
+        panels = lanes.panels(t.vectors) if lanes.together > 1 else 0
+        behind = max(0, panels * lanes.together - self.op.groups) * lanes.ins + REACH
+        return (self.op.n, self.blocks, self.count, self.width * self.op.ic + behind)
+
+    def row(self, block: tirx.Expr, row: tirx.Expr) -> tirx.Expr:
+        """The row of the input that is row `row` of a block; it may be outside of the input."""
+        return block * (self.tiling.block * self.tile_stride) + row - self.op.pad[0]
+
+    def tensor(self, x: te.Tensor) -> te.Tensor:
+        """The stage "pad"."""
+        op, (left, count) = self.op, self.copied
+
+        def value(image, block, number, place):
+            row, at = self.row(block, number), place - left * op.ic
+            inside = tirx.all(row >= 0, row < op.h, at >= 0, at < count * op.ic)
+            offset, nothing = (tirx.const(v, self.dtype) for v in (self.offset, self.nothing))
+            return te.if_then_else(inside, x[image, row, at].astype(self.dtype) + offset, nothing)
+
+        return te.compute(self.shape, value, name="pad")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Tensors of the computation; `args` are the parameters, in order."""
+
+    layout: Layout
+    args: list[te.Tensor]
+    rows: Rows
+    prologue: list[tirx.PrimFunc]
+    """What has to run before (`entry.kernel_entry`)."""
+
+
+def define(op: Conv2d, operands: Operands, t: Tiling) -> Definition:
+    """The tensor expressions of `op`: stages pad, tile and y."""
+    lanes = Lanes(op.groups, op.ic // op.groups, op.oc // op.groups, t.lanes, t.kq)
+    rows = Rows(op, t, lanes, operands.left, operands.offset)
+    weights = LaneWeights(op.w_shape, op.weight, lanes, t.vectors, operands.right)
+    # With offset 0 the two 8-bit types have the same bits, see `left_side`.
+    as_is = operands.offset == 0 and operands.left != "int16"
+    x = te.placeholder(
+        (op.n, op.h, op.w * op.ic), operands.left if as_is else op.act.dtype, name="x"
+    )
+    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
+    tile = _tile(rows, rows.tensor(x), sections[0])
+    epilogue = Epilogue(op, operands.offset + op.zero_act, 1, op.oc)
+    width = lanes.width
+
+    def result(image, oh, ow, channel):
+        panel, vector = channel // (t.vectors * width), channel // width % t.vectors
+        within = (vector, oh % t.rows, ow % t.columns, channel % width)
+        total = tile[(image, oh // t.rows, ow // t.columns, panel, *within)]
+        return epilogue(total, (image * op.oh + oh) * op.ow + ow, 0, channel)
+
+    y = te.compute((op.n, op.oh, op.ow, op.oc), result, name="y")
+    args = [x, *sections, *epilogue.inputs, y]
+    return Definition(epilogue.layout(weights), args, rows, epilogue.prologue)
+
+
+def _tile(rows: Rows, pad: te.Tensor, weights: te.Tensor) -> te.Tensor:
+    """tile[image, row tile, column tile, panel, vector, row, column, lane]."""
+    op, t, lanes = rows.op, rows.tiling, rows.lanes
+    kr = te.reduce_axis((0, op.kernel[0]), name="kr")
+    s = te.reduce_axis((0, op.kernel[1]), name="s")
+    r = te.reduce_axis((0, lanes.steps), name="r")
+    kt = te.reduce_axis((0, t.kq), name="kt")
+    (down, across), (below, beside) = op.stride, op.dilation
+
+    def product(image, rt, ct, panel, vector, i, j, lane):
+        row = (rt % t.block * t.rows + i) * down + kr * below
+        column = (ct * t.columns + j) * across + s * beside
+        channel = lanes.group(panel, lane, t.vectors) * lanes.ins + r * t.kq + kt
+        value = pad[image, rt // t.block, row, column * op.ic + channel].astype("int32")
+        weight = weights[panel, r, kr, s, vector, lane, kt].astype("int32")
+        return te.sum(value * weight, axis=[kr, s, r, kt])
+
+    tiles = (op.n, rows.blocks * t.block, rows.column_tiles, lanes.panels(t.vectors))
+    shape = (*tiles, t.vectors, t.rows, t.columns, t.lanes)
+    return te.compute(shape, product, name="tile")

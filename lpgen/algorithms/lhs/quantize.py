@@ -1,0 +1,132 @@
+"""The left side from float activations: one pass that quantizes them before everything else.
+
+What an operator with input=f32... computes, see `lpgen.ops.inputs`: here as statements in front of
+a kernel that takes integers. A row at a time, in vectors of 16 and the rest one by one.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as tb
+
+from lpgen.algorithms.lhs.view import PARALLEL_BYTES
+from lpgen.ops import Operator, inputs
+
+LANES = 16
+# See `lpgen.algorithms.result.epilogue`: the addition rounds, and the low byte of its bits is the
+# integer.
+_ROUNDING = 1.5 * 2**23
+_MAGNITUDE = 2**31 - 1
+"""The bits of a float32 without its sign: the larger, the larger the number."""
+
+
+def steps_of(op: Operator) -> int:
+    """How many steps a call finds: one for each row, or one."""
+    return op.matrix.m if op.input == "f32:row" else 1
+
+
+def quantize_input(op: Operator, x, q, scale) -> tirx.Stmt:
+    """Statements that fill q from x, buffers of one shape [..., values].
+
+    scale: the buffer with 1 / input_scale, or, for a dynamic scale, the one to fill with the steps.
+    """
+    *outer, count = (int(extent) for extent in x.shape)
+    rows = math.prod(outer)
+
+    def index(row) -> list:
+        places = []
+        for extent in reversed(outer):
+            places.insert(0, row % extent)
+            row = row // extent
+        return places
+
+    with IRBuilder() as builder, tb.sblock("quantize"):
+        tb.reads([])
+        tb.writes([])
+        if op.input == "f32:tensor":
+            largest = _zeroed("largest")
+            with tb.serial(0, rows) as row:
+                _largest(x, index(row), count, largest)
+            inverse = _step(op, largest, scale, 0)
+        parallel = rows * count >= PARALLEL_BYTES
+        with (tb.parallel if parallel else tb.serial)(0, rows) as row:
+            if op.input == "f32":
+                inverse = tb.Bind(scale[0])
+            if op.input == "f32:row":
+                with tb.sblock("row"):
+                    tb.reads([])
+                    tb.writes([])
+                    largest = _zeroed("largest")
+                    _largest(x, index(row), count, largest)
+                    _quantize_row(op, x, q, index(row), count, _step(op, largest, scale, row))
+            else:
+                _quantize_row(op, x, q, index(row), count, inverse)
+    return builder.get()
+
+
+def _ramp(start) -> tirx.Expr:
+    return tirx.Ramp(start, tirx.const(1, "int32"), LANES)
+
+
+def _zeroed(name: str):
+    """A vector of sixteen int32, all 0."""
+    buffer = tb.sblock_alloc_buffer((LANES,), "int32")
+    zero = tirx.Broadcast(tirx.const(0, "int32"), LANES)
+    tb.buffer_store(buffer, zero, [_ramp(tirx.const(0, "int32"))])
+    return buffer
+
+
+def _largest(x, row: list, count: int, largest) -> None:
+    """Emit: the bits of the largest |x| of a row, into the lanes of `largest`."""
+    lanes = _ramp(tirx.const(0, "int32"))
+    mask = tirx.const(_MAGNITUDE, "int32")
+    if count >= LANES:
+        with tb.serial(0, count // LANES) as i:
+            bits = tirx.reinterpret(f"int32x{LANES}", x[(*row, _ramp(i * LANES))])
+            bits = bits & tirx.Broadcast(mask, LANES)
+            tb.buffer_store(largest, tirx.Max(largest[lanes], bits), [lanes])
+    if count % LANES:
+        with tb.serial(0, count % LANES) as i:
+            bits = tirx.reinterpret("int32", x[(*row, count // LANES * LANES + i)]) & mask
+            tb.buffer_store(largest, tirx.Max(largest[0], bits), [0])
+
+
+def _step(op: Operator, largest, steps, place) -> tirx.Expr:
+    """Emit the step behind the largest values, steps[place]; returns what x is multiplied with."""
+    with tb.serial(1, LANES) as lane:
+        tb.buffer_store(largest, tirx.Max(largest[0], largest[lane]), [0])
+    value = tb.Bind(tirx.reinterpret("float32", largest[0]))
+    top = tirx.const(inputs.levels(op), "float32")
+    tb.buffer_store(steps, value / top, [place])
+    some = value > tirx.const(inputs.SMALLEST, "float32")
+    one, zero = tirx.const(1, "float32"), tirx.const(0, "float32")
+    return tb.Bind(tirx.Select(some, top / tirx.Select(some, value, one), zero))
+
+
+def _quantize_row(op: Operator, x, q, row: list, count: int, inverse: tirx.Expr) -> None:
+    low, high = inputs.bounds(op)
+    dtype = str(q.dtype)
+
+    def rounded(value, lanes: int) -> tirx.Expr:
+        def number(n, kind: str) -> tirx.Expr:
+            return tirx.const(n, kind) if lanes == 1 else tirx.Broadcast(tirx.const(n, kind), lanes)
+
+        wide = "" if lanes == 1 else f"x{lanes}"
+        factor = inverse if lanes == 1 else tirx.Broadcast(inverse, lanes)
+        # Max gives its second operand where the first is no number (NaN): the lowest value.
+        value = tirx.Min(tirx.Max(value * factor, number(low, "float32")), number(high, "float32"))
+        bits = tirx.reinterpret(f"int32{wide}", value + number(_ROUNDING, "float32"))
+        zero = op.zero_act % 256 if dtype == "uint8" else op.zero_act
+        return bits.astype(f"{dtype}{wide}") + number(zero, dtype)
+
+    if count >= LANES:
+        with tb.serial(0, count // LANES) as i:
+            at = (*row, _ramp(i * LANES))
+            tb.buffer_store(q, rounded(x[at], LANES), list(at))
+    if count % LANES:
+        with tb.serial(0, count % LANES) as i:
+            at = (*row, count // LANES * LANES + i)
+            tb.buffer_store(q, rounded(x[at], 1), list(at))

@@ -1,0 +1,205 @@
+"""The left side of the implicit matrix product: element (m, k) of a dense or conv2d input.
+
+Nothing is copied that need not be: where the input has no padding, its values fit the instruction
+as they are and its runs fill their k groups, the *source* is the input itself. Otherwise one pass
+writes a padded source, in which the values are already what the instruction wants and every index
+that `at` can form is inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import te, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as tb
+
+from lpgen.algorithms.lhs.k_split import Reduction
+from lpgen.ops import Conv2d, Dense
+
+PARALLEL_BYTES = 2**15
+"""From this size on, several threads copy a padded source: it takes about two microseconds."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """x: the input as the kernel sees it (flat rows); source: what `at` reads."""
+
+    op: Dense | Conv2d
+    cut: Reduction
+    x: te.Tensor
+    source: te.Tensor
+    pixel: int
+    """Distance of neighbouring pixels in the source's last axis (of rows, if x is the matrix)."""
+    channels: int
+    """Distance of neighbouring groups in the source's last axis."""
+
+    @property
+    def row_distance(self) -> int:
+        """Elements from one row of the matrix to the next, both in one `line`."""
+        return self.pixel if is_matrix(self.op) else self.op.stride[1] * self.pixel
+
+    def at(self, g: tirx.Expr, m: tirx.Expr, r: tirx.Expr, s: tirx.Expr, j: tirx.Expr):
+        """Value `j` of run (r, s) of row `m` in group `g`, in the source's dtype."""
+        *rows, start = self.place(g, m, r, s)
+        return self.source[(*rows, start + j)]
+
+    def place(self, g: tirx.Expr, m: tirx.Expr, r: tirx.Expr, s: tirx.Expr, unit: int = 1) -> tuple:
+        """Indices of the source's element where run (r, s) of row `m` in group `g` starts, the last
+        one in units of `unit` elements (which divides the distances of pixels and groups)."""
+        if is_matrix(self.op):
+            return m, tirx.const(0, "int32")
+        op = self.op
+        image, oh, ow = m // (op.oh * op.ow), m // op.ow % op.oh, m % op.ow
+        row = oh if self.cut.fold else oh * op.stride[0] + r * op.dilation[0]
+        column = ow * op.stride[1] + s * op.dilation[1]
+        return image, row, column * (self.pixel // unit) + g * (self.channels // unit)
+
+
+def line(op: Dense | Conv2d) -> int:
+    """How many rows of the left side lie a constant distance apart: a line of output pixels, or all
+    of them where the input is the matrix itself."""
+    return op.matrix.m if is_matrix(op) else op.ow
+
+
+def left_side(op: Dense | Conv2d, cut: Reduction, dtype: str, offset: int) -> Left:
+    """The left side in `dtype`, every value plus `offset` (so that a signed value fits uint8).
+
+    A uint8 input is read as int8, and an int8 one as uint8, without a copy where that changes no
+    value: with offset 0 the caller vouches for it.
+    """
+    as_is = offset == 0 and tirx.const(0, dtype).ty.dtype.bits == 8
+    view = dtype if as_is else op.act.dtype
+    if is_matrix(op):
+        return _matrix(op, cut, view, dtype, offset)
+    if cut.fold:
+        return _folded(op, cut, view, dtype, offset)
+    return _conv(op, cut, view, dtype, offset)
+
+
+def is_matrix(op: Dense | Conv2d) -> bool:
+    """Whether the input is the left side as it lies in memory, row after row."""
+    if isinstance(op, Dense):
+        return True
+    return op.kernel == op.stride == (1, 1) and not any(op.pad) and op.groups == 1
+
+
+def _matrix(op: Dense | Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
+    rows, run = op.matrix.m, op.matrix.k
+    x = te.placeholder((rows, run), view, name="x")
+    if view == dtype and not offset and cut.exact:
+        return Left(op, cut, x, x, run, 0)
+    width = cut.kg * cut.kq
+
+    def body(source_in, source_out):
+        with rows_of(rows, rows * width) as m:
+            with tb.serial(0, run) as k:
+                tb.buffer_store(source_out, _convert(source_in[m, k], dtype, offset), [m, k])
+            _fill(source_out, [m], run, width, 0, dtype)
+
+    return Left(op, cut, x, stage((rows, width), dtype, x, body), width, 0)
+
+
+def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
+    row_bytes = op.w * op.ic
+    x = te.placeholder((op.n, op.h, row_bytes), view, name="x")
+    if view == dtype and not offset and not any(op.pad) and cut.exact:
+        return Left(op, cut, x, x, op.ic, op.ic // op.groups)
+    channels = op.ic // op.groups
+    # Zeros wanted behind every run: each group's channels get their own.
+    spread = cut.kg * cut.kq if cut.clean else channels
+    pixel = spread * op.groups
+    height, width = op.padded
+    top, left, _, _ = op.pad
+    nothing = offset + op.zero_act  # adds nothing to a sum
+    nothing = nothing % 256 if dtype == "uint8" else nothing  # perhaps int8 values, as they are
+    # The last run of a row may reach past it by the empty places of its groups.
+    pitch = width * pixel + cut.kg * cut.kq - cut.run if spread == channels else width * pixel
+
+    def row_of_pixels(source_in, source_out, image, row):
+        """Pixel after pixel, each group's channels followed by zeros."""
+        with tb.serial(0, width) as w, tb.serial(0, op.groups) as g, tb.serial(0, spread) as c:
+            inside = tirx.all(row >= top, row < top + op.h, w >= left, w < left + op.w)
+            x_at = (image, row - top, (w - left) * op.ic + g * channels + c)
+            value = _convert(source_in[x_at], dtype, offset)
+            value = tirx.if_then_else(inside, value, tirx.const(nothing, dtype))
+            value = tirx.if_then_else(c < channels, value, tirx.const(0, dtype))
+            tb.buffer_store(source_out, value, [image, row, w * pixel + g * spread + c])
+
+    def row_as_a_whole(source_in, source_out, image, row):
+        with tb.If(tirx.all(row >= top, row < top + op.h)):
+            with tb.Then():
+                _fill(source_out, [image, row], 0, left * pixel, nothing, dtype)
+                with tb.serial(0, row_bytes) as i:
+                    value = _convert(source_in[image, row - top, i], dtype, offset)
+                    tb.buffer_store(source_out, value, [image, row, left * pixel + i])
+                _fill(source_out, [image, row], (left + op.w) * pixel, pitch, nothing, dtype)
+            with tb.Else():
+                _fill(source_out, [image, row], 0, pitch, nothing, dtype)
+
+    def body(source_in, source_out):
+        with tb.serial(0, op.n) as image, rows_of(height, op.n * height * pitch) as row:
+            copy_row = row_as_a_whole if spread == channels else row_of_pixels
+            copy_row(source_in, source_out, image, row)
+
+    source = stage((op.n, height, pitch), dtype, x, body)
+    return Left(op, cut, x, source, pixel, spread)
+
+
+def _folded(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
+    """A copy [n, oh, kernel column's pixels] in which the kernel's rows are neighbours."""
+    kh, kw = op.kernel
+    lanes = 4 if op.ic <= 4 else 8
+    # Padded rows first, with so much behind them that whole vectors can be read.
+    room = Reduction(kh, 1, kw * op.ic, -(-(kw * op.ic + lanes) // cut.kq), cut.kq)
+    rows = _conv(op, room, view, dtype, offset)
+    width, pixel = op.padded[1], kh * op.ic
+    pitch = width * pixel + max(lanes, cut.kg * cut.kq - cut.run)
+
+    def vector(start):
+        return tirx.Ramp(start, tirx.const(1, "int32"), lanes)
+
+    def body(source_in, source_out):
+        with tb.serial(0, op.n) as image, rows_of(op.oh, op.n * op.oh * pitch) as oh:
+            with tb.serial(0, width) as w, tb.unroll(0, kh) as r:
+                row = oh * op.stride[0] + r * op.dilation[0]
+                # A vector may reach past its channels: the next one is written over that.
+                pixels = source_in[image, row, vector(w * op.ic)]
+                tb.buffer_store(source_out, pixels, [image, oh, vector(w * pixel + r * op.ic)])
+
+    source = stage((op.n, op.oh, pitch), dtype, rows.source, body, name="fold")
+    return Left(op, cut, rows.x, source, pixel, 0)
+
+
+def _convert(value: tirx.Expr, dtype: str, offset: int) -> tirx.Expr:
+    """`value + offset` in `dtype`; between the 8-bit types it wraps to the same bits."""
+    converted = value.astype(dtype)
+    return converted + tirx.const(offset, dtype) if offset else converted
+
+
+def rows_of(count: int, nbytes: int):
+    """The loop over rows: parallel where the copy is worth several threads."""
+    return (tb.parallel if nbytes >= PARALLEL_BYTES else tb.serial)(0, count)
+
+
+def _fill(buffer, row: list, start: int, stop: int, value: int, dtype: str) -> None:
+    """Emit a loop that sets places start..stop of the row to `value`."""
+    if start < stop:
+        with tb.serial(0, stop - start) as i:
+            tb.buffer_store(buffer, tirx.const(value, dtype), [*row, start + i])
+
+
+def stage(shape: tuple[int, ...], dtype: str, x: te.Tensor, body, name: str = "pad") -> te.Tensor:
+    """One pass over the input as plain loops, which LLVM turns into memset, memcpy or vectors."""
+
+    def emit(inputs, outputs):
+        with IRBuilder() as builder:
+            body(inputs[0], outputs[0])
+        return builder.get()
+
+    # Buffers of our own: the ones te.extern would make have a symbolic offset.
+    read = tirx.decl_buffer(x.shape, x.dtype, name=x.op.name)
+    written = tirx.decl_buffer(shape, dtype, name=name)
+    return te.extern(
+        [shape], [x], emit, name=name, dtype=[dtype], in_buffers=[read], out_buffers=[written]
+    )

@@ -1,0 +1,246 @@
+"""The epilogue inside a kernel: from the int32 sum of an element to what is stored.
+
+Every definition ends in a stage `y` that reads the sums of a register tile. Its expression is made
+here, so that all algorithms have all epilogues, and a schedule that vectorizes `y` right behind the
+tile fuses them: the sums never go to memory.
+
+Zero points, and the offset that a left side may have got so that its values fit the instruction,
+are undone at the end. Where it holds X = x - zero_act + zero (`zero`: what stands for nothing, and
+so also in its padding),
+
+    sum of (x - zero_act) * (w - zero_weight)
+        = sum of X * w  -  zero * (sum of w)  -  zero_weight * (sum of (x - zero_act))
+
+The last sum is that of a row (`row_sums`). The middle term is known when the weights are packed:
+with the bias it is the *correction* of a column.
+
+Scales of groups of k, and their zero points, are no part of it: the sums given are scaled already
+(`group_dot`).
+
+Parameters lie behind the weights, in sections [group][column] or of one element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tvm import te, tirx
+from tvm_ffi import structural_walk
+
+from lpgen.algorithms.entry import Section
+from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms.lhs import row_sums
+from lpgen.algorithms.lhs.quantize import steps_of
+from lpgen.algorithms.result import sparse_sums as outlier_sums
+from lpgen.algorithms.result.fused import FusedLayout
+from lpgen.algorithms.weights import sparse as outliers
+from lpgen.ops.epilogue import (
+    Bias,
+    Clamp,
+    Quantize,
+    Residual,
+    Scale,
+    dtype_of,
+    find,
+    integer_bounds,
+)
+from lpgen.ops.inputs import is_dynamic
+from lpgen.ops.thresholds import Threshold
+
+if TYPE_CHECKING:
+    from lpgen.formats import Format
+    from lpgen.ops import Operator
+    from lpgen.ops.parameters import Parameter
+
+# The sum f + 1.5 * 2^23 has a unit in the last place of 1: the addition itself rounds f to an
+# integer, half to even. Its bits are 0x4b400000 + round(f), so that their low byte is round(f)
+# modulo 256: a narrowing, and no rounding or conversion instruction.
+_ROUNDING = 1.5 * 2**23
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """The epilogue of `op` behind sums over a left side with `zero` for nothing (0: the sums given
+    are those of (x - zero_act) * w).
+
+    groups, columns: the axes of the definition's result y[m, group, column]; a depthwise
+    convolution may have its groups as columns.
+    rows: the placeholder of `row_sums`, where the definition needs it for itself.
+    """
+
+    op: Operator
+    zero: int
+    groups: int
+    columns: int
+    rows: te.Tensor | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.rows is None and self._zero_of_columns:
+            object.__setattr__(self, "rows", row_sums.placeholder(self.op))
+
+    @property
+    def _zero_of_columns(self) -> bool:
+        return not self.op.group and bool(self.op.zero_weight)
+
+    @property
+    def prologue(self) -> list[tirx.PrimFunc]:
+        """What has to run before the kernel (`entry.kernel_entry`)."""
+        found = [] if self.rows is None else [row_sums.prologue(self.op)]
+        return [*found, outlier_sums.prologue(self.op)] if self.op.outliers else found
+
+    @property
+    def integer_bias(self) -> bool:
+        """Whether the bias is added to the sums, and so is part of the correction."""
+        return find(self.op.epilogue, Bias) == Bias("s32")
+
+    def single(self, name: str) -> bool:
+        """Whether the parameter is one number for all columns (of which there are several)."""
+        several = self.groups * self.columns > 1 or name == "input_scale"
+        return self.op.parameters[name].shape == (1,) and several
+
+    @cached_property
+    def own_parameters(self) -> dict[str, Parameter]:
+        """Those of the operator's channels, without what belongs to groups of k and outliers."""
+        others = outliers.NAMES + (("scale", "zero_weight") if self.op.group else ())
+        return {name: p for name, p in self.op.parameters.items() if name not in others}
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """What lies behind the packed weights."""
+        wide = -(-self.columns // 16) * 16  # rows of groups start on 64-byte boundaries
+        found = []
+        if self.zero or self.integer_bias:
+            found.append(Section("correction", (self.groups, wide), "int32"))
+        for name, parameter in self.own_parameters.items():
+            shape = (1,) if self.single(name) else (self.groups, wide)
+            if name == "bias" and self.integer_bias:
+                continue
+            if name == "thresholds":
+                names = [f"threshold{i}" for i in range(parameter.shape[1])]
+                found += [Section(name, shape, "int32") for name in names]
+                continue
+            stored = {"input_scale": "input_inverse", "direction": "flip"}.get(name, name)
+            found.append(Section(stored, shape, "float32" if parameter.real else "int32"))
+        return [*found, *outliers.Geometry(self.op).sections()] if self.op.outliers else found
+
+    @cached_property
+    def _tensors(self) -> dict[str, te.Tensor]:
+        return {s.name: te.placeholder(s.shape, s.dtype, name=s.name) for s in self.sections}
+
+    @cached_property
+    def _outliers(self) -> te.Tensor | None:
+        return outliers.placeholder(self.op) if self.op.outliers else None
+
+    @cached_property
+    def _residual(self) -> te.Tensor | None:
+        if self.op.residual is None:
+            return None
+        shape = (self.op.matrix.m, self.groups, self.columns)
+        return te.placeholder(shape, self.op.residual.dtype, name="residual")
+
+    @cached_property
+    def _step(self) -> te.Tensor | None:
+        if not is_dynamic(self.op):
+            return None
+        return te.placeholder((steps_of(self.op),), "float32", name="input_step")
+
+    @property
+    def inputs(self) -> list[te.Tensor]:
+        """Arguments of the definition, behind the packed weights and before y."""
+        more = (self.rows, self._outliers, self._step, self._residual)
+        return [*self._tensors.values(), *(tensor for tensor in more if tensor is not None)]
+
+    def layout(self, weights: Layout) -> Layout:
+        """The layout of the weights with the parameters behind them."""
+        return FusedLayout(weights, self) if self.sections else weights
+
+    def __call__(self, total: tirx.Expr, m: tirx.Expr, g: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
+        """The result at (m, g, n) for the int32 sum `total` (float32 with scales of groups of k),
+        in the dtype of the epilogue's values."""
+
+        def parameter(name: str) -> tirx.Expr:
+            tensor = self._tensors[name]
+            return tensor[g, n] if len(tensor.shape) == 2 else tensor[0]
+
+        v = total + parameter("correction") if "correction" in self._tensors else total
+        if self._zero_of_columns:
+            v = v - self._zero_weight(g, n) * self.rows[self._group(g, n), m]
+        if self._outliers is not None:
+            v = v + self._outliers[m, g * self.columns + n]
+        for step in self.op.epilogue:
+            match step:
+                case Bias("f32"):
+                    v = v + parameter("bias")
+                case Scale(group=group):
+                    v = v if group else product(v.astype("float32"), parameter("scale"))
+                    if self._step is not None:
+                        v = product(v, self._step[m if self.op.input == "f32:row" else 0])
+                case Residual("f32"):
+                    v = v + self._residual[m, g, n]
+                case Residual(zero=zero):
+                    value = self._residual[m, g, n].astype("int32")
+                    value = value - tirx.const(zero, "int32") if zero else value
+                    v = v + product(value.astype("float32"), parameter("residual_scale"))
+                case Threshold(form):
+                    return self._counted(v, form, parameter)
+                case Clamp("relu6") if "six" in self._tensors:
+                    v = te.min(parameter("six"), v)
+        return self._bounded(v)
+
+    def _counted(self, v: tirx.Expr, form: Format, parameter: Callable) -> tirx.Expr:
+        """Flipped sums, ~v, rise where v falls: v <= t is ~v >= ~t."""
+        v = v ^ parameter("flip")
+        one, zero = tirx.const(1, "int32"), tirx.const(0, "int32")
+        count = zero
+        for i in range(form.levels - 1):
+            count = count + tirx.Select(v >= parameter(f"threshold{i}"), one, zero)
+        return (count * form.step + form.min).astype(dtype_of(self.op.epilogue))
+
+    def _group(self, g: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
+        if self.groups == self.op.matrix.groups:
+            return g
+        return (g * self.columns + n) // self.op.matrix.n
+
+    def _zero_weight(self, g: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
+        if self.op.zero_weight == "channel":
+            return self._tensors["zero_weight"][g, n]
+        return tirx.const(self.op.zero_weight, "int32")
+
+    def _bounded(self, v: tirx.Expr) -> tirx.Expr:
+        dtype = "float32" if find(self.op.epilogue, Scale) else "int32"
+        low, high = integer_bounds(self.op.epilogue)
+        # Min and Max compare, and give their second operand where one is no number (NaN).
+        quantize = find(self.op.epilogue, Quantize)
+        if quantize is None:
+            v = v if low is None else te.max(tirx.const(low, dtype), v)
+            return v if high is None else te.min(tirx.const(high, dtype), v)
+        v = te.min(te.max(v, tirx.const(low, dtype)), tirx.const(high, dtype))
+        bits = tirx.reinterpret("int32", v + tirx.const(_ROUNDING, "float32"))
+        narrow = bits.astype(dtype_of(self.op.epilogue))
+        return (
+            narrow + tirx.const(quantize.zero, dtype_of(self.op.epilogue))
+            if quantize.zero
+            else narrow
+        )
+
+
+def real_value(value: tirx.Expr) -> tirx.Expr | None:
+    """The float32 value that a quantized result rounds, before it is bounded; None if `value` is
+    not what `Epilogue` makes."""
+    sums: list[tirx.Add] = []
+    structural_walk(value, (tirx.Add, sums.append))
+    for v in sums:
+        if isinstance(v.b, tirx.FloatImm) and v.b.value == _ROUNDING:
+            bounded = v.a
+            if isinstance(bounded, tirx.Min) and isinstance(bounded.a, tirx.Max):
+                return bounded.a.a
+    return None
+
+
+def product(a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
+    """a * b, rounded: without the fence LLVM may make one instruction of it and an addition that
+    follows (TVM allows that everywhere), which rounds once and gives other results."""
+    return tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", a * b)

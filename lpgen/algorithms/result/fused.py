@@ -1,0 +1,141 @@
+"""Packed weights with the parameters of an epilogue behind them, packed in NumPy and in TIR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tvm import te, tirx
+
+from lpgen.algorithms.entry import Section, joined_packers, joined_sections
+from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms.weights import sparse as outliers
+
+if TYPE_CHECKING:
+    from tvm import IRModule
+
+    from lpgen.algorithms.result.epilogue import Epilogue
+
+
+@dataclass(frozen=True)
+class FusedLayout:
+    """Packed weights in the order of `weights`, with an epilogue's parameters behind them."""
+
+    weights: Layout
+    epilogue: Epilogue
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """Parts of the packed bytes, in order."""
+        return [*self.weights.sections, *self.epilogue.sections]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the packed weights and parameters."""
+        return joined_sections(self.sections)[1]
+
+    def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
+        """The packed bytes of weight values `w` and the parameters."""
+        packed = np.zeros(self.nbytes, np.uint8)
+        own = parameters if self.epilogue.op.group else {}
+        packed[: self.weights.nbytes] = self.weights.pack(w, **own)
+        offsets, _ = joined_sections(self.sections)
+        first = len(self.weights.sections)
+        for data, offset in zip(self._contents(w, parameters), offsets[first:], strict=True):
+            data = np.ascontiguousarray(data).view(np.uint8).ravel()
+            packed[offset : offset + data.size] = data
+        return packed
+
+    def _contents(self, w: np.ndarray, parameters: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The contents of the epilogue's sections."""
+        e = self.epilogue
+        values = dict(e.op.legal_parameters(parameters))
+        if "input_scale" in values:
+            values["input_inverse"] = np.float32(1) / values["input_scale"]
+        if "thresholds" in values:
+            values["flip"] = np.minimum(values["direction"], 0).astype(np.int32)
+            values |= {
+                f"threshold{i}": column ^ values["flip"]
+                for i, column in enumerate(values["thresholds"].T)
+            }
+        if e.op.outliers:
+            values |= outliers.Geometry(e.op).pack(values)
+        sums = w.reshape(e.groups * e.columns, -1).sum(axis=1, dtype=np.int64)
+        correction = -e.zero * sums
+        if e.integer_bias:
+            correction += values.pop("bias")
+        values["correction"] = correction.astype(np.int32)  # modulo 2^32, as the sums are
+
+        def spread(values: np.ndarray, section: Section) -> np.ndarray:
+            if len(section.shape) == 1:
+                return values
+            wide = np.zeros(section.shape, section.dtype)
+            wide[:, : e.columns] = np.reshape(values, (e.groups, e.columns))
+            return wide
+
+        return [spread(values[section.name], section) for section in e.sections]
+
+    def te_module(self) -> IRModule:
+        """The packer as TIR: "main"(w, packed, *parameters), see `Layout`."""
+        e = self.epilogue
+        columns = (e.groups, e.columns)
+        w = te.placeholder((*columns, e.op.matrix.k), e.op.weight.dtype, name="w")
+        given = {}
+        for name, p in e.own_parameters.items():
+            shape = (1,) if e.single(name) else (*columns, *p.shape[1:])
+            given[name] = te.placeholder(shape, p.dtype, name=f"{name}_in")
+        values = _values(e, w, given)
+        entries = {}
+        if e.op.outliers:
+            sparse = outliers.parameters(e.op)
+            entries = outliers.Geometry(e.op).te_pack(sparse)
+            given |= sparse
+
+        def section(s: Section) -> te.Tensor:
+            if s.name in entries:
+                return entries[s.name]
+            value = values(s)
+            if s.shape == (1,):
+                return te.compute(s.shape, value, name=s.name)
+            zero = tirx.const(0, s.dtype)
+            return te.compute(
+                s.shape,
+                lambda g, n: te.if_then_else(n < e.columns, value(g, n).astype(s.dtype), zero),
+                name=s.name,
+            )
+
+        outputs = [section(s) for s in e.sections]
+        own = te.create_prim_func([w, *given.values(), *outputs])
+        return joined_packers(e.op, self.weights.te_module()["main"], own, self.sections)
+
+
+def _values(e: Epilogue, w: te.Tensor, given: dict[str, te.Tensor]):
+    """of(section): the function from an index to the section's value."""
+    k = te.reduce_axis((0, e.op.matrix.k), name="k")
+    sums = te.compute(
+        (e.groups, e.columns), lambda g, n: te.sum(w[g, n, k].astype("int32"), axis=[k])
+    )
+
+    def correction(g, n):
+        value = sums[g, n] * tirx.const(-e.zero, "int32")
+        return value + given["bias"][g, n] if e.integer_bias else value
+
+    def flip(g, n):
+        return te.min(given["direction"][g, n], tirx.const(0, "int8")).astype("int32")
+
+    def of(s: Section):
+        if s.name == "correction":
+            return correction
+        if s.name == "input_inverse":
+            return lambda i: tirx.const(1, "float32") / given["input_scale"][i]
+        if s.name == "flip":
+            return flip
+        if s.name.startswith("threshold"):
+            number = int(s.name.removeprefix("threshold"))
+            return lambda g, n: given["thresholds"][g, n, number] ^ flip(g, n)
+        return lambda *i: given[s.name][i]
+
+    return of

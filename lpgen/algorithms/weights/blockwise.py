@@ -1,0 +1,274 @@
+"""Packed weights with a scale, and perhaps a zero point, for each group of neighbours in k.
+
+    plane[panel][group][step / fields][vector][lane][kq]     codes, as in `weights`
+    scale[panel][group][vector][lane]                        float32, or the bits of bfloat16
+    zero[panel][group][vector][lane]                         one byte, if groups have zero points
+    correction[panel][group][vector][lane]                   int32, if the left side has an offset
+
+A group is read in `steps` steps of kq neighbours in k; places behind its end are operands of 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lpgen.algorithms.entry import Section, joined_sections, pack_entry
+from lpgen.algorithms.weights.panels import PLANES, code_of, select
+from lpgen.ops import groups
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tvm import IRModule, te, tirx
+
+    from lpgen.ops import Dense
+
+    Lookup = Callable[[Sequence[int], tirx.Expr], tirx.Expr]
+
+
+class Operand(NamedTuple):
+    """What a weight w is multiplied as: w - base, in `dtype` (one byte)."""
+
+    dtype: str
+    base: int
+
+
+@dataclass(frozen=True)
+class GroupWeights:
+    """The layout above for the weights of `op`; panels of vectors x lanes columns.
+
+    nothing: what the left side holds for nothing.
+    """
+
+    op: Dense
+    operand_of: Operand
+    nothing: int
+    kq: int
+    panels: int
+    vectors: int
+    lanes: int
+
+    @property
+    def count(self) -> int:
+        """Groups of k."""
+        return groups.count(self.op)
+
+    @property
+    def steps(self) -> int:
+        """Steps in a group."""
+        return -(-min(self.op.group, self.op.k) // self.kq)
+
+    @property
+    def panel(self) -> int:
+        """Columns of a panel."""
+        return self.vectors * self.lanes
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """Widths of the planes in bits, low bits first."""
+        return PLANES.get(self.op.weight.bits, (8,))
+
+    @property
+    def zeros(self) -> bool:
+        """Whether there are groups whose zero point differs from the operand's base."""
+        return self.op.zero_weight == "group" or self.op.zero_weight != self.operand_of.base
+
+    @property
+    def table(self) -> tuple[int, ...]:
+        """The operand's byte for each code."""
+        values = self.op.weight.values().astype(int) - self.operand_of.base
+        return tuple(int(value) % 256 for value in values)
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """Parts of the packed bytes, in order."""
+        outer, inner = (self.panels, self.count), (self.vectors, self.lanes)
+        parts = [
+            Section(f"plane{i}", (*outer, -(-self.steps * width // 8), *inner, self.kq), "uint8")
+            for i, width in enumerate(self.planes)
+        ]
+        short = self.op.parameters["scale"].short
+        parts.append(Section("scale", (*outer, *inner), "uint16" if short else "float32"))
+        if self.op.zero_weight == "group":
+            parts.append(Section("zero", (*outer, *inner), self.operand_of.dtype))
+        if self.nothing:
+            parts.append(Section("correction", (*outer, *inner), "int32"))
+        return parts
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the packed weights, every section on a 64-byte boundary."""
+        return joined_sections(self.sections)[1]
+
+    # ---- NumPy
+
+    def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
+        """The packed bytes of the weight values `w` [n, k] and the parameters scale [n, groups] and
+        perhaps zero_weight [n, groups]."""
+        parameters = self.op.legal_parameters(parameters)
+        offsets, nbytes = joined_sections(self.sections)
+        packed = np.zeros(nbytes, np.uint8)
+        operands = self._by_group(w.astype(np.int32) - self.operand_of.base)
+        codes = self._by_group(self.op.weight.encode(w), self._empty)
+        for section, offset in zip(self.sections, offsets, strict=True):
+            if section.name.startswith("plane"):
+                data = self._plane(codes, int(section.name[5:]))
+            elif section.name == "scale":
+                data = self._by_column(parameters["scale"].astype(np.float32))
+                data = data if section.dtype == "float32" else (data.view(np.uint32) >> 16)
+            elif section.name == "zero":
+                zeros = parameters["zero_weight"].astype(np.int32) - self.operand_of.base
+                data = self._by_column(zeros)
+            else:
+                data = self._by_column(operands.sum(axis=2) * -self.nothing)
+            data = np.ascontiguousarray(data.astype(section.dtype)).view(np.uint8).ravel()
+            packed[offset : offset + data.size] = data
+        return packed
+
+    @property
+    def _empty(self) -> int:
+        """The code whose operand is 0; 0 where there is none."""
+        return self.table.index(0) if 0 in self.table else 0
+
+    def _by_group(self, values: np.ndarray, empty: int = 0) -> np.ndarray:
+        """[n, k] as [n, groups, steps * kq]."""
+        found = np.full((self.op.n, self.count, self.steps * self.kq), empty, values.dtype)
+        for j, places in enumerate(groups.slices(self.op)):
+            part = values[:, places]
+            found[:, j, : part.shape[1]] = part
+        return found
+
+    def _by_column(self, values: np.ndarray) -> np.ndarray:
+        """[n, groups, ...] as [panels, groups, vectors, lanes, ...], 0 in empty columns."""
+        full = np.zeros((self.panels * self.panel, *values.shape[1:]), values.dtype)
+        full[: self.op.n] = values
+        full = full.reshape(self.panels, self.vectors, self.lanes, *values.shape[1:])
+        return np.moveaxis(full, 3, 1)
+
+    def _plane(self, codes: np.ndarray, number: int) -> np.ndarray:
+        width, low = self.planes[number], sum(self.planes[:number])
+        fields = 8 // width
+        bits = codes >> low & (1 << width) - 1
+        spare = -self.steps % fields * self.kq
+        empty = self._empty >> low & (1 << width) - 1
+        bits = np.pad(bits, [(0, 0), (0, 0), (0, spare)], constant_values=empty)
+        bits = bits.reshape(self.op.n, self.count, -1, fields, self.kq)
+        shifts = (np.arange(fields, dtype=np.uint8) * width)[:, None]
+        bytes_ = np.bitwise_or.reduce(bits << shifts, axis=3)
+        return self._by_column(bytes_).transpose(0, 1, 4, 2, 3, 5)
+
+    # ---- TIR
+
+    def operand(self, sections: dict[str, te.Tensor], index: tuple) -> tirx.Expr:
+        """C at (panel, group, step, vector, lane, kt) out of the sections."""
+        panel, group, step, *rest = index
+        code, low = None, 0
+        for number, width in enumerate(self.planes):
+            fields = 8 // width
+            byte = sections[f"plane{number}"][(panel, group, step // fields, *rest)]
+            code = self.joined(code, byte, width, low, (step % fields * width).astype("uint8"))
+            low += width
+        return self.expanded(code, select).astype(self.operand_of.dtype)
+
+    def joined(self, code, byte, width: int, low: int, shift: tirx.Expr) -> tirx.Expr:
+        """A field of a plane's byte put to the lower bits of the code."""
+        from tvm import tirx
+
+        bits = byte >> shift & tirx.const((1 << width) - 1, "uint8") if width < 8 else byte
+        bits = bits << tirx.const(low, "uint8") if low else bits
+        return bits if code is None else code | bits
+
+    def expanded(self, code: tirx.Expr, lookup: Lookup) -> tirx.Expr:
+        """The operand's byte of a code (uint8)."""
+        from tvm import tirx
+
+        if self.op.weight.book:
+            return lookup(self.table, code)
+        code = code + code if self.op.weight.step == 2 else code
+        first = self.table[0]
+        return code + tirx.const(first, "uint8") if first else code
+
+    def scale(self, sections: dict[str, te.Tensor], column: tuple) -> tirx.Expr:
+        """The scale, float32."""
+        from tvm import tirx
+
+        value = sections["scale"][column]
+        if not self.op.parameters["scale"].short:
+            return value
+        bits = value.astype("uint32") << tirx.const(16, "uint32")
+        return tirx.reinterpret("float32", bits)
+
+    def te_module(self) -> IRModule:
+        """The packer as TIR: "main"(w, packed, *parameters), see `Layout`."""
+        from tvm import te
+
+        op = self.op
+        w = te.placeholder((op.n, op.k), op.weight.dtype, name="w")
+        given = {
+            name: te.placeholder(p.shape, p.dtype, name=name)
+            for name, p in op.parameters.items()
+            if name in ("zero_weight", "scale")
+        }
+        outputs = [self._te_section(s, w, given) for s in self.sections]
+        shape = (op.n, op.k)
+        return pack_entry(w, outputs, self.sections, shape, op.weight.dtype, [*given.values()])
+
+    def _te_section(self, section: Section, w: te.Tensor, given: dict) -> te.Tensor:
+        from tvm import te, tirx
+
+        op, zero = self.op, tirx.const(0, section.dtype)
+        if section.name.startswith("plane"):
+            return self._te_plane(section, w, int(section.name[5:]))
+        kt = te.reduce_axis((0, self.steps * self.kq), name="kt")
+
+        def element(no, j, nv, nl):
+            column = no * self.panel + nv * self.lanes + nl
+            if section.name == "correction":
+                value = (w[column, j * op.group + kt].astype("int32") - self.operand_of.base) * (
+                    -self.nothing
+                )
+                inside = tirx.all(column < op.n, self._inside(j, kt))
+                return te.sum(te.if_then_else(inside, value, zero), axis=[kt])
+            if section.name == "zero":
+                value = given["zero_weight"][column, j].astype("int32") - self.operand_of.base
+                value = value.astype(section.dtype)
+            else:
+                value = given["scale"][column, j]
+                if section.dtype == "uint16":
+                    bits = tirx.reinterpret("uint32", value) >> tirx.const(16, "uint32")
+                    value = bits.astype("uint16")
+            return te.if_then_else(column < op.n, value, zero)
+
+        return te.compute(section.shape, element, name=section.name)
+
+    def _inside(self, j: tirx.Expr, place: tirx.Expr) -> tirx.Expr:
+        """Whether that place of group j holds a weight."""
+        from tvm import tirx
+
+        return tirx.all(place < self.op.group, j * self.op.group + place < self.op.k)
+
+    def _te_plane(self, section: Section, w: te.Tensor, number: int) -> te.Tensor:
+        from tvm import te, tirx
+
+        op, width, low = self.op, self.planes[number], sum(self.planes[:number])
+        mask = tirx.const((1 << width) - 1, "uint8")
+
+        def byte(no, j, so, nv, nl, kt):
+            column, total = no * self.panel + nv * self.lanes + nl, None
+            for field in range(8 // width):
+                place = (so * (8 // width) + field) * self.kq + kt
+                code = te.if_then_else(
+                    self._inside(j, place),
+                    code_of(op.weight, w[column, j * op.group + place]),
+                    tirx.const(self._empty, "uint8"),
+                )
+                bits = code >> tirx.const(low, "uint8") & mask
+                bits = bits << tirx.const(field * width, "uint8")
+                total = bits if total is None else total | bits
+            return te.if_then_else(column < op.n, total, tirx.const(0, "uint8"))
+
+        return te.compute(section.shape, byte, name=section.name)

@@ -1,7 +1,0 @@
-"""Convolutions of many small groups on AVX-512BW, see `lpgen.schedules.x86.grouped`."""
-
-from lpgen.schedules.x86 import grouped
-from lpgen.schedules.x86.isa import AVX512BW
-from lpgen.schedules.x86.template import template
-
-applies, space, work, kernel = template(grouped, AVX512BW)

@@ -1,7 +1,0 @@
-"""The lut_weight algorithm on AVX-512BW, see `lpgen.schedules.x86.lut_weight`."""
-
-from lpgen.schedules.x86 import lut_weight
-from lpgen.schedules.x86.isa import AVX512BW
-from lpgen.schedules.x86.template import template
-
-applies, space, work, kernel = template(lut_weight, AVX512BW)

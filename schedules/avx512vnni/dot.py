@@ -1,6 +1,0 @@
-"""The dot algorithm on AVX-512VNNI, see `lpgen.schedules.x86.dot_space`."""
-
-from lpgen.schedules.x86.dot_template import dot_template
-from lpgen.schedules.x86.isa import AVX512VNNI
-
-applies, space, work, kernel = dot_template(AVX512VNNI)

@@ -1,0 +1,220 @@
+"""Register tiles over weights with several columns in a byte: what telescoped and lane_pack share.
+
+| knob    | meaning                                                                                |
+|---------|----------------------------------------------------------------------------------------|
+| rows    | rows of the register tile                                                              |
+| vectors | vectors of output columns in the register tile: whole bytes of every plane             |
+| prefetch| bytes of weights to ask for in advance, 0: none                                        |
+| m_block, n_block, outer, inner, left: see `dot.knobs`                                            |
+
+Inside the blocks, for every register tile, in straight-line code for all rows and vectors:
+
+    for r, s, chunk                                   # taps, chunks of k groups
+      begin
+      for kg: step                                    # what an accumulator holds without loss
+      end
+    finish
+"""
+
+from collections.abc import Sequence
+
+from tvm import IRModule, te, tirx
+from tvm.s_tir import Schedule
+from tvm.tirx.script import builder as tb
+
+from lpgen.algorithms.dot import Tiling
+from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.lhs.k_split import cut
+from lpgen.algorithms.weights.bit_fields import Definition, Plane, define
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.common import blocks
+from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.narrow import narrow_together
+from lpgen.space import Counts, Knobs
+from lpgen.tir import vectors
+from lpgen.tir.microkernel import Site, replace_tile
+from lpgen.tir.tails import peel_partial_vectors
+
+BYTES = 4
+"""Bytes of a lane: values of k in a k group."""
+
+
+def vector_choices(n: int, isa: Isa, planes: Sequence[Plane]) -> tuple[int, ...]:
+    """Tile widths of whole bytes that waste little of the last panel, and the narrowest."""
+    unit = max(plane.fields for plane in planes)
+    whole = -(-n // (unit * isa.lanes))
+    wide = range(2, min(whole, isa.registers // unit) + 1)
+    good = [j for j in wide if -(-whole // j) * j <= whole * (1 + 1 / blocks.WASTE)]
+    return tuple(unit * j for j in (1, *good))
+
+
+def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
+    """The sizes that the knobs mean for this operator."""
+    rows, width = knobs["rows"], knobs["vectors"]
+    return Tiling(
+        rows=rows,
+        vectors=width,
+        lanes=isa.lanes,
+        kq=BYTES,
+        row_tiles=blocks.rounded(-(-op.matrix.m // rows), knobs["m_block"]),
+        panels=blocks.rounded(-(-op.matrix.n // (width * isa.lanes)), knobs["n_block"]),
+        copied=knobs["left"] == "copied",
+        folded=knobs["left"] == "folded",
+    )
+
+
+class Registers:
+    """Vectors that LLVM keeps in registers, as long as there are enough."""
+
+    def __init__(self, count: int, dtype: str, lanes: int) -> None:
+        self.count, self.lanes, self.dtype = count, lanes, dtype
+        self.memory = vectors.scratch((count * lanes,), dtype)
+
+    def __getitem__(self, i: int) -> tirx.Expr:
+        return vectors.load(self.memory, [i * self.lanes], self.lanes)
+
+    def __setitem__(self, i: int, value: tirx.Expr) -> None:
+        vectors.store(self.memory, [i * self.lanes], value, self.lanes)
+
+    def zero(self) -> None:
+        """Emit the zeros."""
+        for i in range(self.count):
+            self[i] = vectors.splat(0, self.dtype, self.lanes)
+
+
+class FieldTile:
+    """The code of a register tile. A form of the algorithm derives from it; each method emits.
+
+    chunk: k groups from `begin` to `end`, 0: all of a run; apart: one plane after the other in each
+    chunk, not all planes in each step.
+    """
+
+    chunk, apart = 0, False
+
+    def __init__(self, isa: Isa, definition: Definition, knobs: Knobs) -> None:
+        self.isa, self.cut, self.layout = isa, definition.cut, definition.weights
+        self.rows, self.vectors, self.ahead = knobs["rows"], knobs["vectors"], knobs["prefetch"]
+
+    def emit(self, site: Site) -> None:
+        """The whole tile."""
+        self.start()
+        kg = self.cut.kg
+        length = min(self.chunk or kg, kg)
+        with tb.serial(0, self.cut.r) as r, tb.serial(0, self.cut.s) as s:
+            if kg // length > 1:
+                with tb.serial(0, kg // length) as chunk:
+                    self._chunk(site, r, s, chunk * length, length)
+            else:
+                self._chunk(site, r, s, vectors.const(0), length)
+            if kg % length:
+                self._chunk(site, r, s, vectors.const(kg - kg % length), kg % length)
+        self.finish(site)
+
+    def _chunk(self, site: Site, r, s, first, count: int) -> None:
+        planes = range(len(self.layout.planes))
+        for together in [(plane,) for plane in planes] if self.apart else [planes]:
+            self.begin()
+            with tb.serial(0, count) as i:
+                self.multiply(site, {"r": r, "s": s, "kg": first + i}, together)
+            for plane in together:
+                self.end(plane)
+
+    def multiply(self, site: Site, place: dict, planes: Sequence[int]) -> None:
+        left = [self.left(site, mi, place) for mi in range(self.rows)]
+        for number in planes:
+            fields = self.layout.planes[number].fields
+            for vector in range(0, self.vectors, fields):
+                weights = self.weights(site, number, {**place, "nv": vector})
+                self.step(number, vector, weights, left)
+
+    def start(self) -> None:
+        """Before everything: accumulators and their zeros."""
+
+    def begin(self) -> None:
+        """Before a chunk."""
+
+    def step(self, plane: int, vector: int, weights: tirx.Expr, left: list[tirx.Expr]) -> None:
+        """Multiply packed weights, whose first field is that of `vector`, with the left values."""
+        raise NotImplementedError
+
+    def end(self, plane: int) -> None:
+        """Behind a chunk of a plane."""
+
+    def finish(self, site: Site) -> None:
+        """Behind everything: `store` every vector of the tile."""
+        raise NotImplementedError
+
+    def store(self, site: Site, mi: int, nv: int, value: tirx.Expr) -> None:
+        """The sums with codes of a row and a vector of columns."""
+        vectors.store(site.target.buffer, site.target.at(mi=mi, nv=nv), value, self.isa.lanes)
+
+    def left(self, site: Site, mi: int, place: dict) -> tirx.Expr:
+        (access,) = (a for name, a in site.sources.items() if not name.startswith("plane"))
+        four = vectors.load(access.buffer, access.at(mi=mi, **place), BYTES)
+        word = vectors.bind(tirx.reinterpret("int32", four))
+        lanes = self.isa.lanes
+        return vectors.bind(tirx.reinterpret(f"int8x{4 * lanes}", tirx.Broadcast(word, lanes)))
+
+    def weights(self, site: Site, plane: int, place: dict) -> tirx.Expr:
+        access = site.sources[f"plane{plane}"]
+        *outer, first = access.at(**place)
+        if self.ahead:
+            hint = tirx.address_of(access.buffer[(*outer, first + self.ahead)])
+            flags = [vectors.const(value) for value in (0, 3, 1)]
+            tb.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", hint, *flags))
+        return vectors.bind(vectors.load(access.buffer, [*outer, first], 4 * self.isa.lanes))
+
+    # ---- instructions
+
+    def dot(self, total: tirx.Expr, unsigned: tirx.Expr, signed: tirx.Expr) -> tirx.Expr:
+        """total + the sums of four products (vpdpbusd)."""
+        words = f"int32x{self.isa.lanes}"
+        return vectors.intrinsic(words, self.isa.dot, total, unsigned, signed)
+
+    def pairs(self, unsigned: tirx.Expr, signed: tirx.Expr) -> tirx.Expr:
+        """Sums of two products in int16 (vpmaddubsw)."""
+        return vectors.intrinsic(f"int16x{2 * self.isa.lanes}", self.isa.pairs, unsigned, signed)
+
+    def widened(self, halves: tirx.Expr) -> tirx.Expr:
+        """Sums of two int16 in int32 (vpmaddwd with ones)."""
+        ones = vectors.splat(1, "int16", 2 * self.isa.lanes)
+        return vectors.intrinsic(f"int32x{self.isa.lanes}", self.isa.widen, halves, ones)
+
+
+def scheduled(
+    op: Dense | Conv2d,
+    isa: Isa,
+    knobs: Knobs,
+    planes: tuple[Plane, ...],
+    offset: int,
+    tile: type[FieldTile],
+) -> Kernel:
+    """The kernel with tiles of that form; offset: what is added to the left side."""
+    definition = define(op, tiling(op, isa, knobs), planes, offset)
+    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    copied = knobs["left"] == "copied"
+    order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=copied, panels=False)
+    if copied:
+        blocks.place_copy(sch, order)
+    sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
+    blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
+    func = replace_tile(sch.mod["main"], tile(isa, definition, knobs).emit)
+    sections, prologue = definition.layout.sections, definition.prologue
+    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
+    entry = kernel_entry(func, op, sections, prologue)
+    return Kernel(op, entry, definition.layout)
+
+
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs, panel: float) -> Counts:
+    """What all forms do beside products (`Template.work`); panel: bytes of a panel of weights."""
+    t, matrix = tiling(op, isa, knobs), op.matrix
+    c = cut(op, t.kq, 1, t.folded)
+    tiles = matrix.groups * t.row_tiles * t.panels
+    return {
+        "copy": matrix.groups * t.row_tiles * t.rows * c.groups * t.kq * t.copied,
+        "fold": matrix.m * matrix.k * t.folded,
+        "tiles": tiles,
+        "stores": tiles * t.rows * t.vectors,
+        **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * matrix.k, panel, isa.target),
+    }

@@ -1,0 +1,188 @@
+"""The knobs of the bitserial algorithm on x86, which combinations are valid, and their work.
+
+| knob    | meaning                                                                                |
+|---------|----------------------------------------------------------------------------------------|
+| count   | how bits are counted: instruction (vpopcntd) or shuffle (vpshufb)                      |
+| word    | values of k in a word, 32 or 8: a vector then has 1 or 4 times as many columns as      |
+|         | 32-bit lanes, and counting what is left in the end costs a quarter for each            |
+| depth   | levels of carry-save adders above the highest plane's                                  |
+| words   | words of k in a piece of straight-line code                                            |
+| rows    | rows of the register tile                                                              |
+| vectors | vectors of words in the register tile                                                  |
+| m_block | row tiles of a block; 0: all                                                           |
+| n_block | panels of a block; 0: all                                                              |
+| outer   | order of the blocks: mn (panels vary fastest) or nm                                    |
+| inner   | order of the tiles in a block, the same way                                            |
+| left    | direct: pack bit planes once, as the input lies; copied: pack a block's rows in tile   |
+|         | order; folded: the same, of an input whose kernel rows are neighbours (few channels)   |
+"""
+
+import math
+from functools import lru_cache
+
+from lpgen.algorithms.bitserial import Tiling, is_xor, planes_of_left, reduction_of
+from lpgen.algorithms.lhs.k_split import foldable
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.common import blocks
+from lpgen.schedules.common.bitserial.counts import Counting
+from lpgen.schedules.common.bitserial.tile import Plan
+from lpgen.schedules.x86.isa import Isa
+from lpgen.space import Counts, Knobs, Space
+
+ROWS = (1, 2, 3, 4, 6)
+WORDS = (8, 16, 32, 64, 128)
+DEPTHS = {"instruction": (0, 1, 2), "ternary": (3, 4, 5), "shuffle": (1, 2, 3, 4)}
+"""Levels worth trying: one full adder costs 5 instructions, with ternary logic 2 (3 for the first
+with its products); counting a vector 2, or 7 by shuffles."""
+
+LONGEST = 384
+"""Most products in straight-line code: more instructions than that do not stay decoded."""
+
+
+def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
+    """The sizes that the knobs mean for this operator."""
+    vectors = knobs["vectors"] * (32 // knobs["word"])
+    return Tiling(
+        rows=knobs["rows"],
+        vectors=vectors,
+        lanes=isa.lanes,
+        row_tiles=blocks.rounded(-(-op.matrix.m // knobs["rows"]), knobs["m_block"]),
+        panels=blocks.rounded(-(-op.matrix.n // (vectors * isa.lanes)), knobs["n_block"]),
+        word=knobs["word"],
+        left=knobs["left"],
+    )
+
+
+def plan_of(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Plan:
+    """What the code of a tile depends on."""
+    left, low = planes_of_left(op)
+    return Plan(
+        counting=Counting(isa, knobs["word"], knobs["count"] == "instruction"),
+        cut=reduction_of(op, knobs["word"], knobs["left"]),
+        planes=(left, op.weight.bits),
+        low=low,
+        xor=is_xor(op),
+        direct=knobs["left"] == "direct",
+        rows=knobs["rows"],
+        vectors=knobs["vectors"],
+        levels=left + op.weight.bits - 2 + knobs["depth"],
+        words=knobs["words"],
+    )
+
+
+def space(op: Dense | Conv2d, isa: Isa) -> Space:
+    """All knobs with their choices for `op`."""
+    matrix = op.matrix
+    depths = sorted({depth for count in counts(isa) for depth in _depths(isa, count)})
+    return Space(
+        {
+            "count": counts(isa),
+            "word": (8, 32),
+            "depth": tuple(depths),
+            "words": WORDS,
+            "rows": tuple(rows for rows in ROWS if rows <= matrix.m),
+            "vectors": (1, 2),
+            **blocks.knobs(matrix.m, matrix.n, isa.lanes),
+            "left": _left(op),
+        },
+        lambda knobs: refuses(op, isa, knobs) is None,
+    )
+
+
+def counts(isa: Isa) -> tuple[str, ...]:
+    """Ways to count bits that the target has."""
+    return ("instruction", "shuffle") if isa.count else ("shuffle",)
+
+
+def _depths(isa: Isa, count: str) -> tuple[int, ...]:
+    return DEPTHS["ternary" if count == "shuffle" and isa.bits == 512 else count]
+
+
+def _left(op: Dense | Conv2d) -> tuple[str, ...]:
+    folded = foldable(op, empty=not is_xor(op))
+    return ("direct", "copied", "folded") if folded else ("direct", "copied")
+
+
+def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+    """Why the combination is not in the space: it cannot be scheduled, does the same as another
+    combination, or cannot be any good."""
+    count, word, vectors = knobs["count"], knobs["word"], knobs["vectors"]
+    if knobs["left"] not in _left(op):
+        return f"the input cannot be {knobs['left']}"
+    if count not in counts(isa):
+        return f"{isa.target} has no instruction that counts bits"
+    if knobs["depth"] not in _depths(isa, count):
+        return f"depth={knobs['depth']} does not pay with count={count}"
+    small = op.matrix.n <= 2 * isa.lanes
+    if word == 8 and (count == "instruction" or op.matrix.n <= isa.lanes):
+        return "words of 8 bits are for counting by shuffles, across many columns"
+    if word == 32 and count == "shuffle" and not small:
+        return "counting by shuffles costs less for words of 8 bits"
+    if vectors > 1 and (word == 8 or op.matrix.n <= isa.lanes):
+        return f"vectors={vectors} are for counting by instruction, across many columns"
+    columns = vectors * isa.lanes * (32 // word)
+    unfit_blocks = blocks.refuses(op, knobs["rows"], columns, knobs)
+    if unfit_blocks:
+        return unfit_blocks
+    return _piece_refusal(
+        op, isa, *(knobs[k] for k in ("count", "word", "depth", "words", "rows", "vectors", "left"))
+    )
+
+
+@lru_cache(maxsize=4096)
+def _piece_refusal(op, isa: Isa, count, word, depth, words, rows, vectors, left) -> str | None:
+    knobs = {"count": count, "word": word, "depth": depth, "words": words, "rows": rows}
+    p = plan_of(op, isa, {**knobs, "vectors": vectors, "left": left})
+    if p.products > LONGEST and (words, rows, vectors) != (WORDS[0], 1, 1):
+        return f"{p.products} products are too many for straight-line code"
+    if words != WORDS[0] and words >= 2 * p.cut.groups:
+        return f"words={words} are more than the {p.cut.groups} there are"
+    return p.overflow()
+
+
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    t, p = tiling(op, isa, knobs), plan_of(op, isa, knobs)
+    matrix, c = op.matrix, p.cut
+    (left, right), sums = p.planes, p.rows * p.vectors
+    tiles = matrix.groups * t.row_tiles * t.panels
+    words = tiles * c.groups
+    merged, counted = _adders(p)
+    ternary, instruction = isa.bits == 512, knobs["count"] == "instruction"
+    pieces = tiles * -(-c.groups // p.words) * sums
+    columns = t.vectors * t.lanes
+    encoded = matrix.groups * (math.prod(op.x_shape) if p.direct else matrix.m * matrix.k)
+    return {
+        "products": words * sums * left * right * (0.5 if ternary else 1.0),
+        "adders": words * sums * merged * (2 if ternary else 5),
+        "counts": words * sums * counted * (2 if instruction else 8),
+        "loads": words * (p.rows * left + p.vectors * right),
+        "runs": pieces * (0 if p.single else p.levels + 2) * (1 + 3 * p.widening),
+        "finish": tiles * sums * ((p.levels * 2 if instruction else p.levels * 8) + 4 * t.repeat),
+        "copy": encoded * left,
+        "code": max(0, p.products - 96) / 96 * tiles,
+        "tiles": tiles,
+        "stores": tiles * sums * t.repeat,
+        **blocks.traffic(
+            op,
+            knobs,
+            t.row_tiles,
+            t.panels,
+            p.rows * c.groups * left * 4,
+            columns * c.groups * c.kq * right / 8,
+            isa.target,
+        ),
+    }
+
+
+def _adders(p: Plan) -> tuple[float, float]:
+    """Full adders, and vectors whose bits are counted, for each word of a place of the tile."""
+    adders, carried = 0.0, 0.0
+    for level in range(p.levels):
+        pairs = sum(level - q in range(p.planes[0]) for q in range(p.planes[1]))
+        merged = (pairs + carried) / 2
+        adders += merged
+        carried = merged
+    left, right = p.planes
+    above = sum(a + b >= p.levels for a in range(left) for b in range(right))
+    return adders, carried + above

@@ -1,0 +1,154 @@
+"""Products with scales of groups of k on x86: int32 sums of a group in registers, then float32.
+
+| knob    | meaning                                                                                |
+|---------|----------------------------------------------------------------------------------------|
+| rows    | rows of the register tile                                                              |
+| vectors | vectors of output columns in the register tile                                         |
+| prefetch| bytes of weights to ask for in advance, 0: none                                        |
+| m_block, n_block, outer, inner: see `dot.knobs`                                                  |
+
+Inside the blocks, for every register tile:
+
+    tile = 0.0                                        # rows x vectors registers
+    for j                                             # groups of k
+      partial = the sums of group j                   # as many registers, straight-line code
+      tile += float32(partial) * scale[j]
+
+Both are emitted by `lpgen.schedules.common.blockwise_dot.tile`.
+"""
+
+from __future__ import annotations
+
+from tvm import IRModule, te
+from tvm.s_tir import Schedule
+
+from lpgen.algorithms import blockwise_dot
+from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.kernel import Kernel
+from lpgen.errors import ScheduleRefused
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.common import blocks
+from lpgen.schedules.common.blockwise_dot.tile import BYTES, FloatBits, GroupTile
+from lpgen.schedules.common.dot.knobs import distances, tile_rows
+from lpgen.schedules.x86.isa import Isa
+from lpgen.space import Counts, Knobs, Space
+from lpgen.tir.tails import peel_partial_vectors
+
+VECTORS = (1, 2, 3, 4, 6, 8)
+
+
+def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
+    """Why the algorithm does not serve `op`; None if it does."""
+    if not op.group:
+        return "no scale=groupN: the sums over all of k are wanted"
+    operands = blockwise_dot.byte_operands(op)
+    table = {int(value) - operands.right.base for value in op.weight.values()}
+    if 0 not in table and min(op.group, op.k) % BYTES:
+        return f"scale=group{op.group}: weight={op.weight.short} has no 0 to fill up steps of 4"
+    if not isa.dot and most(op) == 0:
+        return f"act={op.act} weight={op.weight}: two products do not fit int16"
+    return None
+
+
+def most(op: Dense) -> int:
+    """How many steps of vpmaddubsw an int16 holds the sum of: each adds two products."""
+    operands = blockwise_dot.byte_operands(op)
+    values = op.weight.values().astype(int) - operands.right.base
+    largest = max(abs(int(values.min())), abs(int(values.max())), 1)
+    return (2**15 - 1) // (2 * largest * max(operands.left_max, 1))
+
+
+def space(op: Dense, isa: Isa) -> Space:
+    """All knobs with their choices for `op`."""
+    return Space(
+        {
+            "rows": tuple(rows for rows in tile_rows(op.m) if rows < isa.registers),
+            "vectors": tuple(_widths(op.n, isa)),
+            **blocks.knobs(op.m, op.n, isa.lanes),
+            "prefetch": distances(op.m),
+        },
+        lambda knobs: refuses(op, isa, knobs) is None,
+    )
+
+
+def _widths(n: int, isa: Isa):
+    """Tile widths that waste little of the last panel, and the narrowest."""
+    whole = -(-n // isa.lanes)
+    for width in VECTORS:
+        if width == 1 or -(-whole // width) * width <= whole * (1 + 1 / blocks.WASTE):
+            yield width
+
+
+def refuses(op: Dense, isa: Isa, knobs: Knobs) -> str | None:
+    """Why the combination is not in the space; None if it is."""
+    rows, width = knobs["rows"], knobs["vectors"]
+    # Sums of a group, a vector of packed weights and an operand of them, a left value. The float32
+    # sums are needed once in a group: some of them may be in memory meanwhile.
+    sums = rows * width * (1 if isa.dot else 2)
+    if sums + 3 + (not isa.dot) > isa.registers:
+        return f"a tile of {rows} x {width} vectors exceeds {isa.registers} registers"
+    return blocks.refuses(op, rows, width * isa.lanes, knobs)
+
+
+def work(op: Dense, isa: Isa, knobs: Knobs) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    t = tiling(op, isa, knobs)
+    count = -(-op.k // op.group)
+    groups = count * -(-min(op.group, op.k) // BYTES)
+    tiles, sums = t.row_tiles * t.panels, t.rows * t.vectors
+    steps = tiles * groups
+    panel = t.vectors * isa.lanes * (groups * BYTES * op.weight.bits / 8 + 4 * count)
+    return {
+        "products": steps * sums * (1 if isa.dot else 2),
+        "unpack": steps * t.vectors * (op.weight.bits < 8),
+        "loads": steps * (t.rows + t.vectors),
+        "flush": tiles * count * sums,
+        "spilled": tiles * count * max(0, 2 * sums - isa.registers + 4),
+        "stall": steps * max(0, 5 - sums / 2) if isa.dot else 0,
+        "tiles": tiles,
+        "stores": tiles * sums,
+        **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * op.k, panel, isa.target),
+    }
+
+
+def tiling(op: Dense, isa: Isa, knobs: Knobs) -> blockwise_dot.Tiling:
+    """The sizes that the knobs mean for this operator."""
+    rows, width = knobs["rows"], knobs["vectors"]
+    return blockwise_dot.Tiling(
+        rows=rows,
+        vectors=width,
+        lanes=isa.lanes,
+        kq=BYTES,
+        row_tiles=blocks.rounded(-(-op.m // rows), knobs["m_block"]),
+        panels=blocks.rounded(-(-op.n // (width * isa.lanes)), knobs["n_block"]),
+    )
+
+
+def kernel(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
+    """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
+    reason = refuses(op, isa, knobs)
+    if reason:
+        raise ScheduleRefused(reason)
+    form = FloatBits if FloatBits.serves(op, isa) else GroupTile
+    t = tiling(op, isa, knobs)
+    definition = blockwise_dot.define(op, blockwise_dot.byte_operands(op), t, form.start)
+    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    _schedule(sch, isa, knobs)
+    most_steps = 0 if isa.dot else most(op)
+    func = form(isa, definition, knobs["prefetch"], most_steps).replace(sch.mod["main"], t)
+    sections, prologue = definition.layout.sections, definition.prologue
+    entry = kernel_entry(peel_partial_vectors(func), op, sections, prologue)
+    return Kernel(op, entry, definition.layout)
+
+
+def _schedule(sch: Schedule, isa: Isa, knobs: Knobs) -> None:
+    tile = sch.get_sblock("tile")
+    order = blocks.order_blocks(sch, tile, knobs, copied=False, panels=False)
+    first, _, j = order.reduction
+    sch.compute_at(sch.get_sblock("partial"), j)
+    sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
+    sch.unroll(order.row)
+    sch.unroll(order.vector)
+    sch.vectorize(order.lane)
+    sch.decompose_reduction(tile, first)
+    blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)

@@ -1,0 +1,258 @@
+"""The code of a register tile of `group_dot`: the sums of a group, and their part of the result.
+
+The int32 sums start from what a row and a column add to them (zero points, offsets), so that this
+costs no addition. vpdpbusd adds up in int32; without it vpmaddubsw adds up in int16, as many steps
+as fit.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.tirx.script import builder as tb
+
+from lpgen.algorithms.blockwise_dot import Definition, Tiling
+from lpgen.ops import Dense
+from lpgen.schedules.common.bit_fields import Registers
+from lpgen.schedules.x86 import intrinsics
+from lpgen.schedules.x86.isa import Isa
+from lpgen.tir import vectors
+from lpgen.tir.microkernel import Site, replace_tile, site_of
+
+BYTES = 4
+"""Bytes of a lane: values of k in a step."""
+
+STRAIGHT = 256
+"""Most multiplications in straight-line code; groups with more become loops."""
+
+_PARTIAL = (("mo", "no", "j", "mi", "nv", "nl", "step", "kt"), ("mo", "no", "j"))
+_UPDATE = (("g", "mo", "no", "mi", "nv", "nl", "r", "s", "j"), ("g", "mo", "no", "j"))
+
+
+class GroupTile:
+    """Emits the code. most: steps whose sum an int16 holds (of vpmaddubsw); ahead: bytes of weights
+    to ask for in advance, or 0."""
+
+    start = 0
+    """What all sums of a group start from."""
+
+    def __init__(self, isa: Isa, definition: Definition, ahead: int, most: int) -> None:
+        self.isa, self.weights, self.ahead, self.most = isa, definition.weights, ahead, most
+        self.left_type = definition.operands.left
+        self.unit = 8 // min(self.weights.planes)
+
+    def replace(self, func: tirx.PrimFunc, tiling: Tiling) -> tirx.PrimFunc:
+        """`func` with generated code for the blocks "partial" and "tile_update"."""
+        self.rows, self.vectors = tiling.rows, tiling.vectors
+        self.terms = site_of(func, "tile_update", *_UPDATE).sources
+        func = replace_tile(func, self.partial, "partial", *_PARTIAL)
+        return replace_tile(func, self.update, "tile_update", *_UPDATE)
+
+    # ---- the sums of a group
+
+    def partial(self, site: Site) -> None:
+        """Emit the sums of a group."""
+        self.sums = Registers(self.rows * self.vectors, "int32", self.isa.lanes)
+        self._begin()
+        for first, count, times in self._chunks():
+            if times > 1:
+                with tb.serial(0, times) as i:
+                    self._chunk(site, i * count + first, count)
+            else:
+                self._chunk(site, first, count)
+        for i in range(self.sums.count):
+            mi, nv = divmod(i, self.vectors)
+            at = site.target.at(mi=mi, nv=nv)
+            vectors.store(site.target.buffer, at, self.sums[i], self.isa.lanes)
+
+    def _begin(self) -> None:
+        """Emit what the sums start from."""
+        lanes = self.isa.lanes
+        for nv in range(self.vectors):
+            first = vectors.splat(self.start, "int32", lanes)
+            if "correction" in self.terms:
+                first = first + self._column("correction", nv)
+            if "zero" in self.terms:
+                zero = vectors.bind(self._column("zero", nv).astype(f"int32x{lanes}"))
+            for mi in range(self.rows):
+                value = first
+                if "row_terms" in self.terms:
+                    access = self.terms["row_terms"]
+                    term = access.buffer[tuple(access.at(mi=mi))]
+                    if "zero" in self.terms:
+                        value = zero * vectors.splat(term, "int32", lanes) + first
+                    elif "correction" in self.terms:
+                        value = vectors.splat(term, "int32", lanes) + self._column("correction", nv)
+                    else:  # the start is in it
+                        value = vectors.splat(term, "int32", lanes)
+                self.sums[mi * self.vectors + nv] = value
+
+    def _column(self, name: str, nv: int) -> tirx.Expr:
+        """A vector of what belongs to the columns."""
+        access = self.terms[name]
+        return vectors.load(access.buffer, access.at(nv=nv), self.isa.lanes)
+
+    def _chunks(self):
+        """(first step, steps, how often) of the pieces of straight-line code."""
+        steps, per_step = self.weights.steps, self.rows * self.vectors
+        length = min(self.most or steps, steps)
+        if length < steps:
+            length = max(length // self.unit * self.unit, 1)
+        if length * per_step > STRAIGHT:
+            length = min(length, max(STRAIGHT // per_step // self.unit, 1) * self.unit)
+        whole = steps // length
+        if length % self.unit == 0:
+            yield 0, length, whole
+        else:  # a loop would start within a byte
+            for i in range(whole):
+                yield i * length, length, 1
+        if steps % length:
+            yield whole * length, steps % length, 1
+
+    def _chunk(self, site: Site, first, count: int) -> None:
+        """Steps first .. first + count: without vpdpbusd what an int16 holds the sum of."""
+        halves = None
+        if self.most > 1 and count > 1:
+            halves = Registers(self.rows * self.vectors, "int16", 2 * self.isa.lanes)
+            halves.zero()
+        bytes_: dict[tuple, tirx.Expr] = {}
+        for i in range(count):
+            left = [self._left(site, mi, first + i) for mi in range(self.rows)]
+            for nv in range(self.vectors):
+                right = self._right(site, first, i, nv, bytes_)
+                for mi, x in enumerate(left):
+                    self._multiply(mi * self.vectors + nv, x, right, halves)
+        if halves is not None:
+            for i in range(halves.count):
+                self.sums[i] = self.sums[i] + intrinsics.widened(self.isa, halves[i])
+
+    def _multiply(self, i: int, left, right, halves: Registers | None) -> None:
+        pair = (right, left) if self.left_type == "int8" else (left, right)
+        if self.isa.dot:
+            words = f"int32x{self.isa.lanes}"
+            self.sums[i] = vectors.intrinsic(words, self.isa.dot, self.sums[i], *pair)
+            return
+        products = vectors.intrinsic(f"int16x{2 * self.isa.lanes}", self.isa.pairs, *pair)
+        if halves is None:
+            self.sums[i] = self.sums[i] + intrinsics.widened(self.isa, products)
+        else:
+            halves[i] = halves[i] + products
+
+    def _left(self, site: Site, mi: int, step) -> tirx.Expr:
+        (access,) = (a for name, a in site.sources.items() if not name.startswith("plane"))
+        four = vectors.load(access.buffer, access.at(mi=mi, step=step), BYTES)
+        word = vectors.bind(tirx.reinterpret("int32", four))
+        lanes = self.isa.lanes
+        splat = tirx.Broadcast(word, lanes)
+        return vectors.bind(tirx.reinterpret(f"{self.left_type}x{BYTES * lanes}", splat))
+
+    def _right(self, site: Site, first, i: int, nv: int, bytes_: dict) -> tirx.Expr:
+        """The operands of step first + i; bytes_: the packed vectors that were loaded before."""
+        count = BYTES * self.isa.lanes
+        code, low = None, 0
+        for plane, width in enumerate(self.weights.planes):
+            fields = 8 // width
+            start = first if isinstance(first, int) else 0  # a loop starts with whole bytes
+            byte, field = divmod(start + i, fields)
+            if (plane, nv, byte) not in bytes_:
+                bytes_[plane, nv, byte] = self._load(site, plane, nv, first + i)
+            packed, shift = bytes_[plane, nv, byte], field * width
+            bits = packed >> vectors.splat(shift, "uint8", count) if shift else packed
+            if shift + width < 8:
+                bits = bits & vectors.splat((1 << width) - 1, "uint8", count)
+            bits = bits << vectors.splat(low, "uint8", count) if low else bits
+            code = bits if code is None else code | bits
+            low += width
+        return vectors.bind(self._expanded(code))
+
+    def _load(self, site: Site, plane: int, nv: int, step) -> tirx.Expr:
+        access = site.sources[f"plane{plane}"]
+        *outer, first = access.at(nv=nv, step=step)
+        if self.ahead:
+            hint = tirx.address_of(access.buffer[(*outer, first + self.ahead)])
+            flags = [vectors.const(value) for value in (0, 3, 1)]
+            tb.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", hint, *flags))
+        return vectors.bind(vectors.load(access.buffer, [*outer, first], BYTES * self.isa.lanes))
+
+    def _expanded(self, code: tirx.Expr) -> tirx.Expr:
+        """The operands of a vector of codes."""
+        count, form = BYTES * self.isa.lanes, self.weights.op.weight
+        if form.book:
+            table = [*self.weights.table, *[0] * (16 - form.levels)]
+            values = vectors.constants(table * (count // 16), "uint8")
+            code = vectors.intrinsic(f"uint8x{count}", self.isa.lookup, values, code)
+        else:
+            code = code + code if form.step == 2 else code
+            lowest = self.weights.table[0]
+            code = code + vectors.splat(lowest, "uint8", count) if lowest else code
+        dtype = self.weights.operand_of.dtype
+        return code if dtype == "uint8" else tirx.reinterpret(f"{dtype}x{count}", code)
+
+    # ---- their part of the result
+
+    def update(self, site: Site) -> None:
+        """Emit tile += float32(sums) * scale."""
+        sums = site.sources["partial"]
+        self._ask_for_scales()
+        for nv in range(self.vectors):
+            scale = self._scale(nv)
+            for mi in range(self.rows):
+                at = site.target.at(mi=mi, nv=nv)
+                value = vectors.load(sums.buffer, sums.at(mi=mi, nv=nv), self.isa.lanes)
+                total = vectors.load(site.target.buffer, at, self.isa.lanes)
+                scaled = self.scaled(vectors.bind(value), scale)
+                vectors.store(site.target.buffer, at, total + scaled, self.isa.lanes)
+
+    def _ask_for_scales(self) -> None:
+        """Emit a prefetch of the scales that belong to the weights that are asked for."""
+        nbytes = sum(self.weights.planes) * self.weights.steps * self.vectors * self.isa.lanes // 2
+        groups = -(-self.ahead // nbytes)
+        access = self.terms["scale"]
+        itemsize = 2 if self.weights.op.parameters["scale"].short else 4
+        columns = self.vectors * self.isa.lanes
+        for first in range(0, columns if groups else 0, 64 // itemsize):
+            *outer, lane = access.at()
+            hint = tirx.address_of(access.buffer[(*outer, lane + groups * columns + first)])
+            flags = [vectors.const(value) for value in (0, 3, 1)]
+            tb.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", hint, *flags))
+
+    def _scale(self, nv: int):
+        """The scales of a vector of columns, as `scaled` wants them."""
+        value = self._column("scale", nv)
+        if not self.weights.op.parameters["scale"].short:
+            return vectors.bind(value)
+        lanes = self.isa.lanes
+        bits = value.astype(f"uint32x{lanes}") << vectors.splat(16, "uint32", lanes)
+        return vectors.bind(tirx.reinterpret(f"float32x{lanes}", bits))
+
+    def scaled(self, sums: tirx.Expr, scale: tirx.Expr) -> tirx.Expr:
+        """float32(sums) * scale, rounded (see `lpgen.algorithms.result.epilogue.product`)."""
+        dtype = f"float32x{self.isa.lanes}"
+        return vectors.intrinsic(dtype, "llvm.arithmetic.fence", sums.astype(dtype) * scale)
+
+
+class FloatBits(GroupTile):
+    """The form for scales in bfloat16: conversion and multiplication in one instruction.
+
+    The sums start from the bits of M = 1.5 * 2^23, so that as float32 they are M + S, exactly, for
+    |S| < 2^22. And (M + S) * scale - M * scale, rounded once at its end (fused multiply-add), is
+    S * scale rounded: M * scale has no more than 9 bits and is exact.
+    """
+
+    magic = 1.5 * 2**23
+    start = 0x4B400000
+
+    @staticmethod
+    def serves(op: Dense, isa: Isa) -> bool:
+        """Whether it is exact for `op`, and the instruction exists."""
+        largest = op.bound // op.k * min(op.group, op.k)
+        columns = op.zero_weight != "group"
+        return isa.bits >= 256 and op.parameters["scale"].short and largest < 2**22 and columns
+
+    def _scale(self, nv: int):
+        scale, lanes = super()._scale(nv), self.isa.lanes
+        less = tirx.Broadcast(tirx.const(-self.magic, "float32"), lanes)
+        return scale, vectors.bind(scale * less)
+
+    def scaled(self, sums: tirx.Expr, scale: tuple[tirx.Expr, tirx.Expr]) -> tirx.Expr:
+        dtype = f"float32x{self.isa.lanes}"
+        return vectors.intrinsic(dtype, "llvm.fma", tirx.reinterpret(dtype, sums), *scale)

@@ -1,0 +1,155 @@
+"""The dot algorithm on x86: one schedule for SSE4, AVX2, AVX-512BW and AVX-512VNNI.
+
+Inside the blocks (see `blocks`), for every register tile:
+
+    tile = 0                                          # rows x vectors registers
+    for r, s, k4                                      # taps, k groups
+      for mi, nv: tile[mi, nv] += dot(left[mi, k4], right[k4, nv])      # straight-line
+    y = tile (+ correction)
+"""
+
+from tvm import IRModule, te
+from tvm.s_tir import Schedule
+
+from lpgen.algorithms import dot
+from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.kernel import Kernel
+from lpgen.errors import ScheduleRefused
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.common import blocks
+from lpgen.schedules.common.dot.knobs import (
+    chunk_of,
+    operands_of,
+    refuses,
+    space,
+    tiling,
+    why_not,
+    work,
+)
+from lpgen.schedules.x86 import intrinsics
+from lpgen.schedules.x86.isa import Isa
+from lpgen.schedules.x86.narrow import narrow_together
+from lpgen.space import Knobs
+from lpgen.tir.prefetch import prefetch_weights
+from lpgen.tir.tails import peel_partial_vectors
+
+__all__ = ["kernel", "space", "why_not", "work"]
+
+
+def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
+    """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
+    reason = refuses(op, isa, knobs)
+    if reason:
+        raise ScheduleRefused(reason)
+    operands = operands_of(op, knobs["step"])
+    definition = dot.define(op, operands, tiling(op, isa, knobs))
+    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    _Tiles(sch, isa, operands, definition, knobs).schedule()
+    func = sch.mod["main"]
+    if knobs["prefetch"]:
+        weights = {section.name for section in definition.weights.sections}
+        func = prefetch_weights(func, weights, knobs["prefetch"])
+    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
+    sections, prologue = definition.layout.sections, definition.prologue
+    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
+
+
+class _Tiles:
+    """The steps of the schedule, in the order in which TVM accepts them."""
+
+    def __init__(
+        self,
+        sch: Schedule,
+        isa: Isa,
+        operands: dot.Operands,
+        definition: dot.Definition,
+        knobs: Knobs,
+    ) -> None:
+        self.sch, self.isa, self.operands, self.knobs = sch, isa, operands, knobs
+        self.definition = definition
+        self.chunked = bool(chunk_of(knobs["step"]))
+        self.tile = sch.get_sblock("tile")
+
+    def schedule(self) -> None:
+        sch, knobs = self.sch, self.knobs
+        panels = knobs["expand"] == "panel"
+        copied = knobs["left"] == "copied"
+        order = blocks.order_blocks(sch, self.tile, knobs, copied=copied, panels=panels)
+        if self.chunked:
+            _, _, chunk, _ = order.reduction
+            self.partial = sch.get_sblock("partial")
+            sch.compute_at(self.partial, chunk, preserve_unit_loops=True)
+        if copied:
+            blocks.place_copy(sch, order)
+        if panels:
+            blocks.expand_panel(sch, order, self.definition.weights.fields)
+        sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
+        if self.chunked:
+            self._product_in_chunks(order.reduction)
+        else:
+            self._product(order.reduction)
+        # The accumulators are registers only if each is read at a constant place.
+        blocks.copy_out(sch, order, self.isa.lanes, unroll_rows=True)
+
+    def _expand_in_registers(self, k_group) -> None:
+        sch, expand = self.sch, self.sch.get_sblock("expand")
+        sch.compute_at(expand, k_group, preserve_unit_loops=True)
+        *_, nv, nl, kt = sch.get_loops(expand)
+        sch.unroll(nv)
+        sch.vectorize(sch.fuse(nl, kt))
+
+    def _unrolled(self, k_group):
+        """Unroll the loop over k groups; returns the loop whose body is one step."""
+        unroll = self.knobs["unroll"]
+        if unroll == 1:
+            return k_group
+        _, inner = self.sch.split(k_group, [None, unroll])
+        self.sch.unroll(inner)
+        return inner
+
+    def _product(self, reduction) -> None:
+        sch, tile = self.sch, self.tile
+        first, _, k4, _ = reduction
+        step = self._unrolled(k4)
+        if self.knobs["expand"] == "register":
+            self._expand_in_registers(step)
+        self._zero(sch.decompose_reduction(tile, first), 3)
+        self._tensorize(tile, 2, self._intrinsic())
+
+    def _product_in_chunks(self, reduction) -> None:
+        """int16 sums of a chunk in registers, int32 sums beside them in memory."""
+        sch, tile, partial = self.sch, self.tile, self.partial
+        *_, mi, nv, nl, pair, ki, kt = sch.get_loops(partial)
+        sch.reorder(ki, mi, nv, nl, pair, kt)
+        step = self._unrolled(ki)
+        if self.knobs["expand"] == "register":
+            self._expand_in_registers(step)
+        self._zero(sch.decompose_reduction(partial, self._outer_step(step)), 4)
+        pairs = intrinsics.dot_pairs(self.isa, self.operands.left, self.operands.right)
+        self._tensorize(partial, 3, pairs)
+        self._zero(sch.decompose_reduction(tile, reduction[0]), 3)
+        self._tensorize(tile, 2, intrinsics.widen_pairs(self.isa))
+
+    def _outer_step(self, step):
+        """The loop over the k groups of a chunk that contains all others over them."""
+        loops = self.sch.get_loops(self.partial)
+        return loops[-6] if self.knobs["unroll"] == 1 else loops[-7]
+
+    def _intrinsic(self) -> str:
+        if self.knobs["step"] == "words":
+            return intrinsics.dot_words(self.isa)
+        return intrinsics.dot_bytes(self.isa, self.operands.left, self.operands.right)
+
+    def _tensorize(self, block, inner: int, intrinsic: str) -> None:
+        """Unroll rows and vectors; the `inner` loops inside them become one instruction."""
+        loops = self.sch.get_loops(block)
+        mi, nv, lane = loops[-inner - 2], loops[-inner - 1], loops[-inner]
+        self.sch.unroll(mi)
+        self.sch.unroll(nv)
+        self.sch.tensorize(lane, intrinsic)
+
+    def _zero(self, init, loops: int) -> None:
+        mi, nv, *lanes = self.sch.get_loops(init)[-loops:]
+        self.sch.unroll(mi)
+        self.sch.unroll(nv)
+        self.sch.vectorize(self.sch.fuse(*lanes) if len(lanes) > 1 else lanes[0])

@@ -1,0 +1,261 @@
+"""The knobs of the dot algorithm on x86, which of their combinations are valid, and their work.
+
+| knob    | meaning                                                                                |
+|---------|----------------------------------------------------------------------------------------|
+| step    | the instruction: bytes (vpdpbusd, or vpmaddubsw + vpmaddwd), words (vpmaddwd on int16),|
+|         | pairsN (vpmaddubsw, int16 sums of N steps before they are widened)                     |
+| rows    | rows of the register tile                                                              |
+| vectors | vectors of output columns in the register tile                                         |
+| m_block | row tiles of a block; 0: all                                                           |
+| n_block | panels of a block; 0: all                                                              |
+| outer   | order of the blocks: mn (panels vary fastest) or nm                                    |
+| inner   | order of the tiles in a block, the same way                                            |
+| left    | direct: read the rows in place; copied: copy them into tile order first (im2col);      |
+|         | folded: copy the input so that the kernel's rows are neighbours (few channels)         |
+| expand  | where stored weights become operands: panel (a block's, once, into the cache),         |
+|         | register (each use), none (they are stored as operands)                                |
+| unroll  | k groups of one iteration of the innermost loop                                        |
+| prefetch| bytes of weights to ask for in advance, 0: none (few rows, whose weights stream by)    |
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+
+from lpgen.algorithms.dot import Operands, Tiling, byte_operands, word_operands
+from lpgen.algorithms.lhs.k_split import cut
+from lpgen.algorithms.weights.panels import PLANES
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.common import blocks
+from lpgen.schedules.x86 import intrinsics
+from lpgen.schedules.x86.isa import Isa
+from lpgen.space import Counts, Knobs, Space
+
+ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28)
+VECTORS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+STREAMED = 64  # rows up to which weights stream by, used too rarely to stay in a cache
+INT16_MAX = 2**15 - 1
+
+
+def operands_of(op: Dense | Conv2d, step: str) -> Operands:
+    """What the two sides become for the step."""
+    return word_operands(op) if step == "words" else byte_operands(op)
+
+
+def steps(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
+    """The steps that are exact for the operator's formats.
+
+    vpmaddubsw saturates: the sum of two products, 2 * max|left| * max|right|, has to fit int16, and
+    N steps summed in int16 need N times that.
+    """
+    if isa.dot:
+        return ("bytes",)
+    operands = byte_operands(op)
+    most = INT16_MAX // (2 * operands.left_max * operands.right_max)
+    if most == 0:
+        return ("words",)
+    kg = cut(op, 4).kg
+    chunks = {2**i for i in range(1, 13) if 2**i <= min(most, kg)}
+    if most >= 2 and kg >= 2:
+        chunks.add(-(-kg // -(-kg // most)))
+    return ("bytes", *(f"pairs{chunk}" for chunk in sorted(chunks)[-2:]))
+
+
+def chunk_of(step: str) -> int:
+    """N of pairsN, 0 for the other steps."""
+    return int(step.removeprefix("pairs")) if step.startswith("pairs") else 0
+
+
+def expanded(op: Dense | Conv2d, step: str) -> bool:
+    """Whether stored weights differ from operands."""
+    return op.weight.bits < 8 or step == "words"
+
+
+def multiple_of(op: Dense | Conv2d, knobs: Knobs) -> int:
+    """What the number of k groups of a run has to be a multiple of."""
+    fields = _fields(op) if knobs["expand"] == "register" else 1
+    return math.lcm(chunk_of(knobs["step"]) or 1, fields, knobs["unroll"])
+
+
+def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
+    """The sizes that the knobs mean for this operator."""
+    matrix = op.matrix
+    rows, vectors = knobs["rows"], knobs["vectors"]
+    return Tiling(
+        rows=rows,
+        vectors=vectors,
+        lanes=isa.lanes,
+        kq=2 if knobs["step"] == "words" else 4,
+        row_tiles=blocks.rounded(-(-matrix.m // rows), knobs["m_block"]),
+        panels=blocks.rounded(-(-matrix.n // (vectors * isa.lanes)), knobs["n_block"]),
+        copied=knobs["left"] == "copied",
+        folded=knobs["left"] == "folded",
+        chunk=chunk_of(knobs["step"]),
+        multiple=multiple_of(op, knobs),
+        top=_top(op, isa),
+        lookup=intrinsics.lookup(isa.bits // (16 if knobs["step"] == "words" else 8)),
+    )
+
+
+def _top(op: Dense | Conv2d, isa: Isa) -> bool:
+    """Whether weights are expanded into the top bits of their bytes: their products are as large as
+    those of 8 bits, which vpdpbusd alone sums without a bound but that of int32."""
+    signed = op.weight.encoding in ("s", "t") and op.weight.bits < 8
+    return bool(isa.dot) and signed and op.matrix.k * 255 * 128 < 2**31
+
+
+def space(op: Dense | Conv2d, isa: Isa) -> Space:
+    """All knobs with their choices for `op`."""
+    matrix = op.matrix
+    names = steps(op, isa)
+    places = ("panel", "register") if expanded(op, names[0]) else ("none",)
+    return Space(
+        {
+            "step": names,
+            "rows": tuple(rows for rows in tile_rows(matrix.m) if rows < isa.registers),
+            "vectors": tuple(_vectors(matrix.n, isa)),
+            **blocks.knobs(matrix.m, matrix.n, isa.lanes),
+            "left": blocks.left_choices(op),
+            "expand": places,
+            "unroll": (1, max(2, _fields(op))),
+            "prefetch": distances(matrix.m),
+        },
+        lambda knobs: refuses(op, isa, knobs) is None,
+    )
+
+
+def distances(m: int) -> tuple[int, ...]:
+    """Choices of the knob prefetch; of several rows only the first finds a weight in memory."""
+    if m <= STREAMED // 8:
+        return (0, 1024, 4096, 8192)
+    return (0, 4096) if m <= STREAMED else (0,)
+
+
+def tile_rows(m: int) -> Iterator[int]:
+    """Tile heights that waste little of the last tile, among them the even cuts of a small m."""
+    even = {-(-m // tiles) for tiles in range(1, 5)}
+    for rows in sorted({*ROWS, *(rows for rows in even if rows <= ROWS[-1])}):
+        if rows in even or (rows < m and -(-m // rows) * rows - m <= m // blocks.WASTE):
+            yield rows
+
+
+def _vectors(n: int, isa: Isa) -> Iterator[int]:
+    """Tile widths that waste little of the last panel, among them the even cuts of a small n."""
+    whole = -(-n // isa.lanes)
+    even = {-(-whole // panels) for panels in range(1, 4)}
+    for vectors in sorted({*VECTORS, *even}):
+        if vectors < isa.registers and (
+            vectors in even or -(-whole // vectors) * vectors <= whole * (1 + 1 / blocks.WASTE)
+        ):
+            yield vectors
+
+
+def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
+    """Why the algorithm does not serve the operator: one column per group wastes a vector."""
+    if op.matrix.n == 1 and isinstance(op, Conv2d) and op.groups == op.ic > 1:
+        return f"groups={op.groups} leave one output channel each: a depthwise kernel fits"
+    return None
+
+
+def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+    """Why the combination is not in the space: it cannot be scheduled, does the same as another
+    combination, or cannot be any good."""
+    rows, vectors = knobs["rows"], knobs["vectors"]
+    if not _fits_registers(isa, knobs):
+        return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
+    if rows * vectors < _fewest(op, isa):
+        return f"{rows} x {vectors} accumulators do not hide the latency of an instruction"
+    unfit_blocks = blocks.refuses(op, rows, vectors * isa.lanes, knobs)
+    if unfit_blocks:
+        return unfit_blocks
+    if knobs["prefetch"] and knobs["expand"] == "panel":
+        return "panels are expanded in one sweep, which the hardware prefetches"
+    return _expand_refusal(op, knobs) or _unroll_refusal(op, knobs)
+
+
+@lru_cache(maxsize=256)
+def _fewest(op: Dense | Conv2d, isa: Isa) -> int:
+    """Accumulators below which a tile waits for its own results: about two instructions a cycle,
+    four cycles each; of 16 registers, and of small operators, what there is."""
+    enough = min(8, isa.registers // 3)
+    tiles = itertools.product(tile_rows(op.matrix.m), _vectors(op.matrix.n, isa))
+    return min(enough, max(r * v for r, v in tiles if r * v <= isa.registers // 2))
+
+
+def _fits_registers(isa: Isa, knobs: Knobs) -> bool:
+    rows, vectors, step = knobs["rows"], knobs["vectors"], knobs["step"]
+    # One row takes its weights from memory or expands one vector after the other, more rows hold
+    # all vectors; then the broadcast left value, and for steps of several instructions the
+    # constant and a temporary.
+    weights = vectors if rows > 1 else 2 * (knobs["expand"] == "register")
+    extra = {"bytes": 1 if isa.dot else 3, "words": 2}.get(step, 2)
+    return rows * vectors + weights + extra <= isa.registers
+
+
+def _fields(op: Dense | Conv2d) -> int:
+    """k groups that share a byte of the packed weights."""
+    return 8 // min(PLANES.get(op.weight.bits, (8,)))
+
+
+def _expand_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
+    if knobs["expand"] == "register":
+        fields = _fields(op)
+        if knobs["unroll"] % fields:
+            return f"expanding in registers needs unroll={fields}"
+        if isinstance(op, Conv2d) and _kg(op, knobs) % fields:
+            return f"the k groups of a run are no multiple of the {fields} fields of a byte"
+        if chunk_of(knobs["step"]) % fields:
+            return f"the k groups of a chunk are no multiple of the {fields} fields of a byte"
+    return None
+
+
+def _unroll_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
+    unroll = knobs["unroll"]
+    if unroll == 1:
+        return None
+    if unroll > 2 and knobs["expand"] != "register":
+        return f"unroll={unroll} is for expanding in registers"
+    chunk = chunk_of(knobs["step"])
+    kg = chunk or _kg(op, knobs)
+    if unroll > kg or (kg % unroll and (chunk or isinstance(op, Conv2d))):
+        return f"unroll={unroll} does not divide the {kg} k groups"
+    return None
+
+
+def _kg(op: Dense | Conv2d, knobs: Knobs) -> int:
+    return cut(op, 2 if knobs["step"] == "words" else 4, 1, knobs["left"] == "folded").kg
+
+
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    t = tiling(op, isa, knobs)
+    c = cut(op, t.kq, t.multiple, t.folded)
+    matrix, chunk = op.matrix, chunk_of(knobs["step"])
+    tiles = matrix.groups * t.row_tiles * t.panels
+    steps, sums = tiles * c.groups, t.rows * t.vectors
+    each = 1 if isa.dot else 3 if knobs["step"] == "bytes" else 2
+    places = matrix.groups * matrix.n * c.groups * t.kq / (isa.bits // 8)
+    # A plane is shifted and masked, and several are put together; 8 bits are widened alone.
+    planes = len(PLANES.get(op.weight.bits, ()))
+    unpacking = max(1, 2 * planes - 1) + (planes > 0 and t.kq == 2)
+    sweeps = t.row_tiles / (knobs["m_block"] or t.row_tiles) if knobs["outer"] == "mn" else 1
+    bits = 8 if knobs["expand"] != "register" else op.weight.bits
+    size = 2 if t.kq == 2 and knobs["expand"] == "panel" else 1
+    row = t.rows * matrix.k * (2 if t.kq == 2 and t.copied else 1)
+    panel = t.vectors * isa.lanes * c.groups * t.kq * bits / 8 * size
+    return {
+        "products": steps * sums * each,
+        "loads": steps * (t.rows + t.vectors),
+        "unpack": steps * t.vectors * unpacking * (knobs["expand"] == "register"),
+        "flush": tiles * -(-c.groups // chunk) * sums if chunk else 0,
+        # vpdpbusd waits five cycles for its own sum.
+        "stall": steps * max(0, 5 - sums / 2) if isa.dot else steps * max(0, 2 - sums * each / 3),
+        "expand": places * sweeps * unpacking * (knobs["expand"] == "panel"),
+        "copy": matrix.groups * t.row_tiles * t.rows * c.groups * t.kq * t.copied,
+        "fold": matrix.m * matrix.k * t.folded,
+        "tiles": tiles,
+        "runs": tiles * c.r * c.s * (-(-c.kg // chunk) if chunk else 1),
+        "stores": tiles * sums,
+        **blocks.traffic(op, knobs, t.row_tiles, t.panels, row, panel, isa.target),
+    }

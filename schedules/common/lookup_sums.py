@@ -1,0 +1,206 @@
+"""Sums of table lookups: lookups into bytes, bytes into 16 bits, 16 bits into int32.
+
+for block of k groups                          # as many as 16 bits hold the sums of
+  total = odd = 0
+  for plane, the highest first
+    total, odd = 2 * total, 2 * odd
+    for chunk of k groups                      # as many as a byte holds the sums of
+      acc = 0
+      for k group: acc += table[index]         # vpshufb, vpaddb
+      total += acc; odd += acc >> 8            # as 16-bit lanes
+  tile += total - (odd << 8) and odd           # the even and the odd bytes of acc
+
+A 16-bit lane of acc is even byte + 256 * odd byte. Its sum modulo 2^16, less 256 times the sum of
+the odd bytes, is that of the even bytes: no mask is needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.tirx.script import builder as tb
+
+from lpgen.algorithms.lhs.k_split import Reduction
+from lpgen.algorithms.lut_sum import Tables
+from lpgen.schedules.x86.isa import Isa
+from lpgen.tir import vectors as vec
+from lpgen.tir.microkernel import Index, Site
+
+STRAIGHT = 16
+"""Lookups of a loop's body: about as many. The loop itself costs nothing then, and longer bodies
+were slower (1024^3, w1a1: 1543 us with 16, 1571 with 32, 1645 with 128)."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Neighbouring k groups: where they start on the axes r, s, kg and how many there are."""
+
+    start: tuple[Index, Index, Index]
+    size: tuple[int, int, int]
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.size)
+
+    def groups(self) -> list[tuple]:
+        """(r, s, kg) of each k group."""
+        axes = ([at + i for i in range(n)] for at, n in zip(self.start, self.size, strict=True))
+        return list(itertools.product(*axes))
+
+    def part(self, axis: int, start: Index, length: int) -> Box:
+        """`length` steps of an axis, from its step `start` on."""
+        at, size = list(self.start), list(self.size)
+        at[axis], size[axis] = at[axis] + start, length
+        return Box(tuple(at), tuple(size))
+
+
+def for_parts(box: Box, most: int, unit: int, body: Callable[[Box], None]) -> None:
+    """Emit `body` for parts of at most `most` k groups that make up the box, in order; a part of a
+    run is a multiple of `unit`, which divides `most`."""
+    if box.count <= most:
+        body(box)
+        return
+    axis = next(a for a in range(3) if math.prod(box.size[a + 1 :]) <= most)
+    if (axis and box.size[0] > 1) or (axis == 2 and box.size[1] > 1):
+        outer = 0 if box.size[0] > 1 else 1
+        with tb.serial(0, box.size[outer]) as i:
+            for_parts(box.part(outer, i, 1), most, unit, body)
+        return
+    size, unit = box.size[axis], unit if axis == 2 else 1
+    length = most // math.prod(box.size[axis + 1 :])
+    length = -(-size // -(-size // length))  # as many parts as needed, of even lengths
+    length = -(-length // unit) * unit
+    whole = size // length
+    if whole == 1:
+        body(box.part(axis, 0, length))
+    else:
+        with tb.serial(0, whole) as i:
+            body(box.part(axis, i * length, length))
+    if size % length:
+        body(box.part(axis, whole * length, size % length))
+
+
+class Sums:
+    """The registers of a tile of lookups and the statements on them, for tables x vectors of bytes
+    and the digits of the tables.
+
+    A tile derives from it and says where tables and indices come from and where sums go:
+    `indices`, `table`, `widen` and `clear`.
+    """
+
+    def __init__(
+        self, site: Site, isa: Isa, cut: Reduction, tables: Tables, counts: tuple[int, int, int]
+    ) -> None:
+        self.site, self.isa, self.cut, self.tables = site, isa, cut, tables
+        self.planes, self.unit = 1, 1
+        """Planes of the indices; k groups whose indices come together."""
+        self.counts, self.lanes, self.half = counts, isa.bits // 8, isa.bits // 16
+        self.places = list(itertools.product(*map(range, counts)))
+        self.acc = {place: vec.scratch((self.lanes,), "uint8") for place in self.places}
+        self.total = {place: vec.scratch((self.half,), "uint16") for place in self.places}
+        self.odd = {place: vec.scratch((self.half,), "uint16") for place in self.places}
+
+    def indices(self, group: tuple, plane: Index) -> list[list]:
+        """The index vectors [group][vector] of the `unit` k groups that start here."""
+        raise NotImplementedError
+
+    def table(self, number: int, digit: int, group: tuple) -> tirx.Expr:
+        """A table of a k group, `tables.entries` bytes."""
+        raise NotImplementedError
+
+    def widen(self, add: bool) -> None:
+        """Store the sums; add: to what is there."""
+        raise NotImplementedError
+
+    def tile(self) -> None:
+        """Emit the whole tile."""
+        whole = Box((0, 0, 0), (self.cut.r, self.cut.s, self.cut.kg))
+        # Not 0, see `refuses`.
+        most = self.tables.groups // self.unit * self.unit
+        several = whole.count > most
+        if several:
+            self.clear()
+        for_parts(whole, most, self.unit, lambda box: self.block(box, add=several))
+
+    def clear(self) -> None:
+        """Store zeros."""
+        raise NotImplementedError
+
+    # ---- from lookups to 16 bits
+
+    def block(self, box: Box, add: bool) -> None:
+        """The sums of k groups that 16 bits hold; add: to what is there."""
+        half = self.half
+        for sums in (self.total, self.odd):
+            for place in self.places:
+                vec.store(sums[place], [0], vec.splat(0, "uint16", half), half)
+        # At least a unit: `_lookups` knows when a byte holds less.
+        most = max(self.unit, self.tables.lookups // self.unit * self.unit)
+        if self.planes == 1:
+            for_parts(box, most, self.unit, lambda part: self._chunk(part, 0))
+        else:
+            with tb.serial(0, self.planes) as step:
+                for sums in (self.total, self.odd):
+                    for place in self.places:
+                        twice = vec.load(sums[place], [0], half) << vec.splat(1, "uint16", half)
+                        vec.store(sums[place], [0], twice, half)
+                plane = self.planes - 1 - step
+                for_parts(box, most, self.unit, lambda part: self._chunk(part, plane))
+        self.widen(add)
+
+    def _chunk(self, box: Box, plane: Index) -> None:
+        body = max(self.unit, STRAIGHT // len(self.places) // self.unit * self.unit)
+        if box.count <= 2 * body:
+            self._lookups(box, plane, fresh=True)
+        else:
+            for place in self.places:
+                vec.store(self.acc[place], [0], vec.splat(0, "uint8", self.lanes), self.lanes)
+            for_parts(box, body, self.unit, lambda part: self._lookups(part, plane, fresh=False))
+        self._flush()
+
+    def _lookups(self, box: Box, plane: Index, fresh: bool) -> None:
+        """acc += the lookups of k groups, in straight-line code; fresh: acc starts with them."""
+        groups, done = box.groups(), 0
+        for start in range(0, len(groups), self.unit):
+            together = groups[start : start + self.unit]
+            indices = self.indices(together[0], plane)
+            for group, index in zip(together, indices, strict=False):
+                if done and done % self.tables.lookups == 0:  # only where a unit is too much
+                    self._flush()
+                    fresh = True
+                self._lookup(group, index, fresh)
+                fresh = False
+                done += 1
+
+    def _lookup(self, group: tuple, index: list, fresh: bool) -> None:
+        lanes, entries = self.lanes, self.tables.entries
+        lookup = self.isa.lookup if entries == 16 else self.isa.permute
+        count, vectors, digits = self.counts
+        for number, digit in itertools.product(range(count), range(digits)):
+            table = self.table(number, digit, group)
+            table = vec.bind(vec.repeat(table, entries, lanes // entries))
+            for vector in range(vectors):
+                found = vec.intrinsic(f"uint8x{lanes}", lookup, table, index[vector])
+                acc = self.acc[number, vector, digit]
+                if not fresh:
+                    found = vec.load(acc, [0], lanes) + found
+                vec.store(acc, [0], found, lanes)
+
+    def _flush(self) -> None:
+        half = self.half
+        for place in self.places:
+            acc, total, odd = self.acc[place], self.total[place], self.odd[place]
+            pair = vec.bind(vec.reinterpret(f"uint16x{half}", vec.load(acc, [0], self.lanes)))
+            vec.store(total, [0], vec.load(total, [0], half) + pair, half)
+            top = pair >> vec.splat(8, "uint16", half)
+            vec.store(odd, [0], vec.load(odd, [0], half) + top, half)
+
+    def halves(self, place: tuple) -> tuple[tirx.Expr, tirx.Expr]:
+        """The sums of (table, vector, digit) in 16 bits: of the even bytes, and of the odd ones."""
+        odd = vec.bind(vec.load(self.odd[place], [0], self.half))
+        total = vec.load(self.total[place], [0], self.half)
+        return vec.bind(total - (odd << vec.splat(8, "uint16", self.half))), odd

@@ -1,0 +1,185 @@
+"""The knobs of the lut_sum algorithm on x86, which combinations are valid, and their work.
+
+| knob    | meaning                                                                                |
+|---------|----------------------------------------------------------------------------------------|
+| inputs  | activations that a table sums: 4 (vpshufb) or 6 (vpermb)                               |
+| digits  | tables of a k group: 2 where the sums of whole activations would not fit a byte, or    |
+|         | would not for long                                                                     |
+| rows    | rows of the register tile                                                              |
+| vectors | vectors of output columns (one byte each) in the register tile                         |
+| m_block | row tiles of a block; 0: all                                                           |
+| n_block | panels of a block; 0: all                                                              |
+| outer   | order of the blocks: mn (panels vary fastest) or nm                                    |
+| inner   | order of the tiles in a block, the same way                                            |
+| left    | direct: a table for every pixel, used by all taps; copied: tables in tile order, for a |
+|         | block of rows at a time; folded: the same of the folded source (few channels)          |
+| expand  | where the packed indices are taken apart: panel (a block's, once, into the cache) or   |
+|         | register (each use)                                                                    |
+| prefetch| bytes of indices to ask for in advance, 0: none (few rows, whose weights stream by)    |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from lpgen.algorithms.lhs.k_split import foldable
+from lpgen.algorithms.lut_sum import PACK, Tables, Tiling, reduction_of, tables_of
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.common import blocks
+from lpgen.schedules.x86.isa import Isa
+from lpgen.space import Counts, Knobs, Space
+
+ROWS = (1, 2, 3, 4, 6, 8, 12)
+VECTORS = (1, 2, 3, 4)
+STREAMED = 8
+"""Rows up to which weights stream by, used too rarely to stay in a cache."""
+
+
+def lanes_of(isa: Isa) -> int:
+    """Columns of a vector: bytes."""
+    return isa.bits // 8
+
+
+def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
+    """The sizes that the knobs mean for this operator."""
+    matrix, lanes = op.matrix, lanes_of(isa)
+    rows, vectors = knobs["rows"], knobs["vectors"]
+    expanded = knobs["expand"] == "panel"
+    return Tiling(
+        rows=rows,
+        vectors=vectors,
+        lanes=lanes,
+        inputs=knobs["inputs"],
+        digits=knobs["digits"],
+        row_tiles=blocks.rounded(-(-matrix.m // rows), knobs["m_block"]),
+        panels=blocks.rounded(-(-matrix.n // (vectors * lanes)), knobs["n_block"]),
+        left=knobs["left"],
+        expanded=expanded,
+        multiple=1 if expanded else PACK[knobs["inputs"]][0],
+    )
+
+
+def space(op: Dense | Conv2d, isa: Isa) -> Space:
+    """All knobs with their choices for `op`."""
+    m, n = op.matrix.m, op.matrix.n
+    inputs = (4, 6) if isa.permute else (4,)
+    folded = ("folded",) if foldable(op, empty=True) else ()
+    return Space(
+        {
+            "inputs": inputs,
+            "digits": tuple(
+                sorted({d for i in inputs for d in digit_choices(tables_of(op, i, 1))})
+            ),
+            "rows": tuple(_rows(m)),
+            "vectors": tuple(_vectors(n, lanes_of(isa))),
+            **blocks.knobs(m, n, lanes_of(isa)),
+            "left": ("direct", "copied", *folded),
+            "expand": ("panel", "register"),
+            "prefetch": (0, 1024, 4096, 8192) if m <= STREAMED else (0,),
+        },
+        lambda knobs: refuses(op, isa, knobs) is None,
+    )
+
+
+def digit_choices(whole: Tables) -> tuple[int, ...]:
+    """Digits whose sums fit a byte; two may pay where one leaves room for few lookups.
+
+    whole: the tables of one digit.
+    """
+    if whole.most(0) > 255:
+        return (2,)
+    return (1,) if whole.lookups > 2 else (1, 2)
+
+
+def _rows(m: int) -> Iterator[int]:
+    """Tile heights that waste little of the last tile, among them the even cuts of a small m."""
+    even = {-(-m // tiles) for tiles in range(1, 5)}
+    for rows in sorted({*ROWS, *(rows for rows in even if rows <= ROWS[-1])}):
+        if rows in even or (rows < m and -(-m // rows) * rows - m <= m // blocks.WASTE):
+            yield rows
+
+
+def _vectors(n: int, lanes: int) -> Iterator[int]:
+    """Tile widths that waste little of the last panel."""
+    whole = -(-n // lanes)
+    for vectors in VECTORS:
+        if -(-whole // vectors) * vectors <= whole * (1 + 1 / blocks.WASTE):
+            yield vectors
+
+
+def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
+    """Why the algorithm does not serve the operator: the values of a code book are no sums of
+    their bits, one column per group wastes a vector."""
+    if op.weight.book:
+        return "weights of a code book are no sums of bits"
+    if op.matrix.n == 1 and op.matrix.groups > 1:
+        return f"groups={op.matrix.groups} leave one output channel each: a depthwise kernel fits"
+    return None
+
+
+def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+    """Why the combination is not in the space: it cannot be scheduled, does the same as another
+    combination, or cannot be any good."""
+    rows, vectors = knobs["rows"], knobs["vectors"]
+    inputs, digits = knobs["inputs"], knobs["digits"]
+    if digits not in digit_choices(tables_of(op, inputs, 1)):
+        return f"tables of {inputs} inputs: {digits} digits are too many or too few"
+    unit = 1 if knobs["expand"] == "panel" else PACK[inputs][0]
+    if rows * vectors * digits + unit * vectors + 2 > isa.registers:
+        return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
+    if tables_of(op, inputs, digits).groups < unit:
+        return f"16 bits do not hold the sums of the {unit} k groups that share a byte"
+    if knobs["left"] != "direct" and knobs["outer"] == "nm":
+        return "tables in tile order are made for blocks of rows: these are outside"
+    if knobs["expand"] == "panel":
+        if knobs["prefetch"]:
+            return "panels are expanded in one sweep, which the hardware prefetches"
+        if knobs["outer"] == "mn" and knobs["m_block"] and knobs["n_block"]:
+            return "panels would be expanded for every block of rows"
+    return blocks.refuses(op, rows, vectors * lanes_of(isa), knobs)
+
+
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    t = tiling(op, isa, knobs)
+    tables = tables_of(op, t.inputs, t.digits)
+    c = reduction_of(op, t.left, t.inputs, t.multiple)
+    matrix, planes = op.matrix, op.weight.bits
+    tiles = matrix.groups * t.row_tiles * t.panels
+    sums = t.rows * t.vectors * t.digits
+    lookups = tiles * c.groups * planes * sums
+    # Sums of 16 bits are in memory where registers run out.
+    inside = 3 * sums + 4 <= isa.registers
+    indices = tiles * c.groups * planes * t.vectors
+    size = tables.entries * t.digits
+    if t.left == "direct":
+        made = math.prod(op.x_shape) / t.inputs
+    else:
+        made = matrix.groups * t.row_tiles * t.rows * c.groups
+    places = matrix.groups * matrix.n * c.groups * planes / lanes_of(isa)
+    sweeps = t.row_tiles / (knobs["m_block"] or t.row_tiles) if knobs["outer"] == "mn" else 1
+    byte = 1.0 if t.expanded else PACK[t.inputs][1] / PACK[t.inputs][0]
+    return {
+        "products": lookups,
+        "adders": lookups * (1 - 1 / tables.lookups),
+        "flush": lookups / tables.lookups * inside,
+        "spilled": lookups / tables.lookups * (not inside),
+        "unpack": indices * (not t.expanded),
+        "indices": indices * t.expanded,
+        "loads": tiles * c.groups * planes * t.rows * t.digits,
+        "expand": places * sweeps * t.expanded,
+        "copy": made * size / 16,
+        "tiles": tiles,
+        "runs": tiles * c.r * c.s * planes,
+        "stores": tiles * t.rows * t.vectors * 4,
+        **blocks.traffic(
+            op,
+            knobs,
+            t.row_tiles,
+            t.panels,
+            t.rows * c.groups * size,
+            t.vectors * t.lanes * c.groups * planes * byte,
+            isa.target,
+        ),
+    }
