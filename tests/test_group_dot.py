@@ -13,7 +13,7 @@ from kernels import LEVELS, assert_exact, at_address, bits, template
 from strategies import texts, value_of
 
 from lpgen import runtime, templates
-from lpgen.algorithms.entry import joined_sections
+from lpgen.algorithms.sections import joined_sections
 from lpgen.build import build
 from lpgen.build.check import check_library
 from lpgen.choose import choose
@@ -169,7 +169,9 @@ def test_what_x86_leaves_to_plain_loops():
     avx2, target = templates.get("avx2/blockwise_dot"), Target.parse("avx2")
     wide = parse("dense m=1 n=8 k=64 act=u8 weight=s8 out=f32 scale=group32")
     assert "two products do not fit int16" in avx2.why_not(wide, target)
-    assert templates.get("avx512vnni/blockwise_dot").why_not(wide, Target.parse("avx512vnni")) is None
+    assert (
+        templates.get("avx512vnni/blockwise_dot").why_not(wide, Target.parse("avx512vnni")) is None
+    )
     uneven = parse("dense m=1 n=8 k=64 act=u8 weight=b3 out=f32 scale=group7")
     assert "weight=b3 has no 0 to fill up steps of 4" in avx2.why_not(uneven, target)
 

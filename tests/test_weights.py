@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from kernels import at_address
 from strategies import TEXTS, texts
 
-from lpgen.algorithms.entry import joined_sections
 from lpgen.algorithms.lhs.k_split import cut
+from lpgen.algorithms.sections import joined_sections
 from lpgen.algorithms.weights.panels import PLANES, PanelWeights
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.entry import Section
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.lhs.encode import Encoding, encode_at_source, encode_in_tiles
 from lpgen.algorithms.lhs.k_split import Reduction, cut
@@ -34,6 +33,7 @@ from lpgen.algorithms.lhs.planes import given_words, reads_planes
 from lpgen.algorithms.lhs.row_sums import placeholder, prologue
 from lpgen.algorithms.lhs.view import Left, left_side
 from lpgen.algorithms.result.epilogue import Epilogue
+from lpgen.algorithms.sections import Section
 from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.ops import Conv2d, Dense
 

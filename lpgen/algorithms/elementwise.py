@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.entry import Section, joined_packers, joined_sections, pack_entry
+from lpgen.algorithms.sections import Section, joined_packers, joined_sections, pack_entry
 from lpgen.ops.quantize import QUANTIZE_LIMIT, Elementwise
 
 if TYPE_CHECKING:

@@ -9,47 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import tvm
-from tvm import te, tirx
+from tvm import tirx
 from tvm.ir.expr import TensorLoad
 from tvm.s_tir import SBlock, SBlockRealize
 from tvm_ffi import structural_map, structural_walk
 
-from lpgen.algorithms.kernel import ALIGNMENT
 from lpgen.algorithms.lhs.quantize import quantize_input
 from lpgen.algorithms.lhs.unpack import unpack_input
 from lpgen.algorithms.result.pack import packed_result
+from lpgen.algorithms.sections import Section, joined_sections, packed_buffer
 from lpgen.ops.inputs import is_dynamic, layout_of
+from lpgen.tir.views import view, wrapped
 
 if TYPE_CHECKING:
-    from lpgen.ops import Conv2d, Dense, Operator
-
-
-@dataclass(frozen=True)
-class Section:
-    """One array inside the packed weights."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def nbytes(self) -> int:
-        """Its size in bytes."""
-        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
-
-
-def joined_sections(sections: list[Section]) -> tuple[list[int], int]:
-    """(offset of each section, size of all) in bytes, each on an ALIGNMENT boundary."""
-    offsets, end = [], 0
-    for section in sections:
-        offsets.append(end)
-        end += -(-section.nbytes // ALIGNMENT) * ALIGNMENT
-    return offsets, end
+    from lpgen.ops import Conv2d, Dense
 
 
 def kernel_entry(
@@ -70,7 +46,7 @@ def kernel_entry(
     """
     offsets, nbytes = joined_sections(sections)
     x = tirx.decl_buffer(op.x_shape, op.x_dtype, name="x")
-    packed = _packed_buffer(nbytes)
+    packed = packed_buffer(nbytes)
     last = [tirx.decl_buffer(op.y_shape, op.y_dtype, name="y")]
     if op.residual is not None:
         last.insert(0, tirx.decl_buffer(op.y_extents, op.residual.dtype, name="residual"))
@@ -97,7 +73,7 @@ def kernel_entry(
         own_x, *own_sections, own_result = before.params
         first = structural_map(before.body, (tirx.Var, _renamed(own_result, result)))
         if as_is:
-            bodies.append(_view(own_x, x, 0))
+            bodies.append(view(own_x, x, 0))
         else:
             first = _reading(first, own_x, inner_x)
         views += [(s, packed, offsets[_place(sections, s.name)]) for s in own_sections]
@@ -111,7 +87,7 @@ def kernel_entry(
         bodies += [*result.before, *_shared_first(result.func.body), *result.after]
     views += [(s, packed, o) for s, o in zip(inner_sections, offsets, strict=True)]
     views += [(s, outer, 0) for s, outer in zip([*inner_last, inner_y], last, strict=True)]
-    return _wrapped(func, bodies, [x, packed, *last], views)
+    return wrapped(func, bodies, [x, packed, *last], views)
 
 
 def _place(sections: list[Section], name: str) -> int:
@@ -176,67 +152,3 @@ def _moved(index: tirx.Expr, by: tirx.Expr) -> tirx.Expr:
     if isinstance(index, tirx.Ramp):
         return tirx.Ramp(index.base + by, index.stride, index.lanes)
     return index + by
-
-
-def pack_entry(
-    w: te.Tensor,
-    outputs: list[te.Tensor],
-    sections: list[Section],
-    shape: tuple[int, ...],
-    dtype: str,
-    given: Sequence[te.Tensor] = (),
-) -> tvm.IRModule:
-    """The module with "main"(w, packed, *given) that computes `outputs`, the sections, from `w` and
-    the parameters `given`."""
-    func = te.create_prim_func([w, *given, *outputs])
-    offsets, nbytes = joined_sections(sections)
-    outer_w, packed = tirx.decl_buffer(shape, dtype, name="w"), _packed_buffer(nbytes)
-    outer = [tirx.decl_buffer(p.shape, p.dtype, name=p.op.name) for p in given]
-    inner_w, *inner = func.params
-    views = [(inner_w, outer_w, 0)]
-    views += [(i, o, 0) for i, o in zip(inner[: len(outer)], outer, strict=True)]
-    views += [(s, packed, o) for s, o in zip(inner[len(outer) :], offsets, strict=True)]
-    return _wrapped(func, [func.body], [outer_w, packed, *outer], views)
-
-
-def joined_packers(
-    op: Operator, weights: tirx.PrimFunc, own: tirx.PrimFunc, sections: list[Section]
-) -> tvm.IRModule:
-    """The module with "main"(w, packed, *parameters): the packer `weights`(w, packed, *the first
-    ones), then `own`(w, *the other ones, *its sections, the last ones)."""
-    offsets, nbytes = joined_sections(sections)
-    w, packed = tirx.decl_buffer(op.w_shape, op.weight.dtype, name="w"), _packed_buffer(nbytes)
-    given = [tirx.decl_buffer(p.shape, p.dtype, name=n) for n, p in op.parameters.items()]
-    own_w, *rest = own.params
-    first = len(weights.params) - 2
-    other = given[first:]
-    inner_given, inner_sections = rest[: len(other)], rest[len(other) :]
-    places = offsets[-len(inner_sections) :]
-    views = [
-        *((i, o, 0) for i, o in zip(weights.params, (w, packed, *given[:first]), strict=True)),
-        (own_w, w, 0),
-        *((inner, outer, 0) for inner, outer in zip(inner_given, other, strict=True)),
-        *((s, packed, o) for s, o in zip(inner_sections, places, strict=True)),
-    ]
-    return _wrapped(weights, [weights.body, own.body], [w, packed, *given], views)
-
-
-def _packed_buffer(nbytes: int):
-    return tirx.decl_buffer((nbytes,), "uint8", name="packed", data_alignment=ALIGNMENT)
-
-
-def _wrapped(func: tirx.PrimFunc, bodies: list, params: list, views: list) -> tvm.IRModule:
-    """`func` with new parameters and `bodies` for its own; a view (inner, outer, offset) lies
-    `offset` bytes into outer."""
-    declarations = [_view(*view) for view in views]
-    body = tirx.SeqStmt([*declarations, *bodies])
-    wrapped = tirx.PrimFunc(params, body, func.ret_type)
-    for key in func.attrs.keys():
-        wrapped = wrapped.with_attr(key, func.attrs[key])
-    return tvm.IRModule({"main": wrapped.with_attr("global_symbol", "main")})
-
-
-def _view(inner: tirx.Var, outer: tirx.Var, offset: int) -> tirx.Stmt:
-    """The declaration of `inner` on the memory of `outer`, `offset` bytes into it."""
-    indices = [0] * (len(outer.shape) - 1) + [offset]
-    return tirx.DeclBuffer(inner, data=tirx.address_of(outer[tuple(indices)]))

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.entry import Section
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.lhs.encode import Encoding, encode_at_source
 from lpgen.algorithms.lhs.k_split import Reduction, cut
 from lpgen.algorithms.lhs.view import Left, left_side
 from lpgen.algorithms.result.epilogue import Epilogue
+from lpgen.algorithms.sections import Section
 from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.algorithms.weights.panels import select
 from lpgen.algorithms.weights.tables import ENTRIES, Tables

@@ -22,13 +22,13 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.entry import Section
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.lhs.encode import Encoding, encode_at_source, encode_in_tiles
 from lpgen.algorithms.lhs.k_split import Reduction, cut
 from lpgen.algorithms.lhs.row_sums import placeholder
 from lpgen.algorithms.lhs.view import left_side
 from lpgen.algorithms.result.epilogue import Epilogue
+from lpgen.algorithms.sections import Section
 from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.ops import Conv2d, Dense
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.entry import Section
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.lhs.encode import Encoding, encode_in_tiles
 from lpgen.algorithms.lhs.k_split import Reduction, cut
@@ -27,6 +26,7 @@ from lpgen.algorithms.lhs.row_sums import placeholder
 from lpgen.algorithms.lhs.view import left_side
 from lpgen.algorithms.lut_sum import Tables
 from lpgen.algorithms.result.epilogue import Epilogue
+from lpgen.algorithms.sections import Section
 from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.ops import Conv2d, Dense
 

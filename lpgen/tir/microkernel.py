@@ -19,7 +19,6 @@ from tvm.sym import Analyzer
 from tvm.tirx.script import builder as tb
 from tvm_ffi import structural_walk
 
-from lpgen.algorithms.lhs.k_split import Reduction
 from lpgen.tir.rewrite import like, replace_nest, substitute
 
 Index = int | tirx.Expr
@@ -171,26 +170,30 @@ def _uses(expression: tirx.Expr, var: tirx.Var) -> bool:
     return any(found)
 
 
-def for_k_groups(cut: Reduction, size: int, body: Callable[[list[tuple]], None]) -> None:
+def for_k_groups(
+    extents: tuple[int, int, int], size: int, body: Callable[[list[tuple]], None]
+) -> None:
     """Emit `body` for all k groups in order, `size` at a time (fewer at the end of a run).
 
-    body takes [(r, s, kg), ...]. Long runs become loops; runs shorter than `size` follow each other
-    in straight-line code, first the taps of a kernel row, then the rows.
+    extents: of the axes r, s and kg. body takes [(r, s, kg), ...]. Long runs become loops; runs
+    shorter than `size` follow each other in straight-line code, first the taps of a kernel row,
+    then the rows.
     """
-    if cut.kg >= size or cut.r * cut.s == 1:
-        with tb.serial(0, cut.r) as r, tb.serial(0, cut.s) as s:
-            whole = cut.kg // size
+    rows, columns, count = extents
+    if count >= size or rows * columns == 1:
+        with tb.serial(0, rows) as r, tb.serial(0, columns) as s:
+            whole = count // size
             if whole:
                 with tb.serial(0, whole) as ko:
                     body([(r, s, ko * size + i) for i in range(size)])
-            if cut.kg % size:
-                body([(r, s, i) for i in range(whole * size, cut.kg)])
-    elif cut.s * cut.kg >= size or cut.r == 1:
-        with tb.serial(0, cut.r) as r:
-            _straight([(r, s, kg) for s in range(cut.s) for kg in range(cut.kg)], size, body)
+            if count % size:
+                body([(r, s, i) for i in range(whole * size, count)])
+    elif columns * count >= size or rows == 1:
+        with tb.serial(0, rows) as r:
+            _straight([(r, s, kg) for s in range(columns) for kg in range(count)], size, body)
     else:
-        taps = [(r, s) for r in range(cut.r) for s in range(cut.s)]
-        _straight([(*tap, kg) for tap in taps for kg in range(cut.kg)], size, body)
+        taps = [(r, s) for r in range(rows) for s in range(columns)]
+        _straight([(*tap, kg) for tap in taps for kg in range(count)], size, body)
 
 
 def _straight(groups: list[tuple], size: int, body: Callable[[list[tuple]], None]) -> None:

@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING
 from tvm import te, tirx
 from tvm_ffi import structural_walk
 
-from lpgen.algorithms.entry import Section
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.lhs import row_sums
 from lpgen.algorithms.lhs.quantize import steps_of
 from lpgen.algorithms.result import sparse_sums as outlier_sums
 from lpgen.algorithms.result.fused import FusedLayout
+from lpgen.algorithms.sections import Section
 from lpgen.algorithms.weights import sparse as outliers
 from lpgen.ops.epilogue import (
     Bias,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.entry import Section, joined_packers, joined_sections
 from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms.sections import Section, joined_packers, joined_sections
 from lpgen.algorithms.weights import sparse as outliers
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lpgen.algorithms.entry import Section, joined_sections, pack_entry
+from lpgen.algorithms.sections import Section, joined_sections, pack_entry
 from lpgen.algorithms.weights.panels import PLANES, code_of, select
 from lpgen.ops import groups
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.entry import Section, joined_sections, pack_entry
 from lpgen.algorithms.lhs.k_split import Reduction
+from lpgen.algorithms.sections import Section, joined_sections, pack_entry
 from lpgen.algorithms.weights.panels import code_of
 from lpgen.formats import Format
 

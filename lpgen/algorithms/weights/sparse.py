@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 from tvm import te
 
-from lpgen.algorithms.entry import Section
 from lpgen.algorithms.lhs.view import is_matrix
+from lpgen.algorithms.sections import Section
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.outliers import NAMES
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lpgen.algorithms.entry import Section, joined_sections, pack_entry
+from lpgen.algorithms.sections import Section, joined_sections, pack_entry
 from lpgen.formats import Format
 
 if TYPE_CHECKING:

@@ -109,7 +109,7 @@ def emit_tile(p: Plan) -> Callable[[Site], None]:
                 for place in row:
                     place.leave()
 
-        for_k_groups(p.cut, p.words, piece)
+        for_k_groups((p.cut.r, p.cut.s, p.cut.kg), p.words, piece)
         lanes, repeat = p.counting.isa.lanes, p.counting.repeat
         for mi, row in enumerate(places):
             for v, place in enumerate(row):

@@ -36,6 +36,8 @@ from lpgen.tir.tails import peel_partial_vectors
 
 VECTORS = (1, 2, 3, 4, 6, 8)
 
+group_scales = True
+
 
 def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     """Why the algorithm does not serve `op`; None if it does."""

@@ -9,7 +9,7 @@ gather their sums with no mask; in the end even = both - 256 * odd, modulo 2^16.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tvm import tirx
 from tvm.sym import Analyzer
@@ -72,28 +72,27 @@ class LookupTile:
         c, size = self.cut, self._size
         longest = self.tables.longest // size * size
 
-        def part(sub: Reduction, place: Callable[[tuple], tuple]) -> None:
+        def part(extents: tuple, place: Callable[[tuple], tuple]) -> None:
             self._zero()
-            for_k_groups(sub, size, lambda groups: body([place(group) for group in groups]))
+            for_k_groups(extents, size, lambda groups: body([place(group) for group in groups]))
             flush()
 
         if c.groups <= longest:
-            part(c, lambda group: group)
+            part((c.r, c.s, c.kg), lambda group: group)
             return
         with tb.serial(0, c.r) as r:
             if c.s * c.kg <= longest:
-                part(replace(c, r=1), lambda group: (r, *group[1:]))
+                part((1, c.s, c.kg), lambda group: (r, *group[1:]))
                 return
             with tb.serial(0, c.s) as s:
-                run = replace(c, r=1, s=1)
                 whole = c.kg // longest
                 if whole:
                     with tb.serial(0, whole) as block:
                         first = block * longest
-                        part(replace(run, kg=longest), lambda group: (r, s, first + group[2]))
+                        part((1, 1, longest), lambda group: (r, s, first + group[2]))
                 if c.kg % longest:
-                    rest = replace(run, kg=c.kg % longest)
-                    part(rest, lambda group: (r, s, whole * longest + group[2]))
+                    rest = c.kg % longest
+                    part((1, 1, rest), lambda group: (r, s, whole * longest + group[2]))
 
     def _zero(self) -> None:
         half = self.tiling.lanes // 2

@@ -1,0 +1,88 @@
+"""Sections of packed weights: arrays that lie one behind the other in the packed bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tvm
+from tvm import te, tirx
+
+from lpgen.algorithms.kernel import ALIGNMENT
+from lpgen.tir.views import wrapped
+
+if TYPE_CHECKING:
+    from lpgen.ops import Operator
+
+
+@dataclass(frozen=True)
+class Section:
+    """One array inside the packed weights."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+def joined_sections(sections: list[Section]) -> tuple[list[int], int]:
+    """(offset of each section, size of all) in bytes, each on an ALIGNMENT boundary."""
+    offsets, end = [], 0
+    for section in sections:
+        offsets.append(end)
+        end += -(-section.nbytes // ALIGNMENT) * ALIGNMENT
+    return offsets, end
+
+
+def packed_buffer(nbytes: int) -> tirx.Var:
+    """The buffer of all sections, uint8[nbytes]."""
+    return tirx.decl_buffer((nbytes,), "uint8", name="packed", data_alignment=ALIGNMENT)
+
+
+def pack_entry(
+    w: te.Tensor,
+    outputs: list[te.Tensor],
+    sections: list[Section],
+    shape: tuple[int, ...],
+    dtype: str,
+    given: Sequence[te.Tensor] = (),
+) -> tvm.IRModule:
+    """The module with "main"(w, packed, *given) that computes `outputs`, the sections, from `w` and
+    the parameters `given`."""
+    func = te.create_prim_func([w, *given, *outputs])
+    offsets, nbytes = joined_sections(sections)
+    outer_w, packed = tirx.decl_buffer(shape, dtype, name="w"), packed_buffer(nbytes)
+    outer = [tirx.decl_buffer(p.shape, p.dtype, name=p.op.name) for p in given]
+    inner_w, *inner = func.params
+    views = [(inner_w, outer_w, 0)]
+    views += [(i, o, 0) for i, o in zip(inner[: len(outer)], outer, strict=True)]
+    views += [(s, packed, o) for s, o in zip(inner[len(outer) :], offsets, strict=True)]
+    return wrapped(func, [func.body], [outer_w, packed, *outer], views)
+
+
+def joined_packers(
+    op: Operator, weights: tirx.PrimFunc, own: tirx.PrimFunc, sections: list[Section]
+) -> tvm.IRModule:
+    """The module with "main"(w, packed, *parameters): the packer `weights`(w, packed, *the first
+    ones), then `own`(w, *the other ones, *its sections, the last ones)."""
+    offsets, nbytes = joined_sections(sections)
+    w, packed = tirx.decl_buffer(op.w_shape, op.weight.dtype, name="w"), packed_buffer(nbytes)
+    given = [tirx.decl_buffer(p.shape, p.dtype, name=n) for n, p in op.parameters.items()]
+    own_w, *rest = own.params
+    first = len(weights.params) - 2
+    other = given[first:]
+    inner_given, inner_sections = rest[: len(other)], rest[len(other) :]
+    places = offsets[-len(inner_sections) :]
+    views = [
+        *((i, o, 0) for i, o in zip(weights.params, (w, packed, *given[:first]), strict=True)),
+        (own_w, w, 0),
+        *((inner, outer, 0) for inner, outer in zip(inner_given, other, strict=True)),
+        *((s, packed, o) for s, o in zip(inner_sections, places, strict=True)),
+    ]
+    return wrapped(weights, [weights.body, own.body], [w, packed, *given], views)
