@@ -15,7 +15,7 @@ from fake_kernel import IdentityLayout, fake_kernel
 from lpgen.build import Choice, build, check_output, header_path, source
 from lpgen.errors import LibraryError
 from lpgen.ops import Conv2d, Dense
-from lpgen.target import Target, known
+from lpgen.target import ARCHITECTURES, Target
 
 EXAMPLES = Path(__file__).parent / "c_example"
 SMALL = Dense(2, 3, 4, "u8", "s8")
@@ -191,9 +191,18 @@ def test_the_manifest_says_what_was_chosen(folder):
 
 
 def test_every_feature_of_every_target_is_known_to_the_check():
-    text = (Path(source.__file__).parent / "cpu.c").read_text()
-    in_c = set(re.findall(r'^ +\{"([^"]+)",', text, re.MULTILINE))
-    assert {name for row in known().values() for name in row.features} <= in_c
+    for name, architecture in ARCHITECTURES.items():
+        text = (Path(source.__file__).parent / f"cpu_{name}.c").read_text()
+        in_c = set(re.findall(r'^ +\{"([^"]+)",', text, re.MULTILINE))
+        assert {feature for row in architecture.rows for feature in row.features} <= in_c
+
+
+def test_a_c_compiler_for_another_architecture_is_refused(target, tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "cc -U__x86_64__")
+    choice = Choice(SMALL, target, "fake/dense", {"tile": 4}, fake_kernel(SMALL))
+    with pytest.raises(LibraryError, match="kernels for x86-64 need a C compiler for x86-64"):
+        build([choice], tmp_path / "small.so")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_header_numbers_every_status(folder):

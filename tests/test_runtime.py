@@ -554,7 +554,11 @@ def test_names_that_are_not_there(lib):
 def test_files_that_are_no_libraries(path, tmp_path):
     whole = path.read_bytes()
     foreign = bytearray(whole)
-    foreign[18] = 183  # AArch64
+    foreign[18] = 183
+    small = bytearray(foreign)
+    small[4], small[18] = 1, 40
+    unheard = bytearray(whole)
+    unheard[18] = 252
     newer = resealed(whole.replace(b'{"schema":3,', b'{"schema":7,'))
     damaged = resealed(whole.replace(b'{"schema":3,', b'{"schema":3;'))
     nameless = resealed(whole.replace(b'"workload":', b'"workloaf":'))
@@ -569,7 +573,9 @@ def test_files_that_are_no_libraries(path, tmp_path):
         (b"text, and no end of it" * 10, "is not a library"),
         (whole[:1000], "is cut off at 1000 bytes"),
         (whole[:-1], f"is cut off at {len(whole) - 1} bytes"),
-        (bytes(foreign), r"was built for another machine \(ELF machine 183\)"),
+        (bytes(foreign), r"was built for 64-bit Arm, this machine is x86-64$"),
+        (bytes(small), r"was built for 32-bit Arm, this machine is x86-64$"),
+        (bytes(unheard), r"was built for ELF machine 252, this machine is x86-64$"),
         (newer, "has manifest schema 7, this lpgen reads 3"),
         (damaged, "its manifest is damaged"),
         (nameless, "its manifest is damaged"),

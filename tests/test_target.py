@@ -1,12 +1,13 @@
 import json
 import platform
 import re
+from dataclasses import replace
 
 import pytest
 
 from lpgen import target as targets
 from lpgen.errors import TargetError
-from lpgen.target import Target, best_row, detect, known
+from lpgen.target import Target, best_row, cpuinfo, detect, host, known, x86
 
 # The vector and bit extensions that LLVM may choose by itself, beyond which a row may add none and
 # below which it may leave none out. The rest that LLVM lists per CPU are tunings, or system and
@@ -33,13 +34,16 @@ def test_rows_are_well_formed(row):
     assert json.loads(json.dumps(row.describe()))["llvm_cpu"] == row.llvm_cpu
 
 
-def test_family_chains():
-    assert known()["sapphirerapids"].families == (
-        *("amx", "avx512vnni", "avx512bw", "avx2", "sse4", "generic"),
-    )
-    assert known()["avx2"].families == known()["zen3"].families == ("avx2", "sse4", "generic")
-    assert known()["zen4"].families == known()["icelake"].families
+def test_families_and_level_follow_from_features():
+    assert known()["sapphirerapids"].families == ("amx", "x86", "generic")
+    assert known()["avx2"].families == known()["sse4"].families == ("x86", "generic")
     assert known()["generic"].families == ("generic",)
+    levels = {name: row.level for name, row in known().items()}
+    assert levels["sapphirerapids"] == "amx"
+    assert levels["zen4"] == levels["icelake"] == levels["avx512vnni"] == "avx512vnni"
+    assert (levels["zen3"], levels["sse4"], levels["generic"]) == ("avx2", "sse4", "generic")
+    less = replace(known()["icelake"], features=known()["avx2"].features)
+    assert (less.level, less.families) == ("avx2", ("x86", "generic"))
 
 
 @pytest.mark.parametrize("row", known().values(), ids=str)
@@ -102,21 +106,90 @@ processor\t: 1
 vendor_id\t: other
 """
 
+ARM_CORE = """\
+processor\t: {}
+BogoMIPS\t: 38.40
+Features\t: fp asimd evtstrm crc32 cpuid
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: {}
+CPU part\t: {}
+CPU revision\t: {}
+
+"""
+PI3 = ARM_CORE.format(0, "0x0", "0xd03", 4) + ARM_CORE.format(1, "0x0", "0xd03", 4)
+PI4 = ARM_CORE.format(0, "0x0", "0xd08", 3) + "Hardware\t: BCM2835\n"
+N1 = ARM_CORE.format(0, "0x3", "0xd0c", 1)
+RK3399 = ARM_CORE.format(0, "0x0", "0xd03", 4) + ARM_CORE.format(4, "0x0", "0xd08", 2)
+# Before Linux 3.8 and on some kernels for phones, what the cores share comes last.
+OLD = """\
+Processor\t: ARMv7 Processor rev 5 (v7l)
+processor\t: 0
+BogoMIPS\t: 38.40
+
+Features\t: half thumb neon vfpv4
+CPU implementer\t: 0x41
+CPU architecture: 7
+CPU variant\t: 0x0
+CPU part\t: 0xc07
+CPU revision\t: 5
+
+Hardware\t: BCM2709
+"""
+RISCV = """\
+processor\t: 0
+hart\t\t: 1
+isa\t\t: rv64imafdcv_zba_zbb
+mmu\t\t: sv39
+uarch\t\t: spacemit,x60
+mvendorid\t: 0x710
+marchid\t\t: 0x8000000058000001
+mimpid\t\t: 0x1000000049772200
+"""
+
 
 def test_cpuinfo_is_read():
-    cpu = targets._parse_cpuinfo(CPUINFO)
-    assert (cpu["vendor"], cpu["family"], cpu["model"]) == ("AuthenticAMD", "25", "17")
-    assert cpu["brand"] == "AMD EPYC 9654 96-Core Processor"
-    assert cpu["flags"].split()[:2] == ["fpu", "sse"]
+    assert cpuinfo.parse(CPUINFO, "no board") == cpuinfo.Cpu(
+        "AuthenticAMD",
+        "AMD EPYC 9654 96-Core Processor",
+        *(25, 17, 1),
+        frozenset("fpu sse sse2 pni ssse3 sse4_1 sse4_2 popcnt abm bmi1 avx avx2".split()),
+    )
 
 
-def test_cpuinfo_of_another_kind_gives_no_features():
-    assert targets._parse_cpuinfo("garbage\n") == {"vendor": "", "brand": "", "flags": ""}
+@pytest.mark.parametrize(
+    ("text", "board", "expected"),
+    [
+        (PI3, "Raspberry Pi 3", ("0x41", "Raspberry Pi 3 (0xd03 r0p4)", 8, 0xD03, 4)),
+        (PI4, "", ("0x41", "BCM2835 (0xd08 r0p3)", 8, 0xD08, 3)),
+        (N1, "", ("0x41", "(0xd0c r3p1)", 8, 0xD0C, 0x31)),
+        (RK3399, "", ("0x41", "(0xd03 r0p4 + 0xd08 r0p2)", 8, 0xD03, 4)),
+        (OLD, "", ("0x41", "BCM2709 (0xc07 r0p5)", 7, 0xC07, 5)),
+    ],
+    ids=["pi3", "pi4", "n1", "rk3399", "old"],
+)
+def test_boards_with_arm_are_told_apart(text, board, expected):
+    cpu = cpuinfo.parse(text, board)
+    assert (cpu.vendor, cpu.brand, cpu.family, cpu.model, cpu.stepping) == expected
+    assert {"asimd", "neon"} & cpu.flags
+
+
+def test_cpuinfo_of_riscv():
+    cpu = cpuinfo.parse(RISCV, "Banana Pi BPI-F3")
+    assert cpu.vendor == "0x710"
+    assert cpu.brand == "Banana Pi BPI-F3 spacemit,x60 rv64imafdcv_zba_zbb"
+    assert (cpu.model, cpu.stepping) == (0x8000000058000001, 0x1000000049772200)
+    assert cpu.flags == {"rv64imafdcv", "zba", "zbb"}
+
+
+@pytest.mark.parametrize("text", ["garbage\n", "", "model\t: ?\nstepping\t: -3"])
+def test_cpuinfo_of_another_kind_gives_no_features(text):
+    assert cpuinfo.parse(text) == cpuinfo.Cpu()
 
 
 @pytest.fixture
 def fresh_caches():
-    kept = (targets._cpu, targets.cpu_features, targets.detect)
+    kept = (host.cpu, targets.cpu_features, targets.detect)
     for function in kept:
         function.cache_clear()
     yield
@@ -125,25 +198,25 @@ def fresh_caches():
 
 
 def test_features_in_llvm_spelling(monkeypatch, fresh_caches):
-    monkeypatch.setattr(targets, "_cpu", lambda: targets._parse_cpuinfo(CPUINFO))
+    monkeypatch.setattr(host, "cpu", lambda: cpuinfo.parse(CPUINFO))
     expected = {"sse", "sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "lzcnt", "bmi"}
     assert targets.cpu_features() == expected | {"avx", "avx2"}
 
 
 @pytest.mark.parametrize("granted", [True, False])
 def test_amx_is_offered_only_when_permitted(monkeypatch, fresh_caches, granted):
-    flags = "sse sse2 amx_tile amx_int8 amx_bf16"
-    monkeypatch.setattr(targets, "_cpu", lambda: {"flags": flags})
-    monkeypatch.setattr(targets, "amx_permitted", lambda features: granted)
+    flags = frozenset({"sse", "sse2", "amx_tile", "amx_int8", "amx_bf16"})
+    monkeypatch.setattr(host, "cpu", lambda: cpuinfo.Cpu(flags=flags))
+    monkeypatch.setattr(x86, "amx_permitted", lambda features: granted)
     amx = {"amx-tile", "amx-int8", "amx-bf16"} if granted else set()
     assert targets.cpu_features() == {"sse", "sse2"} | amx
 
 
 def test_amx_is_not_asked_for_where_the_cpu_lacks_it():
-    assert not targets.amx_permitted({"avx2"})
+    assert not x86.amx_permitted({"avx2"})
 
 
-def test_caches_are_read_and_the_rest_kept(tmp_path):
+def test_caches_are_read(tmp_path):
     for number, (level, kind, size) in enumerate(
         [("1", "Data", "48K"), ("1", "Instruction", "64K"), ("2", "Unified", "2M")]
     ):
@@ -152,8 +225,7 @@ def test_caches_are_read_and_the_rest_kept(tmp_path):
         for name, text in (("level", level), ("type", kind), ("size", size)):
             (entry / name).write_text(text + "\n")
     (tmp_path / "index3").mkdir()
-    row = known()["avx2"]
-    assert targets._caches(row, tmp_path) == {"l1d": 48 << 10, "l2": 2 << 20, "l3": row.l3}
+    assert host.caches(tmp_path) == {"l1d": 48 << 10, "l2": 2 << 20}
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="native targets are x86-64 only")
@@ -171,18 +243,29 @@ def test_native_is_a_row_of_the_table_that_runs_here():
     assert json.loads(json.dumps(fingerprint)) == fingerprint
 
 
-def test_another_machine_is_refused(monkeypatch, fresh_caches):
-    monkeypatch.setattr(targets.platform, "machine", lambda: "riscv64")
-    with pytest.raises(TargetError, match="this machine is riscv64; native targets are x86-64"):
+def test_another_machine_is_refused_and_offers_nothing(monkeypatch, fresh_caches):
+    monkeypatch.setattr(host.platform, "machine", lambda: "riscv64")
+    with pytest.raises(TargetError, match=r"this machine is riscv64; .* those of x86_64$"):
         Target.parse("native")
+    assert targets.cpu_features() == frozenset()
 
 
 def test_py_cpuinfo_serves_where_there_is_no_proc(monkeypatch):
-    cpuinfo = pytest.importorskip("cpuinfo")
+    py_cpuinfo = pytest.importorskip("cpuinfo")
     info = {"vendor_id_raw": "GenuineIntel", "brand_raw": "Core", "flags": ["sse", "sse2"]}
-    monkeypatch.setattr(cpuinfo, "get_cpu_info", lambda: info | {"family": 6, "model": 85})
-    cpu = targets._cpu_elsewhere()
-    assert cpu == {
-        **{"vendor": "GenuineIntel", "brand": "Core", "flags": "sse sse2"},
-        **{"family": "6", "model": "85"},
-    }
+    monkeypatch.setattr(py_cpuinfo, "get_cpu_info", lambda: info | {"family": 6, "model": 85})
+    cpu = host._cpu_elsewhere()
+    assert cpu == cpuinfo.Cpu("GenuineIntel", "Core", 6, 85, -1, frozenset({"sse", "sse2"}))
+
+
+def test_llvm_is_told_what_its_name_of_a_cpu_does_not_imply():
+    pytest.importorskip("tvm")
+    row = Target.parse("avx2")
+    attributes = dict(row.tvm().attrs)
+    assert attributes["mtriple"] == "x86_64-linux-gnu"
+    assert attributes["mcpu"] == "haswell"
+    riscv = replace(row, triple="riscv64-linux-gnu", llvm_cpu="generic-rv64", mattr=("+m", "+v"))
+    attributes = dict(replace(riscv, abi="lp64d").tvm().attrs)
+    assert (attributes["mabi"], list(attributes["mattr"])) == ("lp64d", ["+m", "+v"])
+    arm = replace(row, triple="armv7-linux-gnueabihf", llvm_cpu="cortex-a7", abi="hard")
+    assert dict(arm.tvm().attrs)["mfloat-abi"] == "hard"

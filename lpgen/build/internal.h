@@ -1,6 +1,6 @@
-/* What the parts of a library share. Every library is compiled from support.c, cpu.c, packed.c,
- * entry.c, ffi.c and one generated file that describes its kernels; users see only the generated
- * header. */
+/* What the parts of a library share. Every library is compiled from support.c, cpu.c, the cpu_*.c of
+ * its architecture, packed.c, entry.c, ffi.c and one generated file that describes its kernels;
+ * users see only the generated header. */
 
 #ifndef LPGEN_INTERNAL_H
 #define LPGEN_INTERNAL_H
@@ -95,6 +95,9 @@ lpgen_status packed_belongs(const struct kernel *kernel, const void *packed);
 void packed_sign(const struct kernel *kernel, void *packed);
 lpgen_status kernel_check_weights(const struct kernel *kernel, const void *packed,
                                   size_t packed_bytes);
+
+/* cpu_x86.c: whether this CPU has an extension, by LLVM's name of it; 0 for one it does not know. */
+int cpu_has(const char *name);
 
 /* cpu.c */
 int cpu_runs(const struct kernel *kernel);

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lpgen.build import compiler, source
 from lpgen.build.scratch import scratch_folder
@@ -19,6 +20,10 @@ from lpgen.build.source import Choice, Part
 from lpgen.errors import LibraryError
 from lpgen.runtime.files import HASH_BYTES, find_hash, hash_of
 
+if TYPE_CHECKING:
+    from lpgen.target import Target
+
+# And the cpu_*.c of the architecture.
 C_FILES = ("support.c", "pool.c", "affinity.c", "cpu.c", "packed.c", "entry.c", "ffi.c")
 H_FILES = ("internal.h", "pool.h", "ffi.h")
 
@@ -51,7 +56,7 @@ def build(choices: Sequence[Choice], out: str | os.PathLike[str]) -> Path:
             parts, objects = _compile(choices, folder)
             _write_sources(parts, folder)
             (folder / "header").write_text(source.header(parts, out.name), encoding="utf-8")
-            _link(linker, objects, folder)
+            _link(linker, [_cpu_file(choices[0].target), *C_FILES], objects, folder)
             _seal(folder / "library")
             _publish(folder, out)
     except OSError as error:
@@ -128,8 +133,13 @@ def _compile(choices: Sequence[Choice], folder: Path) -> tuple[list[Part], list[
     return parts, objects
 
 
+def _cpu_file(target: Target) -> str:
+    """The C file that asks a CPU of the target's architecture what it has."""
+    return f"cpu_{target.architecture}.c"
+
+
 def _write_sources(parts: Sequence[Part], folder: Path) -> None:
-    for name in (*C_FILES, *H_FILES):
+    for name in (*C_FILES, _cpu_file(parts[0].choice.target), *H_FILES):
         text = (resources.files("lpgen.build") / name).read_text(encoding="utf-8")
         (folder / name).write_text(text, encoding="utf-8")
     text = source.c_source(parts, source.manifest(parts))
@@ -137,13 +147,13 @@ def _write_sources(parts: Sequence[Part], folder: Path) -> None:
     (folder / "exports").write_text(_EXPORTS, encoding="utf-8")
 
 
-def _link(linker: list[str], objects: Sequence[Path], folder: Path) -> None:
+def _link(linker: list[str], c_files: Sequence[str], objects: Sequence[Path], folder: Path) -> None:
     from tvm_ffi import libinfo
 
     includes = dict.fromkeys([libinfo.find_include_path(), libinfo.find_dlpack_include_path()])
     command = [
         *(*linker, *_C_FLAGS, *(f"-I{include}" for include in includes)),
-        *(*C_FILES, "kernels.c", *map(str, objects)),
+        *(*c_files, "kernels.c", *map(str, objects)),
         *(*_LINK_FLAGS, _HASH_FLAG, "-Wl,--version-script=exports", "-o", "library"),
     ]
     status, said = _run(command, folder)

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+import platform
 import stat
 import struct
 import threading
@@ -25,7 +26,14 @@ SCHEMA = 3
 """The version of the manifest that this package reads."""
 
 HASH_BYTES = 32
-_EM_X86_64 = 62
+# ELF's number of an architecture (e_machine) -> its name, and what `platform.machine()` calls it.
+_MACHINES = {
+    3: ("x86", ("i386", "i686")),
+    40: ("32-bit Arm", ("armv7l", "armv8l")),
+    62: ("x86-64", ("x86_64", "amd64")),
+    183: ("64-bit Arm", ("aarch64", "arm64")),
+    243: ("RISC-V", ("riscv64",)),
+}
 # The head of the note: sizes of the owner's name and of the hash, NT_GNU_BUILD_ID, the owner.
 _NOTE = struct.pack("<3I4s", 4, HASH_BYTES, 3, b"GNU")
 _NAME_LIMIT = 200  # of the 249 bytes that a memory file's name may have
@@ -106,16 +114,16 @@ def _read(path: Path) -> bytes:
 
 
 def _checked_digest(path: Path, data: bytes) -> bytes:
-    """The hash of the contents; LibraryError unless they are a whole ELF file for x86-64 that
-    carries it."""
-    if len(data) < 64 or data[:6] != b"\x7fELF\x02\x01":
-        raise LibraryError(f"{path}: is not a library (no 64-bit ELF file)")
-    # e_machine, e_shoff, e_shentsize, e_shnum: the section headers are the end of the file.
-    (machine,) = struct.unpack_from("<H", data, 18)
+    """The hash of the contents; LibraryError unless they are a whole 64-bit ELF file for this
+    machine that carries it."""
+    if len(data) < 64 or data[:4] != b"\x7fELF":
+        raise LibraryError(f"{path}: is not a library (no ELF file)")
+    _check_machine(path, data)
+    if data[4:6] != b"\x02\x01":
+        raise LibraryError(f"{path}: is not a library (no little-endian 64-bit ELF file)")
+    # e_shoff, e_shentsize, e_shnum: the section headers are the end of the file.
     (sections,) = struct.unpack_from("<Q", data, 40)
     entry, count = struct.unpack_from("<HH", data, 58)
-    if machine != _EM_X86_64:
-        raise LibraryError(f"{path}: was built for another machine (ELF machine {machine})")
     if sections + entry * count > len(data):
         raise LibraryError(f"{path}: is cut off at {len(data)} bytes")
     place = find_hash(data)
@@ -128,6 +136,16 @@ def _checked_digest(path: Path, data: bytes) -> bytes:
             "its contents have another SHA-256 than it carries"
         )
     return digest
+
+
+def _check_machine(path: Path, data: bytes) -> None:
+    """LibraryError, naming both, when an ELF file is for another architecture than this one."""
+    number = int.from_bytes(data[18:20], "little" if data[5] == 1 else "big")
+    name, spellings = _MACHINES.get(number, (f"ELF machine {number}", ()))
+    here = platform.machine()
+    if here.lower() not in spellings:
+        known = (name for name, spellings in _MACHINES.values() if here.lower() in spellings)
+        raise LibraryError(f"{path}: was built for {name}, this machine is {next(known, here)}")
 
 
 def _load(path: Path, data: bytes, number: int) -> Any:
