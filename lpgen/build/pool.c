@@ -17,11 +17,11 @@
 
 #define US INT64_C(1000)
 #define GREEDY (10 * US)         /* a thread looks so long without letting others run */
-#define LEAST_SPIN (4 * US)      /* between the loops of one kernel, even if calls are rare */
+#define LEAST_SPIN (20 * US)     /* between two loops, or calls of a caller that does little else */
 #define CALLER_SPIN (50 * US)    /* for the last tasks of others; then the caller sleeps */
 #define WORTH_WAKING (30 * US)   /* less work is done before a sleeping thread is awake */
 #define MOST_CREDIT (10000 * US) /* what losing a core now and then may cost */
-#define MOST_DEBT (20 * US)
+#define MOST_DEBT (400 * US)     /* more than waking a thread takes, tens of us in a virtual machine */
 #define ALONE 64 /* times the debt is how long calls run alone */
 
 #define CACHE_LINE _Alignas(64)
