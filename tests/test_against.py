@@ -55,7 +55,7 @@ def entry(peer="p", way="w", out="u8", us=10.0, call=1.0) -> Entry:
 
 
 def comparison(ours: Entry, *entries: Entry, **changes) -> Comparison:
-    plain = Comparison(DENSE, "avx2", "avx2/dot", {"rows": 4}, "model", 1, ours, entries)
+    plain = Comparison(DENSE, "avx2", "x86/dot", {"rows": 4}, "model", 1, ours, entries)
     return replace(plain, **changes)
 
 
@@ -179,7 +179,7 @@ def report(*rows: Comparison) -> Report:
 
 
 def test_a_report_says_everything(tmp_path):
-    ours = entry("lpgen", "avx2/dot", "s32", 10, 0.5)
+    ours = entry("lpgen", "x86/dot", "s32", 10, 0.5)
     made = report(
         comparison(ours, entry(us=20.0), entry(us=float("inf"), way="endless")),
         comparison(ours, entry(us=5.0), refused={"p w2": "5.1% differ", "p w3": "5% differ"}),
@@ -203,7 +203,7 @@ def test_a_report_says_everything(tmp_path):
 
 def test_the_picture_is_drawn(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    ours = entry("lpgen", "avx2/dot", "s32", 10)
+    ours = entry("lpgen", "x86/dot", "s32", 10)
     made = report(comparison(ours, entry(us=20.0)), comparison(ours))
     for name, shown in (("some", made), ("none", report(comparison(ours)))):
         draw(shown, tmp_path / f"{name}.png", "title")
@@ -335,7 +335,7 @@ class FakeContest:
         pass
 
     def compare(self, library, workload):
-        ours = entry("lpgen", "avx2/dot", "s32", 10, 0.5)
+        ours = entry("lpgen", "x86/dot", "s32", 10, 0.5)
         return comparison(ours, entry(us=25.0), workload=workload, refused={"p w2": "it is wrong"})
 
 
@@ -343,7 +343,7 @@ def test_the_command_prints_and_saves_the_table(lpgen, library, monkeypatch):
     monkeypatch.setattr(contest, "Contest", FakeContest)
     text = lpgen("bench", str(library), "--against", "torch,litert", "--save", "out")
     row = next(line for line in text.splitlines() if line.startswith("dense 4x32x64 u8 x s8 "))
-    assert row.split() == [*"dense 4x32x64 u8 x s8 avx2/dot model 10 25 u8 2.50 2.53 p w".split()]
+    assert row.split() == [*"dense 4x32x64 u8 x s8 x86/dot model 10 25 u8 2.50 2.53 p w".split()]
     assert "geometric mean of the time of the fastest other library over lpgen's: 2.50" in text
     assert "missing: q: not installed" in text
     assert "not run: p w2: it is wrong (2 operators)" in text

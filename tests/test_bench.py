@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tvm_ffi
 
-from lpgen import runtime
+from lpgen import runtime, templates
 from lpgen.assembly import hot_loops
-from lpgen.bench import ComputeProbe, ReadProbe, bench, find_peak, measure, measured_peak, pinned
+from lpgen.bench import ComputeProbe, ReadProbe, bench, measure, measured_peak, pinned
 from lpgen.bench.measure import level
 from lpgen.bench.probes import _read_function, aligned
 from lpgen.build import build
@@ -25,14 +25,14 @@ KIB = 1024
 GEMM = "dense m=8 n=32 k=64 act=u8 weight=s8 out=s32"
 GEMV = "dense m=1 n=256 k=256 act=u8 weight=s8 out=s32"
 
-# Family -> target, knobs, and what the loop repeats.
+# Family, target, knobs, and what the loop repeats.
 PEAKS = [
-    ("sse4", "sse4", {}, "pmaddubsw + pmaddwd + paddd xmm"),
-    ("sse4", "sse4", {"step": "pairs4"}, "pmaddubsw + paddw xmm"),
-    ("avx2", "avx2", {"step": "words"}, "vpmaddubsw + vpmaddwd + vpaddd ymm"),
-    ("avx2", "avx2", {"step": "pairs16"}, "vpmaddubsw + vpaddw ymm"),
-    ("avx512bw", "avx512bw", {"step": "bytes"}, "vpmaddubsw + vpmaddwd + vpaddd zmm"),
-    ("avx512vnni", "avx512vnni", {"step": "bytes"}, "vpdpbusd zmm"),
+    ("x86", "sse4", {}, "pmaddubsw + pmaddwd + paddd xmm"),
+    ("x86", "sse4", {"step": "pairs4"}, "pmaddubsw + paddw xmm"),
+    ("x86", "avx2", {"step": "words"}, "vpmaddubsw + vpmaddwd + vpaddd ymm"),
+    ("x86", "avx2", {"step": "pairs16"}, "vpmaddubsw + vpaddw ymm"),
+    ("x86", "avx512bw", {"step": "bytes"}, "vpmaddubsw + vpmaddwd + vpaddd zmm"),
+    ("x86", "avx512vnni", {"step": "bytes"}, "vpdpbusd zmm"),
     ("amx", "sapphirerapids", {}, "tdpbusd"),
 ]
 
@@ -45,9 +45,10 @@ def library(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(("family", "target", "knobs", "instruction"), PEAKS)
 def test_a_peak_is_a_loop_of_its_instructions_on_registers(family, target, knobs, instruction):
-    peak = find_peak([family], knobs)
+    target = Target.parse(target)
+    peak = templates.peak_of(family, target, knobs)
     assert peak.instruction == instruction
-    assembly = lower({"probe": peak.module}, Target.parse(target)).compile().inspect_source("asm")
+    assembly = lower({"probe": peak.module}, target).compile().inspect_source("asm")
     (loop,) = hot_loops(assembly)
     names = [line.split()[0] for line in loop.lines if not line.startswith(".")]
     counts = [names.count(name) for name in instruction.split() if len(name) > 4]
@@ -63,7 +64,7 @@ def test_a_peak_counts_its_operations(family, target, knobs, instruction):
     target = Target.parse(target)
     if missing := target.missing_on(cpu_features()):
         pytest.skip(f"this CPU lacks {', '.join(missing)}")
-    peak = find_peak([family], knobs)
+    peak = templates.peak_of(family, target, knobs)
     x, packed, y = aligned(64), aligned(64), aligned(4 * peak.outputs).view(np.int32)
     x[...] = packed[...] = 1
     jit(peak.module, target)(*map(tvm_ffi.from_dlpack, (x, packed, y)))
@@ -74,10 +75,12 @@ def test_a_peak_counts_its_operations(family, target, knobs, instruction):
         assert y.any()
 
 
-def test_the_first_family_that_has_a_peak_decides():
-    assert find_peak(["generic"], {}) is None
-    assert find_peak(["generic", "avx2", "sse4"], {}).instruction.endswith(" ymm")
-    assert find_peak([], {}) is None
+def test_a_family_without_vectors_has_no_peak():
+    generic, avx2 = Target.parse("generic"), Target.parse("avx2")
+    assert templates.peak_of("generic", avx2, {}) is None
+    assert templates.peak_of("x86", generic, {}) is None
+    assert templates.peak_of("nothing", avx2, {}) is None
+    assert templates.peak_of("x86", avx2, {}).instruction.endswith(" ymm")
 
 
 @pytest.mark.parametrize("far", [False, True])
@@ -97,7 +100,7 @@ def test_probes_run_on_threads(threads):
     assert read.nbytes >= 1 << 20
     assert read.nbytes % threads == 0
     assert read.run(1) > 0
-    peak = find_peak(detect().families, {})
+    peak = templates.peak_of(detect().families[0], detect(), {})
     if peak is not None:
         compute = ComputeProbe(peak, detect(), threads)
         assert compute.ops % (peak.ops * threads) == 0
@@ -183,7 +186,7 @@ def test_bench_on_threads(library):
 
 def test_a_template_without_a_peak_takes_that_of_the_cpu():
     generic, native = Target.parse("generic"), detect()
-    own = find_peak(native.families, {})
+    own = templates.peak_of(native.families[0], native, {})
     probe = measure._compute_probe("generic/generic", {}, generic, native, 1)
     assert (probe and probe.instruction) == (own and own.instruction)
     assert measure._compute_probe("generic/generic", {}, generic, generic, 1) is None

@@ -11,9 +11,8 @@ from lpgen.templates import Template
 
 OP = parse("dense m=4 n=32 k=64 act=u8 weight=s8")
 AVX2 = Target.parse("avx2")
-DOT = Template("avx2", "dot")
-VNNI = Template("avx512vnni", "dot")
-VNNI_KNOBS = VNNI.default(OP, Target.parse("zen4"))
+DOT = Template("x86", "dot")
+VNNI_KNOBS = DOT.default(OP, Target.parse("zen4"))
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def record(log: Log, template: Template = DOT, **changes) -> Record:
 def test_defaults_of_the_best_family_where_nobody_has_tuned(log):
     choice = choose(OP, AVX2, [log], use_shipped=False)
     assert isinstance(choice, Choice)
-    assert (choice.template, choice.seconds) == ("avx2/dot", None)
+    assert (choice.template, choice.seconds) == ("x86/dot", None)
     assert choice.knobs == DOT.default(OP, AVX2)
     assert choice.kernel.op == OP
 
@@ -50,17 +49,17 @@ def test_the_record_of_the_first_log_that_has_one(log, tmp_path):
 
 
 def test_a_record_of_another_template_is_followed(log):
-    sse4 = Template("sse4", "dot")
-    record(log, sse4, knobs=sse4.default(OP, AVX2))
-    assert choose(OP, AVX2, [log], use_shipped=False).template == "sse4/dot"
+    generic = Template("generic", "generic")
+    record(log, generic, knobs=generic.default(OP, AVX2))
+    assert choose(OP, AVX2, [log], use_shipped=False).template == "generic/generic"
 
 
 def test_a_record_of_a_family_that_the_target_lacks_is_reported_and_skipped(log):
     amx = Template("amx", "mma")
     record(log, amx, knobs=amx.default(OP, Target.parse("sapphirerapids")))
-    with pytest.warns(RecordWarning, match="it is for amx; avx2 has avx2 sse4 generic"):
+    with pytest.warns(RecordWarning, match="it is for amx; avx2 has x86 generic"):
         choice = choose(OP, AVX2, [log], use_shipped=False)
-    assert (choice.template, choice.seconds) == ("avx2/dot", None)
+    assert (choice.template, choice.seconds) == ("x86/dot", None)
 
 
 def test_a_refused_record_is_reported_and_the_model_chooses(log, monkeypatch):
@@ -74,7 +73,7 @@ def test_a_refused_record_is_reported_and_the_model_chooses(log, monkeypatch):
         return "kernel"
 
     monkeypatch.setattr(Template, "kernel", kernel)
-    with pytest.warns(RecordWarning, match=r"avx2/dot refuses .* seven registers"):
+    with pytest.warns(RecordWarning, match=r"x86/dot refuses .* seven registers"):
         choice = choose(OP, AVX2, [log], use_shipped=False)
     assert choice.kernel == "kernel"
     assert choice.seconds is None
@@ -91,7 +90,7 @@ def test_shipped_records_come_last(log, monkeypatch):
 
 def test_no_template_is_an_error_with_the_reasons(monkeypatch):
     monkeypatch.setattr(templates, "explain", lambda op, target: {DOT: "too small"})
-    with pytest.raises(UserError, match=r"no template applies on avx2: avx2/dot: too small"):
+    with pytest.raises(UserError, match=r"no template applies on avx2: x86/dot: too small"):
         ranking(OP, AVX2)
 
 
@@ -115,7 +114,7 @@ def test_lenders_are_the_rows_whose_code_runs_here_nearest_first():
     assert lenders("avx2") == ["sse4", "generic"]
     assert lenders("zen3") == ["avx2", "sse4", "generic"]
     assert lenders("zen4") == [
-        *("icelake", "avx512vnni"),  # of the same best family
+        *("icelake", "avx512vnni"),  # of the same level
         *("avx512bw", "zen3", "avx2", "sse4", "generic"),
     ]
     for row in known().values():
@@ -152,8 +151,8 @@ def test_own_without_epilogue_then_lent_then_lent_without_epilogue(log):
 
 
 def test_the_nearest_lender_serves(log):
-    record(log, target="avx512bw", template=Template("avx2", "dot"))
-    near = record(log, VNNI, target="avx512vnni", knobs=VNNI_KNOBS)
+    record(log, target="avx512bw")
+    near = record(log, target="avx512vnni", knobs=VNNI_KNOBS)
     choice = choose(OP, "zen4", [log], use_shipped=False)
     assert (choice.template, choice.knobs, choice.lender) == (
         near.template,

@@ -106,7 +106,7 @@ def test_build_says_what_is_untuned_and_what_is_generic(lpgen):
     assert "two.so: 2 kernels for avx2" in text
     assert "chosen by the cost model, as no log has a record" in text
     assert re.search(
-        r"generic kernel: conv2d 60x60 4->4@60x60 g4 u4 x s4: .*avx2/dot, .*: groups=4", text
+        r"generic kernel: conv2d 60x60 4->4@60x60 g4 u4 x s4: .*x86/dot, .*: groups=4", text
     )
     assert Path("two.h").read_text().count("_pack_weights(") >= 2
 
@@ -122,7 +122,7 @@ def test_check(lpgen, library):
 def test_check_fails_with_status_1_when_a_kernel_is_wrong(lpgen, library, monkeypatch):
     from lpgen.build import check
 
-    wrong = check.Checked(DENSE, "avx2/dot", 1, "3 of 9 wrong")
+    wrong = check.Checked(DENSE, "x86/dot", 1, "3 of 9 wrong")
     monkeypatch.setattr(check, "check_library", lambda path, seed: iter([wrong]))
     text = lpgen("check", str(library), status=1)
     assert f"{DENSE}: 3 of 9 wrong" in text
@@ -297,7 +297,7 @@ def test_operators_that_work_are_reported_when_another_fails(lpgen, monkeypatch)
     best = record(Log("log.jsonl"), 2e-6, best=True)
 
     def fake(ops, target, on_event, **settings):
-        on_event(tune.OperatorStarted(good, 0, 2, 1, 0, ("avx2/dot",)))
+        on_event(tune.OperatorStarted(good, 0, 2, 1, 0, ("x86/dot",)))
         on_event(tune.OperatorFinished(good, tune.TuneResult(good, best, 3e-6, 1, 0)))
         raise TuneError("dense: all 3 candidates failed")
 
@@ -364,7 +364,7 @@ def test_export_schedule_shows_tir_and_hot_loops(lpgen, target, instruction):
 
 def test_export_schedule_of_a_template_that_does_not_serve(lpgen):
     text = lpgen(
-        "export-schedule", DEPTHWISE, "--target", "avx2", "--template", "avx2/dot", status=2
+        "export-schedule", DEPTHWISE, "--target", "avx2", "--template", "x86/dot", status=2
     )
     assert "does not serve conv2d" in text
     Path("two").write_text(f"{DENSE}\n{DENSE.replace('m=4', 'm=5')}\n")

@@ -25,11 +25,11 @@ MISTAKES = {
     f"tune {DENSE} --jobs 0": "jobs=0 is outside 1..",
     f"tune {DENSE} --timeout nan": "timeout=nan is outside",
     f"tune {DENSE} --target zen9": "target 'zen9' is unknown; did you mean zen4 or zen3?",
-    f"tune {DENSE} --template avx2/dots": "template: 'avx2/dots' is not known; known: ",
+    f"tune {DENSE} --template x86/dots": "template: 'x86/dots' is not known; known: ",
     f"tune {DENSE} --template __init__/x": "template: '__init__/x' is not known; known: ",
     f"export-schedule {DENSE} --template x/__init__": "template: 'x/__init__' is not known",
     f"tune {DENSE} --template amx/mma --target sse4": (
-        "no template applies on sse4: amx/mma: it is for amx; sse4 has sse4 generic"
+        "no template applies on sse4: amx/mma: it is for amx; sse4 has x86 generic"
     ),
     f"tune {DENSE} --log nowhere/log.jsonl": "log nowhere/log.jsonl: there is no folder",
     f"tune {DENSE} --log .": "log .: is a folder, not a file",
@@ -82,9 +82,9 @@ MISTAKES = {
     f"show {LONG}": f"{LONG}: File name too long",
     f"quickstart --out {LONG}": f"folder {LONG}: File name too long",
     "suites resnet": "suite 'resnet' is unknown; did you mean resnet18?",
-    f"export-schedule {DENSE} --template avx2/dot --target sse4": (
+    f"export-schedule {DENSE} --template avx2/dot --target generic": (
         "template avx2/dot does not serve dense m=4 n=32 k=64 act=u8 weight=s8 out=s32: it is for "
-        "avx2; sse4 has sse4 generic"
+        "x86; generic has generic"
     ),
     "export-schedule": "Missing argument",
     "quickstart --out README": "folder README: ",

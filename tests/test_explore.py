@@ -49,7 +49,7 @@ class TestBrief:
 
     def test_instructions_are_called_by_their_names(self):
         target = Target.parse("avx512vnni")
-        template = templates.get("avx512vnni/dot")
+        template = templates.get("x86/dot")
         kernel = template.kernel(OP, target, template.default(OP, target))
         text = explore.brief(kernel.module, width=200)
         assert "= avx512.vpdpbusd.512(C[" in text
@@ -59,7 +59,7 @@ class TestBrief:
 class TestTuningPlot:
     def events(self, *, failing=()):
         """The events of a run with three candidates."""
-        names, fastest = ("avx2/dot", "generic/generic"), None
+        names, fastest = ("x86/dot", "generic/generic"), None
         yield OperatorStarted(OP, 0, 1, 3, 0, names)
         for done, (name, seconds) in enumerate(
             ((names[0], 2e-6), (names[1], 4e-6), (names[0], 1e-6)), 1
@@ -80,11 +80,11 @@ class TestTuningPlot:
 
     def test_candidates_are_dots_by_template(self):
         figure = self.draw(self.events())
-        assert legend(figure) == ["fastest so far", "avx2/dot", "generic/generic"]
+        assert legend(figure) == ["fastest so far", "x86/dot", "generic/generic"]
         (axes,) = figure.axes
         assert axes.get_xlabel() == "candidate"
         assert axes.get_ylabel() == "speed [GOP/s]"
-        assert axes.get_title() == "winner avx2/dot: 1 µs, 33 GOP/s"
+        assert axes.get_title() == "winner x86/dot: 1 µs, 33 GOP/s"
         drawn = [dots.get_offsets().tolist() for dots in axes.collections]
         speeds = [OP.ops / seconds * 1e-9 for seconds in (2e-6, 1e-6, 4e-6)]
         assert drawn[0] == [[1, pytest.approx(speeds[0])], [3, pytest.approx(speeds[1])]]
@@ -93,7 +93,7 @@ class TestTuningPlot:
     @pytest.mark.parametrize("failing", [{1}, {1, 2, 3}])
     def test_failed_candidates_are_marked(self, failing):
         figure = self.draw(self.events(failing=failing))
-        assert "avx2/dot, failed" in legend(figure)
+        assert "x86/dot, failed" in legend(figure)
 
     def test_an_operator_that_failed_leaves_its_picture(self):
         *events, _, _ = self.events(failing={1, 2, 3})

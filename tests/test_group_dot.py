@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernels import LEVELS, assert_exact, at_address, bits, template
+from kernels import LEVELS, assert_exact, at_address, bits, template, template_of
 from strategies import texts, value_of
 
 from lpgen import runtime, templates
@@ -127,7 +127,7 @@ def test_both_packers_give_the_same_bytes(name, op):
 
     from lpgen.build.lower import jit
 
-    chosen, target = templates.get(name), Target.parse(LEVELS[name])
+    chosen, target = template_of(name)
     if chosen.why_not(op, target):
         return
     layout = chosen.kernel(op, target, chosen.default(op, target)).layout
@@ -156,24 +156,22 @@ def test_bfloat16_scales_take_half_the_bytes():
 @pytest.mark.parametrize("target", known().values(), ids=known())
 def test_only_templates_for_groups_serve_them(target):
     serving = templates.templates_for(LLAMA, target)
-    assert {chosen.algorithm for chosen in serving} == {"group_dot"}
+    assert {chosen.algorithm for chosen in serving} == {"blockwise_dot"}
     for chosen in serving:
         assert chosen.default(LLAMA, target) in chosen.space(LLAMA, target)
     reasons = {t.name: why for t, why in templates.explain(LLAMA, target).items()}
     assert reasons["generic/generic"] == "scale=group32: its sums are those over all of k"
     plain = parse("dense m=1 n=70 k=100 act=s8 weight=s4")
-    assert "group_dot" not in {t.algorithm for t in templates.templates_for(plain, target)}
+    assert "blockwise_dot" not in {t.algorithm for t in templates.templates_for(plain, target)}
 
 
 def test_what_x86_leaves_to_plain_loops():
-    avx2, target = templates.get("avx2/blockwise_dot"), Target.parse("avx2")
+    x86, target = templates.get("x86/blockwise_dot"), Target.parse("avx2")
     wide = parse("dense m=1 n=8 k=64 act=u8 weight=s8 out=f32 scale=group32")
-    assert "two products do not fit int16" in avx2.why_not(wide, target)
-    assert (
-        templates.get("avx512vnni/blockwise_dot").why_not(wide, Target.parse("avx512vnni")) is None
-    )
+    assert "two products do not fit int16" in x86.why_not(wide, target)
+    assert x86.why_not(wide, Target.parse("avx512vnni")) is None
     uneven = parse("dense m=1 n=8 k=64 act=u8 weight=b3 out=f32 scale=group7")
-    assert "weight=b3 has no 0 to fill up steps of 4" in avx2.why_not(uneven, target)
+    assert "weight=b3 has no 0 to fill up steps of 4" in x86.why_not(uneven, target)
 
 
 def test_knobs_outside_of_the_space_are_refused():

@@ -13,13 +13,13 @@ from lpgen.ops import Conv2d, Dense, parse
 # Those of one kind of operator, or of few formats, have tests of their own.
 NARROW = (
     "depthwise",
-    "grouped",
+    "grouped_conv",
     "telescoped",
     "lane_pack",
     "lut_product",
     "lut_weight",
     "bitserial",
-    "group_dot",
+    "blockwise_dot",
 )
 NAMES = [name for name in LEVELS if name.rpartition("/")[2] not in NARROW]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)

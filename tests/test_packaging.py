@@ -39,7 +39,7 @@ def test_it_holds_every_module_and_nothing_else(wheel):
     expected |= files("schedules", "lpgen/schedules", "*.py")
     expected |= files("tuning_logs", "lpgen/tuning_logs", "*.py")
     assert {name for name in wheel.namelist() if name.endswith(".py")} == expected
-    assert "lpgen/schedules/avx2/dot.py" in expected
+    assert "lpgen/schedules/common/dot/__init__.py" in expected
 
 
 def test_it_holds_the_sources_of_libraries_and_the_logs(wheel):

@@ -75,10 +75,10 @@ def test_the_first_code_is_in_the_lowest_bits():
 @given(data=st.data())
 def test_any_point_of_the_space(name, data):
     chosen, target = template(name)
-    own = {"depthwise": depthwise_convs(), "grouped": grouped_convs()}
+    own = {"depthwise": depthwise_convs(), "grouped_conv": grouped_convs()}
     kinds = own.get(name.rpartition("/")[2], st.one_of(denses, convs()))
     op = data.draw(packed_operators(kinds))
-    if "group_dot" in name or chosen.why_not(op, target):
+    if "blockwise_dot" in name or chosen.why_not(op, target):
         return
     assert parse(str(op)) == op
     seed = data.draw(st.integers(0, 2**31))

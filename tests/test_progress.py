@@ -19,27 +19,27 @@ from lpgen.tune import (
 )
 
 GOOD = parse("dense m=10 n=100 k=1000 act=u8 weight=s8")
-SECOND = RunnerUp("avx2/lut_sum", 1.25e-4)
+SECOND = RunnerUp("x86/lut_sum", 1.25e-4)
 BAD = parse("dense m=1 n=2 k=3 act=u8 weight=s8")
 
 
 def events():
     """A run over GOOD, half of it from the log, and BAD, which fails."""
-    yield OperatorStarted(GOOD, 0, 2, 4, 2, ("avx2/dot",))
-    yield CandidateMeasured(GOOD, "avx2/dot", {"rows": 1}, 1e-4, None, 1e-4, 3, 4)
-    yield CandidateMeasured(GOOD, "avx2/dot", {"rows": 2}, None, "crashed", 1e-4, 4, 4)
+    yield OperatorStarted(GOOD, 0, 2, 4, 2, ("x86/dot",))
+    yield CandidateMeasured(GOOD, "x86/dot", {"rows": 1}, 1e-4, None, 1e-4, 3, 4)
+    yield CandidateMeasured(GOOD, "x86/dot", {"rows": 2}, None, "crashed", 1e-4, 4, 4)
     yield RaceStarted(GOOD, 2)
-    best = Record(GOOD.name, "avx2", "avx2/dot", {"rows": 1}, 1e-4, best=True, runner_up=SECOND)
+    best = Record(GOOD.name, "avx2", "x86/dot", {"rows": 1}, 1e-4, best=True, runner_up=SECOND)
     result = TuneResult(GOOD, best, 2e-4, 4, 2, elapsed=3.4)
     result.failed.update(["crashed"])
     yield OperatorFinished(GOOD, result)
-    yield OperatorStarted(BAD, 1, 2, 4, 0, ("avx2/dot",))
+    yield OperatorStarted(BAD, 1, 2, 4, 0, ("x86/dot",))
     yield OperatorFailed(BAD, "all 4 candidates failed")
 
 
 LABELS = {GOOD: "layer one", BAD: "layer two"}
 LINES = [
-    "[1/2] layer one: 100 us, 20 GOP/s, avx2/dot (1.25x avx2/lut_sum), 4 trials (2 from the log), "
+    "[1/2] layer one: 100 us, 20 GOP/s, x86/dot (1.25x x86/lut_sum), 4 trials (2 from the log), "
     "1 failed, 3 s",
     "[2/2] layer two: all 4 candidates failed",
 ]

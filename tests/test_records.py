@@ -19,9 +19,9 @@ TARGET = target.Target.parse("avx2")
 
 
 class FakeTemplate:
-    """mr in 1, 2, 4; applies to dense only."""
+    """mr in 1, 2, 4; serves dense only."""
 
-    def applies(self, op, target):
+    def why_not(self, op, target):
         return None if op.kind == "dense" else "serves dense only"
 
     def space(self, op, target):
@@ -34,7 +34,7 @@ def fake_templates(monkeypatch):
 
 
 def record(**changes) -> Record:
-    given = {"workload": OP.name, "target": "avx2", "template": "avx2/dot", "knobs": {"mr": 2}}
+    given = {"workload": OP.name, "target": "avx2", "template": "x86/dot", "knobs": {"mr": 2}}
     return Record(**given | {"seconds": 1e-4} | changes)
 
 
@@ -51,11 +51,11 @@ def test_a_line_is_small_and_reads_back():
 
 
 def test_a_winner_names_the_runner_up():
-    won = record(best=True, runner_up=RunnerUp("avx2/lut_sum", 1.5e-4))
+    won = record(best=True, runner_up=RunnerUp("x86/lut_sum", 1.5e-4))
     assert won.lead == pytest.approx(1.5)
     again = Record.from_line(won.to_line())
     assert again == won
-    assert again.runner_up.template == "avx2/lut_sum"
+    assert again.runner_up.template == "x86/lut_sum"
     alone = record(best=True)
     assert "runner_up" not in alone.to_line()
     assert alone.lead is None
@@ -65,6 +65,24 @@ def test_the_workload_is_made_canonical():
     line = json.loads(record().to_line())
     line["workload"] = "dense weight=s8 act=u8 m=4 n=16 k=32"
     assert Record.from_line(json.dumps(line)).workload == OP.name
+
+
+def test_names_of_templates_in_earlier_versions_are_read():
+    op = parse("conv2d h=9 w=9 ic=64 oc=64 kernel=3 act=u1 weight=b1")
+    line = json.loads(record(workload=op.name, target="sapphirerapids").to_line())
+    line |= {"template": "avx512bw/bitserial"}
+    line |= {"runner_up": {"template": "avx512vnni/group_dot", "seconds": 1.0}}
+    found = Record.from_line(json.dumps(line))
+    assert (found.template, found.runner_up.template) == ("x86/bitserial", "x86/blockwise_dot")
+    assert Record.from_line(found.to_line()) == found
+
+
+def test_a_record_of_a_level_that_its_target_outdoes_stays_and_fits_no_template(monkeypatch):
+    line = json.loads(record().to_line()) | {"template": "sse4/dot"}
+    found = Record.from_line(json.dumps(line))
+    assert found.template == "sse4/dot"
+    monkeypatch.undo()
+    assert misfit(found, OP, TARGET) == "template sse4/dot is not known"
 
 
 def test_fields_of_a_later_version_are_ignored():
@@ -84,10 +102,10 @@ WRONG = [
     ({"seconds": 10**400}, "seconds=1000.* is not valid"),
     ({"seconds": None}, "needs either seconds or failed"),
     ({"seconds": 1.0, "failed": "no"}, "needs either seconds or failed"),
-    ({"runner_up": "avx2/dot"}, 'runner_up="avx2/dot" is not valid'),
-    ({"runner_up": {"template": "avx2/dot"}}, "runner_up=.* is not valid"),
+    ({"runner_up": "x86/dot"}, 'runner_up="x86/dot" is not valid'),
+    ({"runner_up": {"template": "x86/dot"}}, "runner_up=.* is not valid"),
     ({"runner_up": {"template": "avx2", "seconds": 1.0}}, "runner_up=.* is not valid"),
-    ({"runner_up": {"template": "avx2/dot", "seconds": 0}}, "runner_up=.* is not valid"),
+    ({"runner_up": {"template": "x86/dot", "seconds": 0}}, "runner_up=.* is not valid"),
     ({"spread": -0.5}, "spread=-0.5 is not valid"),
     ({"trials": 0}, "trials=0 is not valid"),
     ({"trials": 1.5}, "trials=1.5 is not valid"),
@@ -302,7 +320,7 @@ def test_records_of_as_many_threads_come_first(tmp_path):
 def test_a_record_that_no_longer_fits_is_reported_and_skipped(tmp_path):
     stale, usable = record(seconds=1e-5, knobs={"mr": 3}, best=True), record()
     log = filled(tmp_path / "a", stale, usable)
-    with pytest.warns(RecordWarning, match=r'avx2/dot has no such knobs \{"mr": 3\}'):
+    with pytest.warns(RecordWarning, match=r'x86/dot has no such knobs \{"mr": 3\}'):
         assert best(OP, TARGET, [log], use_shipped=False) == usable
 
 
@@ -311,7 +329,7 @@ def test_misfit_of_a_template_that_is_gone_or_does_not_apply(monkeypatch):
     assert misfit(record(), conv, TARGET) == "serves dense only"
     assert misfit(record(), OP, TARGET) is None
     monkeypatch.undo()
-    for name in ("avx2/gone", "__init__/x", "x86/isa", "generic/__init__"):
+    for name in ("x86/gone", "avx2/dot", "__init__/x", "x86/isa", "common/dot", "generic/__init__"):
         reason = misfit(record(template=name), OP, TARGET)
         assert reason == f"template {name} is not known"
 

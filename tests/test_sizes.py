@@ -28,9 +28,9 @@ def test_tables_are_as_many_as_int32_counts():
     # Two digits of 16 entries for every fourth channel of a padded pixel.
     line = 2050 * 256 // 4 * 2 * 16
     fits = LIMIT // line - 2
-    default_kernel("avx512bw/lut_sum", "avx512bw", tables(fits))
+    default_kernel("x86/lut_sum", "avx512bw", tables(fits))
     with pytest.raises(TooLarge, match=f"buffer encode has {(fits + 3) * line} bytes .*{LIMIT}$"):
-        default_kernel("avx512bw/lut_sum", "avx512bw", tables(fits + 1))
+        default_kernel("x86/lut_sum", "avx512bw", tables(fits + 1))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_tables_are_as_many_as_int32_counts():
 )
 def test_the_buffer_is_named(text, problem):
     with pytest.raises(TooLarge, match=problem):
-        default_kernel("avx512vnni/dot", "avx512vnni", f"{text} act=u8 weight=s8")
+        default_kernel("x86/dot", "avx512vnni", f"{text} act=u8 weight=s8")
 
 
 def test_what_a_schedule_cuts_down_may_be_large():
@@ -54,10 +54,10 @@ def test_what_a_schedule_cuts_down_may_be_large():
 
 def test_the_next_template_serves():
     text = "dense m=700000000 n=1 k=1 act=u8 weight=s8"
-    with pytest.warns(DefaultWarning, match=r"generic/generic serves, not avx512vnni/dot: buffer"):
+    with pytest.warns(DefaultWarning, match=r"generic/generic serves, not x86/dot: buffer"):
         choice = choose(text, "avx512vnni", use_shipped=False)
     assert choice.template == "generic/generic"
-    with pytest.raises(UserError, match=r"no template can be built on avx2: avx2/dot: buffer x "):
+    with pytest.raises(UserError, match=r"no template can be built on avx2: x86/dot: buffer x "):
         choose("dense m=2147483647 n=1 k=1 act=u8 weight=s8", "avx2", use_shipped=False)
 
 

@@ -22,16 +22,16 @@ OPERATORS = (
 
 def test_templates_are_found_by_path():
     names = templates.known()
-    assert "generic/generic" in names
-    assert "avx512vnni/dot" in names
-    assert not [name for name in names if name.startswith("x86/") or "/_" in name]
+    assert {"generic/generic", "generic/elementwise", "x86/dot", "amx/mma"} <= set(names)
+    parts = {"blocks", "cuts", "isa", "intrinsics", "narrow", "peak", "tiles", "pipeline", "knobs"}
+    assert not parts & {name.partition("/")[2] for name in names}
 
 
 @pytest.mark.parametrize("name", templates.known())
 def test_every_template_is_complete(name):
     template = templates.get(name)
     assert template.name == name == str(template)
-    for function in ("applies", "space", "kernel"):
+    for function in ("why_not", "space", "kernel"):
         assert callable(getattr(template.module, function))
     assert hasattr(template.module, "default") != template.counted
     assert any(template.family in target.families for target in known().values())
@@ -74,18 +74,19 @@ def test_a_template_of_another_family_does_not_apply(name):
 def test_reasons_are_given():
     target = Target.parse("avx512vnni")
     reasons = {t.name: reason for t, reason in templates.explain(DENSE, target).items()}
-    assert reasons["avx512vnni/dot"] is None
-    assert reasons["avx2/dot"] == "avx512vnni/dot serves instead"
+    assert reasons["x86/bitserial"] is reasons["x86/dot"] is None
+    assert reasons["generic/bitserial"] == "x86/bitserial serves instead"
     reasons = {t.name: reason for t, reason in templates.explain(DEPTHWISE, target).items()}
-    assert "depthwise" in reasons["avx512vnni/dot"]
+    assert "depthwise" in reasons["x86/dot"]
     assert reasons["generic/generic"] is None
 
 
 @pytest.mark.parametrize(
-    "name", ["avx2/nothing", "z80/dot", "dot", "x86/tiles", "../x/y", "", None]
+    "name",
+    ["avx2/nothing", "x86/blocks", "common/dot", "z80/dot", "dot", "amx/tiles", "../x/y", "", None],
 )
 def test_an_unknown_template_is_named_and_the_known_are_listed(name):
-    with pytest.raises(UserError, match=r"template: .* is not known; known: .*avx2/dot"):
+    with pytest.raises(UserError, match=r"template: .* is not known; known: .*x86/dot"):
         templates.get(name)
 
 
@@ -104,8 +105,52 @@ def test_a_broken_template_is_not_mistaken_for_a_missing_one(monkeypatch, tmp_pa
 
 
 def test_templates_are_equal_by_name():
-    assert Template("avx2", "dot") == templates.get("avx2/dot")
-    assert len({Template("avx2", "dot"), templates.get("avx2/dot")}) == 1
+    assert Template("x86", "dot") == templates.get("x86/dot")
+    assert len({Template("x86", "dot"), templates.get("x86/dot")}) == 1
+
+
+def test_a_level_is_what_the_target_has_of_a_family():
+    dot, mma = templates.get("x86/dot"), templates.get("amx/mma")
+    levels = {name: dot.level(row) for name, row in known().items() if "x86" in row.families}
+    assert levels["sse4"] == "sse4"
+    assert levels["avx2"] == levels["zen3"] == "avx2"
+    assert levels["avx512bw"] == "avx512bw"
+    assert levels["zen4"] == levels["sapphirerapids"] == "avx512vnni"
+    assert mma.level(Target.parse("sapphirerapids")) == "amx"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now"),
+    [
+        ("avx2/dot", "x86/dot"),
+        ("avx512vnni/group_dot", "x86/blockwise_dot"),
+        ("sse4/grouped", "x86/grouped_conv"),
+        ("generic/group_dot", "generic/blockwise_dot"),
+        ("amx/mma", "amx/mma"),
+    ],
+)
+def test_names_of_earlier_versions_are_understood(earlier, now):
+    assert templates.get(earlier).name == templates.current_name(earlier) == now
+
+
+@pytest.mark.parametrize(
+    ("earlier", "target", "now"),
+    [
+        ("avx2/dot", "zen3", "x86/dot"),
+        ("avx512vnni/dot", "sapphirerapids", "x86/dot"),
+        # Without any gain from VNNI they were those of AVX-512BW on every CPU with it.
+        ("avx512bw/bitserial", "sapphirerapids", "x86/bitserial"),
+        ("avx512bw/lut_weight", "avx512vnni", "x86/lut_weight"),
+        ("avx512bw/lut_sum", "avx512bw", "x86/lut_sum"),
+        # The level is the target's today: that of another one is gone.
+        ("avx2/dot", "avx512bw", "avx2/dot"),
+        ("sse4/depthwise", "zen4", "sse4/depthwise"),
+        ("avx512vnni/bitserial", "zen4", "avx512vnni/bitserial"),
+        ("avx2/group_dot", "generic", "avx2/group_dot"),
+    ],
+)
+def test_a_level_that_would_not_be_compiled_for_is_not_taken_for_another(earlier, target, now):
+    assert templates.current_name(earlier, Target.parse(target)) == now
 
 
 def test_shipped_records_fit_their_templates():

@@ -2,18 +2,17 @@
 
 import numpy as np
 import pytest
-from kernels import LEVELS
+from kernels import LEVELS, template_of
 
 from lpgen import runtime
 from lpgen.build import build
 from lpgen.choose import choice_of
 from lpgen.ops import parse
 from lpgen.target import Target, cpu_features
-from lpgen.templates import Template
 
 THREADS = (1, 2, 3, 7, 64)
 
-# For each algorithm an operator that it serves; `{}` makes those of a level's families differ.
+# For each algorithm an operator that it serves; `{}` makes those of a target's templates differ.
 OPERATORS = {
     "generic": "dense m=19 n=4{} k=70 act=u8 weight=s3",
     "dot": "conv2d h=9 w=10 ic=24 oc=5{} kernel=3 pad=1 act=u8 weight=s4 out=u8 scale=channel",
@@ -21,20 +20,20 @@ OPERATORS = {
     "lut_weight": "dense m=130 n=6{} k=96 act=u1 weight=s3",
     "mma": "conv2d h=9 w=10 ic=24 oc=7{} kernel=3 pad=1 act=u8 weight=s4",
     "depthwise": "conv2d n=2 h=13 w=12 ic=3{} oc=3{} groups=3{} kernel=3 pad=1 act=u8 weight=s8",
-    "grouped": "conv2d h=12 w=13 ic=64 oc=64 groups=8 kernel=3 pad={} act=u8 weight=s8",
+    "grouped_conv": "conv2d h=12 w=13 ic=64 oc=64 groups=8 kernel=3 pad={} act=u8 weight=s8",
     "telescoped": "dense m=11 n=20{} k=130 act=u8 weight=s3",
     "lut_product": "dense m=23 n=9{} k=64 act=u2 weight=s2",
     "bitserial": "conv2d h=7 w=9 ic=40 oc=4{} kernel=3 pad=1 act=u2 weight=b1",
     "lane_pack": "dense m=30 n=15{} k=64 act=u2 weight=t2",
-    "group_dot": "dense m=9 n=12{} k=96 act=u8 weight=s4 scale=group32 out=f32",
+    "blockwise_dot": "dense m=9 n=12{} k=96 act=u8 weight=s4 scale=group32 out=f32",
 }
 
 
 def _choices(level: str) -> list:
-    """A random point of every template of a level, each of another operator."""
+    """A random point of every template at a level, each of another operator."""
     target, rng, found = Target.parse(level), np.random.default_rng(0), []
     for number, name in enumerate(sorted(n for n, needed in LEVELS.items() if needed == level)):
-        template = Template(*name.split("/"))
+        template, _ = template_of(name)
         op = parse(OPERATORS[template.algorithm].replace("{}", str(number % 3)))
         knobs = template.space(op, target).sample(rng)
         found.append(choice_of(op, target, template, knobs))

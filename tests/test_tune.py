@@ -191,7 +191,7 @@ def test_a_template_that_is_new_to_the_log_competes(tmp_path):
         ({"jobs": -1}, TuneError, "jobs=-1 is outside 1..256"),
         ({"seed": -1}, TuneError, "seed=-1 is outside"),
         ({"strategy": "magic"}, TuneError, "strategy=magic is unknown; known: model, random, ex"),
-        ({"templates": ["avx2/magic"]}, UserError, "template: 'avx2/magic' is not known"),
+        ({"templates": ["x86/magic"]}, UserError, "template: 'x86/magic' is not known"),
         ({"target": "z80"}, UserError, "target 'z80' is unknown"),
         ({"log": "/nowhere/log.jsonl"}, RecordError, "there is no folder /nowhere"),
     ],
