@@ -165,10 +165,14 @@ def shipped() -> tuple[Log, ...]:
 
 def misfit(record: Record, op: Any, target: Any) -> str | None:
     """None where the record's template still offers its knobs for the operator, else the reason."""
+    unknown = f"template {record.template} is not known"
+    # Names of earlier versions that are still there when a line was read are of lesser levels.
+    if templates.current_name(record.template) != record.template:
+        return unknown
     try:
         template = templates.get(record.template)
     except UserError:
-        return f"template {record.template} is not known"
+        return unknown
     try:
         reason = template.why_not(op, target)
         if reason is not None:

@@ -83,7 +83,7 @@ MISTAKES = {
     f"quickstart --out {LONG}": f"folder {LONG}: File name too long",
     "suites resnet": "suite 'resnet' is unknown; did you mean resnet18?",
     f"export-schedule {DENSE} --template avx2/dot --target generic": (
-        "template avx2/dot does not serve dense m=4 n=32 k=64 act=u8 weight=s8 out=s32: it is for "
+        "template x86/dot does not serve dense m=4 n=32 k=64 act=u8 weight=s8 out=s32: it is for "
         "x86; generic has generic"
     ),
     "export-schedule": "Missing argument",

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_caches_of_the_target_count():
     knobs = template.default(op, zen) | {"m_block": 0, "n_block": 0, "outer": "mn", "inner": "mn"}
     near, far = ("l2", "l3")
     assert template.work(op, zen, knobs)[near] > 0
-    small = Target(**zen.describe() | {"l2": 2**15, "features": zen.features})
+    small = replace(zen, l2=2**15)
     assert template.work(op, small, knobs)[far] > template.work(op, zen, knobs)[far]
 
 

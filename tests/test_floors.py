@@ -26,7 +26,6 @@ FLOORS = {
     "algorithms": 2,
     "outliers": 2,
     "space": 2,
-    "tir": 2,
     "schedules": 3,
     "cost": 4,
     "templates": 4,

@@ -63,7 +63,7 @@ def _choice(op: Operator, target: Target, logs: list[Log], template: str | None)
         return choose(op, target, logs)
     chosen = templates.get(template)
     if reason := chosen.why_not(op, target):
-        raise UserError(f"template {template} does not serve {op.name}: {reason}")
+        raise UserError(f"template {chosen} does not serve {op.name}: {reason}")
     return choice_of(op, target, chosen, chosen.default(op, target))
 
 
