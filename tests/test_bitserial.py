@@ -1,5 +1,6 @@
 """bitserial: planes of bits on every level, bounds of its counters, ways of counting bits."""
 
+import kernels
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,29 +16,19 @@ from lpgen.ops import Conv2d, Dense, parse
 from lpgen.schedules.common.bitserial.counts import BYTE_HOLDS
 from lpgen.schedules.common.bitserial.knobs import plan_of
 from lpgen.schedules.x86.isa import AVX2, AVX512BW, SSE4
-from lpgen.target import Target, cpu_features
+from lpgen.target import Target
 from lpgen.templates import Template
 
-# (family, target): AVX-512 counts by shuffles on the first target, by an instruction on the second.
-LEVELS = {
-    "generic": "generic",
-    "sse4": "sse4",
-    "avx2": "avx2",
-    "avx512vnni": "avx512bw",
-    "icelake": "avx512bw",
-}
+# AVX-512 counts by shuffles on avx512bw, by an instruction on icelake.
+LEVELS = ("generic", "sse4", "avx2", "avx512bw", "icelake")
 EVERYWHERE = pytest.mark.parametrize("level", LEVELS)
-ON_X86 = pytest.mark.parametrize("level", [level for level in LEVELS if level != "generic"])
-ISAS = {"sse4": SSE4, "avx2": AVX2, "avx512vnni": AVX512BW, "icelake": AVX512BW}
+ON_X86 = pytest.mark.parametrize("level", LEVELS[1:])
+ISAS = {"sse4": SSE4, "avx2": AVX2, "avx512bw": AVX512BW, "icelake": AVX512BW}
 LINEAR = [text for text in TEXTS if text[0] != "c"]
 
 
 def template(level: str) -> tuple[Template, Target]:
-    target = Target.parse(level)
-    missing = target.missing_on(cpu_features())
-    if missing:
-        pytest.skip(f"{level}: this CPU lacks {', '.join(missing)}")
-    return Template(LEVELS[level], "bitserial"), target
+    return kernels.template(f"{level}/bitserial")
 
 
 def assert_exact(level: str, op, knobs: dict | None = None, **changed) -> None:
@@ -48,7 +39,7 @@ def assert_exact(level: str, op, knobs: dict | None = None, **changed) -> None:
 
 # sse4 and avx2 have the same adders, without ternary logic; icelake counts by an instruction.
 @pytest.mark.matrix
-@pytest.mark.parametrize("level", ["generic", "avx512vnni"])
+@pytest.mark.parametrize("level", ["generic", "avx512bw"])
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_every_pair_of_bit_widths(level, bits):
     for weight_bits in range(1, 9):
@@ -64,7 +55,7 @@ def test_every_weight_format(level, weight):
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("level", ["generic", "avx2", "avx512vnni"])
+@pytest.mark.parametrize("level", ["generic", "avx2", "avx512bw"])
 @pytest.mark.parametrize("act", TEXTS)
 def test_every_activation_format(level, act):
     op = Conv2d(h=4, w=5, ic=6, oc=9, kernel=2, pad=(1, 0), act=act, weight="b1")
@@ -229,7 +220,7 @@ class TestBounds:
         blocks = {"m_block": 0, "n_block": 0, "outer": "mn", "inner": "mn", "left": "direct"}
         return {**knobs, **blocks, **changed}
 
-    @pytest.mark.parametrize("level", ["sse4", "avx2", "avx512vnni"])
+    @pytest.mark.parametrize("level", ["sse4", "avx2", "avx512bw"])
     @pytest.mark.parametrize(("act", "weight"), [("u1", "u1"), ("u2", "u1"), ("u2", "u2")])
     def test_exact_on_both_sides_of_the_bound(self, level, act, weight):
         isa, knobs = ISAS[level], self.knobs(level)
@@ -244,7 +235,7 @@ class TestBounds:
             assert_exact(level, op, knobs)
         assert sides == {False, True}
 
-    @pytest.mark.parametrize("level", ["sse4", "avx2", "avx512vnni"])
+    @pytest.mark.parametrize("level", ["sse4", "avx2", "avx512bw"])
     def test_words_of_32_bits_have_the_same_bound(self, level):
         isa, knobs = ISAS[level], self.knobs(level, word=32)
         n = isa.lanes
@@ -291,7 +282,7 @@ class TestAssembly:
         assert "vpternlogd" in asm
 
     def test_counting_by_shuffles(self):
-        asm = self.assembly("avx512vnni")
+        asm = self.assembly("avx512bw")
         assert "vpopcntd" not in asm
         assert "vpshufb" in asm
         assert "vpternlogd" in asm
