@@ -277,9 +277,7 @@ class TestAssembly:
         return jit_module(kernel, target).inspect_source("asm")
 
     def test_counting_by_instruction(self):
-        asm = self.assembly("icelake")
-        assert "vpopcntd" in asm
-        assert "vpternlogd" in asm
+        assert "vpopcntd" in self.assembly("icelake")
 
     def test_counting_by_shuffles(self):
         asm = self.assembly("avx512bw")
