@@ -20,7 +20,7 @@ from scipy import sparse
 
 from lpgen.errors import FormatError
 from lpgen.formats import Format, as_array
-from lpgen.ops.outliers import HIGH, LOW, NAMES
+from lpgen.ops.sparse import HIGH, LOW, NAMES
 
 if TYPE_CHECKING:
     from lpgen.ops import Operator

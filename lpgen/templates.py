@@ -11,9 +11,11 @@ same name, and is given the target. Either is a module or a package that offers,
     default(op, cpu) -> Knobs                the knobs of a first guess
     kernel(op, cpu, knobs) -> Kernel         raises ScheduleRefused
 
-Operators with scales of groups of k are for modules that say `group_scales = True`, and those other
-than conv2d and dense for modules that name them in `KINDS`. A module without `why_not` is a part
-that templates share. `schedules/<family>/peak` says what bounds the family's kernels.
+    SERVES = ("conv2d", "dense")             which operators: those whose `needs` are all in it
+
+A module without SERVES has the one shown, for products without scales of groups of k. A module
+without `why_not` is a part that templates share. `schedules/<family>/peak` says what bounds the
+family's kernels.
 """
 
 import importlib
@@ -31,6 +33,9 @@ from lpgen.space import Space
 _ROOT = lpgen.schedules.__name__
 COMMON = "common"
 """The folder of what several families share."""
+
+PRODUCTS = ("conv2d", "dense")
+"""What a module serves that does not say it."""
 
 _NAME = re.compile(r"([a-z0-9_]+)/([a-z0-9_]+)")
 
@@ -73,11 +78,9 @@ class Template:
         """None where the template serves the operator on the target, else the reason why not."""
         if self.family not in target.families:
             return f"it is for {self.family}; {target.name} has {' '.join(target.families)}"
-        kinds = getattr(self.module, "KINDS", ("conv2d", "dense"))
-        if op.kind not in kinds:
-            return f"it is for {' and '.join(kinds)}, not {op.kind}"
-        if getattr(op, "group", 0) and not getattr(self.module, "group_scales", False):
-            return f"scale=group{op.group}: its sums are those over all of k"
+        serves = getattr(self.module, "SERVES", PRODUCTS)
+        if missing := [need for need in op.needs if need not in serves]:
+            return f"it is for {' and '.join(serves)}, not {missing[0]}"
         return self.module.why_not(op, self._cpu(target))
 
     def space(self, op: Any, target: Any) -> Space:

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense
-from lpgen.ops.epilogue import Bias, Chain, Clamp, Quantize, Residual, Scale
-from lpgen.ops.thresholds import Threshold
+from lpgen.ops.epilogue import Bias, Chain, Clamp, Quantize, Residual, Scale, Threshold
 
 TEXTS = (
     *(f"u{bits}" for bits in range(1, 9)),

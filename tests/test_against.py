@@ -45,7 +45,7 @@ def library(tmp_path_factory) -> Path:
 
 
 def task(library: Path, workload: str, skipped=None) -> Task:
-    small = turns.smallest(parse(workload))
+    small = parse(workload).smallest()
     path = build([choose(small)], library.with_name("small.so"))
     return Task(str(library), workload, str(path), 3, 0, skipped or {})
 
@@ -61,7 +61,7 @@ def comparison(ours: Entry, *entries: Entry, **changes) -> Comparison:
 
 def test_what_is_not_compared_is_named():
     with pytest.raises(UserError, match=r"^quantize: other libraries are compared for conv2d"):
-        turns.smallest(parse("quantize axis=3 format=u8"))
+        turns.compared(parse("quantize axis=3 format=u8"))
 
 
 @pytest.mark.parametrize(

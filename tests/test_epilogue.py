@@ -20,8 +20,7 @@ from strategies import convs, denses, depthwise_convs, grouped_convs, texts, wit
 
 from lpgen.errors import FormatError, ScheduleRefused, WorkloadError
 from lpgen.ops import Conv2d, Dense, parse
-from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale
-from lpgen.ops.thresholds import Threshold
+from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale, Threshold
 
 TEMPLATES = pytest.mark.parametrize(
     "name", ["generic/generic", "avx2/dot", "avx512vnni/dot", "amx/mma"]

@@ -101,9 +101,19 @@ def family(module: str) -> str | None:
     return parts[2] if parts[:2] == ["lpgen", "schedules"] and len(parts) > 2 else None
 
 
+def modules_used(module: str) -> set[str]:
+    """The modules of lpgen that the module imports from, a package for what is no module of it."""
+    found = set()
+    for node in ast.walk(ast.parse(sources()[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in sources() else node.module for name in names}
+    return found
+
+
 def test_the_sources_are_found():
     assert {"lpgen.errors", "lpgen.ops.dense", "lpgen.target"} <= set(sources())
-    assert "lpgen.formats" in imports(sources()["lpgen.ops.base"])
+    assert "lpgen.formats" in imports(sources()["lpgen.ops.operator"])
     assert "tvm" in imports(sources()["lpgen.build.lower"])
 
 
@@ -133,6 +143,14 @@ def test_rooms_of_one_floor_do_not_import_each_other_in_a_circle():
         graph.setdefault(room(module), set()).update(rooms_used(module))
     order = list(graphlib.TopologicalSorter(graph).static_order())
     assert order.index("errors") < order.index("ops")
+
+
+def test_operators_stand_on_their_parts():
+    """No module of `ops` imports, not even for its types, one that imports it."""
+    own = {name for name in sources() if room(name) == "ops" and name != "lpgen.ops"}
+    graph = {name: modules_used(name) & own for name in own}
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert order.index("lpgen.ops.lhs") < order.index("lpgen.ops.product")
 
 
 def test_schedules_import_their_family_and_what_is_common():

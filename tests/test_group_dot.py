@@ -21,8 +21,7 @@ from lpgen.errors import FormatError, LibraryError, ScheduleRefused, WorkloadErr
 from lpgen.formats import Format
 from lpgen.ops import Dense, parse
 from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale
-from lpgen.ops.groups import nearest_bfloat16
-from lpgen.ops.inputs import levels
+from lpgen.ops.parameter import nearest_bfloat16
 from lpgen.target import Target, known
 
 NAMES = [name for name in LEVELS if name.endswith("/blockwise_dot")]
@@ -56,7 +55,7 @@ def grouped(draw, rows=12, columns=70, depth=140):
 
 def inputs_of(op: Dense) -> list[str]:
     """Choices of input= that the operator may have."""
-    return ["f32", "f32:tensor", "f32:row"] if levels(op) else ["f32"]
+    return ["f32", "f32:tensor", "f32:row"] if op.lhs.levels else ["f32"]
 
 
 @settings(deadline=None, max_examples=50)
@@ -73,7 +72,7 @@ def test_the_oracle_adds_up_group_by_group(op, seed):
     for m, n in itertools.product(range(op.m), range(op.n)):
         total = np.float32(0)
         for j in range(scale.shape[1]):
-            whole = range(j * op.group, min((j + 1) * op.group, op.k))
+            whole = range(j * op.group_size, min((j + 1) * op.group_size, op.k))
             products = (
                 (int(x[m, k]) - op.zero_act) * (int(w[n, k]) - int(zeros[n, j])) for k in whole
             )
@@ -160,7 +159,7 @@ def test_only_templates_for_groups_serve_them(target):
     for chosen in serving:
         assert chosen.default(LLAMA, target) in chosen.space(LLAMA, target)
     reasons = {t.name: why for t, why in templates.explain(LLAMA, target).items()}
-    assert reasons["generic/generic"] == "scale=group32: its sums are those over all of k"
+    assert reasons["generic/generic"] == "it is for conv2d and dense, not scale=groupN"
     plain = parse("dense m=1 n=70 k=100 act=s8 weight=s4")
     assert "blockwise_dot" not in {t.algorithm for t in templates.templates_for(plain, target)}
 

@@ -12,7 +12,6 @@ from strategies import convs, depthwise_convs, texts, with_epilogues
 from lpgen.errors import WorkloadError
 from lpgen.ops import Dense, parse
 from lpgen.ops.epilogue import Scale, find
-from lpgen.ops.inputs import levels
 
 BUILDS = settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -27,7 +26,7 @@ def with_floats(draw, operators):
     if op.act.encoding not in "us":
         op = replace(op, act="s4", zero_act=0)
     kinds = ["f32"]
-    if find(op.epilogue, Scale) and levels(op) > 0:
+    if find(op.epilogue, Scale) and op.lhs.levels > 0:
         kinds += ["f32:tensor", *(["f32:row"] if op.kind == "dense" else [])]
     return replace(op, input=draw(st.sampled_from(kinds)))
 

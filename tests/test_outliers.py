@@ -19,7 +19,7 @@ from lpgen.build.check import check_library
 from lpgen.choose import choose
 from lpgen.errors import FormatError, LibraryError, WorkloadError
 from lpgen.ops import Dense, parse
-from lpgen.ops.outliers import dense
+from lpgen.ops.sparse import dense
 
 BUILDS = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

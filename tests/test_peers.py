@@ -88,7 +88,7 @@ def test_an_installed_library_agrees_on_groups(name, workload):
 def test_a_case_of_groups_is_what_others_compute(workload):
     case = GroupedCase.random(parse(workload))
     codes, zeros = case.codes(4, 8)
-    group = case.op.group
+    group = case.op.group_size
     real = codes.astype(float) - np.repeat(zeros.astype(float), group, axis=1)
     real *= np.repeat(case.w_scale, group, axis=1)
     y = case.real_input() @ real.T + (0 if case.bias is None else case.real_bias)

@@ -95,7 +95,7 @@ def test_file_size(nbytes, text):
     ],
 )
 def test_labels(workload, label):
-    assert output.label(parse(workload)) == label
+    assert parse(workload).label == label
 
 
 def test_a_table_on_a_terminal_has_its_wide_texts_below(monkeypatch, capsys):

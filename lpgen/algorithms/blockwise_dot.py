@@ -126,13 +126,13 @@ def define(op: Dense, operands: Operands, tiling: Tiling, start: int = 0) -> Def
 
 def _left(op: Dense, operands: Operands, weights: GroupWeights) -> Left:
     """The left side; the steps of the last group may reach past the row."""
-    reach = (weights.count - 1) * op.group + weights.steps * weights.kq
+    reach = (weights.count - 1) * op.group_size + weights.steps * weights.kq
     wide = Reduction(1, 1, op.k, -(-max(reach, op.k) // weights.kq), weights.kq)
     return left_side(op, wide, operands.left, operands.offset)
 
 
 def _partial(left: Left, sections: dict, weights: GroupWeights, t: Tiling) -> te.Tensor:
-    group, last = left.op.group, left.op.m - 1
+    group, last = left.op.group_size, left.op.m - 1
     step = te.reduce_axis((0, weights.steps), name="step")
     kt = te.reduce_axis((0, t.kq), name="kt")
 
@@ -195,15 +195,15 @@ def _group_terms(op: Dense, weights: GroupWeights, start: int) -> tirx.PrimFunc:
                 to = [m, first + i]
                 tb.buffer_store(outputs[0], tirx.const(-size * op.zero_act, "int32"), to)
                 with tb.serial(0, size) as k:
-                    value = inputs[0][m, (first + i) * op.group + k].astype("int32")
+                    value = inputs[0][m, (first + i) * op.group_size + k].astype("int32")
                     tb.buffer_store(outputs[0], outputs[0][tuple(to)] + value, to)
                 term = outputs[0][tuple(to)] * tirx.const(factor, "int32")
                 tb.buffer_store(outputs[0], term + tirx.const(start, "int32"), to)
 
-        whole = op.k // op.group
+        whole, rest = divmod(op.k, op.group_size)
         with IRBuilder() as builder:
             with tb.serial(0, op.m) as m:
-                for first, many, size in ((0, whole, op.group), (whole, 1, op.k % op.group)):
+                for first, many, size in ((0, whole, op.group_size), (whole, 1, rest)):
                     if many and size:
                         groups(first, many, size)
         return builder.get()

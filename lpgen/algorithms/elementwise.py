@@ -15,7 +15,7 @@ import numpy as np
 from tvm import te, tirx
 
 from lpgen.algorithms.sections import Section, joined_packers, joined_sections, pack_entry
-from lpgen.ops.quantize import QUANTIZE_LIMIT, Elementwise
+from lpgen.ops.elementwise import QUANTIZE_LIMIT, Elementwise
 
 if TYPE_CHECKING:
     from tvm import IRModule

@@ -21,7 +21,6 @@ from lpgen.algorithms.lhs.quantize import quantize_input
 from lpgen.algorithms.lhs.unpack import unpack_input
 from lpgen.algorithms.result.pack import packed_result
 from lpgen.algorithms.sections import Section, joined_sections, packed_buffer
-from lpgen.ops.inputs import is_dynamic, layout_of
 from lpgen.tir.views import view, wrapped
 
 if TYPE_CHECKING:
@@ -51,12 +50,12 @@ def kernel_entry(
     if op.residual is not None:
         last.insert(0, tirx.decl_buffer(op.y_extents, op.residual.dtype, name="residual"))
     inner_x, *inner_sections = func.params[: -len(last)]
-    steps = [inner_sections.pop()] if is_dynamic(op) else []
+    steps = [inner_sections.pop()] if op.lhs.dynamic else []
     views, bodies = [], []
     as_is = op.input == "act" or str(inner_x.dtype) == "uint32"  # words of planes
     if as_is:
         views.append((inner_x, x, 0))
-    elif layout_of(op):
+    elif op.lhs.layout:
         pixels = (math.prod(op.x_shape[:-1]), op.x_shape[-1])
         codes = tirx.decl_buffer(pixels, "uint8", name="codes")
         views.append((codes, x, 0))

@@ -16,7 +16,7 @@ from lpgen.bench import peers
 from lpgen.bench.comparison import Comparison
 from lpgen.bench.isa import restraint
 from lpgen.bench.messages import Failed, Phase, Present, Task
-from lpgen.bench.turns import smallest
+from lpgen.bench.turns import compared
 from lpgen.build import build, scratch_folder
 from lpgen.choose import choose
 from lpgen.errors import LibraryError
@@ -137,7 +137,7 @@ class Contest:
 
     def _small_library(self, op: Operator) -> Path:
         """A library with the smallest operator of the same kind and formats."""
-        small = smallest(op)
+        small = compared(op).smallest()
         if small.name not in self._small:
             path = self._folder / f"small{len(self._small)}.so"
             self._small[small.name] = build([choose(small, self.target, lenders=())], path)

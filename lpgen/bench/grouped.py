@@ -6,9 +6,9 @@ from functools import cached_property
 import numpy as np
 
 from lpgen.bench.case import Case, Unsupported, settled
-from lpgen.ops import Operator, groups
+from lpgen.ops import Operator
 from lpgen.ops.epilogue import Clamp, Quantize, find
-from lpgen.ops.inputs import is_dynamic
+from lpgen.ops.parameter import nearest_bfloat16
 
 _X_SCALE = 0.02
 _W_SCALE = 0.01
@@ -29,11 +29,11 @@ class GroupedCase(Case):
         if isinstance(op.zero_weight, int) and op.weight.encoding == "s":
             w = rng.integers(-op.weight.max, op.weight.max + 1, w.shape).astype(w.dtype)
         parameters, residual = op.random_parameters(rng), op.random_residual(rng)
-        x_scale = 1.0 if is_dynamic(op) else _X_SCALE
+        x_scale = 1.0 if op.lhs.dynamic else _X_SCALE
         x_scale = float(parameters.get("input_scale", [x_scale])[0])
-        scale = rng.uniform(0.5, 1.5, groups.shape(op)) * _W_SCALE * x_scale
+        scale = rng.uniform(0.5, 1.5, op.scale_shape) * _W_SCALE * x_scale
         short = op.parameters["scale"].short
-        scale = groups.nearest_bfloat16(scale) if short else scale.astype(np.float32)
+        scale = nearest_bfloat16(scale) if short else scale.astype(np.float32)
         parameters["scale"] = scale
         expected = op.reference(x, w, residual, **parameters)
         bias = parameters.get("bias")
@@ -60,7 +60,7 @@ class GroupedCase(Case):
         return None
 
     def real_input(self) -> np.ndarray:
-        return settled(self.x) if is_dynamic(self.op) else super().real_input()
+        return settled(self.x) if self.op.lhs.dynamic else super().real_input()
 
     def codes(self, *bits: int) -> tuple[np.ndarray, np.ndarray]:
         """(weights, zero points) as unsigned numbers, uint8[n, k] and [n, groups].
@@ -70,7 +70,7 @@ class GroupedCase(Case):
         op, form = self.op, self.op.weight
         if form.encoding not in "us" or form.bits not in bits:
             raise Unsupported(f"no weights in {form} with scales of groups")
-        zero = self.parameters.get("zero_weight", np.full(groups.shape(op), op.zero_weight))
+        zero = self.parameters.get("zero_weight", np.full(op.scale_shape, op.zero_weight))
         return (
             (self.w.astype(np.int16) - form.min).astype(np.uint8),
             (zero.astype(np.int16) - form.min).astype(np.uint8),

@@ -190,7 +190,7 @@ def packed_weights(
     rng = np.random.default_rng(seed)
     _, w = op.random(rng)
     packed = kernel.pack_weights(w, **op.random_parameters(rng))
-    if op.matrix.m > COLD_ROWS or packed.nbytes <= machine.l2:
+    if op.reuse > COLD_ROWS or packed.nbytes <= machine.l2:
         return [packed]
     spare = psutil.virtual_memory().available // _MEMORY_SHARE
     wanted = _WARM_L2S * machine.l2 if warm else 2 * machine.l3

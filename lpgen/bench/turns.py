@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any
@@ -31,23 +30,9 @@ from lpgen.bench.messages import Failed, Phase, Present, Task
 from lpgen.bench.probes import aligned, timed
 from lpgen.bench.quiet import LIMIT, wait_until_quiet
 from lpgen.errors import LpgenError, UserError
-from lpgen.ops import Elementwise, Operator, parse
+from lpgen.ops import Operator, Product, parse
 from lpgen.process import die_with
 from lpgen.tune.timing import Run, time_calls, time_in_turns
-
-
-def smallest(op: Operator) -> Operator:
-    """An operator of the same kind and formats with next to nothing to do.
-
-    Raises UserError for kinds that are not compared.
-    """
-    if isinstance(op, Elementwise):
-        raise UserError(f"{op.kind}: other libraries are compared for conv2d and dense")
-    if op.kind == "dense":
-        return replace(op, m=1, n=32, k=32)
-    geometry = {"n": 1, "h": 1, "w": 1, "kernel": 1, "stride": 1, "pad": 0, "dilation": 1}
-    return replace(op, ic=32, oc=32, groups=32 if op.depthwise else 1, **geometry)
-
 
 FIRST_ROUNDS = 3
 HOPELESS = 4.0
@@ -168,9 +153,9 @@ class Turns:
             self._quiet((peer, way))
         return found
 
-    def _call_time(self, peer: str, way: str, op: Operator, task: Task) -> float | None:
+    def _call_time(self, peer: str, way: str, op: Product, task: Task) -> float | None:
         """Microseconds of a call for the smallest operator; None if it cannot run that."""
-        small = smallest(op)
+        small = op.smallest()
         # One kernel of ours is called like the other.
         key = (peer, "" if peer == OURS else way, small.name)
         if key not in self._call_times:
@@ -190,8 +175,15 @@ class Turns:
         return self._call_times[key]
 
 
-def _case(op: Operator, seed: int) -> Case:
-    kind = GroupedCase if op.group else Case
+def compared(op: Operator) -> Product:
+    """The operator. Raises UserError for kinds that other libraries are not asked for."""
+    if not isinstance(op, Product):
+        raise UserError(f"{op.kind}: other libraries are compared for conv2d and dense")
+    return op
+
+
+def _case(op: Product, seed: int) -> Case:
+    kind = GroupedCase if op.group_size else Case
     return kind.random(op, seed)
 
 

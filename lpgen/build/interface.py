@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lpgen.ops.outliers import NAMES
+from lpgen.ops.sparse import NAMES
 
 if TYPE_CHECKING:
     from lpgen.algorithms.kernel import Layout

@@ -98,19 +98,10 @@ def symbols(choices: Sequence[Choice]) -> list[str]:
     """
     names = [choice.op.name for choice in choices]
     return [
-        f"{_root(choice.op)}_{hashlib.sha256(choice.op.name.encode()).hexdigest()[:6]}"
+        f"lpgen_{choice.op.identifier}_{hashlib.sha256(choice.op.name.encode()).hexdigest()[:6]}"
         + (f"_{_identifier(choice.target.name)}" if names.count(choice.op.name) > 1 else "")
         for choice in choices
     ]
-
-
-def _root(op: Operator) -> str:
-    """lpgen_conv2d_3x3_64x56x56_64_u8s8 (kernel, ic x h x w, oc), lpgen_dense_64x256x512_u4s2."""
-    formats = f"{op.act.short}{op.weight.short}"
-    if op.kind == "conv2d":
-        kernel = "x".join(map(str, op.kernel))
-        return f"lpgen_conv2d_{kernel}_{op.ic}x{op.h}x{op.w}_{op.oc}_{formats}"
-    return f"lpgen_{op.kind}_{op.matrix.m}x{op.matrix.n}x{op.matrix.k}_{formats}"
 
 
 def _identifier(text: str) -> str:

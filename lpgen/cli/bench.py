@@ -140,7 +140,7 @@ def _labels(library: Path) -> dict[str, str]:
     from lpgen import runtime
     from lpgen.ops import parse
 
-    return {name: output.label(parse(name)) for name in runtime.load(library).kernels}
+    return {name: parse(name).label for name in runtime.load(library).kernels}
 
 
 def _build(
@@ -207,7 +207,7 @@ def print_measurements(
         roof = m.instruction if m.bound == "compute" else f"{m.level} read"
         rows.append(
             (
-                (labels or {}).get(m.workload) or output.label(parse(m.workload)),
+                (labels or {}).get(m.workload) or parse(m.workload).label,
                 m.template,
                 m.origin,
                 f"{output.microseconds(m.us_best * 1e-6)}{' cold' if m.cold else ''}",

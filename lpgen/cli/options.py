@@ -129,10 +129,9 @@ def operators(
 
     Raises UserError when none is asked for.
     """
-    from lpgen.cli.output import label
     from lpgen.ops import read_workloads
 
-    found = {op: label(op) for op in read_workloads(workloads)}
+    found = {op: op.label for op in read_workloads(workloads)}
     if suite is not None:
         found |= layers(suite, bits, act, weight, epilogue)
     elif bits or act or weight or epilogue:

@@ -12,7 +12,6 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lpgen.ops import Operator
     from lpgen.record import Record
 
 
@@ -64,18 +63,6 @@ def note(text: str) -> None:
         raise
     except OSError:
         pass
-
-
-def label(op: Operator) -> str:
-    """A short name of an operator for tables, such as "conv2d 3x3 64->128@28x28 s2 u8 x s8"."""
-    formats = f"{op.act} x {op.weight}" + ("" if op.out == "s32" else f" -> {op.out}")
-    if op.kind != "conv2d":
-        return f"{op.kind} {'x'.join(str(size) for size in op.matrix[1:])} {formats}"
-    size = f"{op.kernel[0]}x{op.kernel[1]} {op.ic}->{op.oc}@{op.h}x{op.w}"
-    batch = f" n{op.n}" if op.n > 1 else ""
-    stride = f" s{max(op.stride)}" if max(op.stride) > 1 else ""
-    groups = f" g{op.groups}" if op.groups > 1 else ""
-    return f"{op.kind} {size}{batch}{stride}{groups} {formats}"
 
 
 def knobs_text(knobs: Mapping[str, Any]) -> str:

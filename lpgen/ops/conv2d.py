@@ -1,26 +1,26 @@
 """The two-dimensional convolution, NHWC activations and OHWI weights."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from lpgen.formats import Format
-from lpgen.ops.base import Matrix, Operator, rows_per_block
 from lpgen.ops.epilogue import Chain
+from lpgen.ops.lhs import INPUT
+from lpgen.ops.product import Matrix, Product, rows_per_block
 from lpgen.ops.words import (
     COUNT,
     EDGES,
     FORMAT,
-    INPUT,
     KERNEL,
     MAX_ELEMENTS,
     NUMBER,
     PAIR,
     ZERO,
-    ZERO_OR_CHANNEL,
+    ZERO_OR_SHARED,
     Word,
     as_edges,
     as_pair,
@@ -28,14 +28,14 @@ from lpgen.ops.words import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conv2d(Operator):
+class Conv2d(Product):
     """Convolution (as networks define it: no flip) of x[n, h, w, ic] to y[n, oh, ow, oc]: int32, or
     what the epilogue makes of it.
 
     Weights are [oc, kh, kw, ic / groups]. `kernel`, `stride`, `dilation` are (height, width) or one
     number for both; `pad` is (top, left, bottom, right), (height, width) or one number: that many
     positions that add nothing to a sum, in every format. `act` and `weight` are formats (or their
-    texts) of x and w; zero points and `epilogue`: see `Operator`. Fields hold the full tuples.
+    texts) of x and w; zero points and `epilogue`: see `Product`. Fields hold the full tuples.
     Raises WorkloadError when a size is outside its limits, the kernel is larger than the padded
     input, `groups` does not divide the channels, or a result may exceed int32.
     """
@@ -73,7 +73,7 @@ class Conv2d(Operator):
         "act": FORMAT,
         "weight": FORMAT,
         "zero_act": ZERO,
-        "zero_weight": ZERO_OR_CHANNEL,
+        "zero_weight": ZERO_OR_SHARED,
         "outliers": COUNT,
         "input": INPUT,
     }
@@ -85,7 +85,7 @@ class Conv2d(Operator):
             self._take_sizes(key, 1, as_pair)
         self._take_sizes("pad", 0, as_edges)
         self._take_sizes("outliers", 0)
-        self._check_formats()
+        self._check_words()
         self._check_geometry()
         self._check_sizes()
         if self.n * math.prod(self.padded) * self.ic > MAX_ELEMENTS:
@@ -104,6 +104,26 @@ class Conv2d(Operator):
                     f"kernel={self.WORDS['kernel'].write(self.kernel)} spans {reach}{spread}, "
                     f"more than the padded input's {axis}={size}"
                 )
+
+    @property
+    def label(self) -> str:
+        """conv2d 3x3 64->128@28x28 s2 u8 x s8 (kernel, ic->oc@h x w, stride)"""
+        size = f"{self.kernel[0]}x{self.kernel[1]} {self.ic}->{self.oc}@{self.h}x{self.w}"
+        batch = f" n{self.n}" if self.n > 1 else ""
+        stride = f" s{max(self.stride)}" if max(self.stride) > 1 else ""
+        groups = f" g{self.groups}" if self.groups > 1 else ""
+        return f"conv2d {size}{batch}{stride}{groups} {self._formats}"
+
+    @property
+    def identifier(self) -> str:
+        """conv2d_3x3_64x56x56_64_u8s8 (kernel, ic x h x w, oc)"""
+        kernel, formats = "x".join(map(str, self.kernel)), f"{self.act.short}{self.weight.short}"
+        return f"conv2d_{kernel}_{self.ic}x{self.h}x{self.w}_{self.oc}_{formats}"
+
+    def smallest(self) -> Self:
+        """Of one pixel."""
+        geometry = {"n": 1, "h": 1, "w": 1, "kernel": 1, "stride": 1, "pad": 0, "dilation": 1}
+        return replace(self, ic=32, oc=32, groups=32 if self.depthwise else 1, **geometry)
 
     @property
     def reach(self) -> tuple[int, int]:

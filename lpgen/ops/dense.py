@@ -1,22 +1,23 @@
 """The dense (fully connected) operator: y[m, n] = sum over k of x[m, k] * w[n, k]."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 
 from lpgen.formats import Format
-from lpgen.ops.base import Matrix, Operator, rows_per_block
 from lpgen.ops.epilogue import Chain
-from lpgen.ops.words import COUNT, FORMAT, INPUT, NUMBER, ZERO, ZERO_OR_CHANNEL, Word
+from lpgen.ops.lhs import INPUT
+from lpgen.ops.product import Matrix, Product, rows_per_block
+from lpgen.ops.words import COUNT, FORMAT, NUMBER, ZERO, ZERO_OR_SHARED, Word
 
 
 @dataclass(frozen=True)
-class Dense(Operator):
+class Dense(Product):
     """x[m, k] times w[n, k] transposed, to y[m, n]: int32, or what the epilogue makes of it.
 
     `act` and `weight` are formats (or their texts) of x and w; zero points and `epilogue`: see
-    `Operator`.
+    `Product`.
     Raises WorkloadError when a size is outside its limits or a result may exceed int32.
     """
 
@@ -39,7 +40,7 @@ class Dense(Operator):
         "act": FORMAT,
         "weight": FORMAT,
         "zero_act": ZERO,
-        "zero_weight": ZERO_OR_CHANNEL,
+        "zero_weight": ZERO_OR_SHARED,
         "outliers": COUNT,
         "input": INPUT,
     }
@@ -48,8 +49,22 @@ class Dense(Operator):
         for key in ("m", "n", "k"):
             self._take_sizes(key, 1)
         self._take_sizes("outliers", 0)
-        self._check_formats()
+        self._check_words()
         self._check_sizes()
+
+    @property
+    def label(self) -> str:
+        """dense 64x256x512 u8 x s8 -> u8 (m x n x k)"""
+        return f"dense {self.m}x{self.n}x{self.k} {self._formats}"
+
+    @property
+    def identifier(self) -> str:
+        """dense_64x256x512_u4s2"""
+        return f"dense_{self.m}x{self.n}x{self.k}_{self.act.short}{self.weight.short}"
+
+    def smallest(self) -> Self:
+        """Of one row."""
+        return replace(self, m=1, n=32, k=32)
 
     @property
     def matrix(self) -> Matrix:

@@ -16,9 +16,9 @@ from functools import partial
 
 from lpgen.errors import WorkloadError
 from lpgen.formats import Format
-from lpgen.ops.base import Operator
 from lpgen.ops.conv2d import Conv2d
 from lpgen.ops.dense import Dense
+from lpgen.ops.operator import Operator
 
 # An operator but for its formats, and the label that tables show it by.
 Layer = tuple[str, Callable[..., Operator]]

@@ -1,54 +1,19 @@
-"""The threshold form of an epilogue: a result of few levels by comparing and counting.
-
-    y = format.min + format.step * (how many of the channel's thresholds t have v >= t)
-
-or, in a channel whose `direction` is negative, v <= t. v is the int32 sum with its bias, so that
-scale, batch normalization, clamp and rounding all disappear into `levels - 1` integers a channel,
-as in FINN (Umuroglu et al., FPGA 2017). `batch_norm` and `thresholds` make them, exactly.
-"""
+"""From an epilogue that quantizes to few levels to its threshold form (`epilogue.threshold`), which
+gives the same bits; and from batch normalization to a scale and a bias."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import replace
 
 import numpy as np
 
 from lpgen.errors import FormatError
 from lpgen.formats import Format
-
-if TYPE_CHECKING:
-    from lpgen.ops.base import Operator
-
-MAX_LEVELS = 8
-"""More would cost more comparisons than a multiplication."""
+from lpgen.ops.epilogue import Bias, Given, Pack, Quantize, Threshold, apply, find
+from lpgen.ops.product import Product
 
 _NEVER = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """The last step: counts thresholds[n]. Any format of up to 8 levels, b1 and t2 included."""
-
-    format: Format | str
-    place: ClassVar[int] = 5
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "format", Format.parse(self.format))
-
-    def check(self) -> str | None:
-        """What is wrong with it, or None."""
-        if self.format.book or self.format.levels > MAX_LEVELS:
-            return f"out={self.format} scale=thresholds: u, s, b or t of up to {MAX_LEVELS} levels"
-        return None
-
-    def apply(self, sums: np.ndarray, thresholds: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """The result for int32 sums, the channels in the last dimension."""
-        v = sums[..., None]
-        reached = np.where(direction[:, None] < 0, v <= thresholds, v >= thresholds)
-        count = np.count_nonzero(reached, axis=-1)
-        return (self.format.min + self.format.step * count).astype(self.format.dtype)
 
 
 def batch_norm(
@@ -63,21 +28,19 @@ def batch_norm(
     return a, np.float64(beta) - a * np.float64(mean)
 
 
-def thresholds(op: Operator, **parameters: np.ndarray) -> tuple[Operator, dict[str, np.ndarray]]:
+def thresholds(op: Product, **parameters: np.ndarray) -> tuple[Product, dict[str, np.ndarray]]:
     """(operator, parameters) in threshold form that gives what `op` gives, bit for bit.
 
     op: an operator whose epilogue quantizes to few levels, without a residual; parameters: its own.
     Each threshold is found by bisection over the sums that the operator can have: everything from
     the sum to the result rises or falls with it. Raises FormatError where there is no such form.
     """
-    from lpgen.ops import epilogue
-
-    pack = tuple(step for step in op.epilogue if isinstance(step, epilogue.Pack))
-    last = epilogue.find(op.epilogue, epilogue.Quantize)
-    if last is None or op.residual or op.group or op.input in ("f32:tensor", "f32:row"):
+    pack = tuple(step for step in op.epilogue if isinstance(step, Pack))
+    last = find(op.epilogue, Quantize)
+    if last is None or op.residual or op.group_size or op.lhs.dynamic:
         raise FormatError(f"{op.name} has no threshold form: it needs out=FORMAT and no residual")
-    first = epilogue.find(op.epilogue, epilogue.Bias)
-    kept = (first,) if first == epilogue.Bias("s32") else ()
+    first = find(op.epilogue, Bias)
+    kept = (first,) if first == Bias("s32") else ()
     new = replace(op, epilogue=(*kept, Threshold(last.format), *pack))
     given = op.legal_parameters(parameters)
     steps = tuple(step for step in op.epilogue if step not in (*kept, *pack))
@@ -85,7 +48,7 @@ def thresholds(op: Operator, **parameters: np.ndarray) -> tuple[Operator, dict[s
 
     def result(sums: np.ndarray) -> np.ndarray:
         """int64[channels, levels - 1]: the results for values behind the integer bias."""
-        return epilogue.apply(steps, sums.T, given, None).T.astype(np.int64)
+        return apply(steps, sums.T, Given(given)).T.astype(np.int64)
 
     limit = _NEVER - 1 if kept else min(op.bound, _NEVER - 1)
     found, direction = _bisect(result, (channels, last.format.levels - 1), last.format, limit)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from lpgen.formats import Format
-from lpgen.ops import inputs
 
 # Sizes and indices are int32 in the generated code.
 MAX_ELEMENTS = 2**31 - 1
@@ -29,6 +28,17 @@ def read_number(text: str) -> int:
     if len(text) > 18:
         raise ValueError(f"{text[:12]}... is above the limit {MAX_ELEMENTS}")
     return int(text)
+
+
+def one_of(*known: str) -> Callable[[str], str]:
+    """The function that reads one of the words; ValueError for another one."""
+
+    def read(text: str) -> str:
+        if text not in known:
+            raise ValueError(f"{text!r} is none of {', '.join(known)}")
+        return text
+
+    return read
 
 
 def _read_numbers(text: str) -> tuple[int, ...]:
@@ -66,7 +76,6 @@ EDGES = Word(lambda text: as_edges(_read_numbers(text)), _write_edges)
 FORMAT = Word(Format.parse, str)
 COUNT = Word(read_number, str, quiet=True)
 ZERO = Word(read_number, str, quiet=True)
-ZERO_OR_CHANNEL = Word(
+ZERO_OR_SHARED = Word(
     lambda text: text if text in ("channel", "group") else read_number(text), str, quiet=True
 )
-INPUT = Word(inputs.read, str, quiet=True)

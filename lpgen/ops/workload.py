@@ -6,27 +6,37 @@
     quantize outer=1 axis=64 inner=3136 format=u8 per=axis
 
 The words of each kind, and their two-way texts, are the `WORDS` of its operator class, and those of
-the epilogue behind the sums are the same for all (`epilogue_words`). Words with a default may be
+the epilogue behind the sums are the same for all (`epilogue.words`). Words with a default may be
 left out, and their order is free. `str(op)` prints them in canonical order.
 """
 
 import difflib
+import importlib
+import pkgutil
 import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format
-from lpgen.ops import epilogue_words
-from lpgen.ops.base import Operator
-from lpgen.ops.conv2d import Conv2d
-from lpgen.ops.dense import Dense
-from lpgen.ops.quantize import DequantizeLinear, QuantizeLinear
+from lpgen.ops.epilogue import words as epilogue_words
+from lpgen.ops.operator import Operator
 
-_KINDS = (Conv2d, Dense, QuantizeLinear, DequantizeLinear)
 _MAX_FILE = 1 << 24
-KINDS: dict[str, type[Operator]] = {kind.kind: kind for kind in _KINDS}
+
+
+@cache
+def kinds() -> dict[str, type[Operator]]:
+    """The operators by what their texts start with: the classes with a `kind` of the modules beside
+    this one. The path is the registry."""
+    found: dict[str, type[Operator]] = {}
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        for value in vars(importlib.import_module(f"{__package__}.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, Operator) and "kind" in vars(value):
+                found[value.kind] = value
+    return dict(sorted(found.items()))
 
 
 def parse(text: str) -> Operator:
@@ -38,10 +48,10 @@ def parse(text: str) -> Operator:
         raise WorkloadError(f"workload {_shown(repr(text))} is a {type(text).__name__}, not a text")
     words = text.split()
     if not words:
-        raise WorkloadError(f"workload is empty; it starts with one of {', '.join(KINDS)}")
-    kind = KINDS.get(words[0])
+        raise WorkloadError(f"workload is empty; it starts with one of {', '.join(kinds())}")
+    kind = kinds().get(words[0])
     if kind is None:
-        known = f"{_near(words[0], KINDS)}known: {', '.join(KINDS)}"
+        known = f"{_near(words[0], kinds())}known: {', '.join(kinds())}"
         raise WorkloadError(f"workload kind {_shown(words[0])} is unknown; {known}")
     given: dict[str, Any] = {}
     for word in words[1:]:

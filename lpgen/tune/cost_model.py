@@ -15,7 +15,7 @@ import numpy as np
 
 from lpgen import templates
 from lpgen.errors import UserError
-from lpgen.ops import parse
+from lpgen.ops import Product, parse
 from lpgen.record import Record
 from lpgen.space import Knobs, Space
 from lpgen.target import Target
@@ -131,17 +131,20 @@ def relative_costs(seconds: Sequence[float | None]) -> list[float]:
     return [1.0 if s is None else 1.0 - fastest / s for s in seconds]
 
 
-OPERATOR_FEATURES = (
+PRODUCT_FEATURES = (
     *("op:groups", "op:m", "op:n", "op:k", "op:kernel", "op:act", "op:weight"),
     *("op:products", "op:macs", "op:weight bytes", "op:act bytes"),
 )
 
 
 def operator_features(op: Any) -> np.ndarray:
-    """Sizes and amounts as log2, bits as they are, in the order of OPERATOR_FEATURES.
+    """Sizes and amounts as log2, bits as they are, in the order of PRODUCT_FEATURES.
 
-    products: pairs of bits, with which the cost of bit-serial kernels grows.
+    products: pairs of bits, with which the cost of bit-serial kernels grows. Operators that are no
+    products have none of them: their candidates are told apart by knobs alone.
     """
+    if not isinstance(op, Product):
+        return np.full(len(PRODUCT_FEATURES), np.nan, np.float32)
     groups, m, n, k = op.matrix
     act, weight = op.act.bits, op.weight.bits
     sizes = [*op.matrix, math.prod(getattr(op, "kernel", (1,)))]
@@ -157,7 +160,7 @@ def feature_names(space: Space, template: str) -> list[str]:
     A knob has the same ones in all templates that have it, so that what is known of rows or blocks
     in one is believed of another at first; the columns of template and algorithm tell them apart.
     """
-    return [*OPERATOR_FEATURES, template, template.partition("/")[2], *space.feature_names]
+    return [*PRODUCT_FEATURES, template, template.partition("/")[2], *space.feature_names]
 
 
 def features(operator: np.ndarray, space: Space, knobs: Knobs) -> np.ndarray:

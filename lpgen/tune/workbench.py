@@ -48,11 +48,11 @@ class Workbench:
 
     def __init__(self, op: Any, machine: Any, seed: int) -> None:
         self.op = op
-        self._cold_above = machine.l2 if op.matrix.m <= _COLD_ROWS else None
+        self._cold_above = machine.l2 if op.reuse <= _COLD_ROWS else None
         spare = psutil.virtual_memory().available // _SHARE_OF_MEMORY
         self._cold_bytes = min(2 * machine.l3, _COLD_BYTES, spare)
         named = [("random input", op.random(np.random.default_rng(seed)))]
-        named += [(f"input {which}", op.extreme(which)) for which in _far_ends(op)]
+        named += [(f"input {which}", op.extreme(which)) for which in op.far_ends]
         rng = np.random.default_rng(seed + 1)
         self._parameters, residual = op.random_parameters(rng), op.random_residual(rng)
         self.cases = [
@@ -118,16 +118,6 @@ class Workbench:
             return (clock() - start) * 1e-9
 
         return run
-
-
-def _far_ends(op: Any) -> list[str]:
-    """The two extreme inputs whose products are the largest and the smallest."""
-
-    def product(which: str) -> int:
-        x_end, w_end = which.split("-")
-        return getattr(op.act, x_end) * getattr(op.weight, w_end)
-
-    return sorted({max(op.EXTREMES, key=product), min(op.EXTREMES, key=product)})
 
 
 def aligned(nbytes: int, offset: int = 0) -> np.ndarray:

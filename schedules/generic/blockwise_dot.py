@@ -12,12 +12,12 @@ from lpgen.target import Target
 from lpgen.tir.tails import peel_partial_vectors
 from lpgen.tir.threads import parallel_tiles
 
-group_scales = True
+SERVES = ("dense", "scale=groupN")
 
 
 def why_not(op: Dense | Conv2d, target: Target) -> str | None:
     """None for every operator with such scales."""
-    return None if op.group else "no scale=groupN: the sums over all of k are wanted"
+    return None if op.group_size else "no scale=groupN: the sums over all of k are wanted"
 
 
 def space(op: Dense, target: Target) -> Space:

@@ -14,7 +14,7 @@ from lpgen.space import Knobs, Space
 from lpgen.target import Target
 from lpgen.tir.tails import peel_partial_vectors
 
-KINDS = ("quantize", "dequantize")
+SERVES = ("quantize", "dequantize")
 
 # Elements that a thread takes at a time, and those from which several threads are asked.
 _CHUNK = 4096

@@ -1,6 +1,6 @@
 """The left side from float activations: one pass that quantizes them before everything else.
 
-What an operator with input=f32... computes, see `lpgen.ops.inputs`: here as statements in front of
+What an operator with input=f32... computes, see `lpgen.ops.lhs`: here as statements in front of
 a kernel that takes integers. A row at a time, in vectors of 16 and the rest one by one.
 """
 
@@ -13,7 +13,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
-from lpgen.ops import Operator, inputs
+from lpgen.ops import Operator
+from lpgen.ops.lhs import SMALLEST
 
 LANES = 16
 # See `lpgen.algorithms.result.epilogue`: the addition rounds, and the low byte of its bits is the
@@ -99,15 +100,15 @@ def _step(op: Operator, largest, steps, place) -> tirx.Expr:
     with tb.serial(1, LANES) as lane:
         tb.buffer_store(largest, tirx.Max(largest[0], largest[lane]), [0])
     value = tb.Bind(tirx.reinterpret("float32", largest[0]))
-    top = tirx.const(inputs.levels(op), "float32")
+    top = tirx.const(op.lhs.levels, "float32")
     tb.buffer_store(steps, value / top, [place])
-    some = value > tirx.const(inputs.SMALLEST, "float32")
+    some = value > tirx.const(SMALLEST, "float32")
     one, zero = tirx.const(1, "float32"), tirx.const(0, "float32")
     return tb.Bind(tirx.Select(some, top / tirx.Select(some, value, one), zero))
 
 
 def _quantize_row(op: Operator, x, q, row: list, count: int, inverse: tirx.Expr) -> None:
-    low, high = inputs.bounds(op)
+    low, high = op.lhs.bounds
     dtype = str(q.dtype)
 
     def rounded(value, lanes: int) -> tirx.Expr:

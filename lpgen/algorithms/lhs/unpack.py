@@ -14,7 +14,6 @@ from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
 from lpgen.ops import Operator
-from lpgen.ops.inputs import layout_of
 from lpgen.ops.packed import WORD, field_bits
 
 
@@ -42,8 +41,8 @@ def unpack_input(op: Operator, x, q) -> tirx.Stmt:
 
 
 def _unpack_pixel(op: Operator, x, q, pixel, row: list, start, channels: int) -> None:
-    vector = _vector_of_planes if layout_of(op) == "planes" else _vector_of_fields
-    single = _code_of_planes if layout_of(op) == "planes" else _code_of_fields
+    vector = _vector_of_planes if op.lhs.layout == "planes" else _vector_of_fields
+    single = _code_of_planes if op.lhs.layout == "planes" else _code_of_fields
     whole = channels // WORD
     if whole:
         with tb.serial(0, whole) as i:

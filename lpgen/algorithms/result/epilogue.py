@@ -43,17 +43,16 @@ from lpgen.ops.epilogue import (
     Quantize,
     Residual,
     Scale,
+    Threshold,
     dtype_of,
     find,
     integer_bounds,
 )
-from lpgen.ops.inputs import is_dynamic
-from lpgen.ops.thresholds import Threshold
 
 if TYPE_CHECKING:
     from lpgen.formats import Format
     from lpgen.ops import Operator
-    from lpgen.ops.parameters import Parameter
+    from lpgen.ops.parameter import Parameter
 
 # The sum f + 1.5 * 2^23 has a unit in the last place of 1: the addition itself rounds f to an
 # integer, half to even. Its bits are 0x4b400000 + round(f), so that their low byte is round(f)
@@ -83,7 +82,7 @@ class Epilogue:
 
     @property
     def _zero_of_columns(self) -> bool:
-        return not self.op.group and bool(self.op.zero_weight)
+        return not self.op.group_size and bool(self.op.zero_weight)
 
     @property
     def prologue(self) -> list[tirx.PrimFunc]:
@@ -104,7 +103,7 @@ class Epilogue:
     @cached_property
     def own_parameters(self) -> dict[str, Parameter]:
         """Those of the operator's channels, without what belongs to groups of k and outliers."""
-        others = outliers.NAMES + (("scale", "zero_weight") if self.op.group else ())
+        others = outliers.NAMES + (("scale", "zero_weight") if self.op.group_size else ())
         return {name: p for name, p in self.op.parameters.items() if name not in others}
 
     @cached_property
@@ -143,7 +142,7 @@ class Epilogue:
 
     @cached_property
     def _step(self) -> te.Tensor | None:
-        if not is_dynamic(self.op):
+        if not self.op.lhs.dynamic:
             return None
         return te.placeholder((steps_of(self.op),), "float32", name="input_step")
 
@@ -174,7 +173,7 @@ class Epilogue:
             match step:
                 case Bias("f32"):
                     v = v + parameter("bias")
-                case Scale(group=group):
+                case Scale(group_size=group):
                     v = v if group else product(v.astype("float32"), parameter("scale"))
                     if self._step is not None:
                         v = product(v, self._step[m if self.op.input == "f32:row" else 0])

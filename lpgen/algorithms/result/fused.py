@@ -40,7 +40,7 @@ class FusedLayout:
     def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
         """The packed bytes of weight values `w` and the parameters."""
         packed = np.zeros(self.nbytes, np.uint8)
-        own = parameters if self.epilogue.op.group else {}
+        own = parameters if self.epilogue.op.group_size else {}
         packed[: self.weights.nbytes] = self.weights.pack(w, **own)
         offsets, _ = joined_sections(self.sections)
         first = len(self.weights.sections)

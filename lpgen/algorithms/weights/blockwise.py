@@ -18,7 +18,7 @@ import numpy as np
 
 from lpgen.algorithms.sections import Section, joined_sections, pack_entry
 from lpgen.algorithms.weights.panels import PLANES, code_of, select
-from lpgen.ops import groups
+from lpgen.ops import scales
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,12 +55,12 @@ class GroupWeights:
     @property
     def count(self) -> int:
         """Groups of k."""
-        return groups.count(self.op)
+        return scales.count(self.op.k, self.op.group_size)
 
     @property
     def steps(self) -> int:
         """Steps in a group."""
-        return -(-min(self.op.group, self.op.k) // self.kq)
+        return -(-min(self.op.group_size, self.op.k) // self.kq)
 
     @property
     def panel(self) -> int:
@@ -137,7 +137,7 @@ class GroupWeights:
     def _by_group(self, values: np.ndarray, empty: int = 0) -> np.ndarray:
         """[n, k] as [n, groups, steps * kq]."""
         found = np.full((self.op.n, self.count, self.steps * self.kq), empty, values.dtype)
-        for j, places in enumerate(groups.slices(self.op)):
+        for j, places in enumerate(scales.slices(self.op.k, self.op.group_size)):
             part = values[:, places]
             found[:, j, : part.shape[1]] = part
         return found
@@ -228,9 +228,8 @@ class GroupWeights:
         def element(no, j, nv, nl):
             column = no * self.panel + nv * self.lanes + nl
             if section.name == "correction":
-                value = (w[column, j * op.group + kt].astype("int32") - self.operand_of.base) * (
-                    -self.nothing
-                )
+                value = w[column, j * op.group_size + kt].astype("int32") - self.operand_of.base
+                value = value * (-self.nothing)
                 inside = tirx.all(column < op.n, self._inside(j, kt))
                 return te.sum(te.if_then_else(inside, value, zero), axis=[kt])
             if section.name == "zero":
@@ -249,7 +248,7 @@ class GroupWeights:
         """Whether that place of group j holds a weight."""
         from tvm import tirx
 
-        return tirx.all(place < self.op.group, j * self.op.group + place < self.op.k)
+        return tirx.all(place < self.op.group_size, j * self.op.group_size + place < self.op.k)
 
     def _te_plane(self, section: Section, w: te.Tensor, number: int) -> te.Tensor:
         from tvm import te, tirx
@@ -263,7 +262,7 @@ class GroupWeights:
                 place = (so * (8 // width) + field) * self.kq + kt
                 code = te.if_then_else(
                     self._inside(j, place),
-                    code_of(op.weight, w[column, j * op.group + place]),
+                    code_of(op.weight, w[column, j * op.group_size + place]),
                     tirx.const(self._empty, "uint8"),
                 )
                 bits = code >> tirx.const(low, "uint8") & mask

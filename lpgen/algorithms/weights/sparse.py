@@ -19,7 +19,7 @@ from tvm import te
 from lpgen.algorithms.lhs.view import is_matrix
 from lpgen.algorithms.sections import Section
 from lpgen.ops import Conv2d, Dense
-from lpgen.ops.outliers import NAMES
+from lpgen.ops.sparse import NAMES
 
 LANES = 16
 _WIDEST = 4  # vectors of rows whose sums are in registers at the same time

@@ -28,7 +28,7 @@ def version() -> str:
 
 
 def variants(case: Case, threads: int) -> Variants:
-    if case.op.group:
+    if case.op.group_size:
         raise Unsupported("weights with scales of groups are not compared")
     if case.op.kind == "conv2d":
         return {"Conv2D": partial(_quantized, case, threads, 8)}

@@ -40,7 +40,7 @@ def variants(case: Case, threads: int) -> Variants:
             "QLinearConv NHWC": partial(_linear_conv, case, threads),
             "ConvInteger": partial(_integer_conv, case, threads),
         }
-    if case.op.group:
+    if case.op.group_size:
         return {f"MatMulNBits {case.op.weight.bits}": partial(_matmul_groups, case, threads)}
     if case.op.kind == "dense":
         ways: Variants = {
@@ -106,10 +106,10 @@ def _matmul_groups(case: GroupedCase, threads: int) -> Contender:
     """The same with the scales of the operator's groups, and their zero points."""
     op = case.op
     smallest, largest = _BLOCKS
-    if not smallest <= op.group <= largest or op.group & op.group - 1:
-        raise Unsupported(f"blocks are powers of two of {smallest}..{largest}, not {op.group}")
+    if not smallest <= op.group_size <= largest or op.group_size & op.group_size - 1:
+        raise Unsupported(f"blocks are powers of two of {smallest}..{largest}, not {op.group_size}")
     codes, zeros = case.codes(2, 4, 8)
-    return _blocks(case, threads, op.weight.bits, op.group, codes, case.w_scale, zeros)
+    return _blocks(case, threads, op.weight.bits, op.group_size, codes, case.w_scale, zeros)
 
 
 def _blocks(

@@ -31,7 +31,7 @@ def version() -> str:
 def variants(case: Case, threads: int) -> Variants:
     if case.op.kind == "conv2d":
         return {"Convolution": partial(_quantized, case, threads, _convolution)}
-    if case.op.group:
+    if case.op.group_size:
         return {f"MatMul int{case.op.weight.bits} weights": partial(_groups, case, threads)}
     if case.op.kind == "dense":
         ways: Variants = {"MatMul": partial(_quantized, case, threads, _matmul)}
@@ -107,11 +107,11 @@ def _groups(case: GroupedCase, threads: int) -> Contender:
     import openvino.opset13 as o
 
     op = case.op
-    if op.k % op.group:
-        raise Unsupported(f"groups of {op.group} do not divide k={op.k}")
+    if op.k % op.group_size:
+        raise Unsupported(f"groups of {op.group_size} do not divide k={op.k}")
     codes, zeros = case.codes(4, 8)
     kind = {4: openvino.Type.u4, 8: openvino.Type.u8}[op.weight.bits]
-    w = o.constant(codes.reshape(op.n, -1, op.group), dtype=kind)
+    w = o.constant(codes.reshape(op.n, -1, op.group_size), dtype=kind)
     zero, scale = o.constant(zeros[..., None], dtype=kind), case.w_scale[..., None]
     centred = o.subtract(o.convert(w, "f16"), o.convert(zero, "f16"))
     real = o.multiply(centred, o.constant(scale.astype(np.float16)))
@@ -122,7 +122,7 @@ def _groups(case: GroupedCase, threads: int) -> Contender:
     if case.bias is not None:
         y = o.add(y, case.real_bias[None])
     weight = f"int{op.weight.bits}"
-    return _contender(parameter, y, x, op.y_shape, np.float32, weight, threads, op.group)
+    return _contender(parameter, y, x, op.y_shape, np.float32, weight, threads, op.group_size)
 
 
 def _dequantized(o: Any, weights: np.ndarray, scale: np.ndarray, kind: Any = np.int8) -> Any:

@@ -25,7 +25,7 @@ def version() -> str:
 def variants(case: Case, threads: int) -> Variants:
     import torch
 
-    if case.op.group:
+    if case.op.group_size:
         raise Unsupported("weights with scales of groups are not compared")
     if case.op.kind not in ("dense", "conv2d"):
         raise Unsupported(f"no operator for {case.op.kind}")

@@ -36,17 +36,18 @@ from lpgen.tir.tails import peel_partial_vectors
 
 VECTORS = (1, 2, 3, 4, 6, 8)
 
-group_scales = True
+SERVES = ("dense", "scale=groupN")
 
 
 def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     """Why the algorithm does not serve `op`; None if it does."""
-    if not op.group:
+    if not op.group_size:
         return "no scale=groupN: the sums over all of k are wanted"
     operands = blockwise_dot.byte_operands(op)
     table = {int(value) - operands.right.base for value in op.weight.values()}
-    if 0 not in table and min(op.group, op.k) % BYTES:
-        return f"scale=group{op.group}: weight={op.weight.short} has no 0 to fill up steps of 4"
+    if 0 not in table and min(op.group_size, op.k) % BYTES:
+        groups = f"scale=group{op.group_size}"
+        return f"{groups}: weight={op.weight.short} has no 0 to fill up steps of 4"
     if not isa.dot and most(op) == 0:
         return f"act={op.act} weight={op.weight}: two products do not fit int16"
     return None
@@ -95,8 +96,8 @@ def refuses(op: Dense, isa: Isa, knobs: Knobs) -> str | None:
 def work(op: Dense, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`)."""
     t = tiling(op, isa, knobs)
-    count = -(-op.k // op.group)
-    groups = count * -(-min(op.group, op.k) // BYTES)
+    count = -(-op.k // op.group_size)
+    groups = count * -(-min(op.group_size, op.k) // BYTES)
     tiles, sums = t.row_tiles * t.panels, t.rows * t.vectors
     steps = tiles * groups
     panel = t.vectors * isa.lanes * (groups * BYTES * op.weight.bits / 8 + 4 * count)

@@ -244,7 +244,7 @@ class FloatBits(GroupTile):
     @staticmethod
     def serves(op: Dense, isa: Isa) -> bool:
         """Whether it is exact for `op`, and the instruction exists."""
-        largest = op.bound // op.k * min(op.group, op.k)
+        largest = op.bound // op.k * min(op.group_size, op.k)
         columns = op.zero_weight != "group"
         return isa.bits >= 256 and op.parameters["scale"].short and largest < 2**22 and columns
 

@@ -12,65 +12,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lpgen.formats import Format
-from lpgen.ops.epilogue import Bias, Chain, Clamp, Pack, Quantize, Residual, Scale, out_of
+from lpgen.ops.epilogue.bias import Bias
+from lpgen.ops.epilogue.chain import out_of
+from lpgen.ops.epilogue.clamp import Clamp
+from lpgen.ops.epilogue.pack import Pack
+from lpgen.ops.epilogue.quantize import Quantize
+from lpgen.ops.epilogue.residual import Residual
+from lpgen.ops.epilogue.scale import Scale
+from lpgen.ops.epilogue.step import Chain
+from lpgen.ops.epilogue.threshold import Threshold
 from lpgen.ops.packed import LAYOUTS
-from lpgen.ops.thresholds import Threshold
-from lpgen.ops.words import read_number
 
-WORDS = ("out", "scale", "bias", "residual", "zero_residual", "clamp", "zero_out")
 ALIASES = {"relu": "clamp=relu", "relu6": "clamp=relu6"}
+
+
+def _read_out(text: str) -> object:
+    """ "s32", "f32", a Format, or with a layout (Format, Pack)."""
+    if text in ("s32", "f32"):
+        return text
+    form, colon, layout = text.rpartition(":")
+    if not colon or not layout[:1].isalpha():
+        return Format.parse(text)
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout {layout!r} is none of {', '.join(LAYOUTS)}")
+    return Format.parse(form), Pack(layout)
+
+
+_READ = {"out": _read_out}
+for _step in (Scale, Bias, Residual, Clamp, Quantize):
+    _READ |= _step.READ
+WORDS = tuple(_READ)
+"""In canonical order."""
 
 
 def words_of(chain: Chain) -> dict[str, str]:
     """The words of the chain, in canonical order."""
     words = {"out": out_of(chain)}
     for step in chain:
-        match step:
-            case Scale(per):
-                words["scale"] = per
-            case Bias(dtype):
-                words["bias"] = dtype
-            case Residual(form, zero):
-                words["residual"] = str(form)
-                if zero:
-                    words["zero_residual"] = str(zero)
-            case Clamp(bounds):
-                words["clamp"] = bounds if isinstance(bounds, str) else "x".join(map(str, bounds))
-            case Threshold():
-                words["scale"] = "thresholds"
-            case Quantize(_, zero) if zero:
-                words["zero_out"] = str(zero)
+        words |= step.words()
     return {key: words[key] for key in WORDS if key in words}
 
 
 def read_word(key: str, text: str) -> object:
     """The value of one of WORDS; ValueError or FormatError with the reason if it has none."""
-    if key in ("zero_out", "zero_residual"):
-        return read_number(text)
-    if key == "scale" and text.startswith("group"):
-        return text  # what is wrong with it, its step says
-    if key == "clamp" and text not in ("none", "relu", "relu6"):
-        low, x, high = text.partition("x")
-        if not x:
-            raise ValueError(f"{text!r} is none of none, relu, relu6, LOWxHIGH")
-        return read_number(low), read_number(high)
-    known = {
-        "out": ("s32", "f32"),
-        "scale": ("none", "tensor", "channel", "thresholds"),
-        "bias": ("none", "s32", "f32"),
-        "residual": ("none", "f32"),
-        "clamp": ("none", "relu", "relu6"),
-    }[key]
-    if text in known:
-        return text
-    if key not in ("out", "residual"):
-        raise ValueError(f"{text!r} is none of {', '.join(known)}")
-    form, colon, layout = text.rpartition(":")
-    if key == "out" and colon and layout[:1].isalpha():
-        if layout not in LAYOUTS:
-            raise ValueError(f"layout {layout!r} is none of {', '.join(LAYOUTS)}")
-        return Format.parse(form), Pack(layout)
-    return Format.parse(text)
+    return _READ[key](text)
 
 
 def chain_of(words: Mapping[str, object]) -> Chain:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
 from lpgen.errors import FormatError
 from lpgen.formats import REAL, Format
-from lpgen.ops.base import Matrix, Operator
 from lpgen.ops.epilogue import Chain
-from lpgen.ops.parameters import FLOAT_LIMIT, Parameter
+from lpgen.ops.lhs import Lhs
+from lpgen.ops.operator import Example, Operator
+from lpgen.ops.parameter import Parameter, real
+from lpgen.ops.product import Matrix
 from lpgen.ops.words import FORMAT, MAX_ELEMENTS, NUMBER, Word, read_number
 
 _PER = re.compile(r"tensor|axis|block[1-9][0-9]*")
@@ -44,7 +47,6 @@ class Elementwise(Operator):
     format: Format
     per: str = "tensor"
 
-    FUSES: ClassVar[bool] = False
     WORDS: ClassVar[dict[str, Word]] = {
         "outer": NUMBER,
         "axis": NUMBER,
@@ -107,15 +109,58 @@ class Elementwise(Operator):
         return Matrix(1, self.outer, self.axis * self.inner, 1)
 
     @property
-    def name(self) -> str:
-        """The canonical workload text."""
-        words = (f"{key}={word.write(getattr(self, key))}" for key, word in self.WORDS.items())
-        return " ".join([self.kind, *words])
+    def label(self) -> str:
+        """quantize 2x64x3136 f32 -> u8"""
+        return f"{self.kind} {self._sizes} {self.act} -> {self.out}"
 
     @property
-    def plain(self) -> Self:
-        """The operator itself: there is no epilogue to leave out."""
-        return self
+    def identifier(self) -> str:
+        """quantize_2x64x3136_u8"""
+        return f"{self.kind}_{self._sizes}_{self.format}"
+
+    @property
+    def _sizes(self) -> str:
+        return "x".join(map(str, self.x_extents))
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """(outer, axis, inner)"""
+        return self.x_extents
+
+    @property
+    def x_dtype(self) -> str:
+        """The NumPy dtype of x."""
+        return self.act.dtype
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """(outer, axis, inner)"""
+        return self.x_extents
+
+    @property
+    def lhs(self) -> Lhs:
+        """x comes in as it is."""
+        return Lhs("act", self.act, 0)
+
+    @property
+    def pack(self) -> None:
+        """There is none."""
+        return None
+
+    @property
+    def macs(self) -> int:
+        """The elements."""
+        return math.prod(self.x_extents)
+
+    @property
+    def ops(self) -> int:
+        """Two for each element: with its scale, and with its zero point."""
+        return 2 * self.macs
+
+    @property
+    def reuse(self) -> int:
+        """The elements that share a scale."""
+        return self.macs // math.prod(self.w_shape)
 
     @property
     def residual(self) -> None:
@@ -125,7 +170,32 @@ class Elementwise(Operator):
     @property
     def parameters(self) -> dict[str, Parameter]:
         """The scales."""
-        return {"scale": Parameter(self.w_shape, "float32", -FLOAT_LIMIT, FLOAT_LIMIT)}
+        return {"scale": real(*self.w_shape)}
+
+    EXTREMES: ClassVar[tuple[str, ...]] = ("max-max", "max-min", "min-max", "min-min")
+
+    def random(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Values of x and zero points."""
+        return self.act.random(rng, self.x_extents), self.weight.random(rng, self.w_shape)
+
+    def extreme(self, which: str) -> tuple[np.ndarray, np.ndarray]:
+        """One value of x and one of the zero points: one of EXTREMES."""
+        x_end, w_end = which.split("-")
+        w = np.full(self.w_shape, getattr(self.weight, w_end), self.weight.dtype)
+        return np.full(self.x_extents, getattr(self.act, x_end), self.act.dtype), w
+
+    def extremes(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All of EXTREMES."""
+        return (self.extreme(which) for which in self.EXTREMES)
+
+    def example(self, rng: np.random.Generator, name: str = "random") -> Example:
+        """Values of x and zero points random or of one of EXTREMES, and scales."""
+        x, w = self.random(rng) if name == "random" else self.extreme(name)
+        return Example(name, {"x": x}, w, self.random_parameters(rng))
+
+    def random_residual(self, rng: np.random.Generator) -> None:
+        """There is none."""
+        return None
 
     def random_parameters(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Scales around what takes values of about 1 into the format; half are powers of two."""

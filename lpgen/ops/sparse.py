@@ -21,45 +21,41 @@ outliers, and its sums have to fit int32.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lpgen.errors import FormatError
-from lpgen.ops.parameters import Parameter
-
-if TYPE_CHECKING:
-    from lpgen.ops.base import Operator
+from lpgen.ops.parameter import Parameter
 
 LOW, HIGH = -128, 127
 NAMES = ("outlier_data", "outlier_indices", "outlier_indptr")
 
 
-def parameters_of(op: Operator) -> dict[str, Parameter]:
-    """The parameters by name, none without outliers."""
-    if not op.outliers:
+def parameters_of(count: int, channels: int, k: int) -> dict[str, Parameter]:
+    """The parameters of `count` outliers by name, none without outliers."""
+    if not count:
         return {}
-    count = op.outliers
     each = (
         Parameter((count,), "int8", LOW, HIGH),
-        Parameter((count,), "int32", 0, op.matrix.k - 1),
-        Parameter((op.w_shape[0] + 1,), "int32", 0, count),
+        Parameter((count,), "int32", 0, k - 1),
+        Parameter((channels + 1,), "int32", 0, count),
     )
     return dict(zip(NAMES, each, strict=True))
 
 
-def check(op: Operator) -> str | None:
-    """Why the operator cannot have its outliers, or None."""
-    if op.outliers > math.prod(op.w_shape):
-        return f"outliers={op.outliers} is more than the {math.prod(op.w_shape)} weights"
-    if op.outliers and op.group:
-        return f"outliers={op.outliers} cannot be added to sums scaled by scale=group{op.group}"
+def check(count: int, weights: tuple[int, ...], group_size: int) -> str | None:
+    """Why weights of the shape, with scales of groups of that size, cannot have so many outliers,
+    or None."""
+    if count > math.prod(weights):
+        return f"outliers={count} is more than the {math.prod(weights)} weights"
+    if count and group_size:
+        return f"outliers={count} cannot be added to sums scaled by scale=group{group_size}"
     return None
 
 
-def bound(op: Operator, act: int) -> int:
+def bound(count: int, k: int, act: int) -> int:
     """The most that outliers add to a sum, where `act` is the largest factor."""
-    return min(op.outliers, op.matrix.k) * act * -LOW
+    return min(count, k) * act * -LOW
 
 
 def check_order(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> None:
@@ -79,24 +75,27 @@ def check_order(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> No
         raise FormatError(f"outlier_indices[{i}] = {used[i]} does not ascend within its channel")
 
 
-def dense(op: Operator, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> np.ndarray:
-    """r as int16[w_shape]."""
-    r = np.zeros((op.w_shape[0], op.matrix.k), np.int16)
+def dense(
+    weights: tuple[int, ...], data: np.ndarray, indices: np.ndarray, indptr: np.ndarray
+) -> np.ndarray:
+    """r as int16, for weights of the shape."""
+    channels = weights[0]
+    r = np.zeros((channels, math.prod(weights[1:])), np.int16)
     count = indptr[-1]
-    channels = np.repeat(np.arange(op.w_shape[0]), np.diff(indptr))
-    r[channels, indices[:count]] = data[:count]
-    return r.reshape(op.w_shape)
+    r[np.repeat(np.arange(channels), np.diff(indptr)), indices[:count]] = data[:count]
+    return r.reshape(weights)
 
 
-def random(op: Operator, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Outliers anywhere, N of them or a few less, with both ends of their range among them."""
-    count = op.outliers - int(rng.integers(0, op.outliers // 8 + 2))
-    places = rng.choice(math.prod(op.w_shape), max(count, 0), replace=False, shuffle=False)
-    channels, indices = np.divmod(np.sort(places), op.matrix.k)
+def random(rng: np.random.Generator, most: int, weights: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Outliers anywhere, `most` of them or a few less, with both ends of their range among them."""
+    channels, k = weights[0], math.prod(weights[1:])
+    count = most - int(rng.integers(0, most // 8 + 2))
+    places = rng.choice(channels * k, max(count, 0), replace=False, shuffle=False)
+    rows, indices = np.divmod(np.sort(places), k)
     data = rng.integers(LOW, HIGH + 1, places.size)
     data[: places.size // 4] = rng.choice([LOW, HIGH], places.size // 4)
-    more = op.outliers - places.size
-    starts = np.searchsorted(channels, np.arange(op.w_shape[0] + 1))
+    more = most - places.size
+    starts = np.searchsorted(rows, np.arange(channels + 1))
     values = (np.pad(data, (0, more), constant_values=1), np.pad(indices, (0, more)), starts)
-    dtypes = (p.dtype for p in parameters_of(op).values())
+    dtypes = (p.dtype for p in parameters_of(most, channels, k).values())
     return {n: v.astype(d) for n, v, d in zip(NAMES, values, dtypes, strict=True)}

@@ -1,0 +1,162 @@
+"""The left side of a product as it comes in: values, packed values (`ops.packed`), or float32,
+which the kernel quantizes to the format `act` before the product.
+
+| input      | x                                                                     |
+|------------|-----------------------------------------------------------------------|
+| act        | values, one a byte                                                    |
+| packed     | codes in fields of 1, 2 or 4 bits                                     |
+| planes     | bit planes of codes                                                   |
+| f32        | float32, scale: the parameter input_scale (the epilogue's includes it) |
+| f32:tensor | float32, scale: the largest |x| of the call becomes the largest level |
+| f32:row    | the same for each row of a dense operator                             |
+
+With a static scale, q = saturate(round(x * (1 / input_scale)) + zero_act). With a dynamic one the
+levels lie evenly around zero_act, `levels` on either side:
+
+    a = max |x|,  q = round(x * (levels / a)) + zero_act,  step = a / levels
+
+and the sums are multiplied with `step` right behind the epilogue's scale (that of the weights).
+Every operation is one of float32, rounding is half to even. A largest |x| of less than 2^-100
+counts as 0: all q are zero_act then.
+
+Infinities saturate, and what is no number (NaN) is quantized to the lowest value, as onnxruntime's
+QuantizeLinear does it. With a dynamic scale they are the largest |x|: NaN makes step NaN, an
+infinity makes it infinite (finite x are 0 beside it, 0 times infinity is NaN: the lowest value), so
+that behind the scale nothing in this row or tensor is finite.
+
+In the manner of FBGEMM (Khudia et al., arXiv 2101.05615) and of dynamic quantization in ONNX.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lpgen.formats import Format
+from lpgen.ops import packed
+from lpgen.ops.words import Word, one_of
+
+FLOATS = ("f32", "f32:tensor", "f32:row")
+INPUTS = ("act", *packed.LAYOUTS, *FLOATS)
+INPUT = Word(one_of(*INPUTS), str, quiet=True)
+SMALLEST = 2.0**-100
+"""Below it the largest |x| counts as 0."""
+
+
+@dataclass(frozen=True)
+class Lhs:
+    """The activations of a product: one of INPUTS, the format and the zero point of the values."""
+
+    input: str
+    act: Format
+    zero: int
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the scale of x is found in every call."""
+        return self.input in ("f32:tensor", "f32:row")
+
+    @property
+    def real(self) -> bool:
+        """Whether x is float32."""
+        return self.input in FLOATS
+
+    @property
+    def layout(self) -> str | None:
+        """The layout of a packed x, or None."""
+        return self.input if self.input in packed.LAYOUTS else None
+
+    @property
+    def levels(self) -> int:
+        """Levels on either side of the zero point that dynamic quantization uses."""
+        return min(self.act.max - self.zero, self.zero - self.act.min)
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """(low, high) of q - zero_act."""
+        if self.dynamic:
+            return -self.levels, self.levels
+        return self.act.min - self.zero, self.act.max - self.zero
+
+    def shape(self, extents: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of x as it is given, of values in that shape."""
+        return packed.packed_shape(extents, self.act, self.layout) if self.layout else extents
+
+    @property
+    def dtype(self) -> str:
+        """The NumPy dtype of x: that of the format, uint8 if packed, or float32."""
+        if self.real:
+            return "float32"
+        return "uint8" if self.layout else self.act.dtype
+
+    def __str__(self) -> str:
+        """The format, with the layout if x is packed."""
+        return f"{self.act}:{self.layout}" if self.layout else str(self.act)
+
+    def check(self, of_rows: bool, scaled: bool) -> str | None:
+        """Why a product cannot take such an input, or None.
+
+        of_rows: x is a matrix; scaled: the result is multiplied with a scale.
+        """
+        word, act = f"input={self.input}", self.act
+        if self.input == "act":
+            return None
+        if self.input not in INPUTS:
+            return f"{word} is unknown; known: {', '.join(INPUTS)}"
+        if self.layout:
+            return packed.check_layout(f"{word} act={act}", act, self.layout)
+        if act.encoding not in "us":
+            return f"{word}: activations are quantized to u1..u8 or s2..s8, not {act}"
+        if self.input == "f32:row" and not of_rows:
+            return f"{word} is for dense: the rows of a convolution share their values"
+        if self.dynamic and self.levels < 1:
+            return f"{word}: zero_act={self.zero} leaves no level below or above ({act})"
+        if self.dynamic and not scaled:
+            return f"{word} gives real numbers: it needs a scale="
+        return None
+
+    def quantized(
+        self, x: np.ndarray, input_scale: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """(q as int16[x_shape], step): float32[m, 1] or [1], None with a static scale."""
+        one = np.float32(1)
+        if not self.dynamic:
+            inverse, step = one / input_scale[0], None
+        else:
+            whole = tuple(range(x.ndim))
+            largest = np.abs(x).max(axis=1 if self.input == "f32:row" else whole, keepdims=True)
+            top = np.float32(self.levels)
+            some = largest > SMALLEST
+            inverse = np.where(some, top / np.where(some, largest, one), np.float32(0))
+            step = largest / top
+            step = step if self.input == "f32:row" else step.reshape(1)
+        low, high = map(np.float32, self.bounds)
+        scaled = x * inverse
+        scaled = np.where(scaled > low, np.minimum(scaled, high), low)  # low where it is no number
+        q = np.rint(scaled).astype(np.int16) + np.int16(self.zero)
+        return q, step
+
+    def random(self, rng: np.random.Generator, extents: tuple[int, ...]) -> np.ndarray:
+        """Values drawn uniformly, as they are or packed. Floats: normally distributed, half of them
+        on a grid, so that ties are common; in the first row zeros."""
+        if not self.real:
+            return self.given(self.act.random(rng, extents))
+        x = rng.normal(size=extents).astype(np.float32)
+        x = np.where(rng.random(extents) < 0.5, x, np.rint(x * 16) / np.float32(16))
+        x[0] = 0 if x.shape[0] > 1 else x[0]
+        return x.astype(np.float32)
+
+    def extreme(self, end: str, extents: tuple[int, ...]) -> np.ndarray:
+        """The "max" or the "min" value everywhere."""
+        if self.real:
+            return np.full(extents, {"max": 1e9, "min": -1e9}[end], np.float32)
+        return self.given(np.full(extents, getattr(self.act, end), self.act.dtype))
+
+    def given(self, values: np.ndarray) -> np.ndarray:
+        """Values of `act` as the product takes them: as they are, or packed."""
+        return packed.pack(values, self.act, self.layout) if self.layout else values
+
+    def random_scale(self) -> np.ndarray:
+        """A power of two with which random values saturate now and then."""
+        return np.float32([2.0 ** np.rint(np.log2(4 / (self.act.max - self.act.min)))])

@@ -1,0 +1,203 @@
+"""What all operators are: words and their text, tensors, parameters, an oracle, inputs to try."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self
+
+import numpy as np
+
+from lpgen.errors import FormatError, WorkloadError
+from lpgen.formats import Format, Real, as_array
+from lpgen.ops.parameter import Parameter, legal
+from lpgen.ops.words import MAX_ELEMENTS, Word
+
+
+class Example(NamedTuple):
+    """One set of arguments of an operator.
+
+    name: "random", or one of `Operator.EXTREMES`; inputs: what every call takes, by name; weights:
+    None where there are none; parameters: what is given once, with the weights, by name.
+    """
+
+    name: str
+    inputs: dict[str, np.ndarray]
+    weights: np.ndarray | None
+    parameters: dict[str, np.ndarray]
+
+    @property
+    def given(self) -> dict[str, np.ndarray]:
+        """All of them by the names that `Operator.reference` has for them."""
+        weights = {} if self.weights is None else {"w": self.weights}
+        return self.inputs | weights | self.parameters
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Base of the operators: frozen dataclasses whose fields are the words of the workload.
+
+    A subclass states its `kind` and its `WORDS`, one for each field that has one, in canonical
+    order; its shapes and `parameters`; examples and `reference`, the oracle.
+    """
+
+    kind: ClassVar[str]
+    WORDS: ClassVar[dict[str, Word]]
+    FUSES: ClassVar[bool] = False
+    """Whether it has an epilogue, whose words a workload may have."""
+    EXTREMES: ClassVar[tuple[str, ...]] = ()
+    """What `example` knows beside random arguments: the worst cases."""
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The fields that a workload may leave out, with their values."""
+        return {f.name: f.default for f in fields(cls) if f.default is not MISSING}
+
+    @cached_property
+    def name(self) -> str:
+        """The canonical workload text; `ops.workload.parse` reads it back to an equal operator."""
+        return " ".join([self.kind, *(f"{key}={text}" for key, text in self._texts().items())])
+
+    def _texts(self) -> dict[str, str]:
+        """The words of the canonical text."""
+        usual = self.defaults()
+        return {
+            key: word.write(getattr(self, key))
+            for key, word in self.WORDS.items()
+            if not (word.quiet and getattr(self, key) == usual[key])
+        }
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def label(self) -> str:
+        """A short name for tables: kind, sizes, formats."""
+        raise NotImplementedError
+
+    @property
+    def identifier(self) -> str:
+        """Kind, sizes and formats as a part of a C name."""
+        raise NotImplementedError
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What a template has to say that it serves (`lpgen.templates`): the kind, and words for
+        what not all templates of the kind do."""
+        return (self.kind,)
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """Shape of the result as it is stored."""
+        raise NotImplementedError
+
+    @property
+    def y_dtype(self) -> str:
+        """The NumPy dtype of the result: int32, float32, int8 or uint8 (packed: uint8)."""
+        raise NotImplementedError
+
+    @property
+    def out(self) -> str:
+        """What the result is: "s32", "f32" or the text of a format, with its layout if packed."""
+        raise NotImplementedError
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """What is given once, before the calls, beside weights: name -> shape, dtype and limits."""
+        raise NotImplementedError
+
+    @property
+    def ops(self) -> int:
+        """Arithmetic operations: two for each multiply-accumulate, or for each element."""
+        raise NotImplementedError
+
+    @property
+    def reuse(self) -> int:
+        """How often a call uses each weight or parameter: what is used rarely comes from memory."""
+        raise NotImplementedError
+
+    @property
+    def plain(self) -> Self:
+        """The operator without what costs next to nothing: its records serve this one, too."""
+        return self
+
+    def example(self, rng: np.random.Generator, name: str = "random") -> Example:
+        """Random arguments of a call, or one of EXTREMES."""
+        raise NotImplementedError
+
+    @property
+    def far_ends(self) -> list[str]:
+        """Those of EXTREMES that show the most."""
+        return list(self.EXTREMES)
+
+    def reference(self, *inputs: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
+        """The exact result, `y_dtype`[y_shape], computed by NumPy alone: the oracle of every test.
+
+        Raises WorkloadError on another shape and on an argument that is missing or not asked for,
+        and FormatError on a value outside its format.
+        """
+        raise NotImplementedError
+
+    def legal_parameters(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The parameters as arrays of their shapes and dtypes, in the order of `parameters`.
+
+        Raises WorkloadError for one that is missing or not asked for, FormatError for one that has
+        another shape or dtype, or a value outside its limits.
+        """
+        for name in (*self.parameters, *given):
+            if name not in given:
+                self._fail(f"parameter {name} is missing")
+            if name not in self.parameters:
+                known = ", ".join(self.parameters) or "none"
+                self._fail(f"parameter {name} is not asked for; asked for: {known}")
+        return {name: legal(name, given[name], p) for name, p in self.parameters.items()}
+
+    def _checked(
+        self, what: str, value: Any, shape: tuple[int, ...], form: Format | Real | None
+    ) -> np.ndarray:
+        """`value` as an array of this shape, with values of the format."""
+        array = as_array(what, value)
+        if array.shape != shape:
+            self._fail(f"{what} has shape {array.shape}, expected {shape}")
+        if form is not None:
+            form.check(array, what)
+        return array
+
+    # What operators check when they are created.
+
+    def _set(self, key: str, value: Any) -> None:
+        object.__setattr__(self, key, value)
+
+    def _fail(self, reason: str) -> NoReturn:
+        raise WorkloadError(f"{self.kind}: {reason}")
+
+    def _take_format(self, key: str) -> None:
+        """Make field `key` a Format."""
+        try:
+            self._set(key, Format.parse(getattr(self, key)))
+        except FormatError as error:
+            self._fail(f"{key}: {error}")
+
+    def _take_sizes(self, key: str, low: int, spread: Callable[[Any], tuple] | None = None) -> None:
+        """Make field `key` an int, or the tuple that `spread` makes of it, of low..MAX_ELEMENTS."""
+        value = getattr(self, key)
+        try:
+            sizes = spread(value) if spread else (value,)
+            if any(isinstance(size, bool) for size in sizes):
+                raise TypeError("True and False are no numbers here")
+            sizes = tuple(int(operator.index(size)) for size in sizes)
+        except (TypeError, ValueError) as error:
+            self._fail(f"{key}={value!r} is not a size: {error}")
+        self._set(key, sizes if spread else sizes[0])
+        if not all(low <= size <= MAX_ELEMENTS for size in sizes):
+            text = self.WORDS[key].write(getattr(self, key))
+            self._fail(f"{key}={text} is outside {low}..{MAX_ELEMENTS}")
+
+    def _check_elements(self, **shapes: tuple[int, ...]) -> None:
+        """Tensors are indexed with int32."""
+        for what, shape in shapes.items():
+            if (count := math.prod(shape)) > MAX_ELEMENTS:
+                self._fail(f"{what} has {count} elements {shape}, the limit is {MAX_ELEMENTS}")

@@ -1,0 +1,294 @@
+"""Products x * w: what dense and conv2d share. Formats, zero points, exact sums and their limit,
+the chain of steps behind the sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+
+from lpgen.formats import REAL, Format
+from lpgen.ops import epilogue, packed, scales, sparse
+from lpgen.ops.epilogue import Given, Pack, Quantize, Residual, Scale, Threshold, check_zero
+from lpgen.ops.epilogue.words import words_of
+from lpgen.ops.lhs import Lhs
+from lpgen.ops.parameter import FLOAT_LIMIT, Parameter, values
+from lpgen.ops.product_examples import ProductExamples
+from lpgen.ops.reach import Reach
+
+
+class Matrix(NamedTuple):
+    """An operator seen as `groups` matrix products [m, k] x [k, n] (m: output positions)."""
+
+    groups: int
+    m: int
+    n: int
+    k: int
+
+
+@dataclass(frozen=True)
+class Product(ProductExamples):
+    """Base of the products.
+
+    A subclass states its shapes, its `matrix` and `_sums`. It has fields `act`, `weight` (Format),
+    their zero points `zero_act` (a value of the format) and `zero_weight` (the same, or "channel"
+    or "group": one for each output channel or group of k, a parameter), `outliers`, the most
+    non-zero elements of a sparse matrix beside the weights (`ops.sparse`), `input`, how x comes in
+    (`ops.lhs`), and `epilogue`, the chain of steps behind the sums.
+
+    The sum of an element is that of (x - zero_act) * (w - zero_weight), and of (x - zero_act) times
+    the outliers; padding adds nothing.
+    """
+
+    FUSES: ClassVar[bool] = True
+
+    def _texts(self) -> dict[str, str]:
+        return super()._texts() | words_of(self.epilogue)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The kind, and scales of groups of k."""
+        return (self.kind, "scale=groupN") if self.group_size else (self.kind,)
+
+    @property
+    def _formats(self) -> str:
+        """The formats in a label."""
+        return f"{self.act} x {self.weight}" + ("" if self.out == "s32" else f" -> {self.out}")
+
+    @property
+    def matrix(self) -> Matrix:
+        """The operator as matrix products."""
+        raise NotImplementedError
+
+    @property
+    def x_extents(self) -> tuple[int, ...]:
+        """Shape of the activations as values."""
+        raise NotImplementedError
+
+    @property
+    def w_shape(self) -> tuple[int, ...]:
+        """Shape of the weights."""
+        raise NotImplementedError
+
+    @property
+    def y_extents(self) -> tuple[int, ...]:
+        """Shape of the result as values, and of a residual."""
+        raise NotImplementedError
+
+    @cached_property
+    def lhs(self) -> Lhs:
+        """How the activations come in."""
+        return Lhs(self.input, self.act, self.zero_act)
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Shape of the activations as they are given: `x_extents`, or packed."""
+        return self.lhs.shape(self.x_extents)
+
+    @property
+    def x_dtype(self) -> str:
+        """The NumPy dtype of the activations: that of their format, uint8 if packed, or float32."""
+        return self.lhs.dtype
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """Shape of the result as it is stored: `y_extents`, or packed."""
+        if not self.pack:
+            return self.y_extents
+        return packed.packed_shape(self.y_extents, self.y_format, self.pack.layout)
+
+    @property
+    def y_dtype(self) -> str:
+        """The NumPy dtype of the result: int32, float32, int8 or uint8 (packed: uint8)."""
+        return "uint8" if self.pack else epilogue.dtype_of(self.epilogue)
+
+    @property
+    def out(self) -> str:
+        """What the result is: "s32", "f32" or the text of a format, with its layout if packed."""
+        return epilogue.out_of(self.epilogue)
+
+    @property
+    def y_format(self) -> Format | None:
+        """The format that the result is quantized to, if it is."""
+        last = epilogue.find(self.epilogue, Quantize | Threshold)
+        return last.format if last else None
+
+    @property
+    def pack(self) -> Pack | None:
+        """The step that packs the result, if there is one."""
+        return epilogue.find(self.epilogue, Pack)
+
+    @property
+    def residual(self) -> Residual | None:
+        """The step that adds another tensor of shape `y_extents`, if there is one."""
+        return epilogue.find(self.epilogue, Residual)
+
+    @property
+    def group_size(self) -> int:
+        """Neighbours in k that share a scale, 0: all of k."""
+        return epilogue.group_size_of(self.epilogue)
+
+    @property
+    def scale_shape(self) -> tuple[int, ...]:
+        """Of what has one number for each output channel, or for each of its groups of k."""
+        return scales.shape(self.w_shape[0], self.matrix.k, self.group_size)
+
+    @property
+    def plain(self) -> Self:
+        """The operator on integers, without zero points, outliers and epilogue: nearly all of the
+        work."""
+        return replace(self, zero_act=0, zero_weight=0, outliers=0, epilogue=(), input="act")
+
+    def smallest(self) -> Self:
+        """An operator of the same kind and formats with next to nothing to do."""
+        raise NotImplementedError
+
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """What is given with the weights: name -> shape, dtype and limits."""
+        channels, zeros = self.w_shape[0], {}
+        if not isinstance(self.zero_weight, int):
+            zeros = {"zero_weight": values(self.scale_shape, self.weight)}
+        sums = epilogue.Sums(channels, self.scale_shape, self.bound)
+        found = zeros | epilogue.parameters_of(self.epilogue, sums)
+        if self.input == "f32":
+            found["input_scale"] = Parameter((1,), "float32", 1 / FLOAT_LIMIT, FLOAT_LIMIT)
+        return found | sparse.parameters_of(self.outliers, channels, self.matrix.k)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, those on padding included."""
+        return math.prod(self.matrix)
+
+    @property
+    def ops(self) -> int:
+        """Arithmetic operations: two for each multiply-accumulate."""
+        return 2 * self.macs
+
+    @property
+    def reuse(self) -> int:
+        """The rows of x that each weight is multiplied with."""
+        return self.matrix.m
+
+    @property
+    def weight_bits_total(self) -> int:
+        """Bits of all weights when each is stored at exactly its bits."""
+        return math.prod(self.w_shape) * self.weight.bits
+
+    @property
+    def bound(self) -> int:
+        """The largest absolute value a sum could have, by shape, formats, zero points and the
+        number of outliers."""
+        return self._reach.bound
+
+    @property
+    def _reach(self) -> Reach:
+        zeros = (self.zero_act, self.zero_weight)
+        return Reach(self.matrix.k, self.act, self.weight, *zeros, self.outliers)
+
+    def reference(
+        self,
+        x: np.ndarray,
+        w: np.ndarray,
+        residual: np.ndarray | None = None,
+        **parameters: np.ndarray,
+    ) -> np.ndarray:
+        """The exact result, `y_dtype`[y_shape], computed by NumPy alone: the oracle of every test.
+
+        x: integers[x_shape] in format `act`, packed, or float32 (`ops.lhs`); w:
+        integers[w_shape] in format `weight`; residual (float32, or integers of its format) and
+        parameters: as the epilogue asks.
+        Padding adds nothing, also in formats that have no zero.
+        Raises WorkloadError on another shape and on an argument that is missing or not asked for,
+        and FormatError on a value outside its format.
+        """
+        given = self.legal_parameters(parameters)
+        layout = self.lhs.layout
+        form = REAL if self.lhs.real else self.act
+        x = self._checked("x", x, self.x_shape, None if layout else form)
+        w = self._checked("w", w, self.w_shape, self.weight)
+        if (residual is None) != (self.residual is None):
+            self._fail(f"residual is {'missing' if residual is None else 'not asked for'}")
+        if residual is not None:
+            form = self.residual.values
+            residual = self._checked("residual", residual, self.y_extents, form)
+        with np.errstate(all="ignore"):  # infinities and what is no number have results, too
+            x = packed.unpack(x, self.act, layout, self.x_extents[-1]) if layout else x
+            return self._result(x, w, residual, given)
+
+    def _result(
+        self,
+        x: np.ndarray,
+        w: np.ndarray,
+        residual: np.ndarray | None,
+        given: dict[str, np.ndarray],
+    ) -> np.ndarray:
+        """What `reference` gives for legal arguments, x unpacked."""
+        step = None
+        if self.lhs.real:
+            x, step = self.lhs.quantized(x, given.pop("input_scale", None))
+        zero = given.pop("zero_weight", self.zero_weight)
+        if self.zero_act:
+            x = x.astype(np.int16) - self.zero_act
+        if np.any(zero):
+            w = w.astype(np.int16) - scales.spread(zero, self.w_shape, self.group_size)
+        if self.outliers:
+            w = w.astype(np.int16) + sparse.dense(self.w_shape, *map(given.get, sparse.NAMES))
+        if self.group_size:
+            sums = scales.scaled(self._sums, x, w, given["scale"], self.group_size)
+        else:
+            sums = self._sums(x, w)
+        return epilogue.apply(self.epilogue, sums, Given(given, residual, step))
+
+    def legal_parameters(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The parameters as arrays of their shapes and dtypes, in the order of `parameters`.
+
+        Raises WorkloadError for one that is missing or not asked for, FormatError for one that has
+        another shape or dtype, a value outside its limits, or outliers in another order.
+        """
+        legal = super().legal_parameters(given)
+        if self.outliers:
+            sparse.check_order(*map(legal.get, sparse.NAMES))
+        return legal
+
+    def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """The sums of products, exact integers of any dtype, [y_shape]."""
+        raise NotImplementedError
+
+    @property
+    def _exact_float(self) -> type:
+        """The float in which BLAS adds up exactly."""
+        return self._reach.exact_float
+
+    # The checks that all products make when they are created.
+
+    def _check_words(self) -> None:
+        """Formats, zero points, epilogue, input, scales and outliers that contradict each other."""
+        self._take_format("act")
+        self._take_format("weight")
+        self._set("epilogue", tuple(self.epilogue))
+        rows, zero, size = len(self.x_extents) == 2, self.zero_weight, 0
+        reason = check_zero("zero_act", self.act, self.zero_act)
+        if zero not in ("channel", "group"):
+            reason = reason or check_zero("zero_weight", self.weight, zero)
+        if reason := reason or epilogue.check_chain(self.epilogue):
+            self._fail(reason)
+        size, scaled = self.group_size, bool(epilogue.find(self.epilogue, Scale))
+        reason = self.lhs.check(rows, scaled) or scales.check(size, zero, self.weight, rows)
+        if reason := reason or sparse.check(self.outliers, self.w_shape, size):
+            self._fail(reason)
+
+    def _check_sizes(self) -> None:
+        """No exact result may leave int32."""
+        self._check_elements(x=self.x_extents, w=self.w_shape, y=self.y_extents)
+        if reason := self._reach.check():
+            self._fail(reason)
+
+
+def rows_per_block(row: int) -> int:
+    """How many rows of `row` floats keep a block of an oracle's operands at 32 MiB or less."""
+    return max(1, 2**22 // row)
