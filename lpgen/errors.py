@@ -50,5 +50,11 @@ class ScheduleRefused(LpgenError):
     """A template refuses this choice of knobs. The search counts it as a failed candidate."""
 
 
+def refuse(reason: str | None) -> None:
+    """Raises ScheduleRefused for a reason."""
+    if reason:
+        raise ScheduleRefused(reason)
+
+
 class TooLarge(ScheduleRefused, UserError):
     """A kernel with a buffer that is too large for the int32 indices of the generated code."""

@@ -197,7 +197,7 @@ class TestBipolar:
 
     def test_xor_needs_neither_row_sums_nor_corrections(self):
         op = Dense(4, 64, 96, act="b1", weight="b1")
-        tiling = bitserial.Tiling(2, 4, 16, 2, 1, 8)
+        tiling = bitserial.Tiling(rows=2, vectors=4, lanes=16, row_tiles=2, panels=1, word=8)
         definition = bitserial.define(op, tiling)
         assert definition.prologue == []
         assert definition.layout.nbytes == 64 * 96 // 8

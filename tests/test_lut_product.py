@@ -156,7 +156,8 @@ def test_both_packers_give_the_same_bytes(op, act, weight, packed, lanes):
     op = replace(op, act=act, weight=weight)
     if Tables(op.act, op.weight).count * 32 > TABLE_BYTES:
         return
-    layout = define(op, Tiling(1, 1, lanes, op.matrix.m, 1, packed)).weights
+    tiling = Tiling(rows=1, vectors=1, lanes=lanes, row_tiles=op.matrix.m, panels=1, packed=packed)
+    layout = define(op, tiling).weights
     _, w = op.random(np.random.default_rng(0))
     by_tir = at_address(np.zeros(layout.nbytes, np.uint8), 0)
     pack = jit(layout.te_module(), Target.parse("generic"))
@@ -166,7 +167,8 @@ def test_both_packers_give_the_same_bytes(op, act, weight, packed, lanes):
 
 def test_a_packed_weight_takes_exactly_its_bits():
     op = Dense(1, 64, 256, act="u2", weight="s2")
-    layout = define(op, Tiling(1, 1, 16, 1, 4, True)).weights
+    tiling = Tiling(rows=1, vectors=1, lanes=16, row_tiles=1, panels=4, packed=True)
+    layout = define(op, tiling).weights
     assert layout.nbytes == 64 * 256 * 2 // 8 + layout.tables.nbytes
 
 

@@ -26,14 +26,14 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms import definition
+from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
+from lpgen.algorithms.depthwise import one_channel_each
 from lpgen.algorithms.lhs.encode import Encoding, encode_at_source, encode_in_tiles
 from lpgen.algorithms.lhs.k_split import Reduction, cut
 from lpgen.algorithms.lhs.planes import given_words, reads_planes
-from lpgen.algorithms.lhs.row_sums import placeholder, prologue
 from lpgen.algorithms.lhs.view import Left, left_side
-from lpgen.algorithms.result.epilogue import Epilogue
-from lpgen.algorithms.sections import Section
+from lpgen.algorithms.sections import Section, placeholders
 from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.ops import Conv2d, Dense
 
@@ -41,22 +41,16 @@ ELEMENT = 32
 """Bits of an element of the left side: a word, repeated as often as it fits."""
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """Sizes that shape the definition.
+@dataclass(frozen=True, kw_only=True)
+class Tiling(definition.Tiling):
+    """Sizes that shape the definition, beside those of the register tile.
 
-    rows x vectors x lanes: the register tile; row_tiles, panels: tiles down and across;
     word: values of k in a word, 8, 16 or 32. A vector of words has ELEMENT / word times `lanes`
     columns, and `vectors` is a multiple of that;
     left: "direct" (words are made at the source), "copied" (in tile order) or "folded" (in tile
     order, of the folded source).
     """
 
-    rows: int
-    vectors: int
-    lanes: int
-    row_tiles: int
-    panels: int
     word: int
     left: str = "direct"
 
@@ -108,25 +102,11 @@ class PlaneWeights(CodeWeights):
         return [te.compute(section.shape, word, name="words")]
 
 
-@dataclass(frozen=True)
-class Definition:
-    """Tensors of the computation; `args` are the parameters, in order."""
-
-    cut: Reduction
-    layout: Layout
-    """The packed weights with the parameters of the epilogue behind them."""
-    args: list[te.Tensor]
-    prologue: list[tirx.PrimFunc]
-    """What has to run before (`entry.kernel_entry`)."""
-
-
 def why_not(op: Dense | Conv2d) -> str | None:
     """Why the algorithm does not serve the operator."""
     if op.weight.book:
         return "weights of a code book are no sums of bits"
-    if op.matrix.n == 1 and op.matrix.groups > 1:
-        return f"groups={op.matrix.groups} leave one output channel each: a depthwise kernel fits"
-    return None
+    return one_channel_each(op)
 
 
 def is_xor(op: Dense | Conv2d) -> bool:
@@ -154,12 +134,11 @@ def reduction_of(op: Dense | Conv2d, word: int, left: str) -> Reduction:
     return cut(op, word, folded=left == "folded", empty=empty, split=direct)
 
 
-def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
+def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, PlaneWeights]:
     """The tensor expressions of `op`: stages pad (optional), encode, tile and y; row_sums is a
     parameter (`row_sums`), unless the weights are their codes or XOR combines the planes."""
     matrix, t, xor = op.matrix, tiling, is_xor(op)
     c, offset = reduction_of(op, t.word, t.left), offset_of(op)
-    panel = t.vectors * t.lanes
     weights = PlaneWeights(
         shape=op.w_shape,
         format=op.weight,
@@ -167,35 +146,28 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
         groups=matrix.groups,
         columns=matrix.n,
         panels=t.panels,
-        panel=panel,
+        panel=t.panel,
         offset=0 if xor else offset + op.zero_act,
         lanes=t.lanes,
     )
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
+    sections = placeholders(weights.sections)
     left = left_side(op, c, "uint8", offset)
     planes = planes_of_left(op)
-    given = reads_planes(op, t.word, t.left)
-    if given:
-        x, left_at = given_words(op, left, planes[0], offset + op.zero_act)
+    if reads_planes(op, t.word, t.left):
+        left, left_at = given_words(op, left, planes[0], offset + op.zero_act)
     else:
-        x, left_at = left.x, _encoded(op, left, t, planes)
+        left_at = _encoded(op, left, t, planes)
     tile = _tile(op, left_at, sections[0], c, t, planes)
-    sums = placeholder(op) if op.weight.min and not xor else None
-    epilogue = Epilogue(op, 0, matrix.groups, matrix.n, sums)
-
-    def result(m, g, n):
-        value = tile[g, m // t.rows, n // panel, m % t.rows, n % panel // t.lanes, n % t.lanes]
-        if xor:
-            value = tirx.const(matrix.k * op.act.max * op.weight.max, "int32") - value
-        else:
-            value = weights.value(value, (m, g, n), sections, sums)
-        return epilogue(value, m, g, n)
-
-    y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
-    args = [x, *sections, *epilogue.inputs, y]
-    first = epilogue.prologue
-    first = [prologue(op, planes=True)] if given and first else first
-    return Definition(c, epilogue.layout(weights), args, first)
+    most = matrix.k * op.act.max * op.weight.max
+    return finish(
+        op,
+        left,
+        weights,
+        sections,
+        matrix_sums(op, tile),
+        codes=not xor,
+        value=lambda total: most - total if xor else total,
+    )
 
 
 def _encoded(op, left: Left, t: Tiling, planes: tuple[int, int]):
@@ -215,12 +187,7 @@ def _encoded(op, left: Left, t: Tiling, planes: tuple[int, int]):
 
 
 def _tile(op, left_at, words, c: Reduction, t: Tiling, planes: tuple[int, int]) -> te.Tensor:
-    r, s, kg, p, q = (
-        te.reduce_axis((0, extent), name=name)
-        for name, extent in (
-            ("r", c.r), ("s", c.s), ("kg", c.kg), ("p", planes[0]), ("q", op.weight.bits),
-        )
-    )  # fmt: skip
+    r, s, kg, p, q = reduce_axes(r=c.r, s=c.s, kg=c.kg, p=planes[0], q=op.weight.bits)
     last, xor = op.matrix.m - 1, is_xor(op)
 
     def element(g, mo, no, mi, nv, nl):
@@ -231,5 +198,4 @@ def _tile(op, left_at, words, c: Reduction, t: Tiling, planes: tuple[int, int]) 
         count = tirx.popcount(left ^ word if xor else left & word).astype("int32")
         return te.sum(count << (p + q + planes[1]), axis=[r, s, kg, p, q])
 
-    shape = (op.matrix.groups, t.row_tiles, t.panels, t.rows, t.vectors, t.lanes)
-    return te.compute(shape, element, name="tile")
+    return te.compute(t.shape(op.matrix.groups), element, name="tile")

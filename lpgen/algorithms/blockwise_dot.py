@@ -22,15 +22,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvm import te, tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms import definition
+from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.lhs.k_split import Reduction
 from lpgen.algorithms.lhs.view import Left, left_side
-from lpgen.algorithms.result.epilogue import Epilogue, product
+from lpgen.algorithms.prologue import Prologue
+from lpgen.algorithms.result.epilogue import product
+from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.weights.blockwise import GroupWeights, Operand
 from lpgen.ops import Dense
+from lpgen.tir.extern import extern
 
 
 @dataclass(frozen=True)
@@ -70,34 +73,16 @@ def plain_operands(op: Dense) -> Operands:
     return Operands(op.act.dtype, 0, op.zero_act, Operand(op.weight.dtype, 0), op.act.largest)
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """rows x vectors x lanes: the register tile; kq: values of k in one step; row_tiles, panels:
-    how many tiles down and across."""
+@dataclass(frozen=True, kw_only=True)
+class Tiling(definition.Tiling):
+    """Sizes of the register tile, and kq: values of k in one step."""
 
-    rows: int
-    vectors: int
-    lanes: int
     kq: int
-    row_tiles: int
-    panels: int
 
 
-@dataclass(frozen=True)
-class Definition:
-    """Tensors of the computation; `args` are the parameters, in order."""
-
-    op: Dense
-    operands: Operands
-    weights: GroupWeights
-    layout: Layout
-    """`weights` with the parameters of the epilogue behind them."""
-    args: list[te.Tensor]
-    prologue: list[tirx.PrimFunc]
-    """What has to run before (`entry.kernel_entry`)."""
-
-
-def define(op: Dense, operands: Operands, tiling: Tiling, start: int = 0) -> Definition:
+def define(
+    op: Dense, operands: Operands, tiling: Tiling, start: int = 0
+) -> Definition[Left, GroupWeights]:
     """The tensor expressions of `op`: stages pad (optional), partial, tile and y.
 
     start: a number that is added to what the row of a group adds to its sums, where it adds the
@@ -105,23 +90,13 @@ def define(op: Dense, operands: Operands, tiling: Tiling, start: int = 0) -> Def
     """
     t = tiling
     weights = GroupWeights(op, operands.right, operands.nothing, t.kq, t.panels, t.vectors, t.lanes)
-    sections = {s.name: te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections}
+    tensors = placeholders(weights.sections)
+    sections = {tensor.op.name: tensor for tensor in tensors}
     left = _left(op, operands, weights)
-    rows = None
-    if weights.zeros:
-        rows = te.placeholder((op.m, weights.count), "int32", name="row_terms")
+    rows = _group_terms(op, weights, start) if weights.zeros else None
     partial = _partial(left, sections, weights, t)
-    tile = _tile(partial, sections, rows, weights, t, start)
-    epilogue = Epilogue(op, 0, 1, op.n, rows)
-
-    def result(m, g, n):
-        where = (g, m // t.rows, n // weights.panel, m % t.rows)
-        return epilogue(tile[(*where, n % weights.panel // t.lanes, n % t.lanes)], m, g, n)
-
-    y = te.compute((op.m, 1, op.n), result, name="y")
-    args = [left.x, *sections.values(), *epilogue.inputs, y]
-    prologue = [] if rows is None else [_group_terms(op, weights, start)]
-    return Definition(op, operands, weights, epilogue.layout(weights), args, prologue)
+    tile = _tile(partial, sections, rows and rows.tensor, weights, t, start)
+    return finish(op, left, weights, tensors, matrix_sums(op, tile), rows=rows)
 
 
 def _left(op: Dense, operands: Operands, weights: GroupWeights) -> Left:
@@ -133,8 +108,7 @@ def _left(op: Dense, operands: Operands, weights: GroupWeights) -> Left:
 
 def _partial(left: Left, sections: dict, weights: GroupWeights, t: Tiling) -> te.Tensor:
     group, last = left.op.group_size, left.op.m - 1
-    step = te.reduce_axis((0, weights.steps), name="step")
-    kt = te.reduce_axis((0, t.kq), name="kt")
+    step, kt = reduce_axes(step=weights.steps, kt=t.kq)
 
     def element(mo, no, j, mi, nv, nl):
         m = te.min(mo * t.rows + mi, last)
@@ -157,8 +131,7 @@ def _tile(
     start: int,
 ) -> te.Tensor:
     # One tap, so that the loops are those of the other definitions.
-    r, s = (te.reduce_axis((0, 1), name=name) for name in "rs")
-    j = te.reduce_axis((0, weights.count), name="j")
+    r, s, j = reduce_axes(r=1, s=1, j=weights.count)
     last = weights.op.m - 1
 
     def element(g, mo, no, mi, nv, nl):
@@ -175,41 +148,34 @@ def _tile(
         scaled = product(total.astype("float32"), weights.scale(sections, column))
         return te.sum(scaled, axis=[r, s, j])
 
-    shape = (1, t.row_tiles, t.panels, t.rows, t.vectors, t.lanes)
-    return te.compute(shape, element, name="tile")
+    return te.compute(t.shape(1), element, name="tile")
 
 
-def _group_terms(op: Dense, weights: GroupWeights, start: int) -> tirx.PrimFunc:
-    """The function (x, row_terms): the sums of x - zero_act in every row and group, times base -
-    zero where that is one number for all columns, else times -1."""
+def _group_terms(op: Dense, weights: GroupWeights, start: int) -> Prologue:
+    """Prologue of row_terms, int32[m, groups]: the sums of x - zero_act in every row and group,
+    times base - zero where that is one number for all columns, else times -1."""
     count, factor = weights.count, -1
     if isinstance(op.zero_weight, int):
         factor = weights.operand_of.base - op.zero_weight
     x = te.placeholder((op.m, op.k), op.act.dtype, name="x")
-    read = tirx.decl_buffer(x.shape, x.dtype, name="x")
-    written = tirx.decl_buffer((op.m, count), "int32", name="row_terms")
 
-    def emit(inputs, outputs):
+    def emit(x, terms) -> None:
         def groups(first: int, many: int, size: int) -> None:
             with tb.serial(0, many) as i:
                 to = [m, first + i]
-                tb.buffer_store(outputs[0], tirx.const(-size * op.zero_act, "int32"), to)
+                tb.buffer_store(terms, tirx.const(-size * op.zero_act, "int32"), to)
                 with tb.serial(0, size) as k:
-                    value = inputs[0][m, (first + i) * op.group_size + k].astype("int32")
-                    tb.buffer_store(outputs[0], outputs[0][tuple(to)] + value, to)
-                term = outputs[0][tuple(to)] * tirx.const(factor, "int32")
-                tb.buffer_store(outputs[0], term + tirx.const(start, "int32"), to)
+                    value = x[m, (first + i) * op.group_size + k].astype("int32")
+                    tb.buffer_store(terms, terms[tuple(to)] + value, to)
+                term = terms[tuple(to)] * tirx.const(factor, "int32")
+                tb.buffer_store(terms, term + tirx.const(start, "int32"), to)
 
         whole, rest = divmod(op.k, op.group_size)
-        with IRBuilder() as builder:
-            with tb.serial(0, op.m) as m:
-                for first, many, size in ((0, whole, op.group_size), (whole, 1, rest)):
-                    if many and size:
-                        groups(first, many, size)
-        return builder.get()
+        with tb.serial(0, op.m) as m:
+            for first, many, size in ((0, whole, op.group_size), (whole, 1, rest)):
+                if many and size:
+                    groups(first, many, size)
 
-    sums = te.extern(
-        [(op.m, count)], [x], emit, name="row_terms", dtype=["int32"],
-        in_buffers=[read], out_buffers=[written],
-    )  # fmt: skip
-    return te.create_prim_func([x, sums])
+    sums = extern("row_terms", (op.m, count), "int32", [x], emit)
+    terms = te.placeholder(sums.shape, "int32", name="row_terms")
+    return Prologue(te.create_prim_func([x, sums]), terms)

@@ -31,11 +31,19 @@ from functools import cached_property
 
 from tvm import te, tirx
 
+from lpgen.algorithms.definition import Definition, finish, image_sums, reduce_axes
 from lpgen.algorithms.dot import Operands
-from lpgen.algorithms.kernel import Layout
-from lpgen.algorithms.result.epilogue import Epilogue
+from lpgen.algorithms.lhs.view import padding, read_dtype
+from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.weights.taps import TapWeights, Window
-from lpgen.ops import Conv2d
+from lpgen.ops import Conv2d, Operator
+
+
+def one_channel_each(op: Operator) -> str | None:
+    """Why lanes across the output channels of a group do not serve `op`; None if they may."""
+    if op.matrix.n == 1 and op.matrix.groups > 1:
+        return f"groups={op.matrix.groups} leave one output channel each: a depthwise kernel fits"
+    return None
 
 
 @dataclass(frozen=True)
@@ -108,14 +116,24 @@ class Pairs:
     which instructions do within 16 bytes, gives vector after vector in the order of their channels.
     """
 
+    op: Conv2d
     view: View
     tiling: Tiling
     window: Window
     dtype: str
     offset: int
     """What is added to every value."""
-    nothing: int
-    """What adds nothing to a sum: the padding."""
+
+    @cached_property
+    def x(self) -> te.Tensor:
+        """Placeholder of the input, [image, row, column's channels]."""
+        shape = (self.view.images, self.view.size[0], self.view.size[1] * self.op.ic)
+        return te.placeholder(shape, read_dtype(self.op, self.dtype, self.offset), name="x")
+
+    @property
+    def nothing(self) -> int:
+        """What adds nothing to a sum: the padding."""
+        return padding(self.op, self.dtype, self.offset)
 
     @cached_property
     def blocks(self) -> int:
@@ -180,9 +198,9 @@ class Pairs:
         inside = first + which * self.view.dilation[0]
         return block * self.tiling.block * self.tile_stride + inside - self.view.before[0]
 
-    def tensor(self, x: te.Tensor) -> te.Tensor:
+    def tensor(self) -> te.Tensor:
         """The stage "pad"."""
-        t, (left, count) = self.tiling, self.copied
+        t, x, (left, count) = self.tiling, self.x, self.copied
         height, channels = self.view.size[0], self.view.channels
 
         def value(image, block, pair, column, panel, place):
@@ -198,25 +216,13 @@ class Pairs:
         return te.compute(self.shape, value, name="pad")
 
 
-@dataclass(frozen=True)
-class Definition:
-    """Tensors of the computation; `args` are the parameters, in order."""
-
-    layout: Layout
-    args: list[te.Tensor]
-    pairs: Pairs
-    prologue: list[tirx.PrimFunc]
-    """What has to run before (`entry.kernel_entry`)."""
-
-
-def define(op: Conv2d, operands: Operands, t: Tiling) -> Definition:
+def define(op: Conv2d, operands: Operands, t: Tiling) -> Definition[Pairs, TapWeights]:
     """The tensor expressions of `op`: stages pad, tile and y."""
     view = View.of(op)
     window = view.window(t.rows, t.columns, t.kq)
     # Words are widened when they are loaded.
     dtype = op.act.dtype if operands.left == "int16" else operands.left
-    nothing = operands.offset + op.zero_act
-    pairs = Pairs(view, t, window, dtype, operands.offset, nothing)
+    pairs = Pairs(op, view, t, window, dtype, operands.offset)
     weights = TapWeights(
         shape=op.w_shape,
         format=op.weight,
@@ -225,31 +231,16 @@ def define(op: Conv2d, operands: Operands, t: Tiling) -> Definition:
         lanes=t.lanes,
         dtype=operands.right,
     )
-    # With offset 0 the two 8-bit types have the same bits, see `left_side`.
-    rows = (view.images, view.size[0], view.size[1] * op.ic)
-    x = te.placeholder(rows, op.act.dtype if operands.offset else dtype, name="x")
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
-    tile = _tile(pairs, pairs.tensor(x), sections[0])
-
-    epilogue = Epilogue(op, nothing, 1, op.oc)
-
-    def result(image, oh, ow, channel):
-        within = (channel % t.panel // t.lanes, oh % t.rows, ow % t.columns, channel % t.lanes)
-        total = tile[(image, oh // t.rows, ow // t.columns, channel // t.panel, *within)]
-        row = (image * view.result[0] + oh) * view.result[1] + ow
-        return epilogue(total, row, 0, channel)
-
-    y = te.compute((view.images, *view.result, op.oc), result, name="y")
-    args = [x, *sections, *epilogue.inputs, y]
-    return Definition(epilogue.layout(weights), args, pairs, epilogue.prologue)
+    sections = placeholders(weights.sections)
+    tile = _tile(pairs, pairs.tensor(), sections[0])
+    sums = image_sums((view.images, *view.result, op.oc), tile, t.lanes)
+    return finish(op, pairs, weights, sections, sums, zero=operands.offset + op.zero_act)
 
 
 def _tile(pairs: Pairs, pad: te.Tensor, weights: te.Tensor) -> te.Tensor:
     """tile[image, row tile, column tile, panel, vector, row, column, lane]."""
     t, view, window = pairs.tiling, pairs.view, pairs.window
-    group = te.reduce_axis((0, window.groups), name="group")
-    s = te.reduce_axis((0, window.taps[1]), name="s")
-    kt = te.reduce_axis((0, t.kq), name="kt")
+    group, s, kt = reduce_axes(group=window.groups, s=window.taps[1], kt=t.kq)
 
     def product(image, rt, ct, panel, vector, i, j, lane):
         # A window's last taps may be none of the tile's: their weights are 0, so any will do.

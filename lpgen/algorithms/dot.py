@@ -20,12 +20,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tvm import te, tirx
+from tvm import te
 
-from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms import definition
+from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.lhs.k_split import Reduction, cut
 from lpgen.algorithms.lhs.view import Left, left_side
-from lpgen.algorithms.result.epilogue import Epilogue
+from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.weights.panels import PanelWeights
 from lpgen.ops import Conv2d, Dense
 
@@ -71,14 +72,13 @@ def plain_operands(op: Dense | Conv2d) -> Operands:
     return Operands(act.dtype, weight.dtype, 0, act.largest, weight.largest)
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """Sizes that shape the definition.
+@dataclass(frozen=True, kw_only=True)
+class Tiling(definition.Tiling):
+    """Sizes that shape the definition, beside those of the register tile.
 
-    rows x vectors x lanes: the register tile; kq: values of k in one step;
-    row_tiles, panels: how many tiles down and across (the last ones may be partly or wholly empty);
+    kq: values of k in one step;
     copied: whether the left side is copied into tile order (im2col) or read in place;
-    folded: whether the kernel rows are folded into one run (`reduction`);
+    folded: whether the kernel rows are folded into one run (`k_split`);
     chunk: k groups summed in int16 before they are widened to int32, 0 for int32 throughout;
     multiple: what the number of k groups in a run must be a multiple of;
     together: rows that are read as one piece, a constant distance apart: past the last row of the
@@ -91,12 +91,7 @@ class Tiling:
     lookup: what looks up the codes of code-book weights (`weights`), if the CPU has an instruction.
     """
 
-    rows: int
-    vectors: int
-    lanes: int
     kq: int
-    row_tiles: int
-    panels: int
     copied: bool = False
     folded: bool = False
     chunk: int = 0
@@ -108,23 +103,9 @@ class Tiling:
     lookup: Lookup | None = None
 
 
-@dataclass(frozen=True)
-class Definition:
-    """Tensors of the computation; `args` are the parameters, in order."""
-
-    cut: Reduction
-    weights: PanelWeights
-    layout: Layout
-    """`weights` with the parameters of the epilogue behind them."""
-    args: list[te.Tensor]
-    left: Left
-    expanded: bool
-    """Whether a stage "expand" makes operands of the stored weights."""
-    prologue: list[tirx.PrimFunc]
-    """What has to run before (`entry.kernel_entry`)."""
-
-
-def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition:
+def define(
+    op: Dense | Conv2d, operands: Operands, tiling: Tiling
+) -> Definition[Left, PanelWeights]:
     """The tensor expressions of `op`: stages pad (optional), pack (if copied), expand (unless the
     weights are stored as operands), partial (if chunked), tile and y.
     """
@@ -142,26 +123,22 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
         lanes=t.lanes,
         top=t.top,
     )
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
+    sections = placeholders(weights.sections)
     left = left_side(op, reduction, operands.left, operands.offset)
     left_at = left_tiles(left, reduction, t, matrix.groups)
     if t.across_groups:
         left_at = _left_across_groups(left, reduction, t)
-    expanded = bool(weights.planes) or sections[0].dtype != operands.right
-    right_at = _right(weights, sections, operands, expanded, t.lookup)
+    right_at = _right(weights, sections, operands, t.lookup)
     tile = _tile(left_at, right_at, reduction, t, groups)
-
-    def result(m, g, n):
-        where = (g, m // t.rows, n // weights.panel, m % t.rows)
-        total = tile[(*where, n % weights.panel // t.lanes, n % t.lanes)]
-        total = total >> tirx.const(weights.shift, "int32") if weights.shift else total
-        return epilogue(total, m, g, n)
-
-    epilogue = Epilogue(op, operands.offset + op.zero_act, groups, columns)
-    y = te.compute((matrix.m, groups, columns), result, name="y")
-    args = [left.x, *sections, *epilogue.inputs, y]
-    layout, prologue = epilogue.layout(weights), epilogue.prologue
-    return Definition(reduction, weights, layout, args, left, expanded, prologue)
+    return finish(
+        op,
+        left,
+        weights,
+        sections,
+        matrix_sums(op, tile),
+        zero=operands.offset + op.zero_act,
+        value=lambda total: total >> weights.shift if weights.shift else total,
+    )
 
 
 def left_tiles(left: Left, c: Reduction, t: Tiling, groups: int):
@@ -197,17 +174,21 @@ def _left_across_groups(left: Left, c: Reduction, t: Tiling):
     return at
 
 
+def is_expanded(weights: PanelWeights, operands: Operands) -> bool:
+    """Whether a stage "expand" makes operands of the stored weights."""
+    return bool(weights.planes) or weights.sections[0].dtype != operands.right
+
+
 def _right(
     layout: PanelWeights,
     sections: list[te.Tensor],
     operands: Operands,
-    expanded: bool,
     lookup: Lookup | None,
 ):
     """right_at(g, no, r, s, k4, nv, nl, kt): the operand, from "expand" or as it is stored."""
     c = layout.cut
     source = sections[0]
-    if expanded:
+    if is_expanded(layout, operands):
         kgs = sections[0].shape[2] * (8 // layout.planes[0] if layout.planes else 1)
         source = te.compute(
             (layout.groups, layout.panels, kgs, layout.vectors, layout.lanes, c.kq),
@@ -218,11 +199,9 @@ def _right(
 
 
 def _tile(left_at, right_at, c: Reduction, t: Tiling, groups: int) -> te.Tensor:
-    r = te.reduce_axis((0, c.r), name="r")
-    s = te.reduce_axis((0, c.s), name="s")
+    r, s = reduce_axes(r=c.r, s=c.s)
     if not t.chunk:
-        k4 = te.reduce_axis((0, c.kg), name="k4")
-        kt = te.reduce_axis((0, c.kq), name="kt")
+        k4, kt = reduce_axes(k4=c.kg, kt=c.kq)
 
         def product(g, mo, no, mi, nv, nl):
             column = (no * t.vectors + nv) * t.lanes + nl
@@ -230,11 +209,10 @@ def _tile(left_at, right_at, c: Reduction, t: Tiling, groups: int) -> te.Tensor:
             right = right_at(g, no, r, s, k4, nv, nl, kt).astype("int32")
             return te.sum(left * right, axis=[r, s, k4, kt])
 
-        return te.compute(_tile_shape(t, groups), product, name="tile")
+        return te.compute(t.shape(groups), product, name="tile")
 
     # Two products of neighbours in k share an int16 lane, as vpmaddubsw leaves them.
-    ki = te.reduce_axis((0, t.chunk), name="ki")
-    kt = te.reduce_axis((0, 2), name="kt")
+    ki, kt = reduce_axes(ki=t.chunk, kt=2)
 
     def partial(g, mo, no, rr, ss, ko, mi, nv, nl, pair):
         k4, byte = ko * t.chunk + ki, pair * 2 + kt
@@ -245,16 +223,11 @@ def _tile(left_at, right_at, c: Reduction, t: Tiling, groups: int) -> te.Tensor:
     chunks = c.kg // t.chunk
     shape = (groups, t.row_tiles, t.panels, c.r, c.s, chunks, t.rows, t.vectors, t.lanes, 2)
     partials = te.compute(shape, partial, name="partial")
-    ko = te.reduce_axis((0, chunks), name="ko")
-    pair = te.reduce_axis((0, 2), name="pair")
+    ko, pair = reduce_axes(ko=chunks, pair=2)
     return te.compute(
-        _tile_shape(t, groups),
+        t.shape(groups),
         lambda g, mo, no, mi, nv, nl: te.sum(
             partials[g, mo, no, r, s, ko, mi, nv, nl, pair].astype("int32"), axis=[r, s, ko, pair]
         ),
         name="tile",
     )
-
-
-def _tile_shape(t: Tiling, groups: int) -> tuple[int, ...]:
-    return (groups, t.row_tiles, t.panels, t.rows, t.vectors, t.lanes)

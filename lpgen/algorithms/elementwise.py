@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.sections import Section, joined_packers, joined_sections, pack_entry
+from lpgen.algorithms.definition import Definition
+from lpgen.algorithms.sections import (
+    Section,
+    joined_packers,
+    joined_sections,
+    pack_entry,
+    placeholders,
+)
 from lpgen.ops.elementwise import QUANTIZE_LIMIT, Elementwise
 
 if TYPE_CHECKING:
@@ -94,11 +101,11 @@ class View:
         )
 
 
-def define(op: Elementwise) -> list[te.Tensor]:
-    """The tensor expression of `op`, one stage y: its parameters (x, zero, scale, y)."""
-    view = View.of(op)
+def define(op: Elementwise) -> Definition[View, Scales]:
+    """The tensor expression of `op`, one stage y."""
+    view, layout = View.of(op), Scales(op)
     x = te.placeholder((view.rows, view.columns), op.act.dtype, name="x")
-    zeros, scales = (te.placeholder(s.shape, s.dtype, name=s.name) for s in Scales(op).sections)
+    zeros, scales = placeholders(layout.sections)
 
     def element(r, c):
         at = view.scale_at(r, c)
@@ -106,7 +113,8 @@ def define(op: Elementwise) -> list[te.Tensor]:
             return _quantized(op, x[r, c], zeros[at], scales[at])
         return (x[r, c].astype("int32") - zeros[at]).astype("float32") * scales[at]
 
-    return [x, zeros, scales, te.compute((view.rows, view.columns), element, name="y")]
+    y = te.compute((view.rows, view.columns), element, name="y")
+    return Definition(op, view, layout, layout, [x, zeros, scales, y], [])
 
 
 def _quantized(op: Elementwise, x: tirx.Expr, zero: tirx.Expr, scale: tirx.Expr) -> tirx.Expr:

@@ -27,9 +27,10 @@ from functools import cached_property
 
 from tvm import te, tirx
 
+from lpgen.algorithms.definition import Definition, finish, image_sums, reduce_axes
 from lpgen.algorithms.dot import Operands
-from lpgen.algorithms.kernel import Layout
-from lpgen.algorithms.result.epilogue import Epilogue
+from lpgen.algorithms.lhs.view import padding, read_dtype
+from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.weights.lanes import Lanes, LaneWeights
 from lpgen.ops import Conv2d
 
@@ -69,11 +70,17 @@ class Rows:
     offset: int
     """What is added to every value."""
 
+    @cached_property
+    def x(self) -> te.Tensor:
+        """Placeholder of the input, [image, row, column's channels]."""
+        op = self.op
+        dtype = read_dtype(op, self.dtype, self.offset)
+        return te.placeholder((op.n, op.h, op.w * op.ic), dtype, name="x")
+
     @property
     def nothing(self) -> int:
         """What adds nothing to a sum: the padding."""
-        value = self.offset + self.op.zero_act
-        return value % 256 if self.dtype == "uint8" else value
+        return padding(self.op, self.dtype, self.offset)
 
     @cached_property
     def blocks(self) -> int:
@@ -117,9 +124,9 @@ class Rows:
         """The row of the input that is row `row` of a block; it may be outside of the input."""
         return block * (self.tiling.block * self.tile_stride) + row - self.op.pad[0]
 
-    def tensor(self, x: te.Tensor) -> te.Tensor:
+    def tensor(self) -> te.Tensor:
         """The stage "pad"."""
-        op, (left, count) = self.op, self.copied
+        op, x, (left, count) = self.op, self.x, self.copied
 
         def value(image, block, number, place):
             row, at = self.row(block, number), place - left * op.ic
@@ -130,50 +137,21 @@ class Rows:
         return te.compute(self.shape, value, name="pad")
 
 
-@dataclass(frozen=True)
-class Definition:
-    """Tensors of the computation; `args` are the parameters, in order."""
-
-    layout: Layout
-    args: list[te.Tensor]
-    rows: Rows
-    prologue: list[tirx.PrimFunc]
-    """What has to run before (`entry.kernel_entry`)."""
-
-
-def define(op: Conv2d, operands: Operands, t: Tiling) -> Definition:
+def define(op: Conv2d, operands: Operands, t: Tiling) -> Definition[Rows, LaneWeights]:
     """The tensor expressions of `op`: stages pad, tile and y."""
     lanes = Lanes(op.groups, op.ic // op.groups, op.oc // op.groups, t.lanes, t.kq)
     rows = Rows(op, t, lanes, operands.left, operands.offset)
     weights = LaneWeights(op.w_shape, op.weight, lanes, t.vectors, operands.right)
-    # With offset 0 the two 8-bit types have the same bits, see `left_side`.
-    as_is = operands.offset == 0 and operands.left != "int16"
-    x = te.placeholder(
-        (op.n, op.h, op.w * op.ic), operands.left if as_is else op.act.dtype, name="x"
-    )
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
-    tile = _tile(rows, rows.tensor(x), sections[0])
-    epilogue = Epilogue(op, operands.offset + op.zero_act, 1, op.oc)
-    width = lanes.width
-
-    def result(image, oh, ow, channel):
-        panel, vector = channel // (t.vectors * width), channel // width % t.vectors
-        within = (vector, oh % t.rows, ow % t.columns, channel % width)
-        total = tile[(image, oh // t.rows, ow // t.columns, panel, *within)]
-        return epilogue(total, (image * op.oh + oh) * op.ow + ow, 0, channel)
-
-    y = te.compute((op.n, op.oh, op.ow, op.oc), result, name="y")
-    args = [x, *sections, *epilogue.inputs, y]
-    return Definition(epilogue.layout(weights), args, rows, epilogue.prologue)
+    sections = placeholders(weights.sections)
+    tile = _tile(rows, rows.tensor(), sections[0])
+    sums = image_sums((op.n, op.oh, op.ow, op.oc), tile, lanes.width)
+    return finish(op, rows, weights, sections, sums, zero=operands.offset + op.zero_act)
 
 
 def _tile(rows: Rows, pad: te.Tensor, weights: te.Tensor) -> te.Tensor:
     """tile[image, row tile, column tile, panel, vector, row, column, lane]."""
     op, t, lanes = rows.op, rows.tiling, rows.lanes
-    kr = te.reduce_axis((0, op.kernel[0]), name="kr")
-    s = te.reduce_axis((0, op.kernel[1]), name="s")
-    r = te.reduce_axis((0, lanes.steps), name="r")
-    kt = te.reduce_axis((0, t.kq), name="kt")
+    kr, s, r, kt = reduce_axes(kr=op.kernel[0], s=op.kernel[1], r=lanes.steps, kt=t.kq)
     (down, across), (below, beside) = op.stride, op.dilation
 
     def product(image, rt, ct, panel, vector, i, j, lane):

@@ -19,31 +19,23 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms import definition
+from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.lhs.encode import Encoding, encode_at_source
-from lpgen.algorithms.lhs.k_split import Reduction, cut
+from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.lhs.view import Left, left_side
-from lpgen.algorithms.result.epilogue import Epilogue
-from lpgen.algorithms.sections import Section
+from lpgen.algorithms.sections import Section, placeholders
 from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.algorithms.weights.panels import select
 from lpgen.algorithms.weights.tables import ENTRIES, Tables
 from lpgen.ops import Conv2d, Dense
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """Sizes that shape the definition.
+@dataclass(frozen=True, kw_only=True)
+class Tiling(definition.Tiling):
+    """Sizes of the register tile, of byte lanes; packed: whether two k groups share a byte of the
+    weights, one nibble each."""
 
-    rows x vectors x lanes: the register tile, of byte lanes; row_tiles, panels: tiles down and
-    across; packed: whether two k groups share a byte of the weights, one nibble each.
-    """
-
-    rows: int
-    vectors: int
-    lanes: int
-    row_tiles: int
-    panels: int
     packed: bool
 
 
@@ -141,21 +133,7 @@ class LookupWeights(CodeWeights):
         return te.compute(shape, entry, name="tables")
 
 
-@dataclass(frozen=True)
-class Definition:
-    """Tensors of the computation; `args` are the parameters, in order."""
-
-    cut: Reduction
-    weights: LookupWeights
-    layout: Layout
-    """`weights` with the parameters of the epilogue behind them."""
-    args: list[te.Tensor]
-    left: Left
-    prologue: list[tirx.PrimFunc]
-    """What has to run before (`entry.kernel_entry`)."""
-
-
-def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
+def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, LookupWeights]:
     """The tensor expressions of `op`: stages pad (optional), encode, tile and y."""
     matrix, t = op.matrix, tiling
     tables = Tables(op.act, op.weight)
@@ -167,13 +145,13 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
         groups=matrix.groups,
         columns=matrix.n,
         panels=t.panels,
-        panel=t.vectors * t.lanes,
+        panel=t.panel,
         offset=0,
         tables=tables,
         lanes=t.lanes,
         packed=t.packed,
     )
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
+    sections = placeholders(weights.sections)
     left = left_side(op, c, "uint8", 0)
     base = len(tables.digits)
 
@@ -183,24 +161,12 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
 
     left_at = encode_at_source(left, Encoding((), "uint16", place))
     tile = _tile(op, left_at, sections, weights, t)
-    panel = weights.panel
-    epilogue = Epilogue(op, op.zero_act, matrix.groups, matrix.n)
-
-    def result(m, g, n):
-        total = tile[g, m // t.rows, n // panel, m % t.rows, n % panel // t.lanes, n % t.lanes]
-        return epilogue(total, m, g, n)
-
-    y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
-    args = [left.x, *sections, *epilogue.inputs, y]
-    return Definition(c, weights, epilogue.layout(weights), args, left, epilogue.prologue)
+    return finish(op, left, weights, sections, matrix_sums(op, tile), zero=op.zero_act)
 
 
 def _tile(op, left_at, sections, layout: LookupWeights, t: Tiling) -> te.Tensor:
     c, tables = layout.cut, layout.tables
-    r, s, kg, part = (
-        te.reduce_axis((0, extent), name=name)
-        for name, extent in (("r", c.r), ("s", c.s), ("kg", c.kg), ("part", len(tables.shifts)))
-    )
+    r, s, kg, part = reduce_axes(r=c.r, s=c.s, kg=c.kg, part=len(tables.shifts))
     nibbles, contents = sections
     last = op.matrix.m - 1
 
@@ -216,5 +182,4 @@ def _tile(op, left_at, sections, layout: LookupWeights, t: Tiling) -> te.Tensor:
             (entry << select(tables.shifts, part, "int32")) + least, axis=[r, s, kg, part]
         )
 
-    shape = (op.matrix.groups, t.row_tiles, t.panels, t.rows, t.vectors, t.lanes)
-    return te.compute(shape, element, name="tile")
+    return te.compute(t.shape(op.matrix.groups), element, name="tile")

@@ -22,13 +22,12 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms import definition
+from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.lhs.encode import Encoding, encode_at_source, encode_in_tiles
 from lpgen.algorithms.lhs.k_split import Reduction, cut
-from lpgen.algorithms.lhs.row_sums import placeholder
-from lpgen.algorithms.lhs.view import left_side
-from lpgen.algorithms.result.epilogue import Epilogue
-from lpgen.algorithms.sections import Section
+from lpgen.algorithms.lhs.view import Left, left_side
+from lpgen.algorithms.sections import Section, placeholders
 from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.ops import Conv2d, Dense
 
@@ -89,24 +88,17 @@ def tables_of(op: Dense | Conv2d, inputs: int, digits: int) -> Tables:
     return Tables(inputs, digits, max(0, op.act.max) + offset_of(op), op.weight.levels - 1)
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """Sizes that shape the definition.
+@dataclass(frozen=True, kw_only=True)
+class Tiling(definition.Tiling):
+    """Sizes that shape the definition, beside those of the register tile (`lanes` bytes a vector).
 
-    rows x vectors x lanes: the register tile, `lanes` bytes a vector; inputs, digits: see `Tables`;
-    row_tiles, panels: tiles down and across; left: "direct" (tables are made at the source),
-    "copied" (in tile order) or "folded" (in tile order, of the folded source); expanded: whether a
-    stage "expand" unpacks the indices of a panel; multiple: what the k groups of a run must be a
-    multiple of.
+    inputs, digits: see `Tables`; left: "direct" (tables are made at the source), "copied" (in tile
+    order) or "folded" (in tile order, of the folded source); expanded: whether a stage "expand"
+    unpacks the indices of a panel; multiple: what the k groups of a run must be a multiple of.
     """
 
-    rows: int
-    vectors: int
-    lanes: int
     inputs: int
     digits: int
-    row_tiles: int
-    panels: int
     left: str
     expanded: bool
     multiple: int
@@ -211,26 +203,12 @@ def _union(parts: list[tirx.Expr]) -> tirx.Expr:
     return result
 
 
-@dataclass(frozen=True)
-class Definition:
-    """Tensors of the computation; `args` are the parameters, in order."""
-
-    cut: Reduction
-    layout: IndexWeights
-    with_parameters: Layout
-    """`layout` with the parameters of the epilogue behind it: what the kernel takes."""
-    args: list[te.Tensor]
-    tables: Tables
-    prologue: list[tirx.PrimFunc]
-    """What has to run before (`entry.kernel_entry`)."""
-
-
 def reduction_of(op: Dense | Conv2d, left: str, inputs: int, multiple: int = 1) -> Reduction:
     """The k axis in groups of `inputs`."""
     return cut(op, inputs, multiple, left == "folded", empty=True, split=left == "direct")
 
 
-def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
+def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, IndexWeights]:
     """The tensor expressions of `op`: stages pad (optional), encode, expand (if `expanded`),
     row_sums (unless the weights are their codes), tile and y."""
     matrix, t = op.matrix, tiling
@@ -243,11 +221,11 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
         groups=matrix.groups,
         columns=matrix.n,
         panels=t.panels,
-        panel=t.vectors * t.lanes,
+        panel=t.panel,
         offset=offset + op.zero_act,
         lanes=t.lanes,
     )
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
+    sections = placeholders(layout.sections)
     left = left_side(op, c, "uint8", offset)
 
     def term(x, i, digit, entry):
@@ -259,17 +237,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
     else:
         left_at = encode_in_tiles(left, encoding, matrix.groups, t.row_tiles, t.rows)
     tile = _tile(op, left_at, _indices(layout, sections[0], t), c, t, tables)
-    sums = placeholder(op) if op.weight.min else None
-    epilogue = Epilogue(op, 0, matrix.groups, matrix.n, sums)
-    panel = t.vectors * t.lanes
-
-    def result(m, g, n):
-        value = tile[g, m // t.rows, n // panel, m % t.rows, n % panel // t.lanes, n % t.lanes]
-        return epilogue(layout.value(value, (m, g, n), sections, sums), m, g, n)
-
-    y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
-    args = [left.x, *sections, *epilogue.inputs, y]
-    return Definition(c, layout, epilogue.layout(layout), args, tables, epilogue.prologue)
+    return finish(op, left, layout, sections, matrix_sums(op, tile), codes=True)
 
 
 def _indices(layout: IndexWeights, indices: te.Tensor, t: Tiling):
@@ -283,12 +251,7 @@ def _indices(layout: IndexWeights, indices: te.Tensor, t: Tiling):
 
 
 def _tile(op, left_at, index_at, c: Reduction, t: Tiling, tables: Tables) -> te.Tensor:
-    r, s, kg, q, d = (
-        te.reduce_axis((0, extent), name=name)
-        for name, extent in (
-            ("r", c.r), ("s", c.s), ("kg", c.kg), ("q", op.weight.bits), ("d", t.digits),
-        )
-    )  # fmt: skip
+    r, s, kg, q, d = reduce_axes(r=c.r, s=c.s, kg=c.kg, q=op.weight.bits, d=t.digits)
     last = op.matrix.m - 1
 
     def element(g, mo, no, mi, nv, nl):
@@ -298,5 +261,4 @@ def _tile(op, left_at, index_at, c: Reduction, t: Tiling, tables: Tables) -> te.
         found = left_at(g, mo, mi, m, r, s, kg, d, index.astype("int32"))
         return te.sum(found.astype("int32") << (q + d * tables.shift), axis=[r, s, kg, q, d])
 
-    shape = (op.matrix.groups, t.row_tiles, t.panels, t.rows, t.vectors, t.lanes)
-    return te.compute(shape, element, name="tile")
+    return te.compute(t.shape(op.matrix.groups), element, name="tile")

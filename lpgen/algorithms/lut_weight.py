@@ -19,14 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.kernel import Layout
+from lpgen.algorithms import definition
+from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.lhs.encode import Encoding, encode_in_tiles
 from lpgen.algorithms.lhs.k_split import Reduction, cut
-from lpgen.algorithms.lhs.row_sums import placeholder
-from lpgen.algorithms.lhs.view import left_side
+from lpgen.algorithms.lhs.view import Left, left_side
 from lpgen.algorithms.lut_sum import Tables
-from lpgen.algorithms.result.epilogue import Epilogue
-from lpgen.algorithms.sections import Section
+from lpgen.algorithms.sections import Section, placeholders
 from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.ops import Conv2d, Dense
 
@@ -36,22 +35,24 @@ INPUTS = 4
 ENTRIES = 2**INPUTS
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """Sizes that shape the definition.
+@dataclass(frozen=True, kw_only=True)
+class Tiling(definition.Tiling):
+    """Sizes that shape the definition, beside those of the register tile: one vector whose lanes
+    are the columns of a panel; its `rows` are bytes.
 
-    rows x (parts * columns): a tile, `rows` bytes in vectors, `columns` in registers at a time;
-    digits: of a code; row_tiles, panels: tiles down and across; folded: whether the kernel rows are
-    folded into one run (`reduction`).
+    columns: in registers at a time; digits: of a code; folded: whether the kernel rows are folded
+    into one run (`k_split`).
     """
 
-    rows: int
+    vectors: int = 1
     columns: int
-    parts: int
     digits: int
-    row_tiles: int
-    panels: int
     folded: bool
+
+    @property
+    def parts(self) -> int:
+        """Parts of a panel whose columns are in registers one after the other."""
+        return self.lanes // self.columns
 
 
 @dataclass(frozen=True)
@@ -97,22 +98,6 @@ def _if_bit(number: tirx.Expr, bit: tirx.Expr, value: tirx.Expr) -> tirx.Expr:
     return tirx.Select((number >> bit & 1) == 1, value, tirx.const(0, "uint8"))
 
 
-@dataclass(frozen=True)
-class Definition:
-    """Tensors of the computation; `args` are the parameters, in order."""
-
-    cut: Reduction
-    layout: TableWeights
-    with_parameters: Layout
-    """`layout` with the parameters of the epilogue behind it: what the kernel takes."""
-    args: list[te.Tensor]
-    tables: Tables
-    bit: int
-    """The bit of an activation, its offset included, that is not always 0."""
-    prologue: list[tirx.PrimFunc]
-    """What has to run before (`entry.kernel_entry`)."""
-
-
 def why_not(op: Dense | Conv2d) -> str | None:
     """Why the algorithm cannot serve the operator; None if it can."""
     if op.act.encoding not in ("u", "b") or op.act.bits > 1:
@@ -129,12 +114,17 @@ def tables_of(op: Dense | Conv2d, digits: int) -> Tables:
     return Tables(INPUTS, digits, op.weight.levels - 1, 1)
 
 
-def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
+def bit_of(op: Dense | Conv2d) -> int:
+    """The bit of an activation, its offset included, that is not always 0."""
+    return op.act.step - 1
+
+
+def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, TableWeights]:
     """The tensor expressions of `op` (`why_not` is None): stages pad (optional), encode, row_sums
     (unless the weights are their codes), tile and y."""
     matrix, t = op.matrix, tiling
     c, offset = cut(op, INPUTS, folded=t.folded, empty=True), -op.act.min
-    tables, bit = tables_of(op, t.digits), op.act.step - 1
+    tables, bit = tables_of(op, t.digits), bit_of(op)
     layout = TableWeights(
         shape=op.w_shape,
         format=op.weight,
@@ -142,36 +132,30 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition:
         groups=matrix.groups,
         columns=matrix.n,
         panels=t.panels,
-        panel=t.parts * t.columns,
+        panel=t.panel,
         offset=offset + op.zero_act,
         tables=tables,
         parts=t.parts,
     )
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in layout.sections]
+    sections = placeholders(layout.sections)
     left = left_side(op, c, "uint8", offset)
     one = tirx.const(1, "uint8")
     encoding = Encoding((), "uint8", lambda x, i: (x >> bit & one) << i.astype("uint8"))
     left_at = encode_in_tiles(left, encoding, matrix.groups, t.row_tiles, t.rows)
     tile = _tile(op, left_at, sections[0], c, t, tables)
-    sums = placeholder(op) if op.weight.min else None
-    epilogue = Epilogue(op, 0, matrix.groups, matrix.n, sums)
-
-    def result(m, g, n):
-        panel = t.parts * t.columns
-        value = tile[g, m // t.rows, n // panel, m % t.rows, 0, n % panel]
-        value = value << tirx.const(bit, "int32") if bit else value
-        return epilogue(layout.value(value, (m, g, n), sections, sums), m, g, n)
-
-    y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
-    args = [left.x, *sections, *epilogue.inputs, y]
-    return Definition(c, layout, epilogue.layout(layout), args, tables, bit, epilogue.prologue)
+    return finish(
+        op,
+        left,
+        layout,
+        sections,
+        matrix_sums(op, tile),
+        codes=True,
+        value=lambda total: total << bit if bit else total,
+    )
 
 
 def _tile(op, left_at, packed: te.Tensor, c: Reduction, t: Tiling, tables: Tables):
-    r, s, kg, d = (
-        te.reduce_axis((0, extent), name=name)
-        for name, extent in (("r", c.r), ("s", c.s), ("kg", c.kg), ("d", t.digits))
-    )
+    r, s, kg, d = reduce_axes(r=c.r, s=c.s, kg=c.kg, d=t.digits)
     last = op.matrix.m - 1
 
     def element(g, mo, no, mi, nv, nl):
@@ -181,5 +165,4 @@ def _tile(op, left_at, packed: te.Tensor, c: Reduction, t: Tiling, tables: Table
         found = packed[(g, no, *column, d, index)].astype("int32")
         return te.sum(found << (d * tables.shift), axis=[r, s, kg, d])
 
-    shape = (op.matrix.groups, t.row_tiles, t.panels, t.rows, 1, t.parts * t.columns)
-    return te.compute(shape, element, name="tile")
+    return te.compute(t.shape(op.matrix.groups), element, name="tile")

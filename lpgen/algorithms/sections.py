@@ -40,6 +40,11 @@ def joined_sections(sections: list[Section]) -> tuple[list[int], int]:
     return offsets, end
 
 
+def placeholders(sections: Sequence[Section]) -> list[te.Tensor]:
+    """Placeholders of sections in the definition of a kernel."""
+    return [te.placeholder(s.shape, s.dtype, name=s.name) for s in sections]
+
+
 def packed_buffer(nbytes: int) -> tirx.Var:
     """The buffer of all sections, uint8[nbytes]."""
     return tirx.decl_buffer((nbytes,), "uint8", name="packed", data_alignment=ALIGNMENT)

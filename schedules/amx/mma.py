@@ -16,24 +16,22 @@ pixels to the next; where `rows` does not divide a line, the left side is copied
 are expanded per block of panels.
 """
 
-from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import dot
-from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.k_split import cut, foldable
 from lpgen.algorithms.lhs.view import line
-from lpgen.errors import ScheduleRefused
+from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.amx import tiles
 from lpgen.schedules.amx.pipeline import overlap_results
 from lpgen.schedules.common import blocks
+from lpgen.schedules.common.finish import finished
 from lpgen.schedules.x86 import intrinsics
-from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
-from lpgen.tir.tails import peel_partial_vectors
 
 LANES, BYTES = 16, 4
 TASKS = 4
@@ -102,13 +100,11 @@ def work(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Counts:
 
 def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = _refuses(op, knobs)
-    if reason:
-        raise ScheduleRefused(reason)
+    refuse(_refuses(op, knobs))
     tiling, operands = _tiling(op, knobs), dot.plain_operands(op)
     definition = dot.define(op, operands, tiling)
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
-    _schedule(sch, knobs, definition)
+    sch = definition.schedule()
+    _schedule(sch, knobs, definition, dot.is_expanded(definition.weights, operands))
     step = tiles.TileStep(
         down=knobs["down"],
         across=knobs["across"],
@@ -121,15 +117,13 @@ def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
     func = tiles.use_tiles(sch.mod["main"], step)
     if op.epilogue:
         func = overlap_results(func)
-    func = peel_partial_vectors(narrow_together(func, op, LANES, unrolled=False))
-    sections, prologue = definition.layout.sections, definition.prologue
-    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
+    return finished(func, definition, lanes=LANES, unrolled=False)
 
 
-def _left_stride(definition: dot.Definition, knobs: Knobs) -> int:
+def _left_stride(definition: Definition, knobs: Knobs) -> int:
     if knobs["left"] == "copied":
         return knobs["step"] * BYTES
-    return definition.left.row_distance
+    return definition.lhs.row_distance
 
 
 def _tiling(op: Dense | Conv2d, knobs: Knobs) -> dot.Tiling:
@@ -139,8 +133,7 @@ def _tiling(op: Dense | Conv2d, knobs: Knobs) -> dot.Tiling:
         vectors=knobs["across"],
         lanes=LANES,
         kq=BYTES,
-        row_tiles=blocks.rounded(-(-op.matrix.m // rows), knobs["m_block"]),
-        panels=blocks.rounded(-(-op.matrix.n // (knobs["across"] * LANES)), knobs["n_block"]),
+        **blocks.counts(op, rows, knobs["across"] * LANES, knobs),
         copied=knobs["left"] == "copied",
         folded=knobs["left"] == "folded",
         multiple=knobs["step"],
@@ -180,17 +173,17 @@ def _too_few_blocks(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     return None
 
 
-def _schedule(sch: Schedule, knobs: Knobs, definition: dot.Definition) -> None:
+def _schedule(sch: Schedule, knobs: Knobs, definition: Definition, expanded: bool) -> None:
     tile = sch.get_sblock("tile")
     copied = knobs["left"] == "copied"
-    order = blocks.order_blocks(sch, tile, knobs, copied=copied, panels=definition.expanded)
+    order = blocks.order_blocks(sch, tile, knobs, copied=copied, panels=expanded)
     r, s, k4, kt = order.reduction
     down, row = sch.split(order.row, [knobs["down"], None])
     k_step, group = sch.split(k4, [None, knobs["step"]])
     sch.reorder(r, s, k_step, down, order.vector, row, order.lane, group, kt)
     if copied:
         blocks.place_copy(sch, order)
-    if definition.expanded:
+    if expanded:
         blocks.expand_panel(sch, order, definition.weights.fields)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     sch.decompose_reduction(tile, r)

@@ -18,23 +18,24 @@ Inside the blocks, for every register tile, in straight-line code for all rows a
 
 from collections.abc import Sequence
 
-from tvm import IRModule, te, tirx
-from tvm.s_tir import Schedule
+from tvm import tirx
 from tvm.tirx.script import builder as tb
 
+from lpgen.algorithms.bit_fields import define
+from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.dot import Tiling
-from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.k_split import cut
-from lpgen.algorithms.weights.bit_fields import Definition, Plane, define
+from lpgen.algorithms.weights.bit_fields import Plane
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
+from lpgen.schedules.common.cuts import fits
+from lpgen.schedules.common.finish import finished
 from lpgen.schedules.x86.isa import Isa
-from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Counts, Knobs
 from lpgen.tir import vectors
 from lpgen.tir.microkernel import Site, replace_tile
-from lpgen.tir.tails import peel_partial_vectors
+from lpgen.tir.prefetch import hint
 
 BYTES = 4
 """Bytes of a lane: values of k in a k group."""
@@ -45,7 +46,7 @@ def vector_choices(n: int, isa: Isa, planes: Sequence[Plane]) -> tuple[int, ...]
     unit = max(plane.fields for plane in planes)
     whole = -(-n // (unit * isa.lanes))
     wide = range(2, min(whole, isa.registers // unit) + 1)
-    good = [j for j in wide if -(-whole // j) * j <= whole * (1 + 1 / blocks.WASTE)]
+    good = [j for j in wide if fits(whole, j)]
     return tuple(unit * j for j in (1, *good))
 
 
@@ -57,8 +58,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         vectors=width,
         lanes=isa.lanes,
         kq=BYTES,
-        row_tiles=blocks.rounded(-(-op.matrix.m // rows), knobs["m_block"]),
-        panels=blocks.rounded(-(-op.matrix.n // (width * isa.lanes)), knobs["n_block"]),
+        **blocks.counts(op, rows, width * isa.lanes, knobs),
         copied=knobs["left"] == "copied",
         folded=knobs["left"] == "folded",
     )
@@ -93,7 +93,7 @@ class FieldTile:
     chunk, apart = 0, False
 
     def __init__(self, isa: Isa, definition: Definition, knobs: Knobs) -> None:
-        self.isa, self.cut, self.layout = isa, definition.cut, definition.weights
+        self.isa, self.cut, self.layout = isa, definition.weights.cut, definition.weights
         self.rows, self.vectors, self.ahead = knobs["rows"], knobs["vectors"], knobs["prefetch"]
 
     def emit(self, site: Site) -> None:
@@ -160,9 +160,7 @@ class FieldTile:
         access = site.sources[f"plane{plane}"]
         *outer, first = access.at(**place)
         if self.ahead:
-            hint = tirx.address_of(access.buffer[(*outer, first + self.ahead)])
-            flags = [vectors.const(value) for value in (0, 3, 1)]
-            tb.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", hint, *flags))
+            tb.add_to_parent(hint(access.buffer[(*outer, first + self.ahead)]))
         return vectors.bind(vectors.load(access.buffer, [*outer, first], 4 * self.isa.lanes))
 
     # ---- instructions
@@ -192,7 +190,7 @@ def scheduled(
 ) -> Kernel:
     """The kernel with tiles of that form; offset: what is added to the left side."""
     definition = define(op, tiling(op, isa, knobs), planes, offset)
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    sch = definition.schedule()
     copied = knobs["left"] == "copied"
     order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=copied, panels=False)
     if copied:
@@ -200,10 +198,7 @@ def scheduled(
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
     func = replace_tile(sch.mod["main"], tile(isa, definition, knobs).emit)
-    sections, prologue = definition.layout.sections, definition.prologue
-    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
-    entry = kernel_entry(func, op, sections, prologue)
-    return Kernel(op, entry, definition.layout)
+    return finished(func, definition, lanes=isa.lanes)
 
 
 def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs, panel: float) -> Counts:

@@ -15,6 +15,7 @@ from tvm.s_tir import Schedule
 from lpgen.algorithms.lhs.k_split import foldable
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
 from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.common.cuts import block_refusal, rounded
 from lpgen.space import Counts, Knobs
 from lpgen.target import Target
 from lpgen.tir.threads import bound_stage, number_tiles
@@ -27,8 +28,6 @@ COLD_ROWS = 4
 NEAR = 0.75
 """The part of a cache that a working set may fill and stay there, beside everything else."""
 
-WASTE = 8
-"""Empty row tiles or panels may be one in so many."""
 STAGE = 2
 """What copying or expanding an element costs, as a multiple of reading it."""
 
@@ -48,18 +47,21 @@ def left_choices(op: Dense | Conv2d) -> tuple[str, ...]:
     return ("direct", "copied", "folded") if foldable(op) else ("direct", "copied")
 
 
-def rounded(count: int, block: int) -> int:
-    """The tiles in whole blocks: `count` or a little more."""
-    return -(-count // block) * block if block else count
+def counts(op: Dense | Conv2d, rows: int, columns: int, chosen: Knobs) -> dict[str, int]:
+    """Tiles down and across (`definition.Tiling`) of rows x columns, whole blocks of them."""
+    return {
+        "row_tiles": rounded(-(-op.matrix.m // rows), chosen["m_block"] or 1),
+        "panels": rounded(-(-op.matrix.n // columns), chosen["n_block"] or 1),
+    }
 
 
 def refuses(op, rows: int, columns: int, chosen: Knobs) -> str | None:
     """Why the blocks of tiles of rows x columns are no good for `op`; None if they may be."""
     tiles, panels = -(-op.matrix.m // rows), -(-op.matrix.n // columns)
     for name, count in (("m_block", tiles), ("n_block", panels)):
-        block = chosen[name]
-        if block and (block >= count or rounded(count, block) - count > count // WASTE):
-            return f"{name}={block} does not divide {count} well"
+        reason = block_refusal(name, chosen[name], count)
+        if reason:
+            return reason
     if chosen["outer"] != "mn" and not (chosen["m_block"] and chosen["n_block"]):
         return "one block in a direction: there is only one order"
     inside = (chosen["m_block"] or tiles, chosen["n_block"] or panels)

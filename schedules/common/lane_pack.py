@@ -16,16 +16,17 @@ from tvm import tirx
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.bit_fields import spread_planes
-from lpgen.errors import ScheduleRefused
+from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import bit_fields as fields
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.dot import knobs as dot_knobs
+from lpgen.schedules.common.dot.knobs import INT16_MAX
 from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir import vectors
 
-INT8_MAX, INT16_MAX, INT32_MAX = 2**7 - 1, 2**15 - 1, 2**31 - 1
+INT8_MAX, INT32_MAX = 2**7 - 1, 2**31 - 1
 SHORTEST = 3
 """Steps between two splits below which they cost more than the second column saves."""
 
@@ -184,8 +185,6 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = refuses(op, isa, knobs)
-    if reason:
-        raise ScheduleRefused(reason)
+    refuse(refuses(op, isa, knobs))
     form = LanePack if isa.dot else HalfLanePack
     return fields.scheduled(op, isa, knobs, spread_planes(op.weight), left_offset(op), form)

@@ -24,27 +24,26 @@ from __future__ import annotations
 import itertools
 import math
 
-from tvm import IRModule, te, tirx
-from tvm.s_tir import Schedule
+from tvm import tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms import lut_weight
-from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.depthwise import one_channel_each
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.k_split import foldable
-from lpgen.algorithms.lut_weight import ENTRIES, INPUTS, Definition, Tiling, tables_of
-from lpgen.errors import ScheduleRefused
+from lpgen.algorithms.lut_weight import ENTRIES, INPUTS, TableWeights, Tiling, tables_of
+from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
+from lpgen.schedules.common.cuts import fits
+from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.lookup_sums import Box, Sums
 from lpgen.schedules.common.lut_sum.knobs import digit_choices
 from lpgen.schedules.x86.isa import Isa
-from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir import vectors as vec
 from lpgen.tir.microkernel import Index, Site, replace_encode, replace_tile
 from lpgen.tir.prefetch import hint
-from lpgen.tir.tails import peel_partial_vectors
 from lpgen.tir.transpose import WORDS, transposed
 
 VECTORS = (1, 2)
@@ -55,8 +54,9 @@ LINE = 16
 
 def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     """Why the algorithm does not serve the operator."""
-    if op.matrix.n == 1 and op.matrix.groups > 1:
-        return f"groups={op.matrix.groups} leave one output channel each: a depthwise kernel fits"
+    reason = one_channel_each(op)
+    if reason:
+        return reason
     lanes = isa.bits // 8
     if op.matrix.m <= lanes // 2:
         return f"m={op.matrix.m}: rows are bytes of a vector, half of {lanes} would be empty"
@@ -86,7 +86,7 @@ def panel_of(op: Dense | Conv2d) -> int:
     """Columns of a panel: a tile writes whole cache lines of its rows, which are often so far
     apart that they share a set of the L1 cache, and would not stay there for the rest."""
     n = op.matrix.n
-    return LINE if -(-n // LINE) * LINE - n <= n // blocks.WASTE else WORDS
+    return LINE if fits(n, LINE) else WORDS
 
 
 def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
@@ -131,40 +131,36 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
     rows, panel = knobs["vectors"] * isa.bits // 8, panel_of(op)
     return Tiling(
         rows=rows,
+        lanes=panel,
         columns=knobs["columns"],
-        parts=panel // knobs["columns"],
         digits=knobs["digits"],
-        row_tiles=blocks.rounded(-(-op.matrix.m // rows), knobs["m_block"]),
-        panels=blocks.rounded(-(-op.matrix.n // panel), knobs["n_block"]),
+        **blocks.counts(op, rows, panel, knobs),
         folded=knobs["left"] == "folded",
     )
 
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = lut_weight.why_not(op) or refuses(op, isa, knobs)
-    if reason:
-        raise ScheduleRefused(reason)
+    refuse(lut_weight.why_not(op) or refuses(op, isa, knobs))
     sizes = tiling(op, isa, knobs)
     definition = lut_weight.define(op, sizes)
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    sch = definition.schedule()
     order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=True, panels=False)
     blocks.place_rows(sch, sch.get_sblock("encode"), order)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
-    blocks.copy_out(sch, order, math.gcd(sizes.parts * sizes.columns, isa.lanes), unroll_rows=False)
-    func = replace_tile(sch.mod["main"], lambda site: _Tile(definition, knobs, isa, site).tile())
-    bits = _Bits(definition, sizes, isa)
+    blocks.copy_out(sch, order, math.gcd(sizes.lanes, isa.lanes), unroll_rows=False)
+    weights = definition.weights
+    func = replace_tile(sch.mod["main"], lambda site: _Tile(weights, knobs, isa, site).tile())
+    bits = _Bits(lut_weight.bit_of(op), sizes.rows, isa)
     func = replace_encode(func, bits, elements=0, rows=True)
-    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
-    layout = definition.with_parameters
-    return Kernel(op, kernel_entry(func, op, layout.sections, definition.prologue), layout)
+    return finished(func, definition, lanes=isa.lanes)
 
 
 class _Bits:
     """Emits the indices of successive k groups of a tile's rows."""
 
-    def __init__(self, definition: Definition, sizes: Tiling, isa: Isa) -> None:
-        self.mask, self.rows = 1 << definition.bit, sizes.rows
+    def __init__(self, bit: int, rows: int, isa: Isa) -> None:
+        self.mask, self.rows = 1 << bit, rows
         self.widest = isa.bits // 8
 
     def __call__(self, site: Site, count: int) -> None:
@@ -197,13 +193,13 @@ class _Bits:
 class _Tile(Sums):
     """A table for each column; the bytes of a vector are rows."""
 
-    def __init__(self, definition: Definition, knobs: Knobs, isa: Isa, site: Site) -> None:
+    def __init__(self, weights: TableWeights, knobs: Knobs, isa: Isa, site: Site) -> None:
         self.columns, self.vectors = knobs["columns"], knobs["vectors"]
         self.prefetch = knobs["prefetch"]
-        self.parts, self.panel = definition.layout.parts, definition.layout.panel
+        self.parts, self.panel = weights.parts, weights.panel
         self.first: Index = 0
         counts = (self.columns, self.vectors, knobs["digits"])
-        super().__init__(site, isa, definition.cut, definition.tables, counts)
+        super().__init__(site, isa, weights.cut, weights.tables, counts)
         shape = (knobs["digits"], self.panel, self.vectors, 2, self.half)
         self.words = vec.scratch(shape, "uint16")
         """The sums of the even rows of each vector, and of the odd ones."""

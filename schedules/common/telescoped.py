@@ -18,17 +18,17 @@ from tvm import tirx
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.bit_fields import Plane, dense_planes
-from lpgen.errors import ScheduleRefused
+from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import bit_fields as fields
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.dot import knobs as dot_knobs
-from lpgen.schedules.common.dot.knobs import STREAMED, distances, tile_rows
+from lpgen.schedules.common.dot.knobs import INT16_MAX, STREAMED, distances, tile_rows
 from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir import vectors
 
-INT16_MIN, INT16_MAX = -(2**15), 2**15 - 1
+INT16_MIN = -INT16_MAX - 1
 LONGEST_K = (2**31 - 1) // (255 * 128)
 """The k up to which no accumulator wraps: they add up products of a whole byte with an int8."""
 
@@ -198,8 +198,6 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = refuses(op, isa, knobs)
-    if reason:
-        raise ScheduleRefused(reason)
+    refuse(refuses(op, isa, knobs))
     form = Telescoped if isa.dot else Nibbles
     return fields.scheduled(op, isa, knobs, dense_planes(op.weight), left_offset(op), form)

@@ -4,16 +4,14 @@ Worth its while where that count is an instruction and the bits are few; otherwi
 schedules with instructions of their own.
 """
 
-from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import bitserial
-from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.common.finish import finished
 from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
-from lpgen.tir.tails import peel_partial_vectors
 from lpgen.tir.threads import parallel_tiles
 
 WORD = 32
@@ -62,11 +60,9 @@ def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
         left=knobs["left"],
     )
     definition = bitserial.define(op, tiling)
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    sch = definition.schedule()
     _schedule(sch, knobs)
-    func = peel_partial_vectors(sch.mod["main"])
-    layout = definition.layout
-    return Kernel(op, kernel_entry(func, op, layout.sections, definition.prologue), layout)
+    return finished(sch.mod["main"], definition)
 
 
 def _schedule(sch: Schedule, knobs: Knobs) -> None:

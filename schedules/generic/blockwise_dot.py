@@ -1,15 +1,13 @@
 """Products with scales of groups of k as plain loops that LLVM vectorizes for any CPU."""
 
-from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import blockwise_dot
-from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.common.finish import finished
 from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
-from lpgen.tir.tails import peel_partial_vectors
 from lpgen.tir.threads import parallel_tiles
 
 SERVES = ("dense", "scale=groupN")
@@ -37,13 +35,18 @@ def work(op: Dense, target: Target, knobs: Knobs) -> Counts:
 def kernel(op: Dense, target: Target, knobs: Knobs) -> Kernel:
     """The scheduled kernel."""
     rows, lanes = knobs["rows"], knobs["lanes"]
-    tiling = blockwise_dot.Tiling(rows, 1, lanes, 1, -(-op.m // rows), -(-op.n // lanes))
+    tiling = blockwise_dot.Tiling(
+        rows=rows,
+        vectors=1,
+        lanes=lanes,
+        kq=1,
+        row_tiles=-(-op.m // rows),
+        panels=-(-op.n // lanes),
+    )
     definition = blockwise_dot.define(op, blockwise_dot.plain_operands(op), tiling)
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    sch = definition.schedule()
     _schedule(sch, lanes)
-    func = peel_partial_vectors(sch.mod["main"])
-    sections, prologue = definition.layout.sections, definition.prologue
-    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
+    return finished(sch.mod["main"], definition)
 
 
 def _schedule(sch: Schedule, lanes: int) -> None:

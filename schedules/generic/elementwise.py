@@ -3,16 +3,12 @@
 No family has more to gain: memory limits them, and LLVM has the instructions for the rest.
 """
 
-from tvm import IRModule, te
-from tvm.s_tir import Schedule
-
 from lpgen.algorithms import elementwise
-from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.ops import Elementwise
+from lpgen.schedules.common.finish import finished
 from lpgen.space import Knobs, Space
 from lpgen.target import Target
-from lpgen.tir.tails import peel_partial_vectors
 
 SERVES = ("quantize", "dequantize")
 
@@ -39,7 +35,8 @@ def default(op: Elementwise, target: Target) -> Knobs:
 
 def kernel(op: Elementwise, target: Target, knobs: Knobs) -> Kernel:
     """The scheduled kernel."""
-    sch = Schedule(IRModule({"main": te.create_prim_func(elementwise.define(op))}))
+    definition = elementwise.define(op)
+    sch = definition.schedule()
     row, column = sch.get_loops(sch.get_sblock("y"))
     lanes = knobs["lanes"]
     vectors = min(_CHUNK, -(-sch.get(column).extent // lanes) * lanes) // lanes
@@ -48,6 +45,4 @@ def kernel(op: Elementwise, target: Target, knobs: Knobs) -> Kernel:
     if op.macs >= _PARALLEL:
         sch.parallel(outer)
     sch.vectorize(lane)
-    layout = elementwise.Scales(op)
-    func = peel_partial_vectors(sch.mod["main"])
-    return Kernel(op, kernel_entry(func, op, layout.sections), layout)
+    return finished(sch.mod["main"], definition)

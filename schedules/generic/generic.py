@@ -4,17 +4,16 @@ The definition is that of the dot algorithm with one step of k at a time; nothin
 an instruction. A depthwise convolution runs its lanes across the groups.
 """
 
-from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import dot
-from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
-from lpgen.errors import ScheduleRefused
+from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.common.cuts import block_refusal, rounded
+from lpgen.schedules.common.finish import finished
 from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
-from lpgen.tir.tails import peel_partial_vectors
 from lpgen.tir.threads import parallel_tiles
 
 
@@ -56,15 +55,12 @@ def work(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Counts:
 
 def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = _refuses(op, knobs)
-    if reason:
-        raise ScheduleRefused(reason)
-    definition = dot.define(op, dot.plain_operands(op), _tiling(op, knobs))
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
-    _schedule(sch, knobs, definition.expanded)
-    func = peel_partial_vectors(sch.mod["main"])
-    sections, prologue = definition.layout.sections, definition.prologue
-    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
+    refuse(_refuses(op, knobs))
+    operands = dot.plain_operands(op)
+    definition = dot.define(op, operands, _tiling(op, knobs))
+    sch = definition.schedule()
+    _schedule(sch, knobs, dot.is_expanded(definition.weights, operands))
+    return finished(sch.mod["main"], definition)
 
 
 def _across_groups(op: Dense | Conv2d) -> bool:
@@ -76,24 +72,20 @@ def _columns(op: Dense | Conv2d) -> int:
 
 
 def _tiling(op: Dense | Conv2d, knobs: Knobs) -> dot.Tiling:
-    panels, block = -(-_columns(op) // knobs["lanes"]), knobs["n_block"]
+    panels = -(-_columns(op) // knobs["lanes"])
     return dot.Tiling(
         rows=knobs["rows"],
         vectors=1,
         lanes=knobs["lanes"],
         kq=1,
         row_tiles=-(-op.matrix.m // knobs["rows"]),
-        panels=-(-panels // block) * block if block else panels,
+        panels=rounded(panels, knobs["n_block"] or 1),
         across_groups=_across_groups(op),
     )
 
 
 def _refuses(op: Dense | Conv2d, knobs: Knobs) -> str | None:
-    panels = -(-_columns(op) // knobs["lanes"])
-    block = knobs["n_block"]
-    if block and (block >= panels or -(-panels // block) * block - panels > panels // 8):
-        return f"n_block={block} does not divide {panels} panels well"
-    return None
+    return block_refusal("n_block", knobs["n_block"], -(-_columns(op) // knobs["lanes"]))
 
 
 def _schedule(sch: Schedule, knobs: Knobs, expanded: bool) -> None:

@@ -8,13 +8,15 @@ have, into lines that hold what padding is: the bits of the value that adds noth
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tvm import te, tirx
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.lhs.view import Left, is_matrix, rows_of, stage
+from lpgen.algorithms.lhs.view import Left, is_matrix, rows_of
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.packed import WORD
+from lpgen.tir.extern import extern
 
 
 def reads_planes(op: Dense | Conv2d, word: int, left: str) -> bool:
@@ -27,8 +29,8 @@ def reads_planes(op: Dense | Conv2d, word: int, left: str) -> bool:
 
 def given_words(
     op: Dense | Conv2d, left: Left, planes: int, nothing: int
-) -> tuple[te.Tensor, Callable[..., tirx.Expr]]:
-    """(the placeholder of the input, at(g, mo, mi, m, r, s, kg, plane)).
+) -> tuple[Left, Callable[..., tirx.Expr]]:
+    """(the left side with the input as words, at(g, mo, mi, m, r, s, kg, plane)).
 
     left: the left side as values; planes: how many of them are read (one more than codes have,
     where padding makes the lowest one of bipolar values); nothing: the value of padding.
@@ -40,13 +42,13 @@ def given_words(
     else:
         pixel = left.pixel // WORD
         x = te.placeholder((op.n, op.h, op.w * pixel, op.act.bits), "uint32", name="x")
-        words = stage(shape, "uint32", x, _padded(op, shape, pixel, nothing), name="encode")
+        words = extern("encode", shape, "uint32", [x], _padded(op, shape, pixel, nothing))
 
     def at(g, mo, mi, m, r, s, kg, plane):
         *row, start = left.place(g, m, r, s, 1 if is_matrix(op) else WORD)
         return words[(*row, start + kg, plane)]
 
-    return x, at
+    return replace(left, x=x), at
 
 
 def _padded(op: Conv2d, shape: tuple[int, ...], pixel: int, nothing: int):

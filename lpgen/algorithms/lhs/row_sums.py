@@ -17,12 +17,13 @@ from dataclasses import dataclass
 
 from tvm import te, tirx
 from tvm.s_tir import Schedule
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES, is_matrix
+from lpgen.algorithms.prologue import Prologue
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.packed import WORD
+from lpgen.tir.extern import extern
 
 LANES = 32
 _FEW = 8
@@ -32,14 +33,9 @@ _LONGEST = (2**16 - 1) // (2 * 255)
 """Pairs of bytes whose sum fits a 16-bit lane."""
 
 
-def placeholder(op: Dense | Conv2d) -> te.Tensor:
-    """The parameter row_sums, int32[groups, m], of a function that `prologue` goes before."""
-    return te.placeholder((op.matrix.groups, op.matrix.m), "int32", name="row_sums")
-
-
-def prologue(op: Dense | Conv2d, planes: bool = False) -> tirx.PrimFunc:
-    """The function (x, row_sums); x as rows of pixels, in op's own 8-bit type, or as words of bit
-    planes (`lpgen.ops.packed`; a group has whole ones)."""
+def prologue(op: Dense | Conv2d, planes: bool = False) -> Prologue:
+    """Prologue of row_sums, int32[groups, m]; x as rows of pixels, in op's own 8-bit type, or as
+    words of bit planes (`lpgen.ops.packed`; a group has whole ones)."""
     if is_matrix(op):
         pixels = _Pixels(op.matrix.m, 1, 1, op.matrix.k)
     else:
@@ -54,7 +50,8 @@ def prologue(op: Dense | Conv2d, planes: bool = False) -> tirx.PrimFunc:
     sch = Schedule(te.create_prim_func([x, y]))
     if not is_matrix(op):
         _schedule_windows(sch, op)
-    return sch.mod["main"]
+    sums = te.placeholder((op.matrix.groups, op.matrix.m), "int32", name="row_sums")
+    return Prologue(sch.mod["main"], sums)
 
 
 @dataclass(frozen=True)
@@ -116,8 +113,6 @@ def _pixel_sums(
     top, left, bottom, right = pad
     height = pixels.rows // images
     shape = (pixels.groups, images * (height + top + bottom), pixels.width + left + right)
-    read = tirx.decl_buffer(x.shape, x.dtype, name="x")
-    written = tirx.decl_buffer(shape, "int32", name="pixel_sums")
     parallel = math.prod(int(extent) for extent in x.shape) >= PARALLEL_BYTES
 
     def line_of_pixels(x, sums, line, row) -> None:
@@ -133,21 +128,16 @@ def _pixel_sums(
         with tb.serial(0, pixels.groups) as g, tb.serial(0, shape[2]) as w:
             tb.buffer_store(sums, tirx.const(0, "int32"), [g, line, w])
 
-    def emit(inputs, outputs):
-        with IRBuilder() as builder:
-            with (tb.parallel if parallel else tb.serial)(0, shape[1]) as line:
-                padded = height + top + bottom
-                row = line % padded - top
-                if left or right or padded > height:
-                    line_of_zeros(outputs[0], line)
-                with tb.If(tirx.all(row >= 0, row < height)), tb.Then():
-                    line_of_pixels(*inputs, *outputs, line, line // padded * height + row)
-        return builder.get()
+    def emit(x, sums) -> None:
+        with (tb.parallel if parallel else tb.serial)(0, shape[1]) as line:
+            padded = height + top + bottom
+            row = line % padded - top
+            if left or right or padded > height:
+                line_of_zeros(sums, line)
+            with tb.If(tirx.all(row >= 0, row < height)), tb.Then():
+                line_of_pixels(x, sums, line, line // padded * height + row)
 
-    return te.extern(
-        [shape], [x], emit, name="pixel_sums", dtype=["int32"],
-        in_buffers=[read], out_buffers=[written],
-    )  # fmt: skip
+    return extern("pixel_sums", shape, "int32", [x], emit)
 
 
 def _sum(x, sums, row, start, to: list, count: int) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import te, tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lhs.k_split import Reduction
 from lpgen.ops import Conv2d, Dense
+from lpgen.tir.extern import extern
 
 PARALLEL_BYTES = 2**15
 """From this size on, several threads copy a padded source: it takes about two microseconds."""
@@ -68,13 +69,24 @@ def left_side(op: Dense | Conv2d, cut: Reduction, dtype: str, offset: int) -> Le
     A uint8 input is read as int8, and an int8 one as uint8, without a copy where that changes no
     value: with offset 0 the caller vouches for it.
     """
-    as_is = offset == 0 and tirx.const(0, dtype).ty.dtype.bits == 8
-    view = dtype if as_is else op.act.dtype
+    view = read_dtype(op, dtype, offset)
     if is_matrix(op):
         return _matrix(op, cut, view, dtype, offset)
     if cut.fold:
         return _folded(op, cut, view, dtype, offset)
     return _conv(op, cut, view, dtype, offset)
+
+
+def read_dtype(op: Dense | Conv2d, dtype: str, offset: int) -> str:
+    """Dtype in which the input is read for a left side in `dtype` of every value plus `offset`:
+    with offset 0 the two 8-bit types have the same bits."""
+    return dtype if offset == 0 and np.dtype(dtype).itemsize == 1 else op.act.dtype
+
+
+def padding(op: Dense | Conv2d, dtype: str, offset: int) -> int:
+    """What adds nothing to a sum, as a left side in `dtype` of every value plus `offset` has it."""
+    nothing = offset + op.zero_act
+    return nothing % 256 if dtype == "uint8" else nothing  # perhaps int8 values, as they are
 
 
 def is_matrix(op: Dense | Conv2d) -> bool:
@@ -97,7 +109,7 @@ def _matrix(op: Dense | Conv2d, cut: Reduction, view: str, dtype: str, offset: i
                 tb.buffer_store(source_out, _convert(source_in[m, k], dtype, offset), [m, k])
             _fill(source_out, [m], run, width, 0, dtype)
 
-    return Left(op, cut, x, stage((rows, width), dtype, x, body), width, 0)
+    return Left(op, cut, x, extern("pad", (rows, width), dtype, [x], body), width, 0)
 
 
 def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
@@ -111,8 +123,7 @@ def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Lef
     pixel = spread * op.groups
     height, width = op.padded
     top, left, _, _ = op.pad
-    nothing = offset + op.zero_act  # adds nothing to a sum
-    nothing = nothing % 256 if dtype == "uint8" else nothing  # perhaps int8 values, as they are
+    nothing = padding(op, dtype, offset)
     # The last run of a row may reach past it by the empty places of its groups.
     pitch = width * pixel + cut.kg * cut.kq - cut.run if spread == channels else width * pixel
 
@@ -142,7 +153,7 @@ def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Lef
             copy_row = row_as_a_whole if spread == channels else row_of_pixels
             copy_row(source_in, source_out, image, row)
 
-    source = stage((op.n, height, pitch), dtype, x, body)
+    source = extern("pad", (op.n, height, pitch), dtype, [x], body)
     return Left(op, cut, x, source, pixel, spread)
 
 
@@ -167,7 +178,7 @@ def _folded(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> L
                 pixels = source_in[image, row, vector(w * op.ic)]
                 tb.buffer_store(source_out, pixels, [image, oh, vector(w * pixel + r * op.ic)])
 
-    source = stage((op.n, op.oh, pitch), dtype, rows.source, body, name="fold")
+    source = extern("fold", (op.n, op.oh, pitch), dtype, [rows.source], body)
     return Left(op, cut, rows.x, source, pixel, 0)
 
 
@@ -187,19 +198,3 @@ def _fill(buffer, row: list, start: int, stop: int, value: int, dtype: str) -> N
     if start < stop:
         with tb.serial(0, stop - start) as i:
             tb.buffer_store(buffer, tirx.const(value, dtype), [*row, start + i])
-
-
-def stage(shape: tuple[int, ...], dtype: str, x: te.Tensor, body, name: str = "pad") -> te.Tensor:
-    """One pass over the input as plain loops, which LLVM turns into memset, memcpy or vectors."""
-
-    def emit(inputs, outputs):
-        with IRBuilder() as builder:
-            body(inputs[0], outputs[0])
-        return builder.get()
-
-    # Buffers of our own: the ones te.extern would make have a symbolic offset.
-    read = tirx.decl_buffer(x.shape, x.dtype, name=x.op.name)
-    written = tirx.decl_buffer(shape, dtype, name=name)
-    return te.extern(
-        [shape], [x], emit, name=name, dtype=[dtype], in_buffers=[read], out_buffers=[written]
-    )

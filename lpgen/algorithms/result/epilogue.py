@@ -31,11 +31,11 @@ from tvm import te, tirx
 from tvm_ffi import structural_walk
 
 from lpgen.algorithms.kernel import Layout
-from lpgen.algorithms.lhs import row_sums
 from lpgen.algorithms.lhs.quantize import steps_of
-from lpgen.algorithms.result import sparse_sums as outlier_sums
+from lpgen.algorithms.prologue import Prologue
+from lpgen.algorithms.result import sparse_sums
 from lpgen.algorithms.result.fused import FusedLayout
-from lpgen.algorithms.sections import Section
+from lpgen.algorithms.sections import Section, placeholders
 from lpgen.algorithms.weights import sparse as outliers
 from lpgen.ops.epilogue import (
     Bias,
@@ -67,28 +67,29 @@ class Epilogue:
 
     groups, columns: the axes of the definition's result y[m, group, column]; a depthwise
     convolution may have its groups as columns.
-    rows: the placeholder of `row_sums`, where the definition needs it for itself.
+    rows: what is computed for each row beforehand: `row_sums`, if they are needed.
     """
 
     op: Operator
     zero: int
     groups: int
     columns: int
-    rows: te.Tensor | None = field(default=None, compare=False)
+    rows: Prologue | None = field(default=None, compare=False)
 
-    def __post_init__(self) -> None:
-        if self.rows is None and self._zero_of_columns:
-            object.__setattr__(self, "rows", row_sums.placeholder(self.op))
+    @staticmethod
+    def needs_row_sums(op: Operator) -> bool:
+        """Whether the columns of `op` have zero points, which the sums of rows multiply."""
+        return not op.group_size and bool(op.zero_weight)
 
-    @property
-    def _zero_of_columns(self) -> bool:
-        return not self.op.group_size and bool(self.op.zero_weight)
+    @cached_property
+    def _before(self) -> list[Prologue]:
+        found = [] if self.rows is None else [self.rows]
+        return [*found, self._outliers] if self.op.outliers else found
 
     @property
     def prologue(self) -> list[tirx.PrimFunc]:
         """What has to run before the kernel (`entry.kernel_entry`)."""
-        found = [] if self.rows is None else [row_sums.prologue(self.op)]
-        return [*found, outlier_sums.prologue(self.op)] if self.op.outliers else found
+        return [before.function for before in self._before]
 
     @property
     def integer_bias(self) -> bool:
@@ -127,11 +128,12 @@ class Epilogue:
 
     @cached_property
     def _tensors(self) -> dict[str, te.Tensor]:
-        return {s.name: te.placeholder(s.shape, s.dtype, name=s.name) for s in self.sections}
+        names = (section.name for section in self.sections)
+        return dict(zip(names, placeholders(self.sections), strict=True))
 
     @cached_property
-    def _outliers(self) -> te.Tensor | None:
-        return outliers.placeholder(self.op) if self.op.outliers else None
+    def _outliers(self) -> Prologue | None:
+        return sparse_sums.prologue(self.op) if self.op.outliers else None
 
     @cached_property
     def _residual(self) -> te.Tensor | None:
@@ -149,8 +151,9 @@ class Epilogue:
     @property
     def inputs(self) -> list[te.Tensor]:
         """Arguments of the definition, behind the packed weights and before y."""
-        more = (self.rows, self._outliers, self._step, self._residual)
-        return [*self._tensors.values(), *(tensor for tensor in more if tensor is not None)]
+        before = [before.tensor for before in self._before]
+        last = [tensor for tensor in (self._step, self._residual) if tensor is not None]
+        return [*self._tensors.values(), *before, *last]
 
     def layout(self, weights: Layout) -> Layout:
         """The layout of the weights with the parameters behind them."""
@@ -165,10 +168,10 @@ class Epilogue:
             return tensor[g, n] if len(tensor.shape) == 2 else tensor[0]
 
         v = total + parameter("correction") if "correction" in self._tensors else total
-        if self._zero_of_columns:
-            v = v - self._zero_weight(g, n) * self.rows[self._group(g, n), m]
+        if self.needs_row_sums(self.op):
+            v = v - self._zero_weight(g, n) * self.rows.tensor[self._group(g, n), m]
         if self._outliers is not None:
-            v = v + self._outliers[m, g * self.columns + n]
+            v = v + self._outliers.tensor[m, g * self.columns + n]
         for step in self.op.epilogue:
             match step:
                 case Bias("f32"):

@@ -12,47 +12,34 @@ A single row has no neighbours: numbers take the place of vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from tvm import te, tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES, is_matrix
+from lpgen.algorithms.prologue import Prologue
+from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.weights.sparse import LANES, Geometry, padded_channels
 from lpgen.ops import Conv2d, Dense
+from lpgen.tir.extern import extern
 
 _ENOUGH_TASKS = 8
 """Blocks of rows that are worth being shared out, rather than channels."""
 
 
-def prologue(op: Dense | Conv2d) -> tirx.PrimFunc:
-    """The function (x, the three sections, outlier_sums); x as rows of pixels, in op's own 8-bit
-    type."""
+def prologue(op: Dense | Conv2d) -> Prologue:
+    """Prologue of outlier_sums, int32[m, channels], out of x and the three sections; x as rows of
+    pixels, in op's own 8-bit type."""
     geometry = Geometry(op)
     images, height, width, channels = geometry.pixels
     shape = (width, channels) if is_matrix(op) else (images * height, width * channels)
     x = te.placeholder(shape, op.act.dtype, name="x")
-    entries = [te.placeholder(s.shape, s.dtype, name=s.name) for s in geometry.sections()]
-    planes = _stage("planes", (geometry.size,), op.act.dtype, [x], _Planes(geometry).emit)
+    entries = placeholders(geometry.sections())
+    planes = extern("planes", (geometry.size,), op.act.dtype, [x], _Planes(geometry).emit)
     sums = _Sums(geometry, op.zero_act)
     shape = (op.matrix.m, padded_channels(op))
-    result = _stage("outlier_sums", shape, "int32", [planes, *entries], sums.emit)
-    return te.create_prim_func([x, *entries, result])
-
-
-def _stage(name: str, shape: tuple, dtype: str, inputs: Sequence[te.Tensor], body: Callable):
-    def emit(read, written):
-        with IRBuilder() as builder:
-            body(*read, *written)
-        return builder.get()
-
-    # Buffers of our own: the ones te.extern would make have a symbolic offset.
-    read = [tirx.decl_buffer(t.shape, t.dtype, name=t.op.name) for t in inputs]
-    written = [tirx.decl_buffer(shape, dtype, name=name)]
-    return te.extern(
-        [shape], list(inputs), emit, name=name, dtype=[dtype], in_buffers=read, out_buffers=written
-    )
+    result = extern("outlier_sums", shape, "int32", [planes, *entries], sums.emit)
+    function = te.create_prim_func([x, *entries, result])
+    return Prologue(function, te.placeholder(shape, "int32", name="outlier_sums"))
 
 
 class _Planes:

@@ -16,17 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.dot import Tiling, left_tiles
-from lpgen.algorithms.kernel import Layout
-from lpgen.algorithms.lhs.k_split import Reduction, cut
-from lpgen.algorithms.lhs.row_sums import placeholder
-from lpgen.algorithms.lhs.view import left_side
-from lpgen.algorithms.result.epilogue import Epilogue
 from lpgen.algorithms.sections import Section
 from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.algorithms.weights.panels import PLANES
 from lpgen.formats import Format
-from lpgen.ops import Conv2d, Dense
 
 
 @dataclass(frozen=True)
@@ -107,66 +100,3 @@ class FieldWeights(CodeWeights):
             bits = bits << p.low if p.low else bits
             total = bits if total is None else total + bits
         return total
-
-
-@dataclass(frozen=True)
-class Definition:
-    """Tensors of the computation; `args` are the parameters, in order."""
-
-    op: Dense | Conv2d
-    cut: Reduction
-    weights: FieldWeights
-    layout: Layout
-    """`weights` with the parameters of the epilogue behind them."""
-    args: list[te.Tensor]
-    prologue: list[tirx.PrimFunc]
-    """What has to run before (`entry.kernel_entry`)."""
-
-
-def define(
-    op: Dense | Conv2d, tiling: Tiling, planes: tuple[Plane, ...], offset: int
-) -> Definition:
-    """The tensor expressions of `op`: stages pad (optional), pack (if copied), tile and y.
-
-    offset: what is added to every value of the left side, so that it fits int8.
-    """
-    matrix, t = op.matrix, tiling
-    c = cut(op, t.kq, folded=t.folded, empty=True)
-    weights = FieldWeights(
-        shape=op.w_shape,
-        format=op.weight,
-        cut=c,
-        groups=matrix.groups,
-        columns=matrix.n,
-        panels=t.panels,
-        panel=t.vectors * t.lanes,
-        offset=offset + op.zero_act,
-        planes=planes,
-        lanes=t.lanes,
-    )
-    sections = [te.placeholder(s.shape, s.dtype, name=s.name) for s in weights.sections]
-    left = left_side(op, c, "int8", offset)
-    left_at = left_tiles(left, c, t, matrix.groups)
-    r, s, kg, kt = (
-        te.reduce_axis((0, extent), name=name)
-        for name, extent in (("r", c.r), ("s", c.s), ("kg", c.kg), ("kt", c.kq))
-    )
-
-    def product(g, mo, no, mi, nv, nl):
-        x = left_at(g, mo, mi, r, s, kg, kt, None).astype("int32")
-        code = weights.code(sections, g, no, (r * c.s + s) * c.kg + kg, nv, nl, kt)
-        return te.sum(x * code, axis=[r, s, kg, kt])
-
-    shape = (matrix.groups, t.row_tiles, t.panels, t.rows, t.vectors, t.lanes)
-    tile = te.compute(shape, product, name="tile")
-    sums = placeholder(op) if op.weight.min else None
-    epilogue = Epilogue(op, 0, matrix.groups, matrix.n, sums)
-
-    def result(m, g, n):
-        where = (g, m // t.rows, n // weights.panel, m % t.rows)
-        value = tile[(*where, n % weights.panel // t.lanes, n % t.lanes)]
-        return epilogue(weights.value(value, (m, g, n), sections, sums), m, g, n)
-
-    y = te.compute((matrix.m, matrix.groups, matrix.n), result, name="y")
-    args = [left.x, *sections, *epilogue.inputs, y]
-    return Definition(op, c, weights, epilogue.layout(weights), args, epilogue.prologue)

@@ -172,8 +172,3 @@ def parameters(op: Dense | Conv2d) -> dict[str, te.Tensor]:
     """Placeholders for the parameters of the operator, by their names."""
     given = {name: op.parameters[name] for name in NAMES}
     return {n: te.placeholder(p.shape, p.dtype, name=f"{n}_in") for n, p in given.items()}
-
-
-def placeholder(op: Dense | Conv2d) -> te.Tensor:
-    """The parameter outlier_sums of a function that `outlier_sums.prologue` goes before."""
-    return te.placeholder((op.matrix.m, padded_channels(op)), "int32", name="outlier_sums")

@@ -11,25 +11,22 @@ come packed); copied and folded
 pack the rows of a block just before use.
 """
 
-from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import bitserial
-from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.planes import reads_planes
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
-from lpgen.errors import ScheduleRefused
+from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.bitserial.knobs import plan_of, refuses, space, tiling, work
 from lpgen.schedules.common.bitserial.planes import emit_planes
 from lpgen.schedules.common.bitserial.tile import emit_tile
+from lpgen.schedules.common.finish import finished
 from lpgen.schedules.x86.isa import Isa
-from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Knobs
 from lpgen.tir.microkernel import replace_encode, replace_tile
-from lpgen.tir.tails import peel_partial_vectors
 
 __all__ = ["kernel", "space", "why_not", "work"]
 
@@ -41,20 +38,16 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = why_not(op, isa) or refuses(op, isa, knobs)
-    if reason:
-        raise ScheduleRefused(reason)
+    refuse(why_not(op, isa) or refuses(op, isa, knobs))
     definition = bitserial.define(op, tiling(op, isa, knobs))
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    sch = definition.schedule()
     given = reads_planes(op, knobs["word"], knobs["left"])
     _schedule(sch, isa, knobs, given)
     func = replace_tile(sch.mod["main"], emit_tile(plan_of(op, isa, knobs)))
     low = bitserial.planes_of_left(op)[1]
     if not given:
         func = replace_encode(func, emit_planes(isa, knobs["word"], low), 1)
-    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
-    layout = definition.layout
-    return Kernel(op, kernel_entry(func, op, layout.sections, definition.prologue), layout)
+    return finished(func, definition, lanes=isa.lanes)
 
 
 def _schedule(sch: Schedule, isa: Isa, knobs: Knobs, given: bool) -> None:

@@ -46,8 +46,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         rows=knobs["rows"],
         vectors=vectors,
         lanes=isa.lanes,
-        row_tiles=blocks.rounded(-(-op.matrix.m // knobs["rows"]), knobs["m_block"]),
-        panels=blocks.rounded(-(-op.matrix.n // (vectors * isa.lanes)), knobs["n_block"]),
+        **blocks.counts(op, knobs["rows"], vectors * isa.lanes, knobs),
         word=knobs["word"],
         left=knobs["left"],
     )

@@ -19,20 +19,19 @@ Both are emitted by `lpgen.schedules.common.blockwise_dot.tile`.
 
 from __future__ import annotations
 
-from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import blockwise_dot
-from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
-from lpgen.errors import ScheduleRefused
+from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.blockwise_dot.tile import BYTES, FloatBits, GroupTile
-from lpgen.schedules.common.dot.knobs import distances, tile_rows
+from lpgen.schedules.common.cuts import fits
+from lpgen.schedules.common.dot.knobs import INT16_MAX, distances, tile_rows
+from lpgen.schedules.common.finish import finished
 from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
-from lpgen.tir.tails import peel_partial_vectors
 
 VECTORS = (1, 2, 3, 4, 6, 8)
 
@@ -58,7 +57,7 @@ def most(op: Dense) -> int:
     operands = blockwise_dot.byte_operands(op)
     values = op.weight.values().astype(int) - operands.right.base
     largest = max(abs(int(values.min())), abs(int(values.max())), 1)
-    return (2**15 - 1) // (2 * largest * max(operands.left_max, 1))
+    return INT16_MAX // (2 * largest * max(operands.left_max, 1))
 
 
 def space(op: Dense, isa: Isa) -> Space:
@@ -78,7 +77,7 @@ def _widths(n: int, isa: Isa):
     """Tile widths that waste little of the last panel, and the narrowest."""
     whole = -(-n // isa.lanes)
     for width in VECTORS:
-        if width == 1 or -(-whole // width) * width <= whole * (1 + 1 / blocks.WASTE):
+        if width == 1 or fits(whole, width):
             yield width
 
 
@@ -122,26 +121,21 @@ def tiling(op: Dense, isa: Isa, knobs: Knobs) -> blockwise_dot.Tiling:
         vectors=width,
         lanes=isa.lanes,
         kq=BYTES,
-        row_tiles=blocks.rounded(-(-op.m // rows), knobs["m_block"]),
-        panels=blocks.rounded(-(-op.n // (width * isa.lanes)), knobs["n_block"]),
+        **blocks.counts(op, rows, width * isa.lanes, knobs),
     )
 
 
 def kernel(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = refuses(op, isa, knobs)
-    if reason:
-        raise ScheduleRefused(reason)
+    refuse(refuses(op, isa, knobs))
     form = FloatBits if FloatBits.serves(op, isa) else GroupTile
     t = tiling(op, isa, knobs)
     definition = blockwise_dot.define(op, blockwise_dot.byte_operands(op), t, form.start)
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    sch = definition.schedule()
     _schedule(sch, isa, knobs)
     most_steps = 0 if isa.dot else most(op)
     func = form(isa, definition, knobs["prefetch"], most_steps).replace(sch.mod["main"], t)
-    sections, prologue = definition.layout.sections, definition.prologue
-    entry = kernel_entry(peel_partial_vectors(func), op, sections, prologue)
-    return Kernel(op, entry, definition.layout)
+    return finished(func, definition)
 
 
 def _schedule(sch: Schedule, isa: Isa, knobs: Knobs) -> None:

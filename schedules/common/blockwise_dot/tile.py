@@ -10,13 +10,15 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.blockwise_dot import Definition, Tiling
+from lpgen.algorithms.blockwise_dot import Tiling
+from lpgen.algorithms.definition import Definition
 from lpgen.ops import Dense
 from lpgen.schedules.common.bit_fields import Registers
 from lpgen.schedules.x86 import intrinsics
 from lpgen.schedules.x86.isa import Isa
 from lpgen.tir import vectors
 from lpgen.tir.microkernel import Site, replace_tile, site_of
+from lpgen.tir.prefetch import hint
 
 BYTES = 4
 """Bytes of a lane: values of k in a step."""
@@ -37,7 +39,7 @@ class GroupTile:
 
     def __init__(self, isa: Isa, definition: Definition, ahead: int, most: int) -> None:
         self.isa, self.weights, self.ahead, self.most = isa, definition.weights, ahead, most
-        self.left_type = definition.operands.left
+        self.left_type = str(definition.lhs.source.dtype)
         self.unit = 8 // min(self.weights.planes)
 
     def replace(self, func: tirx.PrimFunc, tiling: Tiling) -> tirx.PrimFunc:
@@ -168,9 +170,7 @@ class GroupTile:
         access = site.sources[f"plane{plane}"]
         *outer, first = access.at(nv=nv, step=step)
         if self.ahead:
-            hint = tirx.address_of(access.buffer[(*outer, first + self.ahead)])
-            flags = [vectors.const(value) for value in (0, 3, 1)]
-            tb.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", hint, *flags))
+            tb.add_to_parent(hint(access.buffer[(*outer, first + self.ahead)]))
         return vectors.bind(vectors.load(access.buffer, [*outer, first], BYTES * self.isa.lanes))
 
     def _expanded(self, code: tirx.Expr) -> tirx.Expr:
@@ -211,9 +211,7 @@ class GroupTile:
         columns = self.vectors * self.isa.lanes
         for first in range(0, columns if groups else 0, 64 // itemsize):
             *outer, lane = access.at()
-            hint = tirx.address_of(access.buffer[(*outer, lane + groups * columns + first)])
-            flags = [vectors.const(value) for value in (0, 3, 1)]
-            tb.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", hint, *flags))
+            tb.add_to_parent(hint(access.buffer[(*outer, lane + groups * columns + first)]))
 
     def _scale(self, nv: int):
         """The scales of a vector of columns, as `scaled` wants them."""

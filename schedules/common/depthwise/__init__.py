@@ -17,24 +17,21 @@ for image, block of rows                # parallel
 
 import math
 
-from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import depthwise
 from lpgen.algorithms.depthwise import Pairs, Tiling, View
-from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.weights.taps import Window
-from lpgen.errors import ScheduleRefused
+from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
-from lpgen.schedules.common.cuts import cuts
+from lpgen.schedules.common.cuts import block_refusal, cuts
 from lpgen.schedules.common.depthwise.tile import WindowStep, use_windows
 from lpgen.schedules.common.dot.knobs import INT16_MAX, operands_of
+from lpgen.schedules.common.finish import finished
 from lpgen.schedules.x86.isa import Isa
-from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Counts, Knobs, Space
-from lpgen.tir.tails import peel_partial_vectors
 from lpgen.tir.threads import parallel_tiles
 
 ROWS = (1, 2, 3, 4, 6, 8)
@@ -104,18 +101,14 @@ def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
         return f"stride={window.stride[0]} is no multiple of dilation={window.dilation[0]}"
     if window.steps * vectors > MOST_STEPS:
         return f"a tile of {window.steps * vectors} steps is more than {MOST_STEPS}"
-    tiles = -(-height // rows)
-    block = knobs["block"]
-    if block and (block >= tiles or -(-tiles // block) * block - tiles > tiles // 8):
-        return f"block={block} does not divide {tiles} row tiles well"
-    return None
+    return block_refusal("block", knobs["block"], -(-height // rows))
 
 
 def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`)."""
     view, t = View.of(op), _tiling(op, isa, knobs)
     window = view.window(t.rows, t.columns, t.kq)
-    pairs = Pairs(view, t, window, "uint8", 0, 0)
+    pairs = Pairs(op, view, t, window, "uint8", 0)
     each = {"bytes": 1 if isa.dot else 3, "pairs": 2, "words": 2}[knobs["step"]]
     outputs = t.rows * t.columns * t.vectors
     size = pairs.count * pairs.width * pairs.panels * t.panel * 2
@@ -157,19 +150,15 @@ def _tiling(op: Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
 
 def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = refuses(op, isa, knobs)
-    if reason:
-        raise ScheduleRefused(reason)
+    refuse(refuses(op, isa, knobs))
     operands = operands_of(op, knobs["step"])
     tiling = _tiling(op, isa, knobs)
     definition = depthwise.define(op, operands, tiling)
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    sch = definition.schedule()
     _schedule(sch, knobs, tiling.block, isa.lanes)
     how = WindowStep(isa, knobs["step"], operands.left)
-    func = use_windows(sch.mod["main"], how, definition.pairs)
-    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
-    sections, prologue = definition.layout.sections, definition.prologue
-    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
+    func = use_windows(sch.mod["main"], how, definition.lhs)
+    return finished(func, definition, lanes=isa.lanes)
 
 
 def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, lanes: int) -> None:

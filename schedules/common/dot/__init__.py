@@ -8,13 +8,12 @@ Inside the blocks (see `blocks`), for every register tile:
     y = tile (+ correction)
 """
 
-from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import dot
-from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.kernel import Kernel
-from lpgen.errors import ScheduleRefused
+from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.dot.knobs import (
@@ -26,32 +25,22 @@ from lpgen.schedules.common.dot.knobs import (
     why_not,
     work,
 )
+from lpgen.schedules.common.finish import finished
 from lpgen.schedules.x86 import intrinsics
 from lpgen.schedules.x86.isa import Isa
-from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Knobs
-from lpgen.tir.prefetch import prefetch_weights
-from lpgen.tir.tails import peel_partial_vectors
 
 __all__ = ["kernel", "space", "why_not", "work"]
 
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = refuses(op, isa, knobs)
-    if reason:
-        raise ScheduleRefused(reason)
+    refuse(refuses(op, isa, knobs))
     operands = operands_of(op, knobs["step"])
     definition = dot.define(op, operands, tiling(op, isa, knobs))
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    sch = definition.schedule()
     _Tiles(sch, isa, operands, definition, knobs).schedule()
-    func = sch.mod["main"]
-    if knobs["prefetch"]:
-        weights = {section.name for section in definition.weights.sections}
-        func = prefetch_weights(func, weights, knobs["prefetch"])
-    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
-    sections, prologue = definition.layout.sections, definition.prologue
-    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
+    return finished(sch.mod["main"], definition, prefetch=knobs["prefetch"], lanes=isa.lanes)
 
 
 class _Tiles:
@@ -62,7 +51,7 @@ class _Tiles:
         sch: Schedule,
         isa: Isa,
         operands: dot.Operands,
-        definition: dot.Definition,
+        definition: Definition,
         knobs: Knobs,
     ) -> None:
         self.sch, self.isa, self.operands, self.knobs = sch, isa, operands, knobs

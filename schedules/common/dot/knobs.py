@@ -23,11 +23,13 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 
+from lpgen.algorithms.depthwise import one_channel_each
 from lpgen.algorithms.dot import Operands, Tiling, byte_operands, word_operands
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.panels import PLANES
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
+from lpgen.schedules.common.cuts import cuts, fits
 from lpgen.schedules.x86 import intrinsics
 from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
@@ -80,15 +82,13 @@ def multiple_of(op: Dense | Conv2d, knobs: Knobs) -> int:
 
 def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
     """The sizes that the knobs mean for this operator."""
-    matrix = op.matrix
     rows, vectors = knobs["rows"], knobs["vectors"]
     return Tiling(
         rows=rows,
         vectors=vectors,
         lanes=isa.lanes,
         kq=2 if knobs["step"] == "words" else 4,
-        row_tiles=blocks.rounded(-(-matrix.m // rows), knobs["m_block"]),
-        panels=blocks.rounded(-(-matrix.n // (vectors * isa.lanes)), knobs["n_block"]),
+        **blocks.counts(op, rows, vectors * isa.lanes, knobs),
         copied=knobs["left"] == "copied",
         folded=knobs["left"] == "folded",
         chunk=chunk_of(knobs["step"]),
@@ -133,11 +133,8 @@ def distances(m: int) -> tuple[int, ...]:
 
 
 def tile_rows(m: int) -> Iterator[int]:
-    """Tile heights that waste little of the last tile, among them the even cuts of a small m."""
-    even = {-(-m // tiles) for tiles in range(1, 5)}
-    for rows in sorted({*ROWS, *(rows for rows in even if rows <= ROWS[-1])}):
-        if rows in even or (rows < m and -(-m // rows) * rows - m <= m // blocks.WASTE):
-            yield rows
+    """Tile heights."""
+    return cuts(m, ROWS)
 
 
 def _vectors(n: int, isa: Isa) -> Iterator[int]:
@@ -145,16 +142,14 @@ def _vectors(n: int, isa: Isa) -> Iterator[int]:
     whole = -(-n // isa.lanes)
     even = {-(-whole // panels) for panels in range(1, 4)}
     for vectors in sorted({*VECTORS, *even}):
-        if vectors < isa.registers and (
-            vectors in even or -(-whole // vectors) * vectors <= whole * (1 + 1 / blocks.WASTE)
-        ):
+        if vectors < isa.registers and (vectors in even or fits(whole, vectors)):
             yield vectors
 
 
 def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     """Why the algorithm does not serve the operator: one column per group wastes a vector."""
-    if op.matrix.n == 1 and isinstance(op, Conv2d) and op.groups == op.ic > 1:
-        return f"groups={op.groups} leave one output channel each: a depthwise kernel fits"
+    if isinstance(op, Conv2d) and op.groups == op.ic:
+        return one_channel_each(op)
     return None
 
 

@@ -18,23 +18,20 @@ for image, block of row tiles           # parallel
 
 from __future__ import annotations
 
-from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import grouped_conv
-from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.grouped_conv import Tiling
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.weights.lanes import Lanes
-from lpgen.errors import ScheduleRefused
+from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.common.cuts import cuts
+from lpgen.schedules.common.cuts import block_refusal, cuts
 from lpgen.schedules.common.dot.knobs import INT16_MAX, operands_of
+from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.grouped_conv.tile import Pieces, use_windows
 from lpgen.schedules.x86.isa import Isa
-from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Counts, Knobs, Space
-from lpgen.tir.tails import peel_partial_vectors
 from lpgen.tir.threads import parallel_tiles
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -132,10 +129,7 @@ def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     if pieces(op, knobs) is None:
         tile = f"a tile of {rows} x {columns} x {vectors} vectors"
         return f"{tile} is too long for straight-line code, or for sums in int16"
-    tiles, block = -(-op.oh // rows), knobs["block"]
-    if block and (block >= tiles or -(-tiles // block) * block - tiles > tiles // 8):
-        return f"block={block} does not divide {tiles} row tiles well"
-    return None
+    return block_refusal("block", knobs["block"], -(-op.oh // rows))
 
 
 def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
@@ -181,17 +175,13 @@ def _tiling(op: Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
 
 def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = refuses(op, isa, knobs)
-    if reason:
-        raise ScheduleRefused(reason)
+    refuse(refuses(op, isa, knobs))
     t = _tiling(op, isa, knobs)
     definition = grouped_conv.define(op, operands_of(op, knobs["step"]), t)
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    sch = definition.schedule()
     _schedule(sch, knobs, t.block, _lanes(op, isa, knobs["step"]).width)
     func = use_windows(sch.mod["main"], isa, definition, knobs["step"], pieces(op, knobs))
-    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
-    sections, prologue = definition.layout.sections, definition.prologue
-    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
+    return finished(func, definition, lanes=isa.lanes)
 
 
 def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, width: int) -> None:

@@ -15,7 +15,8 @@ from tvm import tirx
 from tvm.s_tir import SBlockRealize
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.grouped_conv import Definition, Rows
+from lpgen.algorithms.definition import Definition
+from lpgen.algorithms.grouped_conv import Rows
 from lpgen.algorithms.lhs.view import rows_of
 from lpgen.schedules.common.bit_fields import Registers
 from lpgen.schedules.x86 import intrinsics
@@ -46,7 +47,7 @@ def use_windows(
 ) -> tirx.PrimFunc:
     """`func` with the loops of the blocks "pad", but for those over images and blocks, and "tile"
     replaced."""
-    body = replace_nest(func.body, "pad", lambda *nest: _copy(definition.rows, *nest))
+    body = replace_nest(func.body, "pad", lambda *nest: _copy(definition.lhs, *nest))
     tile = _Tile(isa, definition, step, pieces)
     return replace_tile(func.with_body(body), tile.emit, "tile", TILE, TILE[:4])
 
@@ -56,9 +57,9 @@ class _Tile:
 
     def __init__(self, isa: Isa, definition: Definition, step: str, pieces: Pieces) -> None:
         self.isa, self.step, self.pieces = isa, step, pieces
-        self.op, self.tiling = definition.rows.op, definition.rows.tiling
-        self.lanes = definition.rows.lanes
-        self.left = definition.rows.dtype
+        self.op, self.tiling = definition.lhs.op, definition.lhs.tiling
+        self.lanes = definition.lhs.lanes
+        self.left = definition.lhs.dtype
         self.size = 4 // self.tiling.kq  # bytes of a value
 
     def emit(self, site: Site) -> None:

@@ -19,23 +19,19 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache, partial
 
-from tvm import IRModule, te
-from tvm.s_tir import Schedule
-
 from lpgen.algorithms import lut_product
-from lpgen.algorithms.entry import kernel_entry
+from lpgen.algorithms.depthwise import one_channel_each
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.tables import TABLE_BYTES, Tables
-from lpgen.errors import ScheduleRefused
+from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
+from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.lut_product.tile import LookupTile, emit_places
 from lpgen.schedules.x86.isa import Isa
-from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir.microkernel import replace_encode, replace_tile
-from lpgen.tir.tails import peel_partial_vectors
 
 ROWS = (1, 2, 3, 4, 5, 6, 8)
 VECTORS = (1, 2, 3, 4, 6, 8)
@@ -56,9 +52,7 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     tables = tables_of(op.act, op.weight)
     if tables.count * 2 * 16 > TABLE_BYTES:
         return f"act={op.act} takes {tables.count} tables, more than the L1 cache has room for"
-    if op.matrix.n == 1 and op.matrix.groups > 1:
-        return f"groups={op.matrix.groups} leave one output channel each: a depthwise kernel fits"
-    return None
+    return one_channel_each(op)
 
 
 def space(op: Dense | Conv2d, isa: Isa) -> Space:
@@ -123,29 +117,25 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> lut_product.Tiling:
         rows=rows,
         vectors=knobs["vectors"],
         lanes=lanes(isa),
-        row_tiles=blocks.rounded(-(-op.matrix.m // rows), knobs["m_block"]),
-        panels=blocks.rounded(-(-op.matrix.n // columns), knobs["n_block"]),
+        **blocks.counts(op, rows, columns, knobs),
         packed=knobs["weights"] == "packed",
     )
 
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = why_not(op, isa) or refuses(op, isa, knobs)
-    if reason:
-        raise ScheduleRefused(reason)
+    refuse(why_not(op, isa) or refuses(op, isa, knobs))
     t = tiling(op, isa, knobs)
     definition = lut_product.define(op, t)
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    sch = definition.schedule()
     order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=False, panels=False)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
     encode = sch.get_sblock("encode")
     *rows, _, _ = sch.get_loops(encode)
     sch.parallel(sch.fuse(*rows) if len(rows) > 1 else rows[0])
-    tables = definition.weights.tables
-    func = replace_tile(sch.mod["main"], LookupTile(isa, t, definition.cut, tables).emit)
-    func = replace_encode(func, partial(emit_places, tables), 0)
-    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
-    sections, prologue = definition.layout.sections, definition.prologue
-    return Kernel(op, kernel_entry(func, op, sections, prologue), definition.layout)
+    weights = definition.weights
+    tile = LookupTile(isa, t, weights.cut, weights.tables)
+    func = replace_tile(sch.mod["main"], tile.emit)
+    func = replace_encode(func, partial(emit_places, weights.tables), 0)
+    return finished(func, definition, lanes=isa.lanes)

@@ -10,46 +10,39 @@ for block of rows
 
 import math
 
-from tvm import IRModule, te
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import lut_sum
-from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
-from lpgen.errors import ScheduleRefused
+from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
+from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.lut_sum.knobs import refuses, space, tiling, why_not, work
 from lpgen.schedules.common.lut_sum.tables import TableCode
 from lpgen.schedules.common.lut_sum.tile import TileCode
 from lpgen.schedules.x86.isa import Isa
-from lpgen.schedules.x86.narrow import narrow_together
 from lpgen.space import Knobs
 from lpgen.tir.microkernel import replace_encode, replace_tile
-from lpgen.tir.tails import peel_partial_vectors
-
-__all__ = ["kernel", "space", "why_not", "work"]
 
 __all__ = ["kernel", "space", "why_not", "work"]
 
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
-    reason = refuses(op, isa, knobs)
-    if reason:
-        raise ScheduleRefused(reason)
+    refuse(refuses(op, isa, knobs))
     sizes = tiling(op, isa, knobs)
     definition = lut_sum.define(op, sizes)
-    sch = Schedule(IRModule({"main": te.create_prim_func(definition.args)}))
+    sch = definition.schedule()
     _schedule(sch, isa, sizes, knobs)
     in_tiles = sizes.left != "direct"
-    tables = TableCode(definition.tables, isa, sizes.rows if in_tiles else 1)
-    func = replace_tile(sch.mod["main"], TileCode(definition, sizes, isa, knobs["prefetch"]))
-    func = replace_encode(func, tables, elements=2, rows=in_tiles)
-    func = peel_partial_vectors(narrow_together(func, op, isa.lanes))
-    layout = definition.with_parameters
-    return Kernel(op, kernel_entry(func, op, layout.sections, definition.prologue), layout)
+    tables = lut_sum.tables_of(op, sizes.inputs, sizes.digits)
+    tile = TileCode(definition.weights, tables, sizes, isa, knobs["prefetch"])
+    func = replace_tile(sch.mod["main"], tile)
+    code = TableCode(tables, isa, sizes.rows if in_tiles else 1)
+    func = replace_encode(func, code, elements=2, rows=in_tiles)
+    return finished(func, definition, lanes=isa.lanes)
 
 
 def _schedule(sch: Schedule, isa: Isa, sizes: lut_sum.Tiling, knobs: Knobs) -> None:

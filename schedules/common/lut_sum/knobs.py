@@ -23,10 +23,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from lpgen.algorithms.depthwise import one_channel_each
 from lpgen.algorithms.lhs.k_split import foldable
 from lpgen.algorithms.lut_sum import PACK, Tables, Tiling, reduction_of, tables_of
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
+from lpgen.schedules.common.cuts import cuts, fits
 from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 
@@ -43,7 +45,7 @@ def lanes_of(isa: Isa) -> int:
 
 def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
     """The sizes that the knobs mean for this operator."""
-    matrix, lanes = op.matrix, lanes_of(isa)
+    lanes = lanes_of(isa)
     rows, vectors = knobs["rows"], knobs["vectors"]
     expanded = knobs["expand"] == "panel"
     return Tiling(
@@ -52,8 +54,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         lanes=lanes,
         inputs=knobs["inputs"],
         digits=knobs["digits"],
-        row_tiles=blocks.rounded(-(-matrix.m // rows), knobs["m_block"]),
-        panels=blocks.rounded(-(-matrix.n // (vectors * lanes)), knobs["n_block"]),
+        **blocks.counts(op, rows, vectors * lanes, knobs),
         left=knobs["left"],
         expanded=expanded,
         multiple=1 if expanded else PACK[knobs["inputs"]][0],
@@ -71,7 +72,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
             "digits": tuple(
                 sorted({d for i in inputs for d in digit_choices(tables_of(op, i, 1))})
             ),
-            "rows": tuple(_rows(m)),
+            "rows": tuple(cuts(m, ROWS)),
             "vectors": tuple(_vectors(n, lanes_of(isa))),
             **blocks.knobs(m, n, lanes_of(isa)),
             "left": ("direct", "copied", *folded),
@@ -92,19 +93,11 @@ def digit_choices(whole: Tables) -> tuple[int, ...]:
     return (1,) if whole.lookups > 2 else (1, 2)
 
 
-def _rows(m: int) -> Iterator[int]:
-    """Tile heights that waste little of the last tile, among them the even cuts of a small m."""
-    even = {-(-m // tiles) for tiles in range(1, 5)}
-    for rows in sorted({*ROWS, *(rows for rows in even if rows <= ROWS[-1])}):
-        if rows in even or (rows < m and -(-m // rows) * rows - m <= m // blocks.WASTE):
-            yield rows
-
-
 def _vectors(n: int, lanes: int) -> Iterator[int]:
     """Tile widths that waste little of the last panel."""
     whole = -(-n // lanes)
     for vectors in VECTORS:
-        if -(-whole // vectors) * vectors <= whole * (1 + 1 / blocks.WASTE):
+        if fits(whole, vectors):
             yield vectors
 
 
@@ -113,9 +106,7 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     their bits, one column per group wastes a vector."""
     if op.weight.book:
         return "weights of a code book are no sums of bits"
-    if op.matrix.n == 1 and op.matrix.groups > 1:
-        return f"groups={op.matrix.groups} leave one output channel each: a depthwise kernel fits"
-    return None
+    return one_channel_each(op)
 
 
 def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:

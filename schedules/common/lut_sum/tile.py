@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.lut_sum import PACK, Definition, Tiling
+from lpgen.algorithms.lut_sum import PACK, IndexWeights, Tables, Tiling
 from lpgen.schedules.common.lookup_sums import Sums
 from lpgen.schedules.x86.isa import Isa
 from lpgen.tir import vectors as vec
@@ -18,9 +18,10 @@ from lpgen.tir.prefetch import hint
 
 @dataclass(frozen=True)
 class TileCode:
-    """Emits the tile of a definition; prefetch: bytes of indices to ask for in advance, or 0."""
+    """Emits the tile; prefetch: bytes of indices to ask for in advance, or 0."""
 
-    definition: Definition
+    weights: IndexWeights
+    tables: Tables
     tiling: Tiling
     isa: Isa
     prefetch: int
@@ -33,10 +34,10 @@ class _Tile(Sums):
     """A table for each row; the bytes of a vector are columns, in the order of `IndexWeights`."""
 
     def __init__(self, code: TileCode, site: Site) -> None:
-        definition, self.t, self.prefetch = code.definition, code.tiling, code.prefetch
+        weights, self.t, self.prefetch = code.weights, code.tiling, code.prefetch
         counts = (self.t.rows, self.t.vectors, self.t.digits)
-        super().__init__(site, code.isa, definition.cut, definition.tables, counts)
-        self.planes = definition.layout.format.bits
+        super().__init__(site, code.isa, weights.cut, code.tables, counts)
+        self.planes = weights.format.bits
         self.unit = 1 if self.t.expanded else PACK[self.cut.kq][0]
 
     def table(self, number: int, digit: int, group: tuple) -> tirx.Expr:
