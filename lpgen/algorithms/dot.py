@@ -4,9 +4,8 @@ The definition computes register tiles of `rows` rows x `vectors` vectors of `la
 
     tile[g, mo, no, mi, nv, nl] = sum over (r, s, k4, kt) of left(m, k) * right(k, n)
 
-and copies them out. A step of the instruction takes `kq` values of k for every lane. Instructions
-of mixed signedness take an unsigned and a signed byte; which side is unsigned follows from the
-formats:
+and copies them out. A step of the instruction takes `kq` values of k for every lane. Where it
+takes an unsigned and a signed byte alone, which side is unsigned follows from the formats:
 
 * weights that fit int8 are the signed side, and activations with negative values get `-min` added;
 * u8 weights are the unsigned side, and activations that do not fit int8 get 128 subtracted.
@@ -17,6 +16,7 @@ final sum has to fit (operators see to that).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,10 +49,14 @@ class Operands:
     right_max: int
 
 
-def byte_operands(op: Dense | Conv2d) -> Operands:
-    """Operands for an instruction that multiplies an unsigned with a signed byte."""
+def byte_operands(op: Dense | Conv2d, signs: Sequence[tuple[str, str]]) -> Operands:
+    """Operands for an instruction that multiplies bytes of these dtypes (left, right), among them
+    both of mixed signedness: no offset where it takes the values as they are."""
     act, weight = op.act, op.weight
-    if weight.max <= 127:
+    right = "int8" if weight.max <= 127 else "uint8"
+    if (act.dtype, right) in signs:
+        return Operands(act.dtype, right, 0, act.largest, weight.largest)
+    if right == "int8":
         # Code books may have values of one sign only; the 0 of the padding is there, too.
         offset = max(0, -act.min)
         return Operands("uint8", "int8", offset, max(0, act.max) + offset, weight.largest)
@@ -211,7 +215,7 @@ def _tile(left_at, right_at, c: Reduction, t: Tiling, groups: int) -> te.Tensor:
 
         return te.compute(t.shape(groups), product, name="tile")
 
-    # Two products of neighbours in k share an int16 lane, as vpmaddubsw leaves them.
+    # Two products of neighbours in k share an int16 lane, (`Isa.add_pairs`).
     ki, kt = reduce_axes(ki=t.chunk, kt=2)
 
     def partial(g, mo, no, rr, ss, ko, mi, nv, nl, pair):

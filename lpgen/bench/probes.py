@@ -19,8 +19,8 @@ from tvm import IRModule, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.peak import Peak
 from lpgen.build.lower import jit
+from lpgen.isa import Peak
 from lpgen.target import Target
 from lpgen.tune.timing import Run
 

@@ -16,6 +16,8 @@ pixels to the next; where `rows` does not divide a line, the left side is copied
 are expanded per block of panels.
 """
 
+from dataclasses import replace
+
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import dot
@@ -29,7 +31,7 @@ from lpgen.schedules.amx import tiles
 from lpgen.schedules.amx.pipeline import overlap_results
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.finish import finished
-from lpgen.schedules.x86 import intrinsics
+from lpgen.schedules.x86.isa import isa_of
 from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
 
@@ -101,7 +103,9 @@ def work(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Counts:
 def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(_refuses(op, knobs))
-    tiling, operands = _tiling(op, knobs), dot.plain_operands(op)
+    isa = isa_of(target)
+    tiling = replace(_tiling(op, knobs), lookup=isa.lookup_in_loop(LANES * BYTES))
+    operands = dot.plain_operands(op)
     definition = dot.define(op, operands, tiling)
     sch = definition.schedule()
     _schedule(sch, knobs, definition, dot.is_expanded(definition.weights, operands))
@@ -117,7 +121,7 @@ def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
     func = tiles.use_tiles(sch.mod["main"], step)
     if op.epilogue:
         func = overlap_results(func)
-    return finished(func, definition, lanes=LANES, unrolled=False)
+    return finished(func, definition, isa=isa, unrolled=False)
 
 
 def _left_stride(definition: Definition, knobs: Knobs) -> int:
@@ -139,7 +143,6 @@ def _tiling(op: Dense | Conv2d, knobs: Knobs) -> dot.Tiling:
         multiple=knobs["step"],
         together=knobs["rows"] if knobs["left"] != "copied" else 1,
         pack_groups=knobs["step"],
-        lookup=intrinsics.lookup(LANES * BYTES),
     )
 
 

@@ -5,7 +5,7 @@ from tvm import IRModule, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.peak import Peak
+from lpgen.isa import Peak
 from lpgen.space import Knobs
 from lpgen.target import Target
 

@@ -21,7 +21,7 @@ from tvm.ir.expr import TensorLoad
 from tvm.s_tir import SBlock
 from tvm_ffi import structural_map, structural_walk
 
-from lpgen.schedules.x86.narrow import TOGETHER
+from lpgen.schedules.common.narrow import TOGETHER
 from lpgen.tir.rewrite import substitute
 
 

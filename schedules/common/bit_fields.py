@@ -27,11 +27,11 @@ from lpgen.algorithms.dot import Tiling
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.bit_fields import Plane
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.cuts import fits
 from lpgen.schedules.common.finish import finished
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs
 from lpgen.tir import vectors
 from lpgen.tir.microkernel import Site, replace_tile
@@ -163,22 +163,6 @@ class FieldTile:
             tb.add_to_parent(hint(access.buffer[(*outer, first + self.ahead)]))
         return vectors.bind(vectors.load(access.buffer, [*outer, first], 4 * self.isa.lanes))
 
-    # ---- instructions
-
-    def dot(self, total: tirx.Expr, unsigned: tirx.Expr, signed: tirx.Expr) -> tirx.Expr:
-        """total + the sums of four products (vpdpbusd)."""
-        words = f"int32x{self.isa.lanes}"
-        return vectors.intrinsic(words, self.isa.dot, total, unsigned, signed)
-
-    def pairs(self, unsigned: tirx.Expr, signed: tirx.Expr) -> tirx.Expr:
-        """Sums of two products in int16 (vpmaddubsw)."""
-        return vectors.intrinsic(f"int16x{2 * self.isa.lanes}", self.isa.pairs, unsigned, signed)
-
-    def widened(self, halves: tirx.Expr) -> tirx.Expr:
-        """Sums of two int16 in int32 (vpmaddwd with ones)."""
-        ones = vectors.splat(1, "int16", 2 * self.isa.lanes)
-        return vectors.intrinsic(f"int32x{self.isa.lanes}", self.isa.widen, halves, ones)
-
 
 def scheduled(
     op: Dense | Conv2d,
@@ -198,7 +182,7 @@ def scheduled(
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
     func = replace_tile(sch.mod["main"], tile(isa, definition, knobs).emit)
-    return finished(func, definition, lanes=isa.lanes)
+    return finished(func, definition, isa=isa)
 
 
 def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs, panel: float) -> Counts:

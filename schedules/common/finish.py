@@ -5,7 +5,8 @@ from tvm import tirx
 from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
-from lpgen.schedules.x86.narrow import narrow_together
+from lpgen.isa import Isa
+from lpgen.schedules.common.narrow import narrow_together
 from lpgen.tir.prefetch import prefetch_weights
 from lpgen.tir.tails import peel_partial_vectors
 
@@ -15,20 +16,20 @@ def finished(
     definition: Definition,
     *,
     prefetch: int = 0,
-    lanes: int = 0,
+    isa: Isa | None = None,
     unrolled: bool = True,
 ) -> Kernel:
     """Kernel of the scheduled function `func`, by the passes that all templates share.
 
     prefetch: bytes of weights that loops over k ask for in advance (`prefetch_weights`), 0: none;
-    lanes: 32-bit lanes of the vectors whose quantized results are narrowed together
-        (`narrow_together`), 0: each is narrowed for itself; unrolled: without a loop over rows.
+    isa: whose vectors of quantized results are narrowed together (`narrow_together`), None: each is
+        narrowed for itself; unrolled: without a loop over rows.
     """
     op, layout = definition.op, definition.layout
     if prefetch:
         weights = {section.name for section in definition.weights.sections}
         func = prefetch_weights(func, weights, prefetch)
-    if lanes:
-        func = narrow_together(func, op, lanes, unrolled)
+    if isa:
+        func = narrow_together(func, op, isa, unrolled)
     func = peel_partial_vectors(func)
     return Kernel(op, kernel_entry(func, op, layout.sections, definition.prologue), layout)

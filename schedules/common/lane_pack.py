@@ -17,12 +17,12 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.bit_fields import spread_planes
 from lpgen.errors import refuse
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import bit_fields as fields
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.dot import knobs as dot_knobs
 from lpgen.schedules.common.dot.knobs import INT16_MAX
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir import vectors
 
@@ -45,7 +45,7 @@ def chunk(op: Dense | Conv2d, isa: Isa) -> int:
     """How many steps the two sums of a lane stay apart, and in int16."""
     (plane,) = spread_planes(op.weight)
     largest, low = largest_product(op), (1 << plane.spacing) - 1
-    if isa.dot:
+    if isa.has_dot4:
         return low // (4 * largest)
     return min(low, INT16_MAX // (1 + (1 << plane.spacing))) // (2 * largest)
 
@@ -90,7 +90,7 @@ class LanePack(fields.FieldTile):
 
     def add(self, i: int, packed: tirx.Expr, x: tirx.Expr) -> None:
         """Add the products to accumulator `i`."""
-        self.both[i] = self.dot(self.both[i], packed, x)
+        self.both[i] = self.isa.dot4(self.both[i], packed, x)
 
     def end(self, plane: int) -> None:
         mask = vectors.splat((1 << self.shift) - 1, "int32", self.isa.lanes)
@@ -122,16 +122,16 @@ class HalfLanePack(LanePack):
         self.both.zero()
 
     def add(self, i: int, packed: tirx.Expr, x: tirx.Expr) -> None:
-        self.both[i] = self.both[i] + self.pairs(packed, x)
+        self.both[i] = self.isa.add_pairs(self.both[i], packed, x)
 
     def end(self, plane: int) -> None:
         lanes = 2 * self.isa.lanes
         for i in range(self.both.count):
             both = vectors.bind(self.both[i])
             low = both & vectors.splat((1 << self.shift) - 1, "int16", lanes)
-            self.low[i] = self.low[i] + self.widened(low)
+            self.low[i] = self.low[i] + self.isa.sum2(low)
             high = both >> vectors.splat(self.shift, "int16", lanes)
-            self.high[i] = self.high[i] + self.widened(high)
+            self.high[i] = self.high[i] + self.isa.sum2(high)
 
     def finish(self, site) -> None:
         for mi in range(self.rows):
@@ -160,7 +160,7 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space; None if it is."""
     rows, width = knobs["rows"], knobs["vectors"] // 2
     # Both sums where they are int32; the weights of a step; a left value and a mask or products.
-    if rows * width * (2 if isa.dot else 1) + width + 2 > isa.registers:
+    if rows * width * (2 if isa.has_dot4 else 1) + width + 2 > isa.registers:
         return f"a tile of {rows} x {2 * width} vectors exceeds {isa.registers} registers"
     return blocks.refuses(op, rows, 2 * width * isa.lanes, knobs)
 
@@ -174,10 +174,10 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     steps, sums = tiles * c.groups, t.rows * packed
     chunks = c.r * c.s * -(-c.kg // min(chunk(op, isa), c.kg))
     return {
-        "products": steps * sums * (1 if isa.dot else 2),
+        "products": steps * sums * (1 if isa.has_dot4 else 2),
         "loads": steps * (t.rows + packed),
         "flush": tiles * chunks * sums,
-        "stall": steps * max(0, 5 - sums / 2) if isa.dot else 0,
+        "stall": steps * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
         **fields.work(op, isa, knobs, packed * isa.lanes * c.groups * t.kq),
         "runs": tiles * chunks,
     }
@@ -186,5 +186,5 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(refuses(op, isa, knobs))
-    form = LanePack if isa.dot else HalfLanePack
+    form = LanePack if isa.has_dot4 else HalfLanePack
     return fields.scheduled(op, isa, knobs, spread_planes(op.weight), left_offset(op), form)

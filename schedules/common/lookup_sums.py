@@ -26,7 +26,7 @@ from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lhs.k_split import Reduction
 from lpgen.algorithms.lut_sum import Tables
-from lpgen.schedules.x86.isa import Isa
+from lpgen.isa import Isa
 from lpgen.tir import vectors as vec
 from lpgen.tir.microkernel import Index, Site
 
@@ -178,13 +178,13 @@ class Sums:
 
     def _lookup(self, group: tuple, index: list, fresh: bool) -> None:
         lanes, entries = self.lanes, self.tables.entries
-        lookup = self.isa.lookup if entries == 16 else self.isa.permute
+        lookup = self.isa.lookup16 if entries == 16 else self.isa.lookup64
         count, vectors, digits = self.counts
         for number, digit in itertools.product(range(count), range(digits)):
             table = self.table(number, digit, group)
             table = vec.bind(vec.repeat(table, entries, lanes // entries))
             for vector in range(vectors):
-                found = vec.intrinsic(f"uint8x{lanes}", lookup, table, index[vector])
+                found = lookup(table, index[vector])
                 acc = self.acc[number, vector, digit]
                 if not fresh:
                     found = vec.load(acc, [0], lanes) + found

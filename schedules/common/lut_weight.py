@@ -33,13 +33,13 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.k_split import foldable
 from lpgen.algorithms.lut_weight import ENTRIES, INPUTS, TableWeights, Tiling, tables_of
 from lpgen.errors import refuse
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.cuts import fits
 from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.lookup_sums import Box, Sums
 from lpgen.schedules.common.lut_sum.knobs import digit_choices
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir import vectors as vec
 from lpgen.tir.microkernel import Index, Site, replace_encode, replace_tile
@@ -153,19 +153,18 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     func = replace_tile(sch.mod["main"], lambda site: _Tile(weights, knobs, isa, site).tile())
     bits = _Bits(lut_weight.bit_of(op), sizes.rows, isa)
     func = replace_encode(func, bits, elements=0, rows=True)
-    return finished(func, definition, lanes=isa.lanes)
+    return finished(func, definition, isa=isa)
 
 
 class _Bits:
     """Emits the indices of successive k groups of a tile's rows."""
 
     def __init__(self, bit: int, rows: int, isa: Isa) -> None:
-        self.mask, self.rows = 1 << bit, rows
-        self.widest = isa.bits // 8
+        self.mask, self.rows, self.isa = 1 << bit, rows, isa
 
     def __call__(self, site: Site, count: int) -> None:
         with tb.serial(0, self.rows) as mi:
-            values, done = min(self.widest, 64), 0
+            values, done = min(self.isa.bits // 8, 64), 0
             while done < count:
                 groups = values // INPUTS
                 whole = (count - done) // groups
@@ -183,7 +182,7 @@ class _Bits:
         x = vec.bind(vec.load(source.buffer, source.at(mi=mi, kg=kg), lanes))
         is_set = tirx.NE(x & vec.splat(self.mask, "uint8", lanes), vec.splat(0, "uint8", lanes))
         bits = max(32, lanes)
-        number = vec.mask(is_set, lanes, bits)
+        number = self.isa.bits_to_word(is_set, lanes, bits)
         for i in range(groups):
             index = (number >> vec.const(INPUTS * i, f"uint{bits}")).astype("uint8")
             index = index & vec.const(ENTRIES - 1, "uint8")

@@ -19,12 +19,12 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.bit_fields import Plane, dense_planes
 from lpgen.errors import refuse
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import bit_fields as fields
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.dot import knobs as dot_knobs
 from lpgen.schedules.common.dot.knobs import INT16_MAX, STREAMED, distances, tile_rows
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir import vectors
 
@@ -90,7 +90,7 @@ class Telescoped(fields.FieldTile):
                 operand = vectors.bind(weights & vectors.splat(mask, "uint8", 4 * self.isa.lanes))
             for mi, x in enumerate(left):
                 i = self.place(plane, vector + field, mi)
-                self.sums[i] = self.dot(self.sums[i], operand, x)
+                self.sums[i] = self.isa.dot4(self.sums[i], operand, x)
 
     def finish(self, site) -> None:
         for mi in range(self.rows):
@@ -134,12 +134,12 @@ class Nibbles(Telescoped):
             operand = vectors.bind(nibble & mask)
             for mi, x in enumerate(left):
                 i = self.place(0, vector + field, mi)
-                self.halves[i] = self.halves[i] + self.pairs(operand, x)
+                self.halves[i] = self.isa.add_pairs(self.halves[i], operand, x)
 
     def end(self, plane: int) -> None:
         first = self.place(plane, 0, 0)
         for i in range(self.halves.count):
-            self.sums[first + i] = self.sums[first + i] + self.widened(self.halves[i])
+            self.sums[first + i] = self.sums[first + i] + self.isa.sum2(self.halves[i])
 
     def _field(self, plane: int, nv: int, mi: int) -> tirx.Expr:
         p = self.layout.planes[plane]
@@ -167,10 +167,10 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
 def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space; None if it is."""
     rows, width = knobs["rows"], knobs["vectors"]
-    planes = dense_planes(op.weight) if isa.dot else (None,)
+    planes = dense_planes(op.weight) if isa.has_dot4 else (None,)
     # The left values of all rows, and what a step holds: packed bytes and an operand of them,
     # without vpdpbusd also the bytes shifted.
-    if rows * width * len(planes) + rows + (2 if isa.dot else 3) > isa.registers:
+    if rows * width * len(planes) + rows + (2 if isa.has_dot4 else 3) > isa.registers:
         return f"a tile of {rows} x {width} vectors exceeds {isa.registers} registers"
     return blocks.refuses(op, rows, width * isa.lanes, knobs)
 
@@ -183,21 +183,21 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     steps = tiles * c.groups
     bytes_ = sum(t.vectors // plane.fields for plane in planes)  # vectors of packed weights
     operands = len(planes) * t.vectors
-    chunks = c.r * c.s * (1 if isa.dot else -(-c.kg // min(chunk(op), c.kg)))
+    chunks = c.r * c.s * (1 if isa.has_dot4 else -(-c.kg // min(chunk(op), c.kg)))
     sums = t.rows * t.vectors * len(planes)
     return {
-        "products": steps * sums * (1 if isa.dot else 2),
-        "unpack": steps * (operands - bytes_ if isa.dot else operands + bytes_),
-        "loads": steps * (t.rows * (1 if isa.dot else len(planes)) + bytes_),
-        "flush": tiles * chunks * sums * (not isa.dot),
-        "stall": steps * max(0, 5 - sums / 2) if isa.dot else 0,
+        "products": steps * sums * (1 if isa.has_dot4 else 2),
+        "unpack": steps * (operands - bytes_ if isa.has_dot4 else operands + bytes_),
+        "loads": steps * (t.rows * (1 if isa.has_dot4 else len(planes)) + bytes_),
+        "flush": tiles * chunks * sums * (not isa.has_dot4),
+        "stall": steps * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
         **fields.work(op, isa, knobs, bytes_ * isa.lanes * c.groups * t.kq),
-        "runs": tiles * chunks * (1 if isa.dot else len(planes)),
+        "runs": tiles * chunks * (1 if isa.has_dot4 else len(planes)),
     }
 
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(refuses(op, isa, knobs))
-    form = Telescoped if isa.dot else Nibbles
+    form = Telescoped if isa.has_dot4 else Nibbles
     return fields.scheduled(op, isa, knobs, dense_planes(op.weight), left_offset(op), form)

@@ -1,92 +1,164 @@
-"""The vector instruction sets of x86 that algorithms are scheduled for.
+"""The levels of x86's vector instruction sets, as an `Isa` each.
 
 Instruction facts: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2.
 """
 
-from dataclasses import dataclass, replace
+from __future__ import annotations
 
+from typing import TYPE_CHECKING, ClassVar
+
+from tvm import tirx
+
+from lpgen.isa import MIXED, Isa, dtype_of
+from lpgen.schedules.x86.narrow import narrowed
 from lpgen.target import Target
+from lpgen.tir import vectors as vec
+
+if TYPE_CHECKING:
+    from lpgen.algorithms.weights.panels import Lookup
+
+# LLVM's names of an instruction, by the bits of a vector.
+PMADDUBSW = {
+    128: "llvm.x86.ssse3.pmadd.ub.sw.128",
+    256: "llvm.x86.avx2.pmadd.ub.sw",
+    512: "llvm.x86.avx512.pmaddubs.w.512",
+}
+"""s16 = u8 * s8 over two neighbours, saturating."""
+
+PMADDWD = {
+    128: "llvm.x86.sse2.pmadd.wd",
+    256: "llvm.x86.avx2.pmadd.wd",
+    512: "llvm.x86.avx512.pmaddw.d.512",
+}
+"""s32 = s16 * s16 over two neighbours."""
+
+PSHUFB = {
+    128: "llvm.x86.ssse3.pshuf.b.128",
+    256: "llvm.x86.avx2.pshuf.b",
+    512: "llvm.x86.avx512.pshuf.b.512",
+}
+"""table[index & 15] in every 128-bit lane, 0 if the index's top bit is set."""
 
 
-@dataclass(frozen=True)
-class Isa:
-    """A vector instruction set, and the CPU that has it.
+class X86(Isa):
+    """What all levels have. needs: the feature of a target that tells of the level."""
 
-    level: its name; needs: the feature of a target that tells of it; bits: width of a vector;
-    registers: how many vectors the register file holds;
-    dot: LLVM's name of acc32 += u8 * s8 over four neighbours, or None;
-    pairs: of s16 = u8 * s8 over two neighbours, saturating (vpmaddubsw);
-    widen: of s32 = s16 * s16 over two neighbours (vpmaddwd);
-    lookup: of table[index & 15] in every 128-bit lane, 0 if the index's top bit is set (vpshufb);
-    permute: of table[index & 63] (vpermb of AVX512_VBMI), or None;
-    count: whether an instruction counts the bits of words (AVX512_VPOPCNTDQ);
-    target: the CPU with its caches.
-    """
-
-    level: str
-    needs: str
-    bits: int
-    registers: int
-    dot: str | None
-    pairs: str
-    widen: str
-    lookup: str
-    permute: str | None = None
-    count: bool = False
-    target: Target | None = None
+    needs: ClassVar[str]
+    signs = MIXED
 
     @property
-    def lanes(self) -> int:
-        """32-bit lanes of a vector: output columns."""
-        return self.bits // 32
+    def has_count_bits(self) -> bool:
+        return "avx512vpopcntdq" in self.target.features
+
+    @property
+    def has_fma(self) -> bool:
+        return "fma" in self.target.features
+
+    def dot4(self, acc, a, b):
+        return acc + self.sum2(self._pairs(a, b))
+
+    def dot2(self, acc, a, b):
+        return acc + self._halves(a, b)
+
+    def add_pairs(self, acc, a, b):
+        return acc + self._pairs(a, b)
+
+    def sum2(self, halves):
+        return self._halves(halves, vec.splat(1, "int16", 2 * self.lanes))
+
+    def sum4(self, counts):
+        # Two bytes fit int16: nothing saturates.
+        return self.sum2(self._pairs(counts, vec.splat(1, "int8", 4 * self.lanes)))
+
+    def lookup16(self, table, index):
+        nbytes = self.bits // 8
+        return vec.intrinsic(f"{dtype_of(table)}x{nbytes}", PSHUFB[self.bits], table, index)
+
+    def lookup_in_loop(self, nbytes: int):
+        return _lookup_in_loop(nbytes) if 8 * nbytes in PSHUFB else None
+
+    def narrow4(self, values, low, high, zero, dtype):
+        return narrowed(values, low, high, zero, dtype)
+
+    def _pairs(self, a, b):
+        operands = unsigned_first(a, b)
+        return vec.intrinsic(f"int16x{2 * self.lanes}", PMADDUBSW[self.bits], *operands)
+
+    def _halves(self, a, b):
+        return vec.intrinsic(f"int32x{self.lanes}", PMADDWD[self.bits], a, b)
 
 
-SSE4 = Isa(
-    level="sse4",
-    needs="sse4.1",
-    bits=128,
-    registers=16,
-    dot=None,
-    pairs="llvm.x86.ssse3.pmadd.ub.sw.128",
-    widen="llvm.x86.sse2.pmadd.wd",
-    lookup="llvm.x86.ssse3.pshuf.b.128",
-)
-AVX2 = Isa(
-    level="avx2",
-    needs="avx2",
-    bits=256,
-    registers=16,
-    dot=None,
-    pairs="llvm.x86.avx2.pmadd.ub.sw",
-    widen="llvm.x86.avx2.pmadd.wd",
-    lookup="llvm.x86.avx2.pshuf.b",
-)
-AVX512BW = Isa(
-    level="avx512bw",
-    needs="avx512bw",
-    bits=512,
-    registers=32,
-    dot=None,
-    pairs="llvm.x86.avx512.pmaddubs.w.512",
-    widen="llvm.x86.avx512.pmaddw.d.512",
-    lookup="llvm.x86.avx512.pshuf.b.512",
-)
-AVX512VNNI = replace(
-    AVX512BW, level="avx512vnni", needs="avx512vnni", dot="llvm.x86.avx512.vpdpbusd.512"
-)
-LEVELS = (AVX512VNNI, AVX512BW, AVX2, SSE4)
+class Sse4(X86):
+    level, needs = "sse4", "sse4.1"
+    bits, registers = 128, 16
+
+
+class Avx2(X86):
+    level, needs = "avx2", "avx2"
+    bits, registers = 256, 16
+
+
+class Avx512bw(X86):
+    level, needs = "avx512bw", "avx512bw"
+    bits, registers = 512, 32
+    has_bit_logic = True
+
+    @property
+    def tables(self) -> tuple[int, ...]:
+        """A vector of 64 bytes is a whole table of vpermb."""
+        return (16, 64) if "avx512vbmi" in self.target.features else (16,)
+
+    def lookup64(self, table, index):
+        return vec.intrinsic("uint8x64", "llvm.x86.avx512.permvar.qi.512", table, index)
+
+    def bit_logic(self, table, a, b, c):
+        name = "llvm.x86.avx512.pternlog.d.512"
+        return vec.intrinsic("int32x16", name, a, b, c, vec.const(table))
+
+
+class Avx512vnni(Avx512bw):
+    level, needs = "avx512vnni", "avx512vnni"
+    has_dot4 = True
+
+    def dot4(self, acc, a, b):
+        name = "llvm.x86.avx512.vpdpbusd.512"
+        return vec.intrinsic("int32x16", name, acc, *unsigned_first(a, b))
+
+
+LEVELS = (Avx512vnni, Avx512bw, Avx2, Sse4)
 """The best first."""
 
 
-def isa_of(target: Target) -> Isa | None:
-    """The best level that the target's features allow, or None without SSE4.1.
+def isa_of(target: Target) -> X86 | None:
+    """The best level that the target's features allow, or None without SSE4.1."""
+    return next((level(target) for level in LEVELS if level.needs in target.features), None)
 
-    Only vectors of 64 bytes are whole tables of vpermb.
-    """
-    for isa in LEVELS:
-        if isa.needs in target.features:
-            wide = isa.bits == 512 and "avx512vbmi" in target.features
-            permute = "llvm.x86.avx512.permvar.qi.512" if wide else None
-            count = "avx512vpopcntdq" in target.features
-            return replace(isa, permute=permute, count=count, target=target)
-    return None
+
+def unsigned_first(a: tirx.Expr, b: tirx.Expr) -> tuple[tirx.Expr, tirx.Expr]:
+    """The operand order that belongs to vpdpbusd and vpmaddubsw."""
+    return (a, b) if dtype_of(a) == "uint8" else (b, a)
+
+
+def _lookup_in_loop(nbytes: int) -> Lookup:
+    def byte(table: tuple[int, ...], code):
+        # Vectorizing makes vectors of the code and of the result, but takes no Shuffle: the table,
+        # already a vector, is arithmetic on constants.
+        low, high = (
+            sum(value << 8 * i for i, value in enumerate(table[start : start + 8]))
+            for start in (0, 8)
+        )
+        words = nbytes // 8
+        odd = tirx.Ramp(tirx.const(0, "int64"), tirx.const(1, "int64"), words) & _splat64(1, words)
+        halves = vec.reinterpret(
+            f"uint8x{nbytes}", _splat64(low, words) + odd * _splat64(high - low, words)
+        )
+        # Pure, or it would not be vectorized.
+        return tirx.call_llvm_pure_intrin("uint8", PSHUFB[8 * nbytes], halves, code)
+
+    return byte
+
+
+def _splat64(value: int, lanes: int):
+    """The value modulo 2^64 in every lane."""
+    value = (value + 2**63) % 2**64 - 2**63
+    return tirx.Broadcast(tirx.const(value, "int64"), lanes)

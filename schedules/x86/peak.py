@@ -4,8 +4,8 @@ from tvm import IRModule, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.peak import Peak
-from lpgen.schedules.x86.isa import Isa, isa_of
+from lpgen.isa import Peak
+from lpgen.schedules.x86.isa import PMADDUBSW, X86, isa_of
 from lpgen.space import Knobs
 from lpgen.target import Target
 
@@ -26,7 +26,7 @@ def peak(target: Target, knobs: Knobs) -> Peak | None:
     pairs = str(knobs.get("step", "")).startswith("pairs")
     # Enough independent chains to hide the latency, and registers left for everything else.
     chains = isa.registers * 5 // 8
-    if isa.dot:
+    if isa.has_dot4:
         names, sums, step = "vpdpbusd", chains, _dot
     else:
         v = "v" if isa.bits > 128 else ""
@@ -41,7 +41,7 @@ def peak(target: Target, knobs: Knobs) -> Peak | None:
     )
 
 
-def _module(isa: Isa, chains: int, sums: int, step) -> IRModule:
+def _module(isa: X86, chains: int, sums: int, step) -> IRModule:
     with IRBuilder() as builder:
         with tb.prim_func(s_tir=True):
             tb.func_name("main")
@@ -56,7 +56,7 @@ def _module(isa: Isa, chains: int, sums: int, step) -> IRModule:
     return IRModule({"main": builder.get()})
 
 
-def _loop(isa: Isa, chains: int, sums: int, step, parameters) -> None:
+def _loop(isa: X86, chains: int, sums: int, step, parameters) -> None:
     x, packed, y = parameters
     lanes, width = isa.lanes, 4 * isa.lanes
     total = tb.sblock_alloc_buffer((sums * lanes,), "int32")
@@ -79,28 +79,28 @@ def _loop(isa: Isa, chains: int, sums: int, step, parameters) -> None:
         tb.buffer_store(y, total[(where,)], [where])
 
 
-def _dot(isa: Isa, total, left, right) -> tuple:
-    return tirx.call_llvm_intrin(f"int32x{isa.lanes}", isa.dot, total, left, right), left
+def _dot(isa: X86, total, left, right) -> tuple:
+    return isa.dot4(total, left, right), left
 
 
-def _add_pairs(isa: Isa, total, left, right) -> tuple:
+def _add_pairs(isa: X86, total, left, right) -> tuple:
     words, products = f"int16x{2 * isa.lanes}", _products(isa, left, right)
     added = tirx.reinterpret(words, total) + products
     return tirx.reinterpret(f"int32x{isa.lanes}", added), _as_operand(isa, products)
 
 
-def _add_widened(isa: Isa, total, left, right) -> tuple:
+def _add_widened(isa: X86, total, left, right) -> tuple:
     products = _products(isa, left, right)
-    ones = tirx.Broadcast(tirx.const(1, "int16"), 2 * isa.lanes)
-    widened = tirx.call_llvm_intrin(f"int32x{isa.lanes}", isa.widen, products, ones)
-    return total + widened, _as_operand(isa, products)
+    return total + isa.sum2(products), _as_operand(isa, products)
 
 
-def _products(isa: Isa, left, right):
-    return tb.Bind(tirx.call_llvm_intrin(f"int16x{2 * isa.lanes}", isa.pairs, left, right))
+def _products(isa: X86, left, right):
+    return tb.Bind(
+        tirx.call_llvm_intrin(f"int16x{2 * isa.lanes}", PMADDUBSW[isa.bits], left, right)
+    )
 
 
-def _as_operand(isa: Isa, products):
+def _as_operand(isa: X86, products):
     # The next operand: products of two constants would be moved out of the loop.
     return tirx.reinterpret(f"uint8x{4 * isa.lanes}", products)
 

@@ -18,13 +18,13 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.planes import reads_planes
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
 from lpgen.errors import refuse
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.bitserial.knobs import plan_of, refuses, space, tiling, work
 from lpgen.schedules.common.bitserial.planes import emit_planes
 from lpgen.schedules.common.bitserial.tile import emit_tile
 from lpgen.schedules.common.finish import finished
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Knobs
 from lpgen.tir.microkernel import replace_encode, replace_tile
 
@@ -47,7 +47,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     low = bitserial.planes_of_left(op)[1]
     if not given:
         func = replace_encode(func, emit_planes(isa, knobs["word"], low), 1)
-    return finished(func, definition, lanes=isa.lanes)
+    return finished(func, definition, isa=isa)
 
 
 def _schedule(sch: Schedule, isa: Isa, knobs: Knobs, given: bool) -> None:

@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
-from lpgen.schedules.x86.isa import Isa
+from lpgen.isa import Isa
 from lpgen.tir import vectors as vec
 
-# Truth tables of vpternlogd for (a, b, c), a being the highest bit of the index.
+# Truth tables for (a, b, c), a being the highest bit of the index (`Isa.bit_logic`).
 _XOR3, _MAJORITY, _XOR_AND, _AND3, _AND_XOR = 0x96, 0xE8, 0x78, 0x80, 0x60
 _CARRY = 0x3A
 """Of (t, s', s)."""
@@ -37,8 +37,8 @@ class Adders:
     """
 
     def __init__(self, isa: Isa, xor: bool) -> None:
-        self.lanes, self.xor = isa.lanes, xor
-        self.ternary = isa.bits == 512
+        self.isa, self.xor = isa, xor
+        self.ternary = isa.has_bit_logic
         self.names = vec.Names()
 
     def product(self, x, w) -> tirx.Expr:
@@ -73,9 +73,7 @@ class Adders:
         return self._logic(join, s, *one), self._logic(carry, s, *one)
 
     def _logic(self, table: int, *operands) -> tirx.Var:
-        name = "llvm.x86.avx512.pternlog.d.512"
-        value = vec.intrinsic(f"int32x{self.lanes}", name, *operands, vec.const(table))
-        return self.names(value)
+        return self.names(self.isa.bit_logic(table, *operands))
 
 
 class Tree:

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from lpgen.algorithms.bitserial import ELEMENT
-from lpgen.schedules.x86.intrinsics import SHUFFLES
-from lpgen.schedules.x86.isa import Isa
+from lpgen.isa import Isa
 from lpgen.tir import vectors as vec
 
 BYTE_HOLDS = 255 // 8
@@ -58,7 +57,7 @@ class Counting:
     def of(self, bits: tirx.Expr, weight: int = 1) -> tirx.Expr:
         """The counts of `bits`, times a weight (by shuffles, of at most 31)."""
         if self.instruction:
-            counts = vec.intrinsic(f"int32x{self.lanes}", f"llvm.ctpop.v{self.lanes}i32", bits)
+            counts = self.isa.count_bits(bits)
             return _shifted(counts, weight.bit_length() - 1, "int32", self.lanes)
         lanes = self.lanes
         table = [weight * i.bit_count() for i in range(16)] * (lanes // 16)
@@ -67,11 +66,7 @@ class Counting:
         # There is no shift of bytes: the mask removes what comes from above.
         pairs = vec.reinterpret(f"uint16x{lanes // 2}", bits) >> vec.splat(4, "uint16", lanes // 2)
         high = vec.reinterpret(f"uint8x{lanes}", pairs)
-        low, high = (
-            vec.intrinsic(f"uint8x{lanes}", SHUFFLES[lanes], counts, half & nibble)
-            for half in (low, high)
-        )
-        return low + high
+        return self.isa.lookup16(counts, low & nibble) + self.isa.lookup16(counts, high & nibble)
 
     def total(
         self, levels: Sequence, counts: tirx.Expr | None, most: int, names: vec.Names
@@ -127,13 +122,8 @@ class Counting:
         return [vec.reinterpret(f"int32x{lanes}", part) for part in parts]
 
     def _across(self, value: tirx.Expr, shift: int) -> tirx.Expr:
-        """The four bytes of a lane added up, times 2^shift; vpmaddubsw cannot saturate here."""
-        lanes = self.isa.lanes
-        ones = vec.splat(1, "int8", lanes * 4)
-        pairs = vec.intrinsic(f"int16x{lanes * 2}", self.isa.pairs, value, ones)
-        ones = vec.splat(1, "int16", lanes * 2)
-        words = vec.intrinsic(f"int32x{lanes}", self.isa.widen, pairs, ones)
-        return _shifted(words, shift, "int32", lanes)
+        """The four bytes of a lane added up, times 2^shift."""
+        return _shifted(self.isa.sum4(value), shift, "int32", self.isa.lanes)
 
 
 def _shifted(value: tirx.Expr, shift: int, dtype: str, lanes: int) -> tirx.Expr:

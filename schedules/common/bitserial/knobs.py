@@ -22,11 +22,11 @@ from functools import lru_cache
 
 from lpgen.algorithms.bitserial import Tiling, is_xor, planes_of_left, reduction_of
 from lpgen.algorithms.lhs.k_split import foldable
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.bitserial.counts import Counting
 from lpgen.schedules.common.bitserial.tile import Plan
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 
 ROWS = (1, 2, 3, 4, 6)
@@ -90,11 +90,11 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
 
 def counts(isa: Isa) -> tuple[str, ...]:
     """Ways to count bits that the target has."""
-    return ("instruction", "shuffle") if isa.count else ("shuffle",)
+    return ("instruction", "shuffle") if isa.has_count_bits else ("shuffle",)
 
 
 def _depths(isa: Isa, count: str) -> tuple[int, ...]:
-    return DEPTHS["ternary" if count == "shuffle" and isa.bits == 512 else count]
+    return DEPTHS["ternary" if count == "shuffle" and isa.has_bit_logic else count]
 
 
 def _left(op: Dense | Conv2d) -> tuple[str, ...]:
@@ -147,7 +147,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     tiles = matrix.groups * t.row_tiles * t.panels
     words = tiles * c.groups
     merged, counted = _adders(p)
-    ternary, instruction = isa.bits == 512, knobs["count"] == "instruction"
+    ternary, instruction = isa.has_bit_logic, knobs["count"] == "instruction"
     pieces = tiles * -(-c.groups // p.words) * sums
     columns = t.vectors * t.lanes
     encoded = matrix.groups * (math.prod(op.x_shape) if p.direct else matrix.m * matrix.k)

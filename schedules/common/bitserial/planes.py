@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.bitserial import ELEMENT
-from lpgen.schedules.x86.isa import Isa
+from lpgen.isa import Isa
 from lpgen.tir import vectors as vec
 from lpgen.tir.microkernel import Site
 
@@ -30,7 +30,8 @@ def emit_planes(isa: Isa, word: int, low: int):
             masks = []
             for p in range(planes):
                 bit = x & vec.splat(1 << p + low, "uint8", values)
-                masks.append(vec.mask(tirx.NE(bit, vec.splat(0, "uint8", values)), values, widest))
+                is_set = tirx.NE(bit, vec.splat(0, "uint8", values))
+                masks.append(isa.bits_to_word(is_set, values, widest))
             _store_elements(site, kg, masks, widest // 8, groups, word)
 
         whole, rest = divmod(count, step)

@@ -24,13 +24,13 @@ from tvm.s_tir import Schedule
 from lpgen.algorithms import blockwise_dot
 from lpgen.algorithms.kernel import Kernel
 from lpgen.errors import refuse
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.blockwise_dot.tile import BYTES, FloatBits, GroupTile
 from lpgen.schedules.common.cuts import fits
 from lpgen.schedules.common.dot.knobs import INT16_MAX, distances, tile_rows
 from lpgen.schedules.common.finish import finished
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 
 VECTORS = (1, 2, 3, 4, 6, 8)
@@ -42,19 +42,19 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     """Why the algorithm does not serve `op`; None if it does."""
     if not op.group_size:
         return "no scale=groupN: the sums over all of k are wanted"
-    operands = blockwise_dot.byte_operands(op)
+    operands = blockwise_dot.byte_operands(op, isa.signs)
     table = {int(value) - operands.right.base for value in op.weight.values()}
     if 0 not in table and min(op.group_size, op.k) % BYTES:
         groups = f"scale=group{op.group_size}"
         return f"{groups}: weight={op.weight.short} has no 0 to fill up steps of 4"
-    if not isa.dot and most(op) == 0:
+    if not isa.has_dot4 and most(op, isa) == 0:
         return f"act={op.act} weight={op.weight}: two products do not fit int16"
     return None
 
 
-def most(op: Dense) -> int:
+def most(op: Dense, isa: Isa) -> int:
     """How many steps of vpmaddubsw an int16 holds the sum of: each adds two products."""
-    operands = blockwise_dot.byte_operands(op)
+    operands = blockwise_dot.byte_operands(op, isa.signs)
     values = op.weight.values().astype(int) - operands.right.base
     largest = max(abs(int(values.min())), abs(int(values.max())), 1)
     return INT16_MAX // (2 * largest * max(operands.left_max, 1))
@@ -86,8 +86,8 @@ def refuses(op: Dense, isa: Isa, knobs: Knobs) -> str | None:
     rows, width = knobs["rows"], knobs["vectors"]
     # Sums of a group, a vector of packed weights and an operand of them, a left value. The float32
     # sums are needed once in a group: some of them may be in memory meanwhile.
-    sums = rows * width * (1 if isa.dot else 2)
-    if sums + 3 + (not isa.dot) > isa.registers:
+    sums = rows * width * (1 if isa.has_dot4 else 2)
+    if sums + 3 + (not isa.has_dot4) > isa.registers:
         return f"a tile of {rows} x {width} vectors exceeds {isa.registers} registers"
     return blocks.refuses(op, rows, width * isa.lanes, knobs)
 
@@ -101,12 +101,12 @@ def work(op: Dense, isa: Isa, knobs: Knobs) -> Counts:
     steps = tiles * groups
     panel = t.vectors * isa.lanes * (groups * BYTES * op.weight.bits / 8 + 4 * count)
     return {
-        "products": steps * sums * (1 if isa.dot else 2),
+        "products": steps * sums * (1 if isa.has_dot4 else 2),
         "unpack": steps * t.vectors * (op.weight.bits < 8),
         "loads": steps * (t.rows + t.vectors),
         "flush": tiles * count * sums,
         "spilled": tiles * count * max(0, 2 * sums - isa.registers + 4),
-        "stall": steps * max(0, 5 - sums / 2) if isa.dot else 0,
+        "stall": steps * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
         "tiles": tiles,
         "stores": tiles * sums,
         **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * op.k, panel, isa.target),
@@ -130,10 +130,10 @@ def kernel(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
     refuse(refuses(op, isa, knobs))
     form = FloatBits if FloatBits.serves(op, isa) else GroupTile
     t = tiling(op, isa, knobs)
-    definition = blockwise_dot.define(op, blockwise_dot.byte_operands(op), t, form.start)
+    definition = blockwise_dot.define(op, blockwise_dot.byte_operands(op, isa.signs), t, form.start)
     sch = definition.schedule()
     _schedule(sch, isa, knobs)
-    most_steps = 0 if isa.dot else most(op)
+    most_steps = 0 if isa.has_dot4 else most(op, isa)
     func = form(isa, definition, knobs["prefetch"], most_steps).replace(sch.mod["main"], t)
     return finished(func, definition)
 

@@ -12,10 +12,9 @@ from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.blockwise_dot import Tiling
 from lpgen.algorithms.definition import Definition
+from lpgen.isa import Isa
 from lpgen.ops import Dense
 from lpgen.schedules.common.bit_fields import Registers
-from lpgen.schedules.x86 import intrinsics
-from lpgen.schedules.x86.isa import Isa
 from lpgen.tir import vectors
 from lpgen.tir.microkernel import Site, replace_tile, site_of
 from lpgen.tir.prefetch import hint
@@ -125,19 +124,13 @@ class GroupTile:
                     self._multiply(mi * self.vectors + nv, x, right, halves)
         if halves is not None:
             for i in range(halves.count):
-                self.sums[i] = self.sums[i] + intrinsics.widened(self.isa, halves[i])
+                self.sums[i] = self.sums[i] + self.isa.sum2(halves[i])
 
     def _multiply(self, i: int, left, right, halves: Registers | None) -> None:
-        pair = (right, left) if self.left_type == "int8" else (left, right)
-        if self.isa.dot:
-            words = f"int32x{self.isa.lanes}"
-            self.sums[i] = vectors.intrinsic(words, self.isa.dot, self.sums[i], *pair)
-            return
-        products = vectors.intrinsic(f"int16x{2 * self.isa.lanes}", self.isa.pairs, *pair)
         if halves is None:
-            self.sums[i] = self.sums[i] + intrinsics.widened(self.isa, products)
+            self.sums[i] = self.isa.dot4(self.sums[i], left, right)
         else:
-            halves[i] = halves[i] + products
+            halves[i] = self.isa.add_pairs(halves[i], left, right)
 
     def _left(self, site: Site, mi: int, step) -> tirx.Expr:
         (access,) = (a for name, a in site.sources.items() if not name.startswith("plane"))
@@ -179,7 +172,7 @@ class GroupTile:
         if form.book:
             table = [*self.weights.table, *[0] * (16 - form.levels)]
             values = vectors.constants(table * (count // 16), "uint8")
-            code = vectors.intrinsic(f"uint8x{count}", self.isa.lookup, values, code)
+            code = self.isa.lookup16(values, code)
         else:
             code = code + code if form.step == 2 else code
             lowest = self.weights.table[0]
@@ -244,7 +237,7 @@ class FloatBits(GroupTile):
         """Whether it is exact for `op`, and the instruction exists."""
         largest = op.bound // op.k * min(op.group_size, op.k)
         columns = op.zero_weight != "group"
-        return isa.bits >= 256 and op.parameters["scale"].short and largest < 2**22 and columns
+        return isa.has_fma and op.parameters["scale"].short and largest < 2**22 and columns
 
     def _scale(self, nv: int):
         scale, lanes = super()._scale(nv), self.isa.lanes

@@ -24,13 +24,13 @@ from lpgen.algorithms.depthwise import Pairs, Tiling, View
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.weights.taps import Window
 from lpgen.errors import refuse
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.cuts import block_refusal, cuts
 from lpgen.schedules.common.depthwise.tile import WindowStep, use_windows
 from lpgen.schedules.common.dot.knobs import INT16_MAX, operands_of
 from lpgen.schedules.common.finish import finished
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir.threads import parallel_tiles
 
@@ -64,9 +64,9 @@ def steps(op: Conv2d, isa: Isa) -> tuple[str, ...]:
 
     Without vpdpbusd, whole sums in int16 need every lane's products to fit.
     """
-    if isa.dot:
+    if isa.has_dot4:
         return ("bytes",)
-    operands = operands_of(op, "bytes")
+    operands = operands_of(op, isa, "bytes")
     product = operands.left_max * operands.right_max
     if 2 * product > INT16_MAX:
         return ("words",)
@@ -109,7 +109,7 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     view, t = View.of(op), _tiling(op, isa, knobs)
     window = view.window(t.rows, t.columns, t.kq)
     pairs = Pairs(op, view, t, window, "uint8", 0)
-    each = {"bytes": 1 if isa.dot else 3, "pairs": 2, "words": 2}[knobs["step"]]
+    each = {"bytes": 1 if isa.has_dot4 else 3, "pairs": 2, "words": 2}[knobs["step"]]
     outputs = t.rows * t.columns * t.vectors
     size = pairs.count * pairs.width * pairs.panels * t.panel * 2
     copied = pairs.blocks * pairs.count * pairs.width * pairs.panels * t.panel * 2
@@ -151,14 +151,14 @@ def _tiling(op: Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
 def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(refuses(op, isa, knobs))
-    operands = operands_of(op, knobs["step"])
+    operands = operands_of(op, isa, knobs["step"])
     tiling = _tiling(op, isa, knobs)
     definition = depthwise.define(op, operands, tiling)
     sch = definition.schedule()
     _schedule(sch, knobs, tiling.block, isa.lanes)
     how = WindowStep(isa, knobs["step"], operands.left)
     func = use_windows(sch.mod["main"], how, definition.lhs)
-    return finished(func, definition, lanes=isa.lanes)
+    return finished(func, definition, isa=isa)
 
 
 def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, lanes: int) -> None:

@@ -13,9 +13,8 @@ from tvm.s_tir import SBlockRealize
 
 from lpgen.algorithms.depthwise import Pairs
 from lpgen.algorithms.weights.taps import Window
+from lpgen.isa import Isa
 from lpgen.schedules.common.depthwise.pairs import copy_block
-from lpgen.schedules.x86 import intrinsics
-from lpgen.schedules.x86.isa import Isa
 from lpgen.tir import vectors
 from lpgen.tir.rewrite import axis_values, generated, loads, replace_nest, substitute
 
@@ -75,7 +74,7 @@ class _Tile:
                         if w.touches(i, group):
                             self._multiply(i, j, group, s)
         for at in self._outputs() if narrow else ():
-            self._store(at, intrinsics.widened(self.isa, self._sum(at, True)), False)
+            self._store(at, self.isa.sum2(self._sum(at, True)), False)
 
     def _outputs(self) -> list[tuple[int, int, int]]:
         rows, columns = self.window.tile
@@ -120,14 +119,14 @@ class _Tile:
             place = (vector, i, j)
             if self.how.step == "pairs":
                 acc = self._sum(place, True)
-                new = intrinsics.add_pairs(self.isa, acc, a, b, self.how.left)
+                new = self.isa.add_pairs(acc, a, b)
                 self._store(place, new, True)
                 continue
             acc = self._sum(place, False)
             if self.how.step == "words":
-                self._store(place, intrinsics.add_words(self.isa, acc, a, b), False)
+                self._store(place, self.isa.dot2(acc, a, b), False)
             else:
-                self._store(place, intrinsics.add_bytes(self.isa, acc, a, b, self.how.left), False)
+                self._store(place, self.isa.dot4(acc, a, b), False)
 
     def _place(self, at: tuple[int, int, int], narrow: bool) -> tuple:
         """(buffer, index, elements) of the sums of an output."""

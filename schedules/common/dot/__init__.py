@@ -14,8 +14,10 @@ from lpgen.algorithms import dot
 from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.kernel import Kernel
 from lpgen.errors import refuse
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
+from lpgen.schedules.common.dot import intrinsics
 from lpgen.schedules.common.dot.knobs import (
     chunk_of,
     operands_of,
@@ -26,8 +28,6 @@ from lpgen.schedules.common.dot.knobs import (
     work,
 )
 from lpgen.schedules.common.finish import finished
-from lpgen.schedules.x86 import intrinsics
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Knobs
 
 __all__ = ["kernel", "space", "why_not", "work"]
@@ -36,11 +36,11 @@ __all__ = ["kernel", "space", "why_not", "work"]
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(refuses(op, isa, knobs))
-    operands = operands_of(op, knobs["step"])
+    operands = operands_of(op, isa, knobs["step"])
     definition = dot.define(op, operands, tiling(op, isa, knobs))
     sch = definition.schedule()
     _Tiles(sch, isa, operands, definition, knobs).schedule()
-    return finished(sch.mod["main"], definition, prefetch=knobs["prefetch"], lanes=isa.lanes)
+    return finished(sch.mod["main"], definition, prefetch=knobs["prefetch"], isa=isa)
 
 
 class _Tiles:

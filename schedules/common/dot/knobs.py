@@ -27,11 +27,10 @@ from lpgen.algorithms.depthwise import one_channel_each
 from lpgen.algorithms.dot import Operands, Tiling, byte_operands, word_operands
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.panels import PLANES
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.cuts import cuts, fits
-from lpgen.schedules.x86 import intrinsics
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28)
@@ -40,9 +39,9 @@ STREAMED = 64  # rows up to which weights stream by, used too rarely to stay in 
 INT16_MAX = 2**15 - 1
 
 
-def operands_of(op: Dense | Conv2d, step: str) -> Operands:
+def operands_of(op: Dense | Conv2d, isa: Isa, step: str) -> Operands:
     """What the two sides become for the step."""
-    return word_operands(op) if step == "words" else byte_operands(op)
+    return word_operands(op) if step == "words" else byte_operands(op, isa.signs)
 
 
 def steps(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
@@ -51,9 +50,9 @@ def steps(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
     vpmaddubsw saturates: the sum of two products, 2 * max|left| * max|right|, has to fit int16, and
     N steps summed in int16 need N times that.
     """
-    if isa.dot:
+    if isa.has_dot4:
         return ("bytes",)
-    operands = byte_operands(op)
+    operands = byte_operands(op, isa.signs)
     most = INT16_MAX // (2 * operands.left_max * operands.right_max)
     if most == 0:
         return ("words",)
@@ -94,7 +93,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         chunk=chunk_of(knobs["step"]),
         multiple=multiple_of(op, knobs),
         top=_top(op, isa),
-        lookup=intrinsics.lookup(isa.bits // (16 if knobs["step"] == "words" else 8)),
+        lookup=isa.lookup_in_loop(isa.bits // (16 if knobs["step"] == "words" else 8)),
     )
 
 
@@ -102,7 +101,7 @@ def _top(op: Dense | Conv2d, isa: Isa) -> bool:
     """Whether weights are expanded into the top bits of their bytes: their products are as large as
     those of 8 bits, which vpdpbusd alone sums without a bound but that of int32."""
     signed = op.weight.encoding in ("s", "t") and op.weight.bits < 8
-    return bool(isa.dot) and signed and op.matrix.k * 255 * 128 < 2**31
+    return isa.has_dot4 and signed and op.matrix.k * 255 * 128 < 2**31
 
 
 def space(op: Dense | Conv2d, isa: Isa) -> Space:
@@ -184,7 +183,7 @@ def _fits_registers(isa: Isa, knobs: Knobs) -> bool:
     # all vectors; then the broadcast left value, and for steps of several instructions the
     # constant and a temporary.
     weights = vectors if rows > 1 else 2 * (knobs["expand"] == "register")
-    extra = {"bytes": 1 if isa.dot else 3, "words": 2}.get(step, 2)
+    extra = {"bytes": 1 if isa.has_dot4 else 3, "words": 2}.get(step, 2)
     return rows * vectors + weights + extra <= isa.registers
 
 
@@ -229,7 +228,9 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     matrix, chunk = op.matrix, chunk_of(knobs["step"])
     tiles = matrix.groups * t.row_tiles * t.panels
     steps, sums = tiles * c.groups, t.rows * t.vectors
-    each = 1 if isa.dot else 3 if knobs["step"] == "bytes" else 2
+    each = 1 if isa.has_dot4 else 3 if knobs["step"] == "bytes" else 2
+    # One instruction waits five cycles for its own sum.
+    stall = 5 - sums / 2 if isa.has_dot4 else 2 - sums * each / 3
     places = matrix.groups * matrix.n * c.groups * t.kq / (isa.bits // 8)
     # A plane is shifted and masked, and several are put together; 8 bits are widened alone.
     planes = len(PLANES.get(op.weight.bits, ()))
@@ -244,8 +245,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         "loads": steps * (t.rows + t.vectors),
         "unpack": steps * t.vectors * unpacking * (knobs["expand"] == "register"),
         "flush": tiles * -(-c.groups // chunk) * sums if chunk else 0,
-        # vpdpbusd waits five cycles for its own sum.
-        "stall": steps * max(0, 5 - sums / 2) if isa.dot else steps * max(0, 2 - sums * each / 3),
+        "stall": steps * max(0, stall),
         "expand": places * sweeps * unpacking * (knobs["expand"] == "panel"),
         "copy": matrix.groups * t.row_tiles * t.rows * c.groups * t.kq * t.copied,
         "fold": matrix.m * matrix.k * t.folded,

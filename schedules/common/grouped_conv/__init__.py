@@ -25,12 +25,12 @@ from lpgen.algorithms.grouped_conv import Tiling
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.weights.lanes import Lanes
 from lpgen.errors import refuse
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common.cuts import block_refusal, cuts
 from lpgen.schedules.common.dot.knobs import INT16_MAX, operands_of
 from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.grouped_conv.tile import Pieces, use_windows
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir.threads import parallel_tiles
 
@@ -71,12 +71,12 @@ def _kq(step: str) -> int:
     return 2 if step == "words" else 4
 
 
-def pieces(op: Conv2d, knobs: Knobs) -> Pieces | None:
+def pieces(op: Conv2d, isa: Isa, knobs: Knobs) -> Pieces | None:
     """The pieces of straight-line code that a tile consists of, as long as they may be; None where
     even the shortest are too long, or sum too much in int16."""
     steps = -(-(op.ic // op.groups) // _kq(knobs["step"]))
     each = knobs["rows"] * knobs["columns"] * knobs["vectors"]
-    most = INT16_MAX // (2 * _product(op)) if knobs["step"] == "pairs" else STRAIGHT
+    most = INT16_MAX // (2 * _product(op, isa)) if knobs["step"] == "pairs" else STRAIGHT
     for piece in (Pieces(steps, op.kernel[0]), Pieces(1, op.kernel[0]), Pieces(1, 1)):
         products = piece.steps * piece.rows * op.kernel[1]
         if products <= most and products * each <= STRAIGHT:
@@ -89,16 +89,16 @@ def steps(op: Conv2d, isa: Isa) -> tuple[str, ...]:
 
     Without vpdpbusd, sums of one kernel row in int16 have to fit.
     """
-    if isa.dot:
+    if isa.has_dot4:
         return ("bytes",)
-    product = _product(op)
+    product = _product(op, isa)
     if 2 * product > INT16_MAX:
         return ("words",)
     return ("pairs", "bytes") if 2 * op.kernel[1] * product <= INT16_MAX else ("bytes",)
 
 
-def _product(op: Conv2d) -> int:
-    operands = operands_of(op, "bytes")
+def _product(op: Conv2d, isa: Isa) -> int:
+    operands = operands_of(op, isa, "bytes")
     return operands.left_max * operands.right_max
 
 
@@ -123,10 +123,10 @@ def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space."""
     rows, columns, vectors = knobs["rows"], knobs["columns"], knobs["vectors"]
     # A window, its order, and for steps of several instructions the constant and a temporary.
-    extra = 2 if isa.dot else 3
+    extra = 2 if isa.has_dot4 else 3
     if rows * columns * vectors + extra > isa.registers:
         return f"a tile of {rows} x {columns} x {vectors} vectors exceeds {isa.registers} registers"
-    if pieces(op, knobs) is None:
+    if pieces(op, isa, knobs) is None:
         tile = f"a tile of {rows} x {columns} x {vectors} vectors"
         return f"{tile} is too long for straight-line code, or for sums in int16"
     return block_refusal("block", knobs["block"], -(-op.oh // rows))
@@ -143,7 +143,7 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     windows = kh * len(places) if alone else len(lines) * len(places)
     outputs = t.rows * t.columns * t.vectors
     weights = kw * t.vectors * (1 if alone else kh)
-    each = {"bytes": 1 if isa.dot else 3, "pairs": 2, "words": 2}[knobs["step"]]
+    each = {"bytes": 1 if isa.has_dot4 else 3, "pairs": 2, "words": 2}[knobs["step"]]
     spilled = max(0, outputs + weights + 3 - isa.registers) * (kh if alone else 1)
     size = rows.count * rows.shape[-1] * (2 if knobs["step"] == "words" else 1)
     copied = op.n * rows.blocks * size
@@ -177,11 +177,11 @@ def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(refuses(op, isa, knobs))
     t = _tiling(op, isa, knobs)
-    definition = grouped_conv.define(op, operands_of(op, knobs["step"]), t)
+    definition = grouped_conv.define(op, operands_of(op, isa, knobs["step"]), t)
     sch = definition.schedule()
     _schedule(sch, knobs, t.block, _lanes(op, isa, knobs["step"]).width)
-    func = use_windows(sch.mod["main"], isa, definition, knobs["step"], pieces(op, knobs))
-    return finished(func, definition, lanes=isa.lanes)
+    func = use_windows(sch.mod["main"], isa, definition, knobs["step"], pieces(op, isa, knobs))
+    return finished(func, definition, isa=isa)
 
 
 def _schedule(sch: Schedule, knobs: Knobs, tiles_in_block: int, width: int) -> None:

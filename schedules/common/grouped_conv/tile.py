@@ -18,9 +18,8 @@ from tvm.tirx.script import builder as tb
 from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.grouped_conv import Rows
 from lpgen.algorithms.lhs.view import rows_of
+from lpgen.isa import Isa
 from lpgen.schedules.common.bit_fields import Registers
-from lpgen.schedules.x86 import intrinsics
-from lpgen.schedules.x86.isa import Isa
 from lpgen.tir import vectors
 from lpgen.tir.microkernel import Site, replace_tile
 from lpgen.tir.rewrite import generated, like, loads, replace_nest
@@ -104,7 +103,7 @@ class _Tile:
                     self._multiply(self._number(vector, i, j), window, weights)
         if self.narrow:
             for i in range(self.narrow.count):
-                self.sums[i] = self.sums[i] + intrinsics.widened(self.isa, self.narrow[i])
+                self.sums[i] = self.sums[i] + self.isa.sum2(self.narrow[i])
 
     def _users(self) -> dict[tuple[int, int], list[tuple[int, int, int, int]]]:
         """Pixel, counted from the tile's first one -> the outputs and taps that it is under."""
@@ -119,11 +118,11 @@ class _Tile:
 
     def _multiply(self, i: int, a, b) -> None:
         if self.narrow:
-            self.narrow[i] = intrinsics.add_pairs(self.isa, self.narrow[i], a, b, self.left)
+            self.narrow[i] = self.isa.add_pairs(self.narrow[i], a, b)
         elif self.step == "words":
-            self.sums[i] = intrinsics.add_words(self.isa, self.sums[i], a, b)
+            self.sums[i] = self.isa.dot2(self.sums[i], a, b)
         else:
-            self.sums[i] = intrinsics.add_bytes(self.isa, self.sums[i], a, b, self.left)
+            self.sums[i] = self.isa.dot4(self.sums[i], a, b)
 
     # ---- windows
 
@@ -158,7 +157,7 @@ class _Tile:
         piece = vectors.bind(vectors.reinterpret(f"int8x{SHUFFLED}", piece))
         table = vectors.bind(vectors.repeat(piece, SHUFFLED, lanes // 4))
         indices = vectors.constants(self._order(1), "int8")
-        return vectors.intrinsic(f"int8x{4 * lanes}", self.isa.lookup, table, indices)
+        return self.isa.lookup16(table, indices)
 
     def _picked(self, index: list) -> tirx.Expr:
         """A vector of the input, and of it the bytes of each lane's group."""

@@ -25,11 +25,11 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.tables import TABLE_BYTES, Tables
 from lpgen.errors import refuse
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.lut_product.tile import LookupTile, emit_places
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir.microkernel import replace_encode, replace_tile
 
@@ -138,4 +138,4 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     tile = LookupTile(isa, t, weights.cut, weights.tables)
     func = replace_tile(sch.mod["main"], tile.emit)
     func = replace_encode(func, partial(emit_places, weights.tables), 0)
-    return finished(func, definition, lanes=isa.lanes)
+    return finished(func, definition, isa=isa)

@@ -18,8 +18,7 @@ from tvm.tirx.script import builder as tb
 from lpgen.algorithms.lhs.k_split import Reduction
 from lpgen.algorithms.lut_product import Tiling
 from lpgen.algorithms.weights.tables import ENTRIES, Tables
-from lpgen.schedules.x86.intrinsics import SHUFFLES
-from lpgen.schedules.x86.isa import Isa
+from lpgen.isa import Isa
 from lpgen.tir import vectors as v
 from lpgen.tir.microkernel import Site, for_k_groups
 
@@ -122,7 +121,7 @@ class LookupTile:
                     table = v.bind(v.repeat(table, ENTRIES, lanes // ENTRIES))
                     for vector in range(t.vectors):
                         key = row, vector, part
-                        found = v.intrinsic(f"uint8x{lanes}", SHUFFLES[lanes], table, index[vector])
+                        found = self.isa.lookup16(table, index[vector])
                         sums[key] = v.bind(sums[key] + found if key in sums else found)
             for part, most in enumerate(tables.steps):
                 if (step + 1) % most == 0 or step + 1 == len(groups):

@@ -16,13 +16,13 @@ from lpgen.algorithms import lut_sum
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
 from lpgen.errors import refuse
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.lut_sum.knobs import refuses, space, tiling, why_not, work
 from lpgen.schedules.common.lut_sum.tables import TableCode
 from lpgen.schedules.common.lut_sum.tile import TileCode
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Knobs
 from lpgen.tir.microkernel import replace_encode, replace_tile
 
@@ -42,7 +42,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     func = replace_tile(sch.mod["main"], tile)
     code = TableCode(tables, isa, sizes.rows if in_tiles else 1)
     func = replace_encode(func, code, elements=2, rows=in_tiles)
-    return finished(func, definition, lanes=isa.lanes)
+    return finished(func, definition, isa=isa)
 
 
 def _schedule(sch: Schedule, isa: Isa, sizes: lut_sum.Tiling, knobs: Knobs) -> None:

@@ -26,10 +26,10 @@ from collections.abc import Iterator
 from lpgen.algorithms.depthwise import one_channel_each
 from lpgen.algorithms.lhs.k_split import foldable
 from lpgen.algorithms.lut_sum import PACK, Tables, Tiling, reduction_of, tables_of
+from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.cuts import cuts, fits
-from lpgen.schedules.x86.isa import Isa
 from lpgen.space import Counts, Knobs, Space
 
 ROWS = (1, 2, 3, 4, 6, 8, 12)
@@ -64,7 +64,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
 def space(op: Dense | Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
     m, n = op.matrix.m, op.matrix.n
-    inputs = (4, 6) if isa.permute else (4,)
+    inputs = tuple(entries.bit_length() - 1 for entries in isa.tables)
     folded = ("folded",) if foldable(op, empty=True) else ()
     return Space(
         {

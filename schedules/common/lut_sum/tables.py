@@ -19,7 +19,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lut_sum import Tables
-from lpgen.schedules.x86.isa import Isa
+from lpgen.isa import Isa
 from lpgen.tir import vectors as vec
 from lpgen.tir.microkernel import Index, Site
 
@@ -135,8 +135,7 @@ class TableCode:
         return sum_of([self._lookup(pairs, low), self._lookup(pairs, high)])
 
     def _lookup(self, table: tirx.Expr, places: list[int]) -> tirx.Expr:
-        pattern = vec.constants(places, "uint8")
-        return vec.intrinsic(f"uint8x{len(places)}", self.isa.lookup, table, pattern)
+        return self.isa.lookup16(table, vec.constants(places, "uint8"))
 
     # ---- tables of 64 entries
 
@@ -169,10 +168,7 @@ class TableCode:
     def _spread(self, halves: tirx.Expr, group: int) -> list[tirx.Expr]:
         low = [TABLE * group + (entry & 7) for entry in range(64)]
         high = [TABLE * group + 8 + (entry >> 3) for entry in range(64)]
-        return [
-            vec.intrinsic("uint8x64", self.isa.permute, halves, vec.constants(places, "uint8"))
-            for places in (low, high)
-        ]
+        return [self.isa.lookup64(halves, vec.constants(places, "uint8")) for places in (low, high)]
 
 
 def sum_of(parts: list[tirx.Expr]) -> tirx.Expr:

@@ -9,8 +9,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lut_sum import PACK, IndexWeights, Tables, Tiling
+from lpgen.isa import Isa
 from lpgen.schedules.common.lookup_sums import Sums
-from lpgen.schedules.x86.isa import Isa
 from lpgen.tir import vectors as vec
 from lpgen.tir.microkernel import Index, Site
 from lpgen.tir.prefetch import hint

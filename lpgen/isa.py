@@ -1,0 +1,207 @@
+"""Instruction sets as values: vectors, and the operations on them that kernels consist of.
+
+Every operation has a meaning in portable TIR, which is also its fallback: an Isa that says no more
+than the width and the number of its registers has all algorithms of `lpgen.schedules.common`. A
+level of a family overrides what it has an instruction for, and says so where schedules do better
+knowing it (`has_dot4` and the like).
+
+Operands are TIR vectors, named first where they are not cheap (`vectors.bind`). "Neighbours" are
+lanes 0 and 1, 2 and 3 and so on, or 0 to 3, 4 to 7. What only moves lanes is no operation: LLVM
+finds the instructions of a Shuffle on every CPU (`lpgen.tir.vectors`). So it does of a prefetch
+(`lpgen.tir.prefetch.hint`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from tvm import tirx
+
+from lpgen.tir import vectors as vec
+
+if TYPE_CHECKING:
+    from tvm import IRModule
+
+    from lpgen.algorithms.weights.panels import Lookup
+    from lpgen.target import Target
+
+Signs = tuple[str, str]
+"""The dtypes of two bytes that are multiplied, such as ("uint8", "int8")."""
+
+MIXED: tuple[Signs, ...] = (("uint8", "int8"), ("int8", "uint8"))
+ALL_SIGNS: tuple[Signs, ...] = (*MIXED, ("int8", "int8"), ("uint8", "uint8"))
+
+ROUNDING = 1.5 * 2**23
+"""The sum f + ROUNDING has a unit in the last place of 1: the addition itself rounds f to an
+integer, half to even. Its bits are 0x4b400000 + round(f), whose low byte is round(f) modulo 256."""
+
+
+@dataclass(frozen=True)
+class Isa:
+    """A level of an instruction set on the CPU `target`, whose features and caches it knows.
+
+    level: its name; bits: width of a vector; registers: vectors that the register file holds;
+    signs: pairs of bytes that `dot4` and `add_pairs` multiply, see `lpgen.algorithms.dot`;
+    tables: sizes of tables that a lookup takes: 16 (`lookup16`), perhaps 64 (`lookup64`);
+    has_dot4: whether `dot4` is one instruction, and so exact for all bytes;
+    has_bit_logic: whether any function of three bits is one instruction;
+    has_count_bits: whether an instruction counts the bits of 32-bit words;
+    has_fma: whether float32 is multiplied and added with one rounding by an instruction.
+    """
+
+    target: Target
+
+    level: ClassVar[str]
+    bits: ClassVar[int]
+    registers: ClassVar[int]
+    signs: ClassVar[tuple[Signs, ...]] = ALL_SIGNS
+    tables: ClassVar[tuple[int, ...]] = (16,)
+    has_dot4: ClassVar[bool] = False
+    has_bit_logic: ClassVar[bool] = False
+    has_count_bits: ClassVar[bool] = False
+    has_fma: ClassVar[bool] = False
+
+    @property
+    def lanes(self) -> int:
+        """32-bit lanes of a vector: output columns."""
+        return self.bits // 32
+
+    # ---- products and sums of neighbours
+
+    def dot4(self, acc: tirx.Expr, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
+        """acc (int32) + the products of the bytes of a and b, four to a lane.
+
+        Without `has_dot4` it is exact while the sums of two neighbours' products fit int16.
+        """
+        return acc + _neighbours(_product("int32", a, b), 4)
+
+    def dot2(self, acc: tirx.Expr, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
+        """acc (int32) + the products of the int16 of a and b, two to a lane."""
+        return acc + _neighbours(_product("int32", a, b), 2)
+
+    def add_pairs(self, acc: tirx.Expr, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
+        """acc (int16) + the products of the bytes of a and b, two to a lane; exact while the sums
+        of two products fit int16."""
+        return acc + _neighbours(_product("int16", a, b), 2)
+
+    def sum2(self, halves: tirx.Expr) -> tirx.Expr:
+        """The sums (int32) of two neighbouring int16."""
+        return _neighbours(_converted("int32", halves), 2)
+
+    def sum4(self, counts: tirx.Expr) -> tirx.Expr:
+        """The sums (int32) of four neighbouring uint8."""
+        return _neighbours(_converted("int32", counts), 4)
+
+    # ---- lookups
+
+    def lookup16(self, table: tirx.Expr, index: tirx.Expr) -> tirx.Expr:
+        """In every 128-bit lane table[index], for bytes index < 16 (or 0 for index >= 128)."""
+        lanes = _lanes(index)
+        starts = [lane - lane % 16 for lane in range(lanes)]
+        return _selected(table, index, [[at + i for at in starts] for i in range(16)])
+
+    def lookup64(self, table: tirx.Expr, index: tirx.Expr) -> tirx.Expr:
+        """table[index & 63] of 64 bytes; where `tables` has it."""
+        index = index & vec.splat(63, "uint8", _lanes(index))
+        return _selected(table, index, [[i] * _lanes(index) for i in range(64)])
+
+    def lookup_in_loop(self, nbytes: int) -> Lookup | None:
+        """What looks up table[code], both uint8 and up to 16 of them, in a loop that is vectorized
+        to `nbytes` codes; None: constants are selected instead."""
+        return None
+
+    # ---- bits
+
+    def bit_logic(self, table: int, a: tirx.Expr, b: tirx.Expr, c: tirx.Expr) -> tirx.Expr:
+        """Bit table >> (4 a + 2 b + c) & 1 for all bits a, b, c of three int32 vectors."""
+        operands = [vec.bind(value) for value in (a, b, c)]
+        total = vec.splat(0, "int32", _lanes(operands[0]))
+        for i in range(8):
+            if table >> i & 1:
+                first, *rest = (v if i & 4 >> k else ~v for k, v in enumerate(operands))
+                total = total | (first & rest[0] & rest[1])
+        return total
+
+    def count_bits(self, words: tirx.Expr) -> tirx.Expr:
+        """How many bits of each int32 are set."""
+        lanes = _lanes(words)
+        return vec.intrinsic(f"int32x{lanes}", f"llvm.ctpop.v{lanes}i32", words)
+
+    def bits_to_word(self, bools: tirx.Expr, lanes: int, bits: int) -> tirx.Var:
+        """Emit the lanes of a vector of bools as the bits of an unsigned integer of 32 or 64."""
+        return vec.mask(bools, lanes, bits)
+
+    # ---- results
+
+    def narrow4(
+        self, values: Sequence[tirx.Expr], low: int, high: int, zero: int, dtype: str
+    ) -> tirx.Expr:
+        """Emit bytes of up to four vectors of float32, side by side: each value rounded half to
+        even, between `low` and `high` (NaN: `low`), plus `zero`, as `dtype` ("int8" or "uint8").
+        What belongs to vectors that are not given may be anything."""
+        lanes = _lanes(values[0])
+        narrow = []
+        for value in values:
+            # Min and Max compare, and give their second operand where one is no number.
+            bounded = tirx.Max(value, _splat_real(low, lanes))
+            bounded = tirx.Min(bounded, _splat_real(high, lanes))
+            bits = vec.reinterpret(f"int32x{lanes}", bounded + _splat_real(ROUNDING, lanes))
+            byte = bits.astype(f"{dtype}x{lanes}")
+            narrow.append(vec.bind(byte + vec.splat(zero, dtype, lanes) if zero else byte))
+        narrow += [narrow[-1]] * (4 - len(narrow))
+        return vec.bind(vec.joined(narrow, range(4 * lanes)))
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A loop that does nothing but multiply and add, as fast as an ISA family can.
+
+    instruction: what it repeats, in words, such as "vpdpbusd zmm"; ops: operations of one call;
+    module: an IRModule whose PrimFunc "main" has the buffers (x, packed, y): uint8[64] twice, the
+    operands, and int32[outputs], where the sums end.
+    """
+
+    instruction: str
+    ops: int
+    outputs: int
+    module: IRModule
+
+
+def dtype_of(vector: tirx.Expr) -> str:
+    """The dtype of a vector's lanes."""
+    return str(vector.ty.dtype).split("x")[0]
+
+
+def _lanes(vector: tirx.Expr) -> int:
+    return int(vector.ty.dtype.lanes)
+
+
+def _converted(dtype: str, vector: tirx.Expr) -> tirx.Expr:
+    return vector.astype(f"{dtype}x{_lanes(vector)}")
+
+
+def _product(dtype: str, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
+    return _converted(dtype, a) * _converted(dtype, b)
+
+
+def _neighbours(values: tirx.Expr, count: int) -> tirx.Expr:
+    """The sums of `count` neighbouring lanes."""
+    values, lanes = vec.bind(values), _lanes(values)
+    parts = [vec.shuffle(values, range(first, lanes, count)) for first in range(count)]
+    return sum(parts[1:], parts[0])
+
+
+def _selected(table: tirx.Expr, index: tirx.Expr, places: Sequence[Sequence[int]]) -> tirx.Expr:
+    """places[index] of the table in each lane, 0 for an index that has none."""
+    table, index = vec.bind(table), vec.bind(index)
+    found = vec.splat(0, dtype_of(table), _lanes(index))
+    for i, lanes in enumerate(places):
+        chosen = tirx.EQ(index, vec.splat(i, dtype_of(index), _lanes(index)))
+        found = vec.bind(tirx.Select(chosen, vec.shuffle(table, lanes), found))
+    return found
+
+
+def _splat_real(value: float, lanes: int) -> tirx.Expr:
+    return tirx.Broadcast(tirx.const(value, "float32"), lanes)
