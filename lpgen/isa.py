@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from tvm import tirx
+from tvm.tirx.script import builder as tb
 
 from lpgen.tir import vectors as vec
 
@@ -98,14 +99,11 @@ class Isa:
 
     def lookup16(self, table: tirx.Expr, index: tirx.Expr) -> tirx.Expr:
         """In every 128-bit lane table[index], for bytes index < 16 (or 0 for index >= 128)."""
-        lanes = _lanes(index)
-        starts = [lane - lane % 16 for lane in range(lanes)]
-        return _selected(table, index, [[at + i for at in starts] for i in range(16)])
+        return _looked_up(table, index, 16)
 
     def lookup64(self, table: tirx.Expr, index: tirx.Expr) -> tirx.Expr:
         """table[index & 63] of 64 bytes; where `tables` has it."""
-        index = index & vec.splat(63, "uint8", _lanes(index))
-        return _selected(table, index, [[i] * _lanes(index) for i in range(64)])
+        return _looked_up(table, index & vec.splat(63, "uint8", _lanes(index)), 64)
 
     def lookup_in_loop(self, nbytes: int) -> Lookup | None:
         """What looks up table[code], both uint8 and up to 16 of them, in a loop that is vectorized
@@ -193,14 +191,17 @@ def _neighbours(values: tirx.Expr, count: int) -> tirx.Expr:
     return sum(parts[1:], parts[0])
 
 
-def _selected(table: tirx.Expr, index: tirx.Expr, places: Sequence[Sequence[int]]) -> tirx.Expr:
-    """places[index] of the table in each lane, 0 for an index that has none."""
-    table, index = vec.bind(table), vec.bind(index)
-    found = vec.splat(0, dtype_of(table), _lanes(index))
-    for i, lanes in enumerate(places):
-        chosen = tirx.EQ(index, vec.splat(i, dtype_of(index), _lanes(index)))
-        found = vec.bind(tirx.Select(chosen, vec.shuffle(table, lanes), found))
-    return found
+def _looked_up(table: tirx.Expr, index: tirx.Expr, size: int) -> tirx.Expr:
+    """table[index] within pieces of `size` bytes, 0 for an index beyond: a loop over bytes."""
+    dtype, lanes = dtype_of(table), _lanes(index)
+    values, places, found = (vec.scratch((lanes,), d) for d in (dtype, dtype_of(index), dtype))
+    vec.store(values, [0], table, lanes)
+    vec.store(places, [0], index, lanes)
+    with tb.serial(0, lanes) as lane:
+        place = places[lane].astype("uint8").astype("int32")
+        value = values[lane // size * size + place % size]
+        tb.buffer_store(found, tirx.Select(place < size, value, tirx.const(0, dtype)), [lane])
+    return vec.bind(vec.load(found, [0], lanes))
 
 
 def _splat_real(value: float, lanes: int) -> tirx.Expr:

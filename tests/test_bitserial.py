@@ -15,9 +15,11 @@ from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
 from lpgen.schedules.common.bitserial.counts import BYTE_HOLDS
 from lpgen.schedules.common.bitserial.knobs import plan_of
-from lpgen.schedules.x86.isa import AVX2, AVX512BW, SSE4
+from lpgen.schedules.x86.isa import isa_of
 from lpgen.target import Target
 from lpgen.templates import Template
+
+AVX2, AVX512BW, SSE4 = (isa_of(Target.parse(name)) for name in ("avx2", "avx512bw", "sse4"))
 
 # AVX-512 counts by shuffles on avx512bw, by an instruction on icelake.
 LEVELS = ("generic", "sse4", "avx2", "avx512bw", "icelake")

@@ -10,8 +10,13 @@ from lpgen.ops import Dense, parse
 from lpgen.schedules.common import telescoped
 from lpgen.schedules.common.dot.knobs import INT16_MAX, chunk_of, operands_of, steps
 from lpgen.schedules.common.dot.knobs import space as dot_space
-from lpgen.schedules.x86.isa import AVX2, AVX512BW, AVX512VNNI, SSE4
+from lpgen.schedules.x86.isa import isa_of
 from lpgen.space import MAX_PRODUCT
+from lpgen.target import Target
+
+SSE4, AVX2, AVX512BW, AVX512VNNI = (
+    isa_of(Target.parse(name)) for name in ("sse4", "avx2", "avx512bw", "avx512vnni")
+)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +40,7 @@ def test_sums_too_large_for_top_bits_are_exact():
 @pytest.mark.parametrize("weight", ["b1", "t2", "s4", "u3"])
 def test_chunks_are_as_long_as_int16_holds(act, weight):
     op = Dense(8, 16, 4096, act=act, weight=weight)
-    operands = operands_of(op, "bytes")
+    operands = operands_of(op, AVX2, "bytes")
     longest = max(chunk_of(step) for step in steps(op, AVX2))
     per_step = 2 * operands.left_max * operands.right_max
     assert longest * per_step <= INT16_MAX

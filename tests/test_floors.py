@@ -24,6 +24,7 @@ FLOORS = {
     "target": 1,
     "tir": 1,
     "algorithms": 2,
+    "isa": 2,
     "outliers": 2,
     "space": 2,
     "schedules": 3,
@@ -42,7 +43,7 @@ FLOORS = {
 }
 # A folder of schedules -> those it may import from. A family's parts are its own, but that AMX is
 # an extension of x86; `common` names x86 until vector operations have a place of their own.
-FAMILIES = {"common": {"x86"}, "generic": {"common"}, "x86": {"common"}, "amx": {"common", "x86"}}
+FAMILIES = {"common": set(), "generic": {"common"}, "x86": {"common"}, "amx": {"common", "x86"}}
 
 # Stands aside: what loads libraries is used from floor 4 up, and itself uses only `errors`.
 ASIDE = "runtime"

@@ -11,7 +11,8 @@ from strategies import convs
 
 from lpgen.ops import Dense, parse
 from lpgen.schedules.common import lane_pack
-from lpgen.schedules.x86.isa import AVX2, AVX512VNNI
+from lpgen.schedules.x86.isa import isa_of
+from lpgen.target import Target
 
 NAMES = [name for name in LEVELS if name.endswith("/lane_pack")]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
@@ -19,6 +20,8 @@ PAIRS = [("u1", "u1"), ("b1", "b1"), ("u3", "b1"), ("u1", "s2"), ("b1", "t2"), (
 BUILDS = settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+AVX2, AVX512VNNI = (isa_of(Target.parse(name)) for name in ("avx2", "avx512vnni"))
 
 
 @pytest.mark.matrix

@@ -19,9 +19,11 @@ from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
 from lpgen.schedules.common.lut_sum import knobs as lut_sum_space
 from lpgen.schedules.common.lut_sum.knobs import digit_choices
-from lpgen.schedules.x86.isa import AVX2, AVX512BW
+from lpgen.schedules.x86.isa import isa_of
 from lpgen.target import Target, cpu_features
 from lpgen.templates import Template
+
+AVX2, AVX512BW = (isa_of(Target.parse(name)) for name in ("avx2", "avx512bw"))
 
 INPUTS = tuple(PACK)
 LINEAR = [text for text in TEXTS if text[0] != "c"]

@@ -15,8 +15,10 @@ from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
 from lpgen.schedules.common.lut_sum.knobs import digit_choices
 from lpgen.schedules.common.lut_weight import panel_of, refuses, space, why_not
-from lpgen.schedules.x86.isa import AVX2, AVX512BW, SSE4
+from lpgen.schedules.x86.isa import isa_of
 from lpgen.target import Target
+
+AVX2, AVX512BW, SSE4 = (isa_of(Target.parse(name)) for name in ("avx2", "avx512bw", "sse4"))
 
 LEVELS = ("sse4/lut_weight", "avx2/lut_weight", "avx512bw/lut_weight")
 LINEAR = [text for text in TEXTS if text[0] != "c"]
