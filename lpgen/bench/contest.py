@@ -2,15 +2,10 @@
 
 import contextlib
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
-from multiprocessing.connection import Pipe
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from lpgen.bench import peers
 from lpgen.bench.comparison import Comparison
@@ -23,6 +18,7 @@ from lpgen.errors import LibraryError
 from lpgen.ops import Operator, parse
 from lpgen.runtime.arrays import count
 from lpgen.runtime.kernel import MAX_THREADS
+from lpgen.supervise import Child, Gone
 from lpgen.target import Target
 
 LIMIT = 300.0
@@ -62,7 +58,7 @@ class Contest:
         self._dead: dict[str, str] = {}
         self._small: dict[str, Path] = {}
         self._files = contextlib.ExitStack()
-        self._process: _Process | None = None
+        self._process: Child | None = None
         self.present: dict[str, str] = {}
         self.absent: dict[str, str] = {}
 
@@ -103,8 +99,21 @@ class Contest:
     def _ask(self, task: Task) -> "Comparison | Failed | _Death":
         process = self._process
         assert process is not None
-        process.pipe.send(task)
-        return process.receive(self._limit)
+        process.send(task)
+        return self._answer(process)
+
+    def _answer(self, process: Child) -> Any:
+        """The next answer, or a _Death: when the process ends, or a phase takes too long."""
+        phase = Phase("", "starting")
+        while True:
+            process.enter(phase.words, self._limit if phase.peer else _OWN_LIMIT)
+            message = process.receive()
+            if isinstance(message, Gone):
+                last = message.last[:200]
+                return _Death(phase, f"{message.reason}: {last}" if last else message.reason)
+            if not isinstance(message, Phase):
+                return message
+            phase = message
 
     def _start(self) -> None:
         """A new process with every library whose import does not kill it."""
@@ -113,13 +122,14 @@ class Contest:
             names = [name for name in self._names if name not in self._dead]
             arguments = [str(int(self._refuse_amx)), str(self.threads), *names]
             environment = self._environment | _settings(self.threads)
-            self._process = _Process(arguments, environment)
-            answer = self._process.receive(self._limit)
+            process = Child("lpgen.bench.turns", *arguments, environment=environment)
+            self._process = process
+            answer = self._answer(process)
             if isinstance(answer, Present):
                 break
             if not answer.phase.peer:
-                raise LibraryError(f"the process of the comparison {answer.reason}")
-            self._dead[answer.phase.peer] = f"its import: the process {answer.reason}"
+                raise LibraryError(f"the comparison {answer.reason}")
+            self._dead[answer.phase.peer] = answer.reason
         self.present = answer.versions
         self.absent = answer.absent | self._dead
 
@@ -127,8 +137,8 @@ class Contest:
         """Remember what the process died of, so that the next one leaves it out."""
         peer, way = death.phase
         if not peer:
-            raise LibraryError(f"{workload}: the process {death.reason} while timing")
-        self._skipped.setdefault(workload, {})[peer, way] = f"the process {death.reason}"
+            raise LibraryError(f"{workload}: the comparison {death.reason}")
+        self._skipped.setdefault(workload, {})[peer, way] = death.reason
 
     def _stop(self) -> None:
         if self._process is not None:
@@ -149,63 +159,6 @@ class _Death(NamedTuple):
 
     phase: Phase
     reason: str
-
-
-class _Process:
-    """One process of lpgen.bench.turns."""
-
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
-        # What libraries print; a file, as nobody reads a pipe.
-        self.output: BinaryIO = tempfile.TemporaryFile()
-        self.pipe, theirs = Pipe()
-        path = [entry or os.getcwd() for entry in sys.path]
-        command = ["lpgen.bench.turns", str(theirs.fileno()), str(os.getpid()), *arguments]
-        try:
-            self.process = subprocess.Popen(
-                # -P: what lies in the working directory does not shadow any module.
-                [sys.executable, "-P", "-m", *command],
-                env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(path)},
-                stdin=subprocess.DEVNULL,
-                stdout=self.output,
-                stderr=self.output,
-                pass_fds=[theirs.fileno()],
-            )
-        finally:
-            theirs.close()
-
-    def receive(self, limit: float) -> Any:
-        """The next answer, or a _Death: when the process ends, or a phase takes too long."""
-        phase = Phase("", "start")
-        while True:
-            seconds = limit if phase.peer else _OWN_LIMIT
-            if not self.pipe.poll(seconds):
-                self.stop()
-                return _Death(phase, f"took more than {seconds:.0f} s")
-            try:
-                answer = self.pipe.recv()
-            except (EOFError, ConnectionResetError):
-                return _Death(phase, self._ending())
-            if not isinstance(answer, Phase):
-                return answer
-            phase = answer
-
-    def stop(self) -> None:
-        """Kill the process and wait until it is gone."""
-        self.process.kill()
-        self.process.wait()
-        self.pipe.close()
-        self.output.close()
-
-    def _ending(self) -> str:
-        """How the process ended, with the last line that it printed."""
-        status = self.process.wait()
-        self.output.seek(0)
-        lines = self.output.read().decode(errors="replace").splitlines()
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        how = f"ended with status {status}"
-        if status < 0:
-            how = f"was killed by {signal.Signals(-status).name}"
-        return f"{how}: {said[:200]}" if said else how
 
 
 def _settings(threads: int) -> dict[str, str]:

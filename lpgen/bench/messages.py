@@ -21,10 +21,16 @@ class Task:
 
 
 class Phase(NamedTuple):
-    """What the process is about to do: prepare `way` of `peer`, or time them all (no peer)."""
+    """What the process is about to do: prepare `way` of `peer`, or something of its own (no
+    peer)."""
 
     peer: str
     way: str
+
+    @property
+    def words(self) -> str:
+        """What the process is doing, for people."""
+        return f"running {self.peer}'s {self.way}" if self.peer else self.way
 
 
 class Failed(NamedTuple):

@@ -9,11 +9,9 @@ the end of the process, and the next one leaves it out.
 """
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any
 
@@ -31,7 +29,7 @@ from lpgen.bench.probes import aligned, timed
 from lpgen.bench.quiet import LIMIT, wait_until_quiet
 from lpgen.errors import LpgenError, UserError
 from lpgen.ops import Operator, Product, parse
-from lpgen.process import die_with
+from lpgen.supervise import connect
 from lpgen.tune.timing import Run, time_calls, time_in_turns
 
 FIRST_ROUNDS = 3
@@ -213,12 +211,9 @@ def _first_line(error: BaseException) -> str:
 def main(arguments: list[str]) -> None:
     """Serve one contest; `arguments` as in the module's description."""
     pipe, parent, refuse, threads, *names = arguments
-    # Ctrl-C reaches the whole group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with(int(parent))
+    connection = connect(pipe, parent)
     if int(refuse):
         refuse_amx()
-    connection: Any = Connection(int(pipe))
     with pinned(int(threads)):
         turns = Turns(names, int(threads), connection.send)
         connection.send(turns.present)

@@ -6,24 +6,22 @@ is the kernel's result, and another process goes on with the rest.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from lpgen import runtime
 from lpgen.errors import LibraryError, LpgenError
 from lpgen.ops import Operator, parse
+from lpgen.supervise import ONE_THREAD, Child, Gone, connect
 
 THREADS = (1, 2)
 RANDOM_INPUTS = 2
 
-_ALWAYS = {"LPGEN_TASK_US": "0"}
+_ALWAYS = ONE_THREAD | {"LPGEN_TASK_US": "0"}
 """Kernels of any size are split."""
 
 
@@ -48,30 +46,18 @@ def check_library(path: str | os.PathLike[str], seed: int = 0) -> Iterator[Check
         raise LibraryError(f"seed={seed} is negative")
     remaining = runtime.load(path).workloads
     while remaining:
-        command = [sys.executable, "-P", "-m", __spec__.name, str(path), str(seed), *remaining]
-        # A group of its own: Ctrl-C is for this process, which ends that one.
-        with subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            text=True,
-            process_group=0,
-            env=os.environ | _ALWAYS,
-        ) as process:
-            try:
-                for line in process.stdout:
-                    remaining.pop(0)
-                    yield Checked(**json.loads(line))
-            finally:
-                process.kill()
-        if remaining:
-            yield Checked(remaining.pop(0), "", 0, _death(process.returncode))
-
-
-def _death(code: int) -> str:
-    """How a process ended that did not report on its kernel."""
-    if code < 0:
-        return f"the process was ended by {signal.Signals(-code).name}"
-    return f"the process exited with status {code}"
+        child = Child("lpgen.build.check", str(path), str(seed), *remaining, environment=_ALWAYS)
+        try:
+            while remaining:
+                child.enter("checking")
+                message = child.receive()
+                if isinstance(message, Gone):
+                    yield Checked(remaining.pop(0), "", 0, str(message))
+                    break
+                remaining.pop(0)
+                yield Checked(*message)
+        finally:
+            child.stop()
 
 
 def _check_kernel(library: runtime.Library, name: str, seed: int) -> Checked:
@@ -121,10 +107,12 @@ def _difference(y: np.ndarray, expected: np.ndarray) -> str:
     return f"{count} of {y.size} wrong, the first y[{where}] = {y[first]}, not {expected[first]}"
 
 
-def _main(path: str, seed: str, *names: str) -> None:
+def _main(pipe: str, parent: str, path: str, seed: str, *names: str) -> None:
+    connection = connect(pipe, parent)
     library = runtime.Library(path)
     for name in names:
-        print(json.dumps(asdict(_check_kernel(library, name, int(seed)))), flush=True)
+        # Plain values: this module has another name in its parent.
+        connection.send(astuple(_check_kernel(library, name, int(seed))))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lpgen.errors import CompileError, LpgenError
-from lpgen.process import Child
+from lpgen.supervise import Child, Gone
 
 if TYPE_CHECKING:
     from tvm import IRModule
@@ -104,14 +104,13 @@ def _ask(request: Request) -> Compiled | LpgenError | str:
     """The answer to a request: what was compiled, why not, or what ended the compiler."""
     known = _compiler
     compiler = _running()
-    compiler.doing = "starting"
-    try:
-        compiler.pipe.send(request)
-        while isinstance(answer := compiler.pipe.recv(), Doing):
-            compiler.doing = answer.what
-    except (EOFError, OSError):
-        reason, begun = compiler.cause_of_death(), compiler.doing != "starting"
-        stop()
-        # One that was there before may have left for want of work just now.
-        return reason if begun or compiler is not known else _ask(request)
-    return answer
+    compiler.enter("starting")
+    compiler.send(request)
+    while isinstance(answer := compiler.receive(), Doing):
+        compiler.enter(answer.what)
+    if not isinstance(answer, Gone):
+        return answer
+    stop()
+    # One that was there before may have left for want of work just now.
+    again = compiler is known and compiler.doing == "starting"
+    return _ask(request) if again else str(answer)

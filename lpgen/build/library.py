@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
-import signal
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lpgen import supervise
 from lpgen.build import compiler, source
 from lpgen.build.scratch import scratch_folder
 from lpgen.build.source import Choice, Part
@@ -156,36 +154,11 @@ def _link(linker: list[str], c_files: Sequence[str], objects: Sequence[Path], fo
         *(*c_files, "kernels.c", *map(str, objects)),
         *(*_LINK_FLAGS, _HASH_FLAG, "-Wl,--version-script=exports", "-o", "library"),
     ]
-    status, said = _run(command, folder)
+    status, said = supervise.run(command, folder)
     if status != 0:
         named = (line for line in said.splitlines() if "error" in line or "failed" in line)
         reason = next(named, said).strip()[:300] or f"status {status}"
         raise LibraryError(f"the C compiler {linker[0]} failed: {reason}")
-
-
-def _run(command: list[str], folder: Path) -> tuple[int, str]:
-    """Run the compiler in the folder, for its temporary files, too; its status and what it said.
-
-    Whatever ends this ends the processes that it started as well.
-    """
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=os.environ | {"TMPDIR": str(folder)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        try:
-            _, said = process.communicate()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return process.returncode, said
 
 
 def _seal(library: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lpgen.build.compiler import Compiled, Doing, Request
 from lpgen.errors import LpgenError
-from lpgen.process import connect, reason_of
+from lpgen.supervise import connect, reason_of
 
 IDLE_SECONDS = 60.0
 

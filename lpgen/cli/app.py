@@ -12,8 +12,9 @@ from typing import TextIO
 import click
 
 from lpgen.cli import output, streams
-from lpgen.cli.ending import Ending, end_children
+from lpgen.cli.ending import Ending
 from lpgen.errors import LpgenError, UserError
+from lpgen.supervise import end_children
 
 USER_MISTAKE = 2
 

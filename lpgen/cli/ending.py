@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -51,13 +50,3 @@ class Ending:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def end_children() -> None:
-    """Kill what this process has started and is left: an exception that a signal raises may come
-    between the start of a process and whatever would end it."""
-    import psutil
-
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()

@@ -1,15 +1,13 @@
 """The parent's side of the worker processes: who is free, who is late, who died of what."""
 
 import os
-import time
 from collections import deque
 from collections.abc import Sequence
-from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from lpgen.errors import TuneError
-from lpgen.process import Child
+from lpgen.supervise import Child, Gone, receive
 from lpgen.tune.messages import READY, Laps, Measure, Outcome, Phase, Race
 
 _START_LIMIT = 120.0
@@ -32,11 +30,7 @@ class _Process(Child):
         self.cores = cores
         self.request: Measure | Race | None = None
         self.started = False
-        self.enter(Phase("starting", True), _START_LIMIT)
-
-    def enter(self, phase: Phase, limit: float) -> None:
-        self.doing = phase.name
-        self.deadline = time.monotonic() + (limit if phase.limited else _UNLIMITED)
+        self.enter("starting", _START_LIMIT)
 
 
 class Pool:
@@ -103,41 +97,28 @@ class Pool:
         """
         while not self._ready:
             waiting = [w for w in self._workers if w.request or not w.started]
-            limit = min(worker.deadline for worker in waiting) - time.monotonic()
-            heard = wait([worker.pipe for worker in waiting], timeout=max(0.0, limit))
-            for worker in waiting:
-                if worker.pipe in heard:
-                    self._receive(worker)
-                elif worker.deadline < time.monotonic():
-                    seconds = self._timeout if worker.started else _START_LIMIT
-                    self._replace(worker, f"no result in {seconds:g} s of {worker.doing}")
+            for worker, message in receive(waiting):
+                self._take(worker, message)
         return self._ready.popleft()
 
-    def _receive(self, worker: _Process) -> None:
-        try:
-            message = worker.pipe.recv()
-        except (EOFError, OSError):
-            self._replace(worker, worker.cause_of_death())
-            return
-        if message == READY:
+    def _take(self, worker: _Process, message: Any) -> None:
+        if isinstance(message, Gone):
+            self._replace(worker, str(message))
+        elif message == READY:
             worker.started = True
             if worker.request:
                 self._send(worker)
         elif isinstance(message, Phase):
-            worker.enter(message, self._timeout)
+            worker.enter(message.name, self._timeout if message.limited else _UNLIMITED)
         else:
             self._ready.append((worker.request, message))
             worker.request = None
 
     def _send(self, worker: _Process) -> None:
-        worker.enter(Phase("reading its request", True), self._timeout)
-        try:
-            worker.pipe.send(worker.request)
-        except OSError:
-            self._replace(worker, worker.cause_of_death())
+        worker.enter("reading its request", self._timeout)
+        worker.send(worker.request)
 
     def _replace(self, worker: _Process, reason: str) -> None:
-        worker.stop()
         if not worker.started:
             raise TuneError(f"a measuring process does not start: {reason}")
         if worker.request:

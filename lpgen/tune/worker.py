@@ -15,7 +15,7 @@ from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any
 
-from lpgen import process
+from lpgen import supervise
 from lpgen.algorithms.kernel import Layout
 from lpgen.errors import ScheduleRefused
 from lpgen.target import cpu_features, detect
@@ -138,7 +138,7 @@ class Worker:
 
 def reason_of(error: Exception) -> str:
     """Why a candidate failed, in one line."""
-    message = process.reason_of(error)
+    message = supervise.reason_of(error)
     if isinstance(error, Miscomputed):
         return f"wrong: {message}"
     if isinstance(error, ScheduleRefused):
@@ -155,7 +155,7 @@ def bind(cores: Sequence[int]) -> None:
 def main(arguments: list[str]) -> None:
     """Serve one pool; `arguments` as in the module's description."""
     pipe, parent, lock, *places = arguments
-    connection = process.connect(pipe, parent)
+    connection = supervise.connect(pipe, parent)
     cores, timing = ([int(core) for core in place.split(",") if core] for place in places)
     bind(cores)
     # libtvm's threads are as many as time, on their cores; it reads this when it needs the first.
