@@ -27,18 +27,7 @@ def define(
     """
     matrix, t = op.matrix, tiling
     c = cut(op, t.kq, folded=t.folded, empty=True)
-    weights = FieldWeights(
-        shape=op.w_shape,
-        format=op.weight,
-        cut=c,
-        groups=matrix.groups,
-        columns=matrix.n,
-        panels=t.panels,
-        panel=t.panel,
-        offset=offset + op.zero_act,
-        planes=planes,
-        lanes=t.lanes,
-    )
+    weights = FieldWeights.of(op, c, t, offset + op.zero_act, planes=planes, lanes=t.lanes)
     sections = placeholders(weights.sections)
     left = left_side(op, c, "int8", offset)
     left_at = left_tiles(left, c, t, matrix.groups)

@@ -139,17 +139,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, PlaneWeights]
     parameter (`row_sums`), unless the weights are their codes or XOR combines the planes."""
     matrix, t, xor = op.matrix, tiling, is_xor(op)
     c, offset = reduction_of(op, t.word, t.left), offset_of(op)
-    weights = PlaneWeights(
-        shape=op.w_shape,
-        format=op.weight,
-        cut=c,
-        groups=matrix.groups,
-        columns=matrix.n,
-        panels=t.panels,
-        panel=t.panel,
-        offset=0 if xor else offset + op.zero_act,
-        lanes=t.lanes,
-    )
+    weights = PlaneWeights.of(op, c, t, 0 if xor else offset + op.zero_act, lanes=t.lanes)
     sections = placeholders(weights.sections)
     left = left_side(op, c, "uint8", offset)
     planes = planes_of_left(op)

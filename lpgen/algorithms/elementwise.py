@@ -17,8 +17,8 @@ from tvm import te, tirx
 from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.sections import (
     Section,
+    Sectioned,
     joined_packers,
-    joined_sections,
     pack_entry,
     placeholders,
 )
@@ -33,7 +33,7 @@ _ROUNDING_BITS = 0x4B400000
 
 
 @dataclass(frozen=True)
-class Scales:
+class Scales(Sectioned):
     """Zero points as int32 and scales as float32, each in one array in the operator's order."""
 
     op: Elementwise
@@ -44,20 +44,9 @@ class Scales:
         count = int(np.prod(self.op.w_shape))
         return [Section("zero", (count,), "int32"), Section("scale", (count,), "float32")]
 
-    @property
-    def nbytes(self) -> int:
-        """Size of both."""
-        return joined_sections(self.sections)[1]
-
     def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
         """The packed bytes of zero points `w` and the scales."""
-        packed = np.zeros(self.nbytes, np.uint8)
-        offsets, _ = joined_sections(self.sections)
-        scale = self.op.legal_parameters(parameters)["scale"]
-        for values, section, offset in zip((w, scale), self.sections, offsets, strict=True):
-            data = np.ascontiguousarray(values, section.dtype).ravel().view(np.uint8)
-            packed[offset : offset + data.size] = data
-        return packed
+        return self.bytes_of((w, self.op.legal_parameters(parameters)["scale"]))
 
     def te_module(self) -> IRModule:
         """The packer as TIR: "main"(w, packed, scale)."""

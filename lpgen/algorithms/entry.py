@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import tvm
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
-from tvm.s_tir import SBlock, SBlockRealize
+from tvm.s_tir import SBlockRealize
 from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.lhs.quantize import quantize_input
 from lpgen.algorithms.lhs.unpack import unpack_input
 from lpgen.algorithms.result.pack import packed_result
 from lpgen.algorithms.sections import Section, joined_sections, packed_buffer
+from lpgen.tir.rewrite import with_fields
 from lpgen.tir.views import view, wrapped
 
 if TYPE_CHECKING:
@@ -107,10 +108,7 @@ def _shared_first(root: SBlockRealize) -> list[tirx.Stmt]:
         structural_walk(stage, (tirx.BufferStore, lambda store: written.append(store.buffer)))
     first = [b for b in block.alloc_buffers if any(b.same_as(w) for w in written)]
     rest = [b for b in block.alloc_buffers if not any(b.same_as(f) for f in first)]
-    block = SBlock(
-        block.iter_vars, block.reads, block.writes, block.name_hint, block.body,
-        block.init, rest, block.match_buffers, block.annotations,
-    )  # fmt: skip
+    block = with_fields(block, alloc_buffers=rest)
     realize = SBlockRealize(root.iter_values, root.predicate, block)
     return [*(tirx.AllocBuffer(buffer) for buffer in first), realize]
 

@@ -135,22 +135,10 @@ class LookupWeights(CodeWeights):
 
 def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, LookupWeights]:
     """The tensor expressions of `op`: stages pad (optional), encode, tile and y."""
-    matrix, t = op.matrix, tiling
+    t = tiling
     tables = Tables(op.act, op.weight)
     c = cut(op, tables.kq, split=True)
-    weights = LookupWeights(
-        shape=op.w_shape,
-        format=op.weight,
-        cut=c,
-        groups=matrix.groups,
-        columns=matrix.n,
-        panels=t.panels,
-        panel=t.panel,
-        offset=0,
-        tables=tables,
-        lanes=t.lanes,
-        packed=t.packed,
-    )
+    weights = LookupWeights.of(op, c, t, 0, tables=tables, lanes=t.lanes, packed=t.packed)
     sections = placeholders(weights.sections)
     left = left_side(op, c, "uint8", 0)
     base = len(tables.digits)

@@ -214,17 +214,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, IndexWeights]
     matrix, t = op.matrix, tiling
     c, offset = reduction_of(op, t.left, t.inputs, t.multiple), offset_of(op)
     tables = tables_of(op, t.inputs, t.digits)
-    layout = IndexWeights(
-        shape=op.w_shape,
-        format=op.weight,
-        cut=c,
-        groups=matrix.groups,
-        columns=matrix.n,
-        panels=t.panels,
-        panel=t.panel,
-        offset=offset + op.zero_act,
-        lanes=t.lanes,
-    )
+    layout = IndexWeights.of(op, c, t, offset + op.zero_act, lanes=t.lanes)
     sections = placeholders(layout.sections)
     left = left_side(op, c, "uint8", offset)
 

@@ -125,18 +125,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, TableWeights]
     matrix, t = op.matrix, tiling
     c, offset = cut(op, INPUTS, folded=t.folded, empty=True), -op.act.min
     tables, bit = tables_of(op, t.digits), bit_of(op)
-    layout = TableWeights(
-        shape=op.w_shape,
-        format=op.weight,
-        cut=c,
-        groups=matrix.groups,
-        columns=matrix.n,
-        panels=t.panels,
-        panel=t.panel,
-        offset=offset + op.zero_act,
-        tables=tables,
-        parts=t.parts,
-    )
+    layout = TableWeights.of(op, c, t, offset + op.zero_act, tables=tables, parts=t.parts)
     sections = placeholders(layout.sections)
     left = left_side(op, c, "uint8", offset)
     one = tirx.const(1, "uint8")

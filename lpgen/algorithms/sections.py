@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,32 @@ def joined_sections(sections: list[Section]) -> tuple[list[int], int]:
         offsets.append(end)
         end += -(-section.nbytes // ALIGNMENT) * ALIGNMENT
     return offsets, end
+
+
+def joined_contents(sections: list[Section], contents: Iterable[np.ndarray]) -> np.ndarray:
+    """The bytes of sections with those contents, which become their dtypes, as uint8[size]."""
+    offsets, nbytes = joined_sections(sections)
+    packed = np.zeros(nbytes, np.uint8)
+    for values, section, offset in zip(contents, sections, offsets, strict=True):
+        data = np.ascontiguousarray(values, section.dtype).ravel().view(np.uint8)
+        packed[offset : offset + data.size] = data
+    return packed
+
+
+class Sectioned:
+    """Packed-weight layout in `sections`: their size, and their contents as one array of bytes."""
+
+    sections: list[Section]
+    """Parts of the packed bytes, in order."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the packed bytes, every section on an ALIGNMENT boundary."""
+        return joined_sections(self.sections)[1]
+
+    def bytes_of(self, contents: Iterable[np.ndarray]) -> np.ndarray:
+        """The packed bytes, uint8[nbytes], of the contents of each section."""
+        return joined_contents(self.sections, contents)
 
 
 def placeholders(sections: Sequence[Section]) -> list[te.Tensor]:

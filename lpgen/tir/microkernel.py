@@ -12,14 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
-from tvm.ir.expr import TensorLoad
 from tvm.s_tir import SBlockRealize
 from tvm.script.ir_builder import IRBuilder
 from tvm.sym import Analyzer
 from tvm.tirx.script import builder as tb
-from tvm_ffi import structural_walk
 
-from lpgen.tir.rewrite import like, replace_nest, substitute
+from lpgen.tir.rewrite import like, loads, replace_nest, substitute, uses
 
 Index = int | tirx.Expr
 
@@ -50,7 +48,7 @@ class Access:
         inside = [var for var in self.axes.values() if not any(var.same_as(o) for o in outside)]
         places = []
         for index, point, extent in zip(self.indices, self.at(), self.buffer.shape, strict=True):
-            free = any(_uses(index, var) for var in inside)
+            free = any(uses(index, var) for var in inside)
             places.append(slice(0, extent) if free else slice(point, point + 1))
         return self.buffer[tuple(places)]
 
@@ -129,7 +127,7 @@ def replace_encode(
         for i, (axis, value) in enumerate(
             zip(realize.block.iter_vars, realize.iter_values, strict=True)
         ):
-            name = next((n for n, loop in cut.items() if _uses(value, loop.loop_var)), f"o{i}")
+            name = next((n for n, loop in cut.items() if uses(value, loop.loop_var)), f"o{i}")
             axes[name] = axis.var
             if name not in cut:
                 outer[name] = value
@@ -144,12 +142,10 @@ def replace_encode(
 
 def _site(realize: SBlockRealize, axes: dict, outer: dict) -> Site:
     store = realize.block.body
-    loads: list[TensorLoad] = []
-    structural_walk(store.value, (TensorLoad, loads.append))
-    sources = {}
-    for load in loads:
-        if not load.source.same_as(store.buffer):
-            sources[load.source.name] = Access(load.source, tuple(load.indices), axes, outer)
+    sources = {
+        load.source.name: Access(load.source, tuple(load.indices), axes, outer)
+        for load in loads(store)
+    }
     return Site(Access(store.buffer, tuple(store.indices), axes, outer), sources)
 
 
@@ -162,12 +158,6 @@ def _generated(site: Site, emit: Callable[[Site], None]) -> tirx.Stmt:
             tb.sblock_attr({"explicit_read_region": list(range(len(site.sources)))})
             emit(site)
     return builder.get()
-
-
-def _uses(expression: tirx.Expr, var: tirx.Var) -> bool:
-    found = []
-    structural_walk(expression, (tirx.Var, lambda v: found.append(v.same_as(var))))
-    return any(found)
 
 
 def for_k_groups(

@@ -1,10 +1,10 @@
 """Small steps of rewriting scheduled TIR, shared by what no schedule primitive offers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
-from tvm.s_tir import SBlockRealize
+from tvm.s_tir import SBlock, SBlockRealize
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 from tvm_ffi import WalkOrder, structural_map, structural_walk
@@ -20,6 +20,31 @@ def substitute(expression: tirx.Expr, values: Mapping[tirx.Var, tirx.Expr | int]
         return var
 
     return structural_map(expression, (tirx.Var, replace))
+
+
+def uses(expression: tirx.Expr, var: tirx.Var) -> bool:
+    """Whether the variable is in the expression."""
+    found = []
+    structural_walk(expression, (tirx.Var, lambda v: found.append(v.same_as(var))))
+    return any(found)
+
+
+def with_fields(block: SBlock, **fields) -> SBlock:
+    """The block with other `writes`, `alloc_buffers` or the like."""
+    names = (
+        *("iter_vars", "reads", "writes", "name_hint", "body"),
+        *("init", "alloc_buffers", "match_buffers", "annotations"),
+    )
+    return SBlock(*(fields.get(name, getattr(block, name)) for name in names))
+
+
+def places(number: tirx.Expr, extents: Sequence[int]) -> list[tirx.Expr]:
+    """The indices of element `number` of an array with these extents, row after row."""
+    found: list[tirx.Expr] = []
+    for extent in reversed(extents):
+        found.insert(0, number % extent)
+        number = number // extent
+    return found
 
 
 def like(loop: tirx.For, body: tirx.Stmt) -> tirx.For:

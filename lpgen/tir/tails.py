@@ -7,7 +7,9 @@ whole vector is inside, and a partial vector is stored in halves, their halves, 
 
 from tvm import tirx
 from tvm.s_tir import SBlockRealize
-from tvm_ffi import structural_map, structural_walk
+from tvm_ffi import structural_map
+
+from lpgen.tir.rewrite import substitute, uses
 
 
 def peel_partial_vectors(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -23,13 +25,17 @@ def _peel(loop: tirx.For) -> tirx.Stmt:
     body = loop.body
     if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(body, SBlockRealize):
         return loop
-    if not _uses(body.predicate, loop.loop_var):
+    if not uses(body.predicate, loop.loop_var):
         return loop
-    last = tirx.const(int(loop.extent) - 1, "int32")
-    all_inside = _substituted(body.predicate, loop.loop_var, last)
-    everywhere = SBlockRealize(body.iter_values, tirx.const(True, "bool"), body.block)
+    all_inside = substitute(body.predicate, {loop.loop_var: int(loop.extent) - 1})
+    everywhere = _everywhere(body)
     whole = tirx.For(loop.loop_var, 0, loop.extent, tirx.ForKind.VECTORIZED, everywhere)
     return tirx.IfThenElse(all_inside, whole, _halves(loop, 0, int(loop.extent)))
+
+
+def _everywhere(realize: SBlockRealize) -> SBlockRealize:
+    """The block without its predicate."""
+    return SBlockRealize(realize.iter_values, tirx.const(True, "bool"), realize.block)
 
 
 def _halves(loop: tirx.For, start: int, size: int) -> tirx.Stmt:
@@ -42,22 +48,11 @@ def _halves(loop: tirx.For, start: int, size: int) -> tirx.Stmt:
 def _part(loop: tirx.For, start: int, size: int) -> tirx.Stmt:
     realize = loop.body
     if size == 1:
-        return _substituted(realize, loop.loop_var, tirx.const(start, "int32"))
-    inside = _substituted(realize.predicate, loop.loop_var, tirx.const(start + size - 1, "int32"))
+        return substitute(realize, {loop.loop_var: start})
+    inside = substitute(realize.predicate, {loop.loop_var: start + size - 1})
     lane = tirx.Var("lane", "int32")
     # Every lane of the register tile is read at a constant place: a variable one would keep the
     # whole tile in memory.
-    everywhere = SBlockRealize(realize.iter_values, tirx.const(True, "bool"), realize.block)
-    part = _substituted(everywhere, loop.loop_var, lane + start)
+    part = substitute(_everywhere(realize), {loop.loop_var: lane + start})
     part = tirx.For(lane, 0, size, tirx.ForKind.VECTORIZED, part)
     return tirx.IfThenElse(inside, part, _halves(loop, start, size))
-
-
-def _substituted(node, var: tirx.Var, value: tirx.Expr):
-    return structural_map(node, (tirx.Var, lambda v: value if v.same_as(var) else v))
-
-
-def _uses(expression: tirx.Expr, var: tirx.Var) -> bool:
-    found = []
-    structural_walk(expression, (tirx.Var, lambda v: found.append(v.same_as(var))))
-    return any(found)

@@ -11,13 +11,20 @@ def const(value: int, dtype: str = "int32") -> tirx.Expr:
 
 
 def splat(value: int | tirx.Expr, dtype: str, lanes: int) -> tirx.Expr:
-    """A number, or a scalar expression of `dtype`, in every lane."""
-    return tirx.Broadcast(const(value, dtype) if isinstance(value, int) else value, lanes)
+    """A number, or a scalar expression of `dtype`, in every lane; one lane is no vector."""
+    value = tirx.const(value, dtype) if isinstance(value, int | float) else value
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
 
 
 def ramp(start: int | tirx.Expr, lanes: int) -> tirx.Expr:
-    """The indices start, start + 1, ..."""
-    return tirx.Ramp(const(start) if isinstance(start, int) else start, const(1), lanes)
+    """The indices start, start + 1, ...; one lane is no vector."""
+    start = const(start) if isinstance(start, int) else start
+    return start if lanes == 1 else tirx.Ramp(start, const(1), lanes)
+
+
+def vector(dtype: str, lanes: int) -> str:
+    """The dtype of a vector; one lane is none."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
 
 
 def load(buffer: tirx.Var, index: Sequence, lanes: int) -> tirx.Expr:

@@ -22,7 +22,7 @@ from tvm.s_tir import SBlock
 from tvm_ffi import structural_map, structural_walk
 
 from lpgen.schedules.common.narrow import TOGETHER
-from lpgen.tir.rewrite import substitute
+from lpgen.tir.rewrite import substitute, with_fields
 
 
 def overlap_results(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -120,7 +120,4 @@ def _without(block: SBlock, buffer: tirx.Var) -> SBlock:
     """The block without the buffer among those that it allocates, and among those that it reads."""
     reads = [region for region in block.reads if not region.source.same_as(buffer)]
     rest = [b for b in block.alloc_buffers if not b.same_as(buffer)]
-    return SBlock(
-        block.iter_vars, reads, block.writes, block.name_hint, block.body,
-        block.init, rest, block.match_buffers, block.annotations,
-    )  # fmt: skip
+    return with_fields(block, reads=reads, alloc_buffers=rest)

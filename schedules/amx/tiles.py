@@ -21,7 +21,7 @@ from tvm.ir.expr import TensorLoad
 from tvm.s_tir import SBlock, SBlockRealize
 from tvm_ffi import structural_map, structural_walk
 
-from lpgen.tir.rewrite import axis_values, like, replace_nest, substitute
+from lpgen.tir.rewrite import axis_values, like, loads, replace_nest, substitute
 
 PALETTE_BYTES = 64
 TILES = 8
@@ -87,7 +87,7 @@ def _zero(step: TileStep) -> tirx.Stmt:
 def _reduction(step: TileStep, loops: list[tirx.For], realize: SBlockRealize) -> tirx.Stmt:
     """The loops over k around one step, and the stores of the accumulators behind them."""
     store = realize.block.body
-    left, right = _operands(store)
+    left, right = loads(store)
     tile = store.buffer[tuple(store.indices)]
     down, across, *rest = loops[-6:]
     values = axis_values(realize)
@@ -128,13 +128,6 @@ def _step(step: TileStep, left, right, first: Callable) -> Iterator[tirx.Stmt]:
         yield _move(load, tile, first(right, 0, nv), step.right_stride)
         for mi in range(step.down):
             yield _emit(MULTIPLY[step.signs], mi * step.across + nv, first_left + mi, tile)
-
-
-def _operands(store: tirx.BufferStore) -> list[TensorLoad]:
-    """The left and the right side of `tile += left * right`."""
-    loads: list[TensorLoad] = []
-    structural_walk(store.value, (TensorLoad, loads.append))
-    return [load for load in loads if not load.source.same_as(store.buffer)]
 
 
 def _configured(step: TileStep, loop: tirx.For) -> tirx.Stmt:

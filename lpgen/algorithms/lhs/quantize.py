@@ -15,6 +15,8 @@ from tvm.tirx.script import builder as tb
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
 from lpgen.ops import Operator
 from lpgen.ops.lhs import SMALLEST
+from lpgen.tir.rewrite import places
+from lpgen.tir.vectors import ramp, splat, vector
 
 LANES = 16
 # See `lpgen.algorithms.result.epilogue`: the addition rounds, and the low byte of its bits is the
@@ -37,20 +39,13 @@ def quantize_input(op: Operator, x, q, scale) -> tirx.Stmt:
     *outer, count = (int(extent) for extent in x.shape)
     rows = math.prod(outer)
 
-    def index(row) -> list:
-        places = []
-        for extent in reversed(outer):
-            places.insert(0, row % extent)
-            row = row // extent
-        return places
-
     with IRBuilder() as builder, tb.sblock("quantize"):
         tb.reads([])
         tb.writes([])
         if op.input == "f32:tensor":
             largest = _zeroed("largest")
             with tb.serial(0, rows) as row:
-                _largest(x, index(row), count, largest)
+                _largest(x, places(row, outer), count, largest)
             inverse = _step(op, largest, scale, 0)
         parallel = rows * count >= PARALLEL_BYTES
         with (tb.parallel if parallel else tb.serial)(0, rows) as row:
@@ -61,32 +56,28 @@ def quantize_input(op: Operator, x, q, scale) -> tirx.Stmt:
                     tb.reads([])
                     tb.writes([])
                     largest = _zeroed("largest")
-                    _largest(x, index(row), count, largest)
-                    _quantize_row(op, x, q, index(row), count, _step(op, largest, scale, row))
+                    at = places(row, outer)
+                    _largest(x, at, count, largest)
+                    _quantize_row(op, x, q, at, count, _step(op, largest, scale, row))
             else:
-                _quantize_row(op, x, q, index(row), count, inverse)
+                _quantize_row(op, x, q, places(row, outer), count, inverse)
     return builder.get()
-
-
-def _ramp(start) -> tirx.Expr:
-    return tirx.Ramp(start, tirx.const(1, "int32"), LANES)
 
 
 def _zeroed(name: str):
     """A vector of sixteen int32, all 0."""
     buffer = tb.sblock_alloc_buffer((LANES,), "int32")
-    zero = tirx.Broadcast(tirx.const(0, "int32"), LANES)
-    tb.buffer_store(buffer, zero, [_ramp(tirx.const(0, "int32"))])
+    tb.buffer_store(buffer, splat(0, "int32", LANES), [ramp(0, LANES)])
     return buffer
 
 
 def _largest(x, row: list, count: int, largest) -> None:
     """Emit: the bits of the largest |x| of a row, into the lanes of `largest`."""
-    lanes = _ramp(tirx.const(0, "int32"))
+    lanes = ramp(0, LANES)
     mask = tirx.const(_MAGNITUDE, "int32")
     if count >= LANES:
         with tb.serial(0, count // LANES) as i:
-            bits = tirx.reinterpret(f"int32x{LANES}", x[(*row, _ramp(i * LANES))])
+            bits = tirx.reinterpret(f"int32x{LANES}", x[(*row, ramp(i * LANES, LANES))])
             bits = bits & tirx.Broadcast(mask, LANES)
             tb.buffer_store(largest, tirx.Max(largest[lanes], bits), [lanes])
     if count % LANES:
@@ -108,24 +99,20 @@ def _step(op: Operator, largest, steps, place) -> tirx.Expr:
 
 
 def _quantize_row(op: Operator, x, q, row: list, count: int, inverse: tirx.Expr) -> None:
-    low, high = op.lhs.bounds
     dtype = str(q.dtype)
 
     def rounded(value, lanes: int) -> tirx.Expr:
-        def number(n, kind: str) -> tirx.Expr:
-            return tirx.const(n, kind) if lanes == 1 else tirx.Broadcast(tirx.const(n, kind), lanes)
-
-        wide = "" if lanes == 1 else f"x{lanes}"
-        factor = inverse if lanes == 1 else tirx.Broadcast(inverse, lanes)
+        low, high = (splat(bound, "float32", lanes) for bound in op.lhs.bounds)
+        factor = splat(inverse, "float32", lanes)
         # Max gives its second operand where the first is no number (NaN): the lowest value.
-        value = tirx.Min(tirx.Max(value * factor, number(low, "float32")), number(high, "float32"))
-        bits = tirx.reinterpret(f"int32{wide}", value + number(_ROUNDING, "float32"))
+        value = tirx.Min(tirx.Max(value * factor, low), high)
+        bits = tirx.reinterpret(vector("int32", lanes), value + splat(_ROUNDING, "float32", lanes))
         zero = op.zero_act % 256 if dtype == "uint8" else op.zero_act
-        return bits.astype(f"{dtype}{wide}") + number(zero, dtype)
+        return bits.astype(vector(dtype, lanes)) + splat(zero, dtype, lanes)
 
     if count >= LANES:
         with tb.serial(0, count // LANES) as i:
-            at = (*row, _ramp(i * LANES))
+            at = (*row, ramp(i * LANES, LANES))
             tb.buffer_store(q, rounded(x[at], LANES), list(at))
     if count % LANES:
         with tb.serial(0, count % LANES) as i:

@@ -24,6 +24,7 @@ from lpgen.algorithms.prologue import Prologue
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.packed import WORD
 from lpgen.tir.extern import extern
+from lpgen.tir.vectors import ramp, splat
 
 LANES = 32
 _FEW = 8
@@ -174,24 +175,20 @@ def _add_vectors(x, sums, row, start, to: list, count: int) -> None:
 
     Signed bytes have their top bits flipped, which adds 128 to each.
     """
-    lanes = tirx.Ramp(tirx.const(0, "int32"), tirx.const(1, "int32"), LANES)
+    lanes = ramp(0, LANES)
     signed = str(x.dtype) == "int8"
     with tb.sblock("vectors"):
         tb.reads([])
         tb.writes([])
         acc = tb.sblock_alloc_buffer((LANES,), "uint16")
-        tb.buffer_store(acc, _splat(0), [lanes])
+        tb.buffer_store(acc, splat(0, "uint16", LANES), [lanes])
         with tb.serial(0, count) as i:
-            at = tirx.Ramp(start + i * 2 * LANES, tirx.const(1, "int32"), 2 * LANES)
+            at = ramp(start + i * 2 * LANES, 2 * LANES)
             pairs = tirx.reinterpret(f"uint16x{LANES}", x[row, at])
-            pairs = tb.Bind(pairs ^ _splat(0x8080) if signed else pairs)
-            both = (pairs & _splat(0xFF)) + (pairs >> _splat(8))
+            pairs = tb.Bind(pairs ^ splat(0x8080, "uint16", LANES) if signed else pairs)
+            both = (pairs & splat(0xFF, "uint16", LANES)) + (pairs >> splat(8, "uint16", LANES))
             tb.buffer_store(acc, acc[(lanes,)] + both, [lanes])
         wide = acc[(lanes,)].astype(f"int32x{LANES}")
         total = tirx.call_llvm_intrin("int32", f"llvm.vector.reduce.add.v{LANES}i32", wide)
         less = 128 * 2 * LANES * count if signed else 0
         tb.buffer_store(sums, sums[tuple(to)] + total - tirx.const(less, "int32"), to)
-
-
-def _splat(value: int) -> tirx.Expr:
-    return tirx.Broadcast(tirx.const(value, "uint16"), LANES)

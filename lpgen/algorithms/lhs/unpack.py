@@ -15,6 +15,8 @@ from tvm.tirx.script import builder as tb
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
 from lpgen.ops import Operator
 from lpgen.ops.packed import WORD, field_bits
+from lpgen.tir.rewrite import places
+from lpgen.tir.vectors import ramp, splat, vector
 
 
 def unpack_input(op: Operator, x, q) -> tirx.Stmt:
@@ -24,30 +26,23 @@ def unpack_input(op: Operator, x, q) -> tirx.Stmt:
     *outer, count = (int(extent) for extent in q.shape)
     rows, width = math.prod(outer), count // channels
 
-    def index(row) -> list:
-        places = []
-        for extent in reversed(outer):
-            places.insert(0, row % extent)
-            row = row // extent
-        return places
-
     with IRBuilder() as builder, tb.sblock("unpack"):
         tb.reads([])
         tb.writes([])
         parallel = rows * count >= PARALLEL_BYTES
         with (tb.parallel if parallel else tb.serial)(0, rows) as row, tb.serial(0, width) as w:
-            _unpack_pixel(op, x, q, row * width + w, index(row), w * channels, channels)
+            _unpack_pixel(op, x, q, row * width + w, places(row, outer), w * channels, channels)
     return builder.get()
 
 
 def _unpack_pixel(op: Operator, x, q, pixel, row: list, start, channels: int) -> None:
-    vector = _vector_of_planes if op.lhs.layout == "planes" else _vector_of_fields
+    several = _vector_of_planes if op.lhs.layout == "planes" else _vector_of_fields
     single = _code_of_planes if op.lhs.layout == "planes" else _code_of_fields
     whole = channels // WORD
     if whole:
         with tb.serial(0, whole) as i:
-            at = tirx.Ramp(start + i * WORD, tirx.const(1, "int32"), WORD)
-            tb.buffer_store(q, _value(op, vector(op, x, pixel, i), str(q.dtype)), [*row, at])
+            at = ramp(start + i * WORD, WORD)
+            tb.buffer_store(q, _value(op, several(op, x, pixel, i), str(q.dtype)), [*row, at])
     if channels % WORD:
         with tb.serial(0, channels % WORD) as i:
             code = single(op, x, pixel, whole * WORD + i)
@@ -57,19 +52,13 @@ def _unpack_pixel(op: Operator, x, q, pixel, row: list, start, channels: int) ->
 def _value(op: Operator, codes: tirx.Expr, dtype: str) -> tirx.Expr:
     """Values of codes (uint8, or vectors of it), modulo 2^8."""
     lanes = codes.ty.dtype.lanes
-
-    def number(n: int) -> tirx.Expr:
-        one = tirx.const(n % 256, "uint8")
-        return one if lanes == 1 else tirx.Broadcast(one, lanes)
-
     codes = codes + codes if op.act.step == 2 else codes
-    codes = codes + number(op.act.min) if op.act.min else codes
-    return codes.astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
+    codes = codes + splat(op.act.min % 256, "uint8", lanes) if op.act.min else codes
+    return codes.astype(vector(dtype, lanes))
 
 
 def _bytes(x, pixel, start, count: int) -> tirx.Expr:
-    at = start if count == 1 else tirx.Ramp(start, tirx.const(1, "int32"), count)
-    return x[pixel, at]
+    return x[pixel, ramp(start, count)]
 
 
 def _bits_as_bytes(word: tirx.Expr) -> tirx.Expr:
@@ -82,7 +71,7 @@ def _vector_of_planes(op: Operator, x, pixel, word) -> tirx.Expr:
     for p in range(op.act.bits):
         start = (word * op.act.bits + p) * (WORD // 8)
         plane = _bits_as_bytes(tirx.reinterpret("uint32", _bytes(x, pixel, start, WORD // 8)))
-        plane = plane << tirx.Broadcast(tirx.const(p, "uint8"), WORD) if p else plane
+        plane = plane << splat(p, "uint8", WORD) if p else plane
         codes = plane if codes is None else codes | plane
     return codes
 
@@ -105,14 +94,10 @@ def _vector_of_fields(op: Operator, x, pixel, word) -> tirx.Expr:
     each, count = 8 // field, WORD * field // 8
     wide = f"uint{8 * each}"
     data = _bytes(x, pixel, word * count, count).astype(f"{wide}x{count}")
-
-    def splat(n: int) -> tirx.Expr:
-        return tirx.Broadcast(tirx.const(n, wide), count)
-
-    spread = data & splat((1 << field) - 1)
+    spread = data & splat((1 << field) - 1, wide, count)
     for i in range(1, each):
         mask = (1 << field) - 1 << field * i
-        spread = spread | (data & splat(mask)) << splat((8 - field) * i)
+        spread = spread | (data & splat(mask, wide, count)) << splat((8 - field) * i, wide, count)
     return tirx.reinterpret(f"uint8x{WORD}", spread)
 
 

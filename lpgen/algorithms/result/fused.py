@@ -11,7 +11,7 @@ import numpy as np
 from tvm import te, tirx
 
 from lpgen.algorithms.kernel import Layout
-from lpgen.algorithms.sections import Section, joined_packers, joined_sections
+from lpgen.algorithms.sections import Section, Sectioned, joined_contents, joined_packers
 from lpgen.algorithms.weights import sparse as outliers
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FusedLayout:
+class FusedLayout(Sectioned):
     """Packed weights in the order of `weights`, with an epilogue's parameters behind them."""
 
     weights: Layout
@@ -32,22 +32,11 @@ class FusedLayout:
         """Parts of the packed bytes, in order."""
         return [*self.weights.sections, *self.epilogue.sections]
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the packed weights and parameters."""
-        return joined_sections(self.sections)[1]
-
     def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
         """The packed bytes of weight values `w` and the parameters."""
-        packed = np.zeros(self.nbytes, np.uint8)
         own = parameters if self.epilogue.op.group_size else {}
-        packed[: self.weights.nbytes] = self.weights.pack(w, **own)
-        offsets, _ = joined_sections(self.sections)
-        first = len(self.weights.sections)
-        for data, offset in zip(self._contents(w, parameters), offsets[first:], strict=True):
-            data = np.ascontiguousarray(data).view(np.uint8).ravel()
-            packed[offset : offset + data.size] = data
-        return packed
+        behind = joined_contents(self.epilogue.sections, self._contents(w, parameters))
+        return np.concatenate([self.weights.pack(w, **own), behind])
 
     def _contents(self, w: np.ndarray, parameters: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The contents of the epilogue's sections."""

@@ -27,6 +27,7 @@ from tvm_ffi import WalkOrder, structural_map, structural_walk
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
 from lpgen.algorithms.result.pack_rows import pack_columns, zero_behind
 from lpgen.ops import Operator
+from lpgen.tir.rewrite import axis_values, substitute, with_fields
 
 BYTE = 8
 """Tiles start at multiples of so many columns: a whole byte in every layout."""
@@ -98,23 +99,23 @@ def _only_stores(stmt: tirx.Stmt, buffer: tirx.Var) -> bool:
 def _tile_of(part: tirx.Stmt, y: tirx.Var) -> _Tile | None:
     """Which part of y the statements store, in terms of the loops around them; None: no telling."""
     loops: list[tirx.For] = []
-    axes: list[tuple[tirx.Var, tirx.Expr]] = []
+    axes: dict[tirx.Var, tirx.Expr] = {}
     stores: list[tirx.BufferStore] = []
     structural_walk(part, (tirx.For, loops.append))
-    structural_walk(part, (SBlockRealize, lambda r: axes.extend(_axes(r))))
+    structural_walk(part, (SBlockRealize, lambda r: axes.update(axis_values(r))))
     structural_walk(part, (tirx.BufferStore, stores.append))
     analyzer = Analyzer()
     for loop in loops:
         analyzer.bind(loop.loop_var, Range.from_min_extent(loop.min, loop.extent))
-    first = [(loop.loop_var, loop.min) for loop in loops]
+    first = {loop.loop_var: loop.min for loop in loops}
     found: list[list[tuple]] = [[] for _ in y.shape]
     for store in stores:
         if not store.buffer.same_as(y):
             continue
         for places, index in zip(found, store.indices, strict=True):
             base, lanes = _base(index)
-            base = _substituted(_substituted(base, axes), axes)
-            start = analyzer.simplify(_substituted(base, first))
+            base = substitute(substitute(base, axes), axes)
+            start = analyzer.simplify(substitute(base, first))
             reach = analyzer.const_int_bound(analyzer.simplify(base - start))
             places.append((start, reach.min_value, reach.max_value + lanes))
     return _joined(found, analyzer)
@@ -137,20 +138,8 @@ def _joined(found: list[list[tuple]], analyzer: Analyzer) -> _Tile | None:
     return tile
 
 
-def _axes(realize: SBlockRealize) -> list[tuple[tirx.Var, tirx.Expr]]:
-    pairs = zip(realize.block.iter_vars, realize.iter_values, strict=True)
-    return [(axis.var, value) for axis, value in pairs]
-
-
 def _base(index: tirx.Expr) -> tuple[tirx.Expr, int]:
     return (index.base, int(index.lanes)) if isinstance(index, tirx.Ramp) else (index, 1)
-
-
-def _substituted(expression: tirx.Expr, values: list[tuple[tirx.Var, tirx.Expr]]) -> tirx.Expr:
-    def replace(var: tirx.Var):
-        return next((value for known, value in values if var.same_as(known)), var)
-
-    return structural_map(expression, (tirx.Var, replace))
 
 
 def _whole_bytes(tile: _Tile, shape) -> bool:
@@ -185,10 +174,7 @@ def _retargeted(part: tirx.Stmt, y: tirx.Var, new: tirx.Var, place: Callable) ->
     def block(node: SBlock) -> SBlock:
         if not any(region.source.same_as(y) for region in node.writes):
             return node
-        return SBlock(
-            node.iter_vars, node.reads, [], node.name_hint, node.body,
-            node.init, node.alloc_buffers, node.match_buffers, node.annotations,
-        )  # fmt: skip
+        return with_fields(node, writes=[])
 
     part = structural_map(part, (tirx.BufferStore, store))
     return structural_map(part, (SBlock, block))

@@ -12,6 +12,7 @@ from tvm.tirx.script import builder as tb
 
 from lpgen.ops import Operator
 from lpgen.ops.packed import WORD, field_bits
+from lpgen.tir.vectors import ramp, splat, vector
 
 
 def pack_columns(op: Operator, codes, at: list, y, row, channel: tirx.Expr, count: int) -> None:
@@ -68,47 +69,36 @@ def _planes(op: Operator) -> range | None:
 def _distance(op: Operator, value: tirx.Expr) -> tirx.Expr:
     """value - min, as uint8 or a vector of it: the code, or for bipolar formats twice the code."""
     lanes = value.ty.dtype.lanes
-    value = value.astype("uint8" if lanes == 1 else f"uint8x{lanes}")
-    return value - _number(op.y_format.min % 256, lanes) if op.y_format.min else value
-
-
-def _number(n: int, lanes: int, dtype: str = "uint8") -> tirx.Expr:
-    one = tirx.const(n, dtype)
-    return one if lanes == 1 else tirx.Broadcast(one, lanes)
+    value = value.astype(vector("uint8", lanes))
+    return value - splat(op.y_format.min % 256, "uint8", lanes) if op.y_format.min else value
 
 
 def _vector(op: Operator, codes, at: list, y, row, channel, start, size: int) -> None:
     """Emit the packed codes of `size` columns (8, 16 or 32) from `start` on."""
-    ramp = tirx.Ramp(
-        start if isinstance(start, tirx.Expr) else tirx.const(start, "int32"),
-        tirx.const(1, "int32"),
-        size,
-    )
-    value = tb.Bind(_distance(op, codes[(*at, ramp)]))
+    value = tb.Bind(_distance(op, codes[(*at, ramp(start, size))]))
     low = op.y_format.step - 1
     planes = _planes(op)
     if planes is not None:
         for p in planes:
-            bit = value & _number(1 << p + low, size)
-            mask = tirx.NE(bit, _number(0, size)).astype(f"uint1x{size}")
+            bit = value & splat(1 << p + low, "uint8", size)
+            mask = tirx.NE(bit, splat(0, "uint8", size)).astype(f"uint1x{size}")
             count = size // 8
-            data = tirx.reinterpret("uint8" if count == 1 else f"uint8x{count}", mask)
+            data = tirx.reinterpret(vector("uint8", count), mask)
             _store(y, row, _place(op, channel + start, p), data, count)
         return
     field = field_bits(op.y_format)
     each, count = 8 // field, size * field // 8
     wide = f"uint{8 * each}"
-    value = value >> _number(1, size) if low else value
+    value = value >> splat(1, "uint8", size) if low else value
     lanes = tb.Bind(tirx.reinterpret(f"{wide}x{count}", value))
     joined = lanes
     for i in range(1, each):
-        joined = joined | lanes >> _number((8 - field) * i, count, wide)
+        joined = joined | lanes >> splat((8 - field) * i, wide, count)
     _store(y, row, _place(op, channel + start), joined.astype(f"uint8x{count}"), count)
 
 
 def _store(y, row, start, data, count: int) -> None:
-    at = start if count == 1 else tirx.Ramp(start, tirx.const(1, "int32"), count)
-    tb.buffer_store(y, data, [row, at])
+    tb.buffer_store(y, data, [row, ramp(start, count)])
 
 
 def _rest(op: Operator, codes, at: list, y, row, channel, start: int, count: int) -> None:

@@ -21,6 +21,7 @@ from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.weights.sparse import LANES, Geometry, padded_channels
 from lpgen.ops import Conv2d, Dense
 from lpgen.tir.extern import extern
+from lpgen.tir.vectors import ramp, splat, vector
 
 _ENOUGH_TASKS = 8
 """Blocks of rows that are worth being shared out, rather than channels."""
@@ -136,7 +137,7 @@ class _Sums:
         """tile[lane] = the sums of a block of rows."""
         width = min(LANES, self.geometry.block)
         count = self.geometry.block // width
-        zeros = _splat(tirx.const(0, "int32"), width)
+        zeros = splat(0, "int32", width)
         with tb.sblock("channel"):
             tb.reads([])
             tb.writes([])
@@ -144,7 +145,7 @@ class _Sums:
             values = tb.sblock_alloc_buffer((1,), "int32")
             tb.buffer_store(values, tirx.const(0, "int32"), [0])
             for v in range(count):
-                tb.buffer_store(acc, zeros, [_ramp(v * width, width)])
+                tb.buffer_store(acc, zeros, [ramp(v * width, width)])
             # Bounded, so that damaged weights do not lead out of any buffer.
             nothing, entries = tirx.const(0, "int32"), self.geometry.op.outliers
             begin = tb.Bind(_within(starts[channel], nothing, entries))
@@ -154,19 +155,19 @@ class _Sums:
                 distance = distances[begin + i].astype("int32")
                 first = tb.Bind(at + _within(distance, nothing, self.geometry.furthest))
                 for v in range(count):
-                    place = _ramp(v * width, width)
-                    x = planes[(_ramp(first + v * width, width),)]
-                    wide = x.astype("int32" if width == 1 else f"int32x{width}")
-                    product = wide * _splat(value, width)
+                    place = ramp(v * width, width)
+                    x = planes[(ramp(first + v * width, width),)]
+                    wide = x.astype(vector("int32", width))
+                    product = wide * splat(value, "int32", width)
                     tb.buffer_store(acc, acc[(place,)] + product, [place])
                 if self.zero:
                     tb.buffer_store(values, values[0] + value, [0])
             for v in range(count):
-                place = _ramp(v * width, width)
+                place = ramp(v * width, width)
                 total = acc[(place,)]
                 if self.zero:
                     less = values[0] * tirx.const(self.zero, "int32")
-                    total = total - _splat(less, width)
+                    total = total - splat(less, "int32", width)
                 tb.buffer_store(tile, total, [lane, place])
 
     def _copy_out(self, tile, sums, row, channel, left) -> None:
@@ -179,13 +180,13 @@ class _Sums:
             return
         for v in range(g.vectors):
             rows = [(lane, v * LANES) for lane in range(LANES)]
-            for i, vector in enumerate(_transposed(tile, rows)):
-                to = [row + v * LANES + i, _ramp(channel, LANES)]
+            for i, values in enumerate(_transposed(tile, rows)):
+                to = [row + v * LANES + i, ramp(channel, LANES)]
                 if not partial:
-                    tb.buffer_store(sums, vector, to)
+                    tb.buffer_store(sums, values, to)
                     continue
                 with tb.If(left > v * LANES + i), tb.Then():
-                    tb.buffer_store(sums, vector, to)
+                    tb.buffer_store(sums, values, to)
 
 
 def _transpose(x, rows: list, planes, places: list, pixels: int) -> None:
@@ -193,13 +194,13 @@ def _transpose(x, rows: list, planes, places: list, pixels: int) -> None:
     with tb.sblock("transpose"):
         tb.reads([])
         tb.writes([])
-        for vector, place in zip(_transposed(x, rows), places, strict=True):
+        for row, place in zip(_transposed(x, rows), places, strict=True):
             done, piece = 0, LANES
             while done < pixels:
                 if done + piece <= pixels:
                     lanes = [tirx.const(done + i, "int32") for i in range(piece)]
-                    part = vector if piece == LANES else tirx.Shuffle([vector], lanes)
-                    tb.buffer_store(planes, part, [_ramp(place + done, piece)])
+                    part = row if piece == LANES else tirx.Shuffle([row], lanes)
+                    tb.buffer_store(planes, part, [ramp(place + done, piece)])
                     done += piece
                 piece //= 2
 
@@ -213,28 +214,19 @@ def _transposed(source, rows: list) -> list[tirx.Expr]:
     half, kind = LANES // 2, str(source.dtype)
     low = [tirx.const(i // 2 + i % 2 * LANES, "int32") for i in range(LANES)]
     high = [lane + half for lane in low]
-    vectors = [source[(*row[:-1], _ramp(row[-1], LANES))] for row in rows]
+    vectors = [source[(*row[:-1], ramp(row[-1], LANES))] for row in rows]
     for _ in range(4):
         pairs = [vectors[i : i + half + 1 : half] for i in range(half)]
         # Through memory, which becomes registers: TVM would expand names within names.
         memory = tb.sblock_alloc_buffer((LANES, LANES), kind)
         for i, pair in enumerate(pairs):
             for part, lanes in enumerate((low, high)):
-                to = [2 * i + part, _ramp(0, LANES)]
+                to = [2 * i + part, ramp(0, LANES)]
                 tb.buffer_store(memory, tirx.Shuffle(list(pair), lanes), to)
-        vectors = [memory[i, _ramp(0, LANES)] for i in range(LANES)]
+        vectors = [memory[i, ramp(0, LANES)] for i in range(LANES)]
     return vectors
 
 
 def _within(value: tirx.Expr, low: tirx.Expr, high: int) -> tirx.Expr:
     """The number of low..high that is nearest to `value`."""
     return te.max(te.min(value, tirx.const(high, "int32")), low)
-
-
-def _ramp(start, lanes: int):
-    start = tirx.const(start, "int32") if isinstance(start, int) else start
-    return start if lanes == 1 else tirx.Ramp(start, tirx.const(1, "int32"), lanes)
-
-
-def _splat(value: tirx.Expr, lanes: int):
-    return value if lanes == 1 else tirx.Broadcast(value, lanes)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lpgen.algorithms.sections import Section, joined_sections, pack_entry
+from lpgen.algorithms.sections import Section, Sectioned, pack_entry
 from lpgen.algorithms.weights.panels import PLANES, code_of, select
 from lpgen.ops import scales
 
@@ -38,7 +38,7 @@ class Operand(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GroupWeights:
+class GroupWeights(Sectioned):
     """The layout above for the weights of `op`; panels of vectors x lanes columns.
 
     nothing: what the left side holds for nothing.
@@ -99,35 +99,27 @@ class GroupWeights:
             parts.append(Section("correction", (*outer, *inner), "int32"))
         return parts
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the packed weights, every section on a 64-byte boundary."""
-        return joined_sections(self.sections)[1]
-
     # ---- NumPy
 
     def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
         """The packed bytes of the weight values `w` [n, k] and the parameters scale [n, groups] and
         perhaps zero_weight [n, groups]."""
         parameters = self.op.legal_parameters(parameters)
-        offsets, nbytes = joined_sections(self.sections)
-        packed = np.zeros(nbytes, np.uint8)
         operands = self._by_group(w.astype(np.int32) - self.operand_of.base)
         codes = self._by_group(self.op.weight.encode(w), self._empty)
-        for section, offset in zip(self.sections, offsets, strict=True):
+
+        def contents(section: Section) -> np.ndarray:
             if section.name.startswith("plane"):
-                data = self._plane(codes, int(section.name[5:]))
-            elif section.name == "scale":
-                data = self._by_column(parameters["scale"].astype(np.float32))
-                data = data if section.dtype == "float32" else (data.view(np.uint32) >> 16)
-            elif section.name == "zero":
+                return self._plane(codes, int(section.name[5:]))
+            if section.name == "scale":
+                scale = self._by_column(parameters["scale"].astype(np.float32))
+                return scale if section.dtype == "float32" else scale.view(np.uint32) >> 16
+            if section.name == "zero":
                 zeros = parameters["zero_weight"].astype(np.int32) - self.operand_of.base
-                data = self._by_column(zeros)
-            else:
-                data = self._by_column(operands.sum(axis=2) * -self.nothing)
-            data = np.ascontiguousarray(data.astype(section.dtype)).view(np.uint8).ravel()
-            packed[offset : offset + data.size] = data
-        return packed
+                return self._by_column(zeros)
+            return self._by_column(operands.sum(axis=2) * -self.nothing)
+
+        return self.bytes_of(map(contents, self.sections))
 
     @property
     def _empty(self) -> int:

@@ -13,22 +13,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from tvm import te, tirx
 
 from lpgen.algorithms.lhs.k_split import Reduction
-from lpgen.algorithms.sections import Section, joined_sections, pack_entry
+from lpgen.algorithms.sections import Section, Sectioned, pack_entry
 from lpgen.algorithms.weights.panels import code_of
 from lpgen.formats import Format
 
 if TYPE_CHECKING:
     from tvm import IRModule
 
+    from lpgen.algorithms.definition import Tiling
+    from lpgen.ops import Conv2d, Dense
+
 
 @dataclass(frozen=True)
-class CodeWeights:
+class CodeWeights(Sectioned):
     """Weights as codes of `groups` x `columns` columns in `panels` panels of `panel` columns.
 
     shape: op.w_shape; offset: what the left side holds for nothing, zero_act among its values.
@@ -45,6 +48,21 @@ class CodeWeights:
     panels: int
     panel: int
     offset: int
+
+    @classmethod
+    def of(cls, op: Dense | Conv2d, cut: Reduction, tiling: Tiling, offset: int, **own) -> Self:
+        """The layout for the weights of `op` in the panels of a tiling; own: what it has more."""
+        return cls(
+            shape=op.w_shape,
+            format=op.weight,
+            cut=cut,
+            groups=op.matrix.groups,
+            columns=op.matrix.n,
+            panels=tiling.panels,
+            panel=tiling.panel,
+            offset=offset,
+            **own,
+        )
 
     def code_sections(self) -> list[Section]:
         """The sections that hold the codes."""
@@ -67,11 +85,6 @@ class CodeWeights:
             parts.append(Section("correction", (self.groups, self.panels * self.panel), "int32"))
         return parts
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the packed weights, every section on a 64-byte boundary."""
-        return joined_sections(self.sections)[1]
-
     def pack(self, w: np.ndarray) -> np.ndarray:
         """The packed weights (uint8[nbytes]) of the weight values `w` (`shape`)."""
         cut = self.cut
@@ -84,12 +97,7 @@ class CodeWeights:
         if self.offset:
             sums = codes.sum(axis=(2, 3), dtype=np.int64) * -self.offset
             parts = [*parts, sums.astype(np.int32)]
-        offsets, nbytes = joined_sections(self.sections)
-        packed = np.zeros(nbytes, np.uint8)
-        for part, section, offset in zip(parts, self.sections, offsets, strict=True):
-            data = np.ascontiguousarray(part.astype(section.dtype)).view(np.uint8).ravel()
-            packed[offset : offset + section.nbytes] = data
-        return packed
+        return self.bytes_of(parts)
 
     def te_module(self) -> IRModule:
         """The packer as TIR: "main"(w, packed), see `Layout`."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lpgen.algorithms.sections import Section, joined_sections, pack_entry
+from lpgen.algorithms.sections import Section, Sectioned, pack_entry
 from lpgen.formats import Format
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Lanes:
 
 
 @dataclass(frozen=True)
-class LaneWeights:
+class LaneWeights(Sectioned):
     """The layout above for weights of `shape` [output channels, kernel rows, kernel columns, ins].
 
     vectors: of a panel, a divisor of those of a group; dtype: of the operands ("uint8", "int8" or
@@ -84,11 +84,6 @@ class LaneWeights:
         shape = (*outer, self.vectors, self.lanes.lanes, self.lanes.kq)
         return [Section("main", shape, self.dtype)]
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the packed weights, every section on a 64-byte boundary."""
-        return joined_sections(self.sections)[1]
-
     def pack(self, w: np.ndarray) -> np.ndarray:
         """The packed weights (uint8[nbytes]) of the weight values `w` (`shape`)."""
         lanes, (channels, down, across, ins) = self.lanes, self.shape
@@ -100,9 +95,7 @@ class LaneWeights:
         ).transpose(0, 5, 3, 4, 1, 2, 6)
         main = np.zeros(self.sections[0].shape, self.dtype)
         main[..., : lanes.width, :] = full
-        packed = np.zeros(self.nbytes, np.uint8)
-        packed[: main.nbytes] = main.view(np.uint8).ravel()
-        return packed
+        return self.bytes_of([main])
 
     def te_module(self) -> IRModule:
         """The packer as TIR: "main"(w, packed), see `Layout`."""

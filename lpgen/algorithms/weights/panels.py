@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpgen.algorithms.lhs.k_split import Reduction
-from lpgen.algorithms.sections import Section, joined_sections, pack_entry
+from lpgen.algorithms.sections import Section, Sectioned, pack_entry
 from lpgen.formats import Format
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 
 
 
 @dataclass(frozen=True)
-class PanelWeights:
+class PanelWeights(Sectioned):
     """The layout above for `groups` x `columns` columns, `panels` panels of vectors x lanes each.
 
     shape: op.w_shape, that of the weights given to `pack`.
@@ -92,11 +92,6 @@ class PanelWeights:
             parts = [Section("main", (*outer, self.cut.groups, *inner), self.format.dtype)]
         return parts
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the packed weights, every section on a 64-byte boundary."""
-        return joined_sections(self.sections)[1]
-
     # ---- NumPy
 
     def pack(self, w: np.ndarray) -> np.ndarray:
@@ -120,12 +115,7 @@ class PanelWeights:
             spare = [(0, 0)] * 6
             spare[2] = (0, kgs - cut.groups)
             parts = self._split_planes(np.pad(full, spare, constant_values=empty))
-        offsets, nbytes = joined_sections(self.sections)
-        packed = np.zeros(nbytes, np.uint8)
-        for part, offset in zip(parts, offsets, strict=True):
-            data = np.ascontiguousarray(part).view(np.uint8).ravel()
-            packed[offset : offset + data.size] = data
-        return packed
+        return self.bytes_of(parts)
 
     def _codes(self, values: np.ndarray) -> np.ndarray:
         if self.top:
@@ -239,7 +229,8 @@ def select(table: Sequence[int], code: tirx.Expr, dtype: str = "uint8") -> tirx.
     bit = 0
     while len(level) > 1:
         high = (code >> bit & 1) != 0
-        level.append(level[-1]) if len(level) % 2 else None
+        if len(level) % 2:
+            level.append(level[-1])
         level = [tirx.Select(high, odd, even) for even, odd in zip(*[iter(level)] * 2, strict=True)]
         bit += 1
     return level[0]

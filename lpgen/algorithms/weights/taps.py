@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lpgen.algorithms.sections import Section, joined_sections, pack_entry
+from lpgen.algorithms.sections import Section, Sectioned, pack_entry
 from lpgen.formats import Format
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class TapWeights:
+class TapWeights(Sectioned):
     """The layout above for weights of `shape` [channels, kernel rows, kernel columns, 1].
 
     dtype: of the operands ("uint8", "int8" or "int16").
@@ -123,11 +123,6 @@ class TapWeights:
         inner = (w.tile[0], w.groups, w.taps[1], self.vectors, self.lanes, w.kq)
         return [Section("main", (self.panels, *inner), self.dtype)]
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the packed weights, every section on a 64-byte boundary."""
-        return joined_sections(self.sections)[1]
-
     def pack(self, w: np.ndarray) -> np.ndarray:
         """The packed weights (uint8[nbytes]) of the weight values `w` (`shape`)."""
         window, whole = self.window, self.panels * self.panel
@@ -140,10 +135,7 @@ class TapWeights:
         main = main.reshape(
             rows, self.panels, self.vectors, self.lanes, window.groups, window.kq, across
         )
-        data = np.ascontiguousarray(main.transpose(1, 0, 4, 6, 2, 3, 5)).view(np.uint8).ravel()
-        packed = np.zeros(self.nbytes, np.uint8)
-        packed[: data.size] = data
-        return packed
+        return self.bytes_of([main.transpose(1, 0, 4, 6, 2, 3, 5)])
 
     def te_module(self) -> IRModule:
         """The packer as TIR: "main"(w, packed), see `Layout`."""
