@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from lpgen import cost, records, templates
-from lpgen.build.source import Choice
+from lpgen.build.choice import Choice
 from lpgen.cost import Candidate
 from lpgen.errors import ScheduleRefused, UserError
 from lpgen.ops import Operator, parse

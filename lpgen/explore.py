@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from lpgen.bench import ComputeProbe, ReadProbe, pinned
-from lpgen.bench.probes import aligned
+from lpgen.runtime.memory import aligned
 from lpgen.templates import peak_of, templates_for
 from lpgen.tune import (
     CandidateMeasured,

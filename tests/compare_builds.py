@@ -36,13 +36,17 @@ library = lpgen.runtime.load(sys.argv[1])
 bound = {}
 def prepare(name):
     kernel = library[name]
+    if hasattr(kernel, "arguments"):
+        x, w, y = kernel.arguments["x"], kernel.weights, kernel.output
+        shapes = [(tensor.shape, tensor.dtype) for tensor in (x, w, y)]
+    else:  # of before the signature
+        shapes = [(kernel.x_shape, kernel.x_dtype), (kernel.weights_shape, kernel.weights_dtype)]
+        shapes.append((kernel.y_shape, kernel.y_dtype))
     limits = kernel.interface["weights"]
-    w = np.full(kernel.weights_shape, limits.get("max", 1), kernel.weights_dtype)
     given = {e["name"]: np.ones(e["shape"], e["dtype"]) for e in kernel.interface["parameters"]}
-    packed = kernel.pack_weights(w, **given)
-    x = np.ones(kernel.x_shape, kernel.x_dtype)
-    y = np.zeros(kernel.y_shape, kernel.y_dtype)
-    return kernel.bind(x, packed, y)
+    w_shape, w_dtype = shapes[1]
+    packed = kernel.pack_weights(np.full(w_shape, limits.get("max", 1), w_dtype), **given)
+    return kernel.bind(np.ones(*shapes[0]), packed, out=np.zeros(*shapes[2]))
 for line in sys.stdin:
     name = line.rstrip("\\n")
     call = bound.get(name) or bound.setdefault(name, prepare(name))
@@ -71,17 +75,19 @@ def build(python: str, target: str, folder: Path) -> Path:
     return output
 
 
-def code_of(library: Path) -> dict[str, str]:
+def code_of(library: Path, target: str) -> dict[str, str]:
     """The instructions of each kernel, by its symbol, without addresses."""
     disassemble = ["objdump", "-d", "--no-show-raw-insn", "--no-addresses", str(library)]
     text = subprocess.run(disassemble, check=True, capture_output=True, text=True).stdout
     found: dict[str, str] = {}
     for block in text.split("\n\n"):
         head, _, body = block.strip().partition("\n")
-        name = re.fullmatch(r"<run_(lpgen_\w+?)>:", head)
+        # Of the only variant, which may be named for its target.
+        name = re.fullmatch(rf"<run_(lpgen_\w+?)(_{target})?>:", head)
         if name:
             body = re.sub(r"(-?0x[0-9a-f]+)?\(%rip\).*", "(%rip)", body)
             body = re.sub(r"(?m)\s*#.*$", "", body)
+            body = re.sub(r"<run_\w+\+", "<+", body)  # of jumps
             found[name[1]] = re.sub(r"call .*", "call", body)
     return found
 
@@ -134,7 +140,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
             libraries = [build(arguments.before, target, Path(one))]
             libraries.append(build(sys.executable, target, Path(two)))
-            before, after = map(code_of, libraries)
+            before, after = (code_of(library, target) for library in libraries)
             changed = [name for name in before if before[name] != after.get(name)]
             same, different = same + len(before) - len(changed), different + len(changed)
             print(f"{target}: {len(before)} kernels, {len(changed)} differ", flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from tvm import IRModule, te
+from tvm import IRModule, te, tirx
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms.kernel import Kernel
@@ -14,23 +14,29 @@ from lpgen.ops import Dense
 
 @dataclass(frozen=True)
 class IdentityLayout:
-    """Packed weights are the bytes of the values, [n, k]."""
+    """Packed weights are the bytes of the values, [n, k], and `padding` zeros behind them."""
 
     op: Dense
+    padding: int = 0
 
     @property
     def nbytes(self) -> int:
-        return self.op.n * self.op.k
+        return self.op.n * self.op.k + self.padding
 
     def pack(self, w: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(w, self.op.weight.dtype).view(np.uint8).ravel()
+        values = np.ascontiguousarray(w, self.op.weight.dtype).view(np.uint8).ravel()
+        return np.pad(values, (0, self.padding))
 
     def te_module(self) -> IRModule:
         op = self.op
         w = te.placeholder(op.w_shape, op.weight.dtype, name="w")
-        packed = te.compute(
-            (self.nbytes,), lambda i: w[i // op.k, i % op.k].astype("uint8"), name="packed"
-        )
+        count = op.n * op.k
+
+        def byte(i):
+            return te.if_then_else(i < count, w[i // op.k, i % op.k].astype("uint8"), zero)
+
+        zero = tirx.const(0, "uint8")
+        packed = te.compute((self.nbytes,), byte, name="packed")
         return IRModule({"main": te.create_prim_func([w, packed])})
 
 
@@ -65,11 +71,3 @@ def fake_kernel(op: Dense, serial: bool = False, parallel: bool = False) -> Kern
     if parallel:
         sch.parallel(columns)
     return Kernel(op, sch.mod, IdentityLayout(op))
-
-
-def unaligned(shape: tuple[int, ...], dtype: str, offset: int) -> np.ndarray:
-    """A dense array of zeros that starts `offset` bytes after a 64-byte boundary."""
-    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.zeros(nbytes + 128, np.uint8)
-    start = -raw.ctypes.data % 64 + offset
-    return raw[start : start + nbytes].view(dtype).reshape(shape)

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from lpgen import templates
+from lpgen.algorithms.kernel import Kernel
 from lpgen.ops import Conv2d, Dense
+from lpgen.ops.operator import Example
+from lpgen.runtime.memory import aligned_copy
 from lpgen.target import Target, cpu_features
 from lpgen.templates import Template
 
@@ -51,11 +54,21 @@ def template(name: str) -> tuple[Template, Target]:
     return chosen, target
 
 
-def inputs(op: Dense | Conv2d, extremes: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Random inputs, then, if wanted, the four pairs of extremes."""
-    yield op.random(np.random.default_rng(0))
-    if extremes:
-        yield from op.extremes()
+def arguments(kernel: Kernel, example: Example, y: np.ndarray) -> list:
+    """What a compiled kernel takes for an example, in its order; inputs at odd addresses."""
+    import tvm_ffi
+
+    signature = kernel.signature
+    values = {
+        name: aligned_copy(value, value.itemsize) if isinstance(value, np.ndarray) else value
+        for name, value in example.inputs.items()
+    }
+    values[signature.output.name] = y
+    if signature.packed:
+        packed = kernel.layout.pack(example.weights, **example.parameters)
+        values[signature.packed.name] = aligned_copy(packed)
+    ordered = signature.ordered(values)
+    return [tvm_ffi.from_dlpack(v) if isinstance(v, np.ndarray) else v for v in ordered]
 
 
 def assert_exact(name: str, op: Dense | Conv2d, knobs: dict | None = None) -> None:
@@ -78,17 +91,15 @@ def assert_exact_on(
 
     kernel = chosen.kernel(op, target, knobs)
     run = jit(kernel, target)
-    rng = np.random.default_rng(1)
-    parameters, residual = op.random_parameters(rng), op.random_residual(rng)
-    if special and residual is not None:
-        residual = with_specials(residual, rng)
-    more = [] if residual is None else [at_address(residual, residual.itemsize)]
-    for x, w in inputs(op, extremes):
-        x = with_specials(x, rng) if special else x
-        expected = op.reference(x, w, residual, **parameters)
-        y = at_address(np.full(op.y_shape, 99, op.y_dtype), expected.itemsize)
-        packed = at_address(kernel.layout.pack(w, **parameters), 0)
-        run(*map(_tensor, (at_address(x, x.itemsize), packed, *more, y)))
+    rng = np.random.default_rng(0)
+    for which in ("random", *op.EXTREMES) if extremes else ("random",):
+        example = op.example(rng, which)
+        if special:
+            some = {name: with_specials(value, rng) for name, value in example.inputs.items()}
+            example = example._replace(inputs=some)
+        expected = op.reference(**example.given)
+        y = aligned_copy(np.full(op.y_shape, 99, op.y_dtype), expected.itemsize)
+        run(*arguments(kernel, example, y))
         assert y.dtype == expected.dtype
         np.testing.assert_array_equal(bits(y), bits(expected), f"{op} {chosen} {knobs}")
 
@@ -108,18 +119,3 @@ def bits(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind != "f":
         return array
     return np.where(np.isnan(array), np.float32(np.nan), array).view(np.int32)
-
-
-def at_address(array: np.ndarray, offset: int) -> np.ndarray:
-    """A copy of the array `offset` bytes behind a 64-byte boundary."""
-    memory = np.empty(array.nbytes + 128, np.uint8)
-    start = -memory.ctypes.data % 64 + offset
-    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-def _tensor(array: np.ndarray):
-    import tvm_ffi
-
-    return tvm_ffi.from_dlpack(array)

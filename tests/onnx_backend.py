@@ -3,7 +3,9 @@
 import importlib
 
 import numpy as np
-from kernels import at_address
+from kernels import arguments
+
+from lpgen.ops.operator import Example
 
 KINDS = {
     "ConvInteger": "convinteger",
@@ -31,8 +33,6 @@ def _kind(model) -> str | None:
 
 def run(imported, x: np.ndarray) -> np.ndarray:
     """The node's result for its first input, by the kernel that a library would have."""
-    from tvm_ffi import from_dlpack
-
     from lpgen.build.lower import jit
     from lpgen.choose import choose
     from lpgen.target import Target
@@ -40,8 +40,8 @@ def run(imported, x: np.ndarray) -> np.ndarray:
     target = Target.parse("native")
     kernel = choose(imported.op, target).kernel
     y = np.zeros(imported.op.y_shape, imported.op.y_dtype)
-    packed = at_address(kernel.layout.pack(imported.weights, **imported.parameters), 0)
-    jit(kernel, target)(*map(from_dlpack, (imported.x(x), packed, y)))
+    given = Example("node", {"x": imported.x(x)}, imported.weights, imported.parameters)
+    jit(kernel, target)(*arguments(kernel, given, y))
     return imported.y(y)
 
 

@@ -10,15 +10,17 @@ import pytest
 import tvm_ffi
 
 from lpgen import runtime, templates
+from lpgen.algorithms.kernel import Function
 from lpgen.assembly import hot_loops
 from lpgen.bench import ComputeProbe, ReadProbe, bench, measure, measured_peak, pinned
 from lpgen.bench.measure import level
-from lpgen.bench.probes import _read_function, aligned
+from lpgen.bench.probes import _read_function
 from lpgen.build import build
 from lpgen.build.lower import jit, lower
 from lpgen.choose import choose
 from lpgen.errors import LibraryError
 from lpgen.ops import parse
+from lpgen.runtime.memory import aligned
 from lpgen.target import Target, cpu_features, detect
 
 KIB = 1024
@@ -48,7 +50,8 @@ def test_a_peak_is_a_loop_of_its_instructions_on_registers(family, target, knobs
     target = Target.parse(target)
     peak = templates.peak_of(family, target, knobs)
     assert peak.instruction == instruction
-    assembly = lower({"probe": peak.module}, target).compile().inspect_source("asm")
+    functions = {"probe": Function.of_module(peak.module)}
+    assembly = lower(functions, target).compile().inspect_source("asm")
     (loop,) = hot_loops(assembly)
     names = [line.split()[0] for line in loop.lines if not line.startswith(".")]
     counts = [names.count(name) for name in instruction.split() if len(name) > 4]
@@ -203,11 +206,11 @@ def test_a_bound_call_computes_what_is_in_x_by_then(library):
     rng = np.random.default_rng(0)
     x, w = op.random(rng)
     y = np.empty(op.y_shape, np.int32)
-    call = kernel.bind(x, kernel.pack_weights(w), y)
+    call = kernel.bind(x, kernel.pack_weights(w), out=y)
     x[...] = op.random(rng)[0]
     call()
     assert np.array_equal(y, op.reference(x, w))
     with pytest.raises(LibraryError, match="x has shape"):
-        kernel.bind(x[1:], kernel.pack_weights(w), y)
+        kernel.bind(x[1:], kernel.pack_weights(w), out=y)
     with pytest.raises(LibraryError, match="not contiguous"):
-        kernel.bind(np.asfortranarray(x), kernel.pack_weights(w), y)
+        kernel.bind(np.asfortranarray(x), kernel.pack_weights(w), out=y)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernels import assert_exact_on, at_address
+from kernels import assert_exact_on
 from strategies import TEXTS, convs
 
 from lpgen.algorithms import bitserial
@@ -13,6 +13,7 @@ from lpgen.algorithms.bitserial import PlaneWeights, is_xor, reduction_of
 from lpgen.errors import ScheduleRefused
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
+from lpgen.runtime.memory import aligned_copy
 from lpgen.schedules.common.bitserial.counts import BYTE_HOLDS
 from lpgen.schedules.common.bitserial.knobs import plan_of
 from lpgen.schedules.x86.isa import isa_of
@@ -311,9 +312,9 @@ def test_both_packers_give_the_same_bytes(weight, shape, word):
     op = Dense(3, *shape, act="s3", weight=weight)
     layout = layout_of(op, word, 4)
     _, w = op.random(np.random.default_rng(sum(shape)))
-    packed = at_address(np.zeros(layout.nbytes, np.uint8), 0)
+    packed = aligned_copy(np.zeros(layout.nbytes, np.uint8), 0)
     pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(tvm_ffi.from_dlpack(at_address(w, 1)), tvm_ffi.from_dlpack(packed))
+    pack(tvm_ffi.from_dlpack(aligned_copy(w, 1)), tvm_ffi.from_dlpack(packed))
     np.testing.assert_array_equal(packed, layout.pack(w))
 
 

@@ -12,10 +12,12 @@ from fake_kernel import fake_kernel
 from tvm import IRModule
 
 from lpgen import templates
+from lpgen.algorithms.kernel import Function
 from lpgen.build import Choice, build, compiler
 from lpgen.build.compiler import compile_apart
 from lpgen.errors import CompileError
 from lpgen.ops import Dense
+from lpgen.ops.signature import Signature
 from lpgen.target import Target
 
 OP = Dense(20, 30, 40, "u8", "s8")
@@ -46,12 +48,12 @@ def test_what_llvm_aborts_on_is_a_failed_build(tmp_path):
 
 def test_what_tvm_refuses_is_a_failed_build():
     with pytest.raises(CompileError, match=r"^this: the compiler refuses it: \w+: .") as caught:
-        compile_apart("this", {"f": IRModule({})}, GENERIC)
+        compile_apart("this", {"f": Function(IRModule({}), Signature(()))}, GENERIC)
     assert "\n" not in str(caught.value)
 
 
 def test_one_compiler_serves_all_requests_until_it_is_gone():
-    functions = {"f": fake_kernel(OP).module}
+    functions = {"f": fake_kernel(OP).function}
     assert "ret" in compile_apart("this", functions, GENERIC).assembly
     first = compiler._compiler.process
     compile_apart("this", functions, GENERIC)

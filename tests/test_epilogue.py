@@ -11,7 +11,6 @@ from kernels import (
     LEVELS,
     assert_exact,
     assert_exact_on,
-    at_address,
     bits,
     template,
     with_specials,
@@ -21,6 +20,7 @@ from strategies import convs, denses, depthwise_convs, grouped_convs, texts, wit
 from lpgen.errors import FormatError, ScheduleRefused, WorkloadError
 from lpgen.ops import Conv2d, Dense, parse
 from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale, Threshold
+from lpgen.runtime.memory import aligned_copy
 
 TEMPLATES = pytest.mark.parametrize(
     "name", ["generic/generic", "avx2/dot", "avx512vnni/dot", "amx/mma"]
@@ -167,9 +167,9 @@ def test_both_packers_give_the_same_bytes(op, seed):
     rng = np.random.default_rng(seed)
     _, w = op.random(rng)
     parameters = op.random_parameters(rng)
-    packed = at_address(np.zeros(layout.nbytes, np.uint8), 0)
-    given = [at_address(p, p.itemsize) for p in parameters.values()]
-    jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (at_address(w, 1), packed, *given)))
+    packed = aligned_copy(np.zeros(layout.nbytes, np.uint8), 0)
+    given = [aligned_copy(p, p.itemsize) for p in parameters.values()]
+    jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (aligned_copy(w, 1), *given, packed)))
     np.testing.assert_array_equal(packed, layout.pack(w, **parameters))
 
 
@@ -225,7 +225,7 @@ def run(name, op, x, w, residual=None, **parameters):
         pytest.skip(f"{name}: {chosen.why_not(op, target)}")
     kernel = chosen.kernel(op, target, chosen.default(op, target))
     y = np.zeros(op.y_shape, op.y_dtype)
-    packed = at_address(kernel.layout.pack(w, **parameters), 0)
+    packed = aligned_copy(kernel.layout.pack(w, **parameters), 0)
     more = [] if residual is None else [residual]
     jit(kernel, target)(*map(tvm_ffi.from_dlpack, (x, packed, *more, y)))
     return y

@@ -13,6 +13,7 @@ from lpgen.build.check import check_library
 from lpgen.choose import choose
 from lpgen.errors import LibraryError
 from lpgen.ops import parse
+from lpgen.runtime.memory import aligned
 
 CONV = parse(
     "conv2d h=5 w=6 ic=7 oc=9 kernel=3 pad=1 act=u8 weight=u5 zero_act=40 zero_weight=channel "
@@ -59,10 +60,10 @@ def test_results_from_python(lib, op):
     x, w, residual, parameters, expected = problem(op)
     packed = kernel.pack_weights(w, **parameters)
     y = kernel(x, packed, residual=residual)
-    assert y.dtype == op.y_dtype == kernel.y_dtype
+    assert y.dtype == op.y_dtype == kernel.output.dtype
     np.testing.assert_array_equal(bits(y), bits(expected))
     out = np.zeros_like(y)
-    run = kernel.bind(x, packed, out, residual=residual)
+    run = kernel.bind(x, packed, out=out, residual=residual)
     out[...] = 1
     run()
     np.testing.assert_array_equal(bits(out), bits(expected))
@@ -113,7 +114,7 @@ def test_arguments_that_are_missing_or_not_asked_for(lib):
 
 
 def test_the_header_declares_the_types(path, lib, tmp_path):
-    symbol = lib[CONV.name].variant["symbol"]
+    symbol = lib[CONV.name].symbol
     program = tmp_path / "types.c"
     program.write_text(
         f"""#include "lib.h"
@@ -134,11 +135,11 @@ _Static_assert(SIZES == 4 * 9 + 4 + 2 * 5 * 6 * 9, "sizes");
 
 def test_results_and_statuses_in_c(path, lib):
     kernel, library = lib[CONV.name], ctypes.CDLL(str(path))
-    symbol = kernel.variant["symbol"]
+    symbol = kernel.symbol
     x, w, residual, parameters, expected = problem(CONV)
-    packed = runtime.kernel.arrays.aligned(kernel.packed_bytes)
+    packed = aligned(kernel.packed_bytes)
     y = np.zeros(CONV.y_shape, np.int8)
-    workspace = runtime.kernel.arrays.aligned(max(64, kernel.workspace_bytes(2)))
+    workspace = aligned(max(64, kernel.workspace_bytes(2)))
 
     def call(name, arrays, *more):
         sized = [(a.ctypes.data if a.size else None, a.nbytes) for a in arrays]
@@ -163,5 +164,5 @@ def test_results_and_statuses_in_c(path, lib):
         ([w, nothing, *given[2:]], "NULL_POINTER"),
     ):
         assert call(pack, [*wrong, packed]) == status(name)
-    assert call(symbol, [x, packed, residual[:, :1], y, workspace], 1) == status("RESIDUAL_BYTES")
+    assert call(symbol, [x, packed, residual[:, :1], y, workspace], 1) == status("INPUT_BYTES")
     assert call(symbol, [x, packed, nothing, y, workspace], 1) == status("NULL_POINTER")

@@ -79,7 +79,7 @@ def test_any_point_of_the_space_compiles(name, data):
         target = alike[int(rng.integers(len(alike)))]
         knobs = template.space(op, target).sample(rng)
         kernel = template.kernel(op, target, knobs)
-        functions = {"kernel": kernel.module, "pack": kernel.layout.te_module()}
+        functions = {"kernel": kernel.function, "pack": kernel.packer}
         compile_apart(f"{op}: {template} for {target}: {knobs}", functions, target)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernels import LEVELS, assert_exact, at_address, bits, template, template_of
+from kernels import LEVELS, assert_exact, bits, template, template_of
 from strategies import texts, value_of
 
 from lpgen import runtime, templates
@@ -22,6 +22,7 @@ from lpgen.formats import Format
 from lpgen.ops import Dense, parse
 from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale
 from lpgen.ops.parameter import nearest_bfloat16
+from lpgen.runtime.memory import aligned_copy
 from lpgen.target import Target, known
 
 NAMES = [name for name in LEVELS if name.endswith("/blockwise_dot")]
@@ -134,9 +135,9 @@ def test_both_packers_give_the_same_bytes(name, op):
     _, w = op.random(rng)
     parameters = op.random_parameters(rng)
     by_numpy = layout.pack(w, **parameters)
-    by_tir = at_address(np.full(layout.nbytes, 0xAA, np.uint8), 0)
+    by_tir = aligned_copy(np.full(layout.nbytes, 0xAA, np.uint8), 0)
     pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(*map(tvm_ffi.from_dlpack, (at_address(w, 1), by_tir, *parameters.values())))
+    pack(*map(tvm_ffi.from_dlpack, (aligned_copy(w, 1), *parameters.values(), by_tir)))
     offsets, _ = joined_sections(layout.sections)
     for section, start in zip(layout.sections, offsets, strict=True):
         part = slice(start, start + section.nbytes)
@@ -262,8 +263,8 @@ def test_packing_in_c(path):
     kernel, op, library = runtime.load(path)[OPS[1].name], OPS[1], ctypes.CDLL(str(path))
     _, w = op.random(np.random.default_rng(0))
     scale = op.random_parameters(np.random.default_rng(1))["scale"]
-    packed = at_address(np.zeros(kernel.packed_bytes, np.uint8), 0)
-    pack = getattr(library, f"{kernel.variant['symbol']}_pack_weights")
+    packed = aligned_copy(np.zeros(kernel.packed_bytes, np.uint8), 0)
+    pack = getattr(library, f"{kernel.symbol}_pack_weights")
 
     def call() -> str:
         arrays = (w, scale, packed)

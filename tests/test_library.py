@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from fake_kernel import IdentityLayout, fake_kernel
 
-from lpgen.build import Choice, build, check_output, header_path, source
+from lpgen.build import Choice, build, check_output, choice, header_path
+from lpgen.build.choice import identity, symbol_of
+from lpgen.build.manifest import SCHEMA
 from lpgen.errors import LibraryError
 from lpgen.ops import Conv2d, Dense
 from lpgen.target import ARCHITECTURES, Target
@@ -36,11 +38,6 @@ def folder(tmp_path_factory, target):
     build([small], folder / "dense.so")
     build([small, Choice(LARGE, target, "fake/dense", {}, large)], folder / "both.so")
     return folder
-
-
-def symbol_of(op):
-    (symbol,) = source.symbols([Choice(op, Target.parse("generic"), "", {}, None)])
-    return symbol
 
 
 def names(library: Path, which: str) -> set[str]:
@@ -116,7 +113,7 @@ def test_c_programs_can_rely_on_the_header(folder, tmp_path):
         [program, *files], capture_output=True, text=True, check=False, timeout=120
     )
     assert run.stdout.startswith("ok "), (run.stdout, run.stderr, run.returncode)
-    assert json.loads(run.stdout[3:])["schema"] == source.SCHEMA
+    assert json.loads(run.stdout[3:])["schema"] == SCHEMA
 
 
 def test_a_library_can_be_unloaded_and_loaded_again(folder, tmp_path):
@@ -169,16 +166,21 @@ def test_the_manifest_says_what_was_chosen(folder):
     library.lpgen_manifest.restype = ctypes.c_char_p
     small, large = json.loads(library.lpgen_manifest())["kernels"]
     assert small["workload"] == SMALL.name
-    assert small["x"] == {
-        **{"shape": [2, 4], "dtype": "uint8", "format": "u8"},
-        **{"min": 0, "max": 255, "step": 1},
-    }
-    assert small["y"] == {"shape": [2, 3], "dtype": "int32", "format": "s32"}
-    assert (small["parameters"], small["residual"]) == ([], None)
+    assert small["symbol"] == symbol_of(SMALL)
+    given = {"shape": [2, 4], "dtype": "uint8", "alignment": 1, "format": "u8"}
+    limits = {"min": 0, "max": 255, "step": 1}
+    packed = {"shape": [64 + 12], "dtype": "uint8", "alignment": 64}
+    result = {"shape": [2, 3], "dtype": "int32", "alignment": 1, "format": "s32"}
+    assert small["arguments"] == [
+        {"name": "x", "role": "input", **given, **limits},
+        {"name": "packed", "role": "packed", **packed},
+        {"name": "y", "role": "output", **result},
+    ]
+    assert small["parameters"] == []
     (variant,) = small["variants"]
     native = Target.parse("native")
     assert variant == {
-        **{"symbol": symbol_of(SMALL), "target": native.name, "features": list(native.features)},
+        **{"target": native.name, "level": native.level, "features": list(native.features)},
         **{"template": "fake/dense", "knobs": {"tile": 4}, "seconds": 1e-6},
         **{"packed_bytes": 64 + 12, "identity": variant["identity"]},
         **{"threads": 1, "work": 1e-6},
@@ -192,7 +194,7 @@ def test_the_manifest_says_what_was_chosen(folder):
 
 def test_every_feature_of_every_target_is_known_to_the_check():
     for name, architecture in ARCHITECTURES.items():
-        text = (Path(source.__file__).parent / f"cpu_{name}.c").read_text()
+        text = (Path(choice.__file__).parent / f"cpu_{name}.c").read_text()
         in_c = set(re.findall(r'^ +\{"([^"]+)",', text, re.MULTILINE))
         assert {feature for row in architecture.rows for feature in row.features} <= in_c
 
@@ -208,41 +210,49 @@ def test_a_c_compiler_for_another_architecture_is_refused(target, tmp_path, monk
 def test_the_header_numbers_every_status(folder):
     text = (folder / "dense.h").read_text()
     statuses = re.findall(r"^  (LPGEN_[A-Z_]+) = (\d+)", text, re.MULTILINE)
-    assert [int(number) for _, number in statuses] == list(range(22))
+    assert [int(number) for _, number in statuses] == list(range(23))
     assert statuses[0][0] == "LPGEN_OK"
     assert "@" not in text
     assert max(map(len, text.splitlines())) <= 100
 
 
 def test_packed_weights_tell_kernels_and_builds_apart(target, monkeypatch):
-    """By an identity of the operator, the target, what was chosen, and what packs them."""
+    """By an identity of the operator, what was chosen, and what packs them; the level is another
+    field of their header."""
     chosen = Choice(SMALL, target, "fake/dense", {"tile": 4}, None)
     packer = IdentityLayout(SMALL).te_module()
     others = [
         replace(chosen, op=replace(SMALL, act="u4")),
-        replace(chosen, target=Target.parse("generic")),
         replace(chosen, template="fake/other"),
         replace(chosen, knobs={"tile": 8}),
     ]
-    found = {source.identity(choice, packer) for choice in [chosen, *others]}
-    found.add(source.identity(chosen, IdentityLayout(replace(SMALL, k=5)).te_module()))
-    assert source.identity(replace(chosen, seconds=1.0), packer) in found
-    assert source.identity(chosen, IdentityLayout(SMALL).te_module()) in found
-    assert len(found) == 6
-    monkeypatch.setattr(source.metadata, "version", lambda name: "0.0.0")
-    assert source.identity(chosen, packer) not in found
+    found = {identity(each, packer) for each in [chosen, *others]}
+    found.add(identity(chosen, IdentityLayout(replace(SMALL, k=5)).te_module()))
+    assert identity(replace(chosen, seconds=1.0), packer) in found
+    assert identity(chosen, IdentityLayout(SMALL).te_module()) in found
+    assert len(found) == 5
+    monkeypatch.setattr(choice.metadata, "version", lambda name: "0.0.0")
+    assert identity(chosen, packer) not in found
 
 
-def test_symbols_tell_workloads_and_variants_apart(target):
-    kernel = fake_kernel(SMALL)
+def test_symbols_tell_workloads_apart():
     conv = Conv2d(h=56, w=56, ic=64, oc=64, kernel=3, act="u8", weight="s8")
     assert symbol_of(conv).startswith("lpgen_conv2d_3x3_64x56x56_64_u8s8_")
-    strided = replace(conv, stride=2)
-    assert symbol_of(conv) != symbol_of(strided)
-    twice = [Choice(SMALL, t, "", {}, kernel) for t in (target, Target.parse("sse4"))]
-    first, second = source.symbols(twice)
-    assert first == f"{symbol_of(SMALL)}_{target.name}"
-    assert second == f"{symbol_of(SMALL)}_sse4"
+    assert symbol_of(SMALL).startswith("lpgen_dense_2x3x4_u8s8_")
+    assert symbol_of(conv) != symbol_of(replace(conv, stride=2))
+
+
+def test_a_second_level_changes_no_name(target, tmp_path):
+    """The plain name is that of all variants; what tells them apart is not exported."""
+    targets = (replace(target, name="future", features=("avx1024f",)), target)
+    choices = [Choice(SMALL, t, "fake/dense", {}, fake_kernel(SMALL)) for t in targets]
+    exported = []
+    for number in (1, 2):
+        library = build(choices[-number:], tmp_path / "lib.so")
+        declared = re.findall(r"^\w+ (lpgen_dense\w+)\(", header_path(library).read_text(), re.M)
+        exported.append((names(library, "--defined-only"), declared))
+    assert exported[0] == exported[1]
+    assert symbol_of(SMALL) in exported[1][1]
 
 
 # ---- how building fails ----

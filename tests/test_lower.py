@@ -5,13 +5,16 @@ import re
 import numpy as np
 import pytest
 import tvm_ffi
-from fake_kernel import fake_kernel, unaligned
+from fake_kernel import fake_kernel
 from tvm import IRModule, te, tirx
 from tvm.s_tir import Schedule
 from tvm_ffi import structural_walk
 
-from lpgen.build.lower import STACK_LIMIT, STACK_TOTAL, Scratch, aligned, jit, jit_module, lower
+from lpgen.algorithms.kernel import Function
+from lpgen.build.lower import STACK_LIMIT, STACK_TOTAL, Scratch, jit, jit_module, lower
 from lpgen.ops import Dense
+from lpgen.ops.signature import Argument, Role, Signature, packed_weights, scalar
+from lpgen.runtime.memory import aligned, aligned_copy
 from lpgen.target import Target
 
 SMALL = Dense(5, 7, 33, "u8", "s8")
@@ -27,8 +30,14 @@ def call(function, *arrays):
     function(*map(tvm_ffi.from_dlpack, arrays))
 
 
+def elements(size, dtype):
+    """The signature (x, packed, y) of functions on so many elements."""
+    x, y = (Argument(n, r, (size,), dtype) for n, r in (("x", Role.INPUT), ("y", Role.OUTPUT)))
+    return Signature((x, packed_weights(size), y))
+
+
 def scratch_of(kernel, target):
-    return lower({"f": kernel.module}, target).scratch["f"]
+    return lower({"f": kernel.function}, target).scratch["f"]
 
 
 @pytest.mark.parametrize("options", [{}, {"serial": True}, {"parallel": True}])
@@ -37,17 +46,16 @@ def test_exact_at_every_address(op, options, target):
     kernel = fake_kernel(op, **options)
     run = jit(kernel, target)
     values, w = op.random(np.random.default_rng(0))
-    packed = aligned(kernel.layout.pack(w))
+    packed = aligned_copy(kernel.layout.pack(w))
     for x_offset, y_offset in [(0, 0), (1, 4), (17, 1), (63, 62)]:
-        x = unaligned(op.x_shape, op.act.dtype, x_offset)
-        y = unaligned(op.y_shape, "int32", y_offset)
-        x[...] = values
+        x = aligned_copy(values, x_offset)
+        y = aligned_copy(np.zeros(op.y_shape, np.int32), y_offset)
         call(run, x, packed, y)
         assert np.array_equal(y, op.reference(values, w))
 
 
 def test_only_the_packed_weights_are_promised_to_be_aligned(target):
-    code = lower({"f": fake_kernel(SMALL).module}, target).compile().inspect_source("ll")
+    code = lower({"f": fake_kernel(SMALL).function}, target).compile().inspect_source("ll")
     (signature,) = re.findall(r"^define .* @f\((.*)\)", code, re.MULTILINE)
     x, packed, y, _ = signature.split(", ")
     assert "align 64" in packed
@@ -62,7 +70,8 @@ def test_vectors_move_without_alignment_where_none_is_promised():
     y = te.compute((64,), lambda i: x[i] + packed[i], name="y")
     sch = Schedule(IRModule({"main": te.create_prim_func([x, packed, y])}))
     sch.vectorize(sch.split(sch.get_loops("y")[0], [None, 4])[-1])
-    module = lower({"f": sch.mod}, Target.parse("sse4")).compile()
+    function = Function(sch.mod, elements(64, "int32"))
+    module = lower({"f": function}, Target.parse("sse4")).compile()
     (body,) = re.findall(r"^f:\n(.*?)\n\.Lfunc_end", module.inspect_source("asm"), re.S | re.M)
     moves = re.findall(r"\t(mov\w+|paddd)\t(.*)", body)
     loads = [name for name, operands in moves if operands.startswith(("(%rdi", "16(%rdi"))]
@@ -103,7 +112,8 @@ def test_the_stack_has_a_limit_for_all_buffers_together(target):
 
     y = te.compute((size,), total, name="y")
     module = IRModule({"main": te.create_prim_func([x, packed, y])})
-    assert lower({"f": module}, target).scratch["f"] == Scratch(2 * size, 0)
+    function = Function(module, elements(size, "uint8"))
+    assert lower({"f": function}, target).scratch["f"] == Scratch(2 * size, 0)
 
 
 def test_workspace_is_given_back_and_small_scratch_never_asked_for(target):
@@ -116,7 +126,7 @@ def test_workspace_is_given_back_and_small_scratch_never_asked_for(target):
 
 def test_scratch_on_the_stack_starts_on_a_cache_line(target):
     # As LLVM gets it, which may keep all of it in registers.
-    module = lower({"f": fake_kernel(SMALL, serial=True).module}, target).module
+    module = lower({"f": fake_kernel(SMALL, serial=True).function}, target).module
     found = []
     for func in module.functions.values():
         structural_walk(func.body, (tirx.AllocBuffer, lambda alloc: found.append(alloc.buffer)))
@@ -127,16 +137,43 @@ def test_scratch_on_the_stack_starts_on_a_cache_line(target):
 def test_a_packer_is_lowered_like_a_kernel(target):
     layout = fake_kernel(SMALL).layout
     _, w = SMALL.random(np.random.default_rng(0))
-    packed = aligned(np.zeros(layout.nbytes, np.uint8))
-    call(jit(layout.te_module(), target), w, packed)
+    packed = aligned(layout.nbytes)
+    call(jit(fake_kernel(SMALL).packer, target), w, packed)
     assert np.array_equal(packed, layout.pack(w))
 
 
 def test_tensors_that_do_not_fit_are_refused(target):
     run = jit(fake_kernel(SMALL), target)
     x, packed, y = (np.zeros(s, t) for s, t in (((5, 33), "u1"), (231, "u1"), ((5, 7), "i4")))
-    call(run, x, aligned(packed), y)
+    packed = aligned_copy(packed)
+    call(run, x, packed, y)
     with pytest.raises(ValueError, match=r"(?s)x\.shape.*expected 5"):
-        call(run, x[:4], aligned(packed), y)
+        call(run, x[:4], packed, y)
     with pytest.raises(TypeError, match=r"y.dtype"):
-        call(run, x, aligned(packed), y.astype("int64"))
+        call(run, x, packed, y.astype("int64"))
+
+
+def test_scalars_are_passed_by_value(target):
+    """y[i] = i < count ? x[i] * factor : 0, computed by a loop of `count` steps."""
+    count, factor = (tirx.Var(name, "int32") for name in ("count", "factor"))
+    x = te.placeholder((9,), "int32", name="x")
+    y = te.compute((9,), lambda i: te.if_then_else(i < count, x[i] * factor, 0), name="y")
+    module = IRModule({"main": te.create_prim_func([x, count, factor, y])})
+    tensor = (9,), "int32"
+    signature = Signature(
+        (
+            Argument("x", Role.INPUT, *tensor),
+            scalar("count", 0, 9),
+            scalar("factor", -100, 100),
+            Argument("y", Role.OUTPUT, *tensor),
+        )
+    )
+    run = jit(Function(module, signature), target)
+    x, y = np.arange(1, 10, dtype=np.int32), np.zeros(9, np.int32)
+    for number, by in ((0, 3), (4, -7), (9, 100)):
+        run(tvm_ffi.from_dlpack(x), number, by, tvm_ffi.from_dlpack(y))
+        assert y.tolist() == [v * by if v <= number else 0 for v in x.tolist()]
+    code = lower({"f": Function(module, signature)}, target).compile().inspect_source("ll")
+    (parameters,) = re.findall(r"^define .* @f\((.*)\)", code, re.MULTILINE)
+    types = re.findall(r"(?:^|%\w+, )(\w+)", parameters)
+    assert types == ["ptr", "i32", "i32", "ptr", "i32"]

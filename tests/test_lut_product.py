@@ -7,7 +7,7 @@ import pytest
 import tvm_ffi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernels import assert_exact, at_address, template
+from kernels import assert_exact, template
 from strategies import books, convs
 
 from lpgen.algorithms.lut_product import Tiling, define
@@ -16,6 +16,7 @@ from lpgen.build.lower import jit
 from lpgen.errors import ScheduleRefused
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
+from lpgen.runtime.memory import aligned_copy
 from lpgen.target import Target
 
 NAMES = [f"{family}/lut_product" for family in ("sse4", "avx2", "avx512bw")]
@@ -159,9 +160,9 @@ def test_both_packers_give_the_same_bytes(op, act, weight, packed, lanes):
     tiling = Tiling(rows=1, vectors=1, lanes=lanes, row_tiles=op.matrix.m, panels=1, packed=packed)
     layout = define(op, tiling).weights
     _, w = op.random(np.random.default_rng(0))
-    by_tir = at_address(np.zeros(layout.nbytes, np.uint8), 0)
+    by_tir = aligned_copy(np.zeros(layout.nbytes, np.uint8), 0)
     pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(tvm_ffi.from_dlpack(at_address(w, 1)), tvm_ffi.from_dlpack(by_tir))
+    pack(tvm_ffi.from_dlpack(aligned_copy(w, 1)), tvm_ffi.from_dlpack(by_tir))
     np.testing.assert_array_equal(by_tir, layout.pack(w))
 
 

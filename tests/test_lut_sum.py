@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import assert_exact, assert_exact_on, at_address, template
+from kernels import assert_exact, assert_exact_on, template
 from strategies import TEXTS, convs, texts
 
 from lpgen.algorithms.lut_sum import (
@@ -17,6 +17,7 @@ from lpgen.algorithms.lut_sum import (
 )
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
+from lpgen.runtime.memory import aligned_copy
 from lpgen.schedules.common.lut_sum import knobs as lut_sum_space
 from lpgen.schedules.common.lut_sum.knobs import digit_choices
 from lpgen.schedules.x86.isa import isa_of
@@ -43,9 +44,9 @@ def packed_by_tir(layout: IndexWeights, w: np.ndarray) -> np.ndarray:
 
     from lpgen.build.lower import jit
 
-    packed = at_address(np.zeros(layout.nbytes, np.uint8), 0)
+    packed = aligned_copy(np.zeros(layout.nbytes, np.uint8), 0)
     pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(tvm_ffi.from_dlpack(at_address(w, 1)), tvm_ffi.from_dlpack(packed))
+    pack(tvm_ffi.from_dlpack(aligned_copy(w, 1)), tvm_ffi.from_dlpack(packed))
     return packed
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import assert_exact, at_address, template
+from kernels import assert_exact, template
 from strategies import TEXTS, convs, with_epilogues
 
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.lut_weight import INPUTS, TableWeights, tables_of
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
+from lpgen.runtime.memory import aligned_copy
 from lpgen.schedules.common.lut_sum.knobs import digit_choices
 from lpgen.schedules.common.lut_weight import panel_of, refuses, space, why_not
 from lpgen.schedules.x86.isa import isa_of
@@ -39,9 +40,9 @@ def packed_by_tir(layout: TableWeights, w: np.ndarray) -> np.ndarray:
 
     from lpgen.build.lower import jit
 
-    packed = at_address(np.zeros(layout.nbytes, np.uint8), 0)
+    packed = aligned_copy(np.zeros(layout.nbytes, np.uint8), 0)
     pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(tvm_ffi.from_dlpack(at_address(w, 1)), tvm_ffi.from_dlpack(packed))
+    pack(tvm_ffi.from_dlpack(aligned_copy(w, 1)), tvm_ffi.from_dlpack(packed))
     return packed
 
 

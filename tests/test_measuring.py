@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from lpgen.ops import parse
+from lpgen.runtime.memory import aligned_copy
 from lpgen.target import Target
 from lpgen.tune import timing, workbench
 from lpgen.tune.timing import compare_laps, time_beside, time_calls, time_in_turns
-from lpgen.tune.workbench import Miscomputed, Workbench, aligned_copy
+from lpgen.tune.workbench import Miscomputed, Workbench
 
 OP = parse("dense m=3 n=5 k=7 act=u8 weight=s8")
 TARGET = Target.parse("avx2")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernels import LEVELS, assert_exact, at_address, template
+from kernels import LEVELS, assert_exact, template
 from scipy import sparse
 from strategies import convs, denses, depthwise_convs, with_epilogues
 
@@ -20,6 +20,7 @@ from lpgen.choose import choose
 from lpgen.errors import FormatError, LibraryError, WorkloadError
 from lpgen.ops import Dense, parse
 from lpgen.ops.sparse import dense
+from lpgen.runtime.memory import aligned_copy
 
 BUILDS = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -129,7 +130,7 @@ def test_the_largest_outliers_everywhere(end):
     for which in op.EXTREMES:
         x, w = op.extreme(which)
         y = np.zeros(op.y_shape, op.y_dtype)
-        packed = at_address(kernel.layout.pack(w, **parameters), 0)
+        packed = aligned_copy(kernel.layout.pack(w, **parameters), 0)
         jit(kernel, target)(*map(tvm_ffi.from_dlpack, (x, packed, y)))
         np.testing.assert_array_equal(y, op.reference(x, w, **parameters))
 
@@ -144,9 +145,9 @@ def test_both_packers_give_the_same_bytes(op, seed):
     chosen, target = template("generic/generic")
     layout = chosen.kernel(op, target, chosen.default(op, target)).layout
     _, w, _, parameters = problem(op, seed)
-    packed = at_address(np.zeros(layout.nbytes, np.uint8), 0)
-    more = [at_address(p, p.itemsize) for p in parameters.values()]
-    jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (at_address(w, 1), packed, *more)))
+    packed = aligned_copy(np.zeros(layout.nbytes, np.uint8), 0)
+    more = [aligned_copy(p, p.itemsize) for p in parameters.values()]
+    jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (aligned_copy(w, 1), *more, packed)))
     np.testing.assert_array_equal(packed, layout.pack(w, **parameters))
 
 
@@ -231,10 +232,11 @@ import numpy as np
 from lpgen import runtime
 kernel = runtime.load({str(path)!r})[{op.name!r}]
 rng = np.random.default_rng(0)
-x = rng.integers(0, {op.act.max + 1}, kernel.x_shape).astype(kernel.x_dtype)
+taken = kernel.arguments["x"]
+x = rng.integers(0, {op.act.max + 1}, taken.shape).astype(taken.dtype)
 sizes = dict((p["name"], p["shape"]) for p in kernel.interface["parameters"])
 packed = kernel.pack_weights(
-    np.zeros(kernel.weights_shape, int), **dict((n, np.zeros(s, int)) for n, s in sizes.items())
+    np.zeros(kernel.weights.shape, int), **dict((n, np.zeros(s, int)) for n, s in sizes.items())
 )
 data = packed.numpy()[64:]
 for change in (255, 128, 127, *[None] * 50):

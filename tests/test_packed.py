@@ -7,7 +7,7 @@ import pytest
 import tvm_ffi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernels import LEVELS, assert_exact, at_address, template
+from kernels import LEVELS, assert_exact, template
 from strategies import convs, depthwise_convs, grouped_convs, texts, with_epilogues
 
 from lpgen import runtime
@@ -21,6 +21,7 @@ from lpgen.formats import Format
 from lpgen.ops import Dense, parse
 from lpgen.ops.epilogue import Pack
 from lpgen.ops.packed import LAYOUTS, check_layout, pack, packed_shape, unpack
+from lpgen.runtime.memory import aligned_copy
 
 BUILDS = settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -111,7 +112,7 @@ def test_two_layers_in_a_chain(name, layout):
 def run(jit, chosen, target, op, x, w, parameters):
     kernel = chosen.kernel(op, target, chosen.default(op, target))
     y = np.full(op.y_shape, 99, op.y_dtype)
-    packed = at_address(kernel.layout.pack(w, **parameters), 0)
+    packed = aligned_copy(kernel.layout.pack(w, **parameters), 0)
     jit(kernel, target)(*map(tvm_ffi.from_dlpack, (x, packed, y)))
     return y
 
@@ -138,9 +139,9 @@ def test_a_library_takes_and_gives_packed_tensors(tmp_path):
     path = build([choose(op, "generic", use_shipped=False)], tmp_path / "lib.so")
     assert [result.failure for result in check_library(path)] == [None]
     kernel = runtime.load(path)[op.name]
-    assert (kernel.x_shape, kernel.y_shape) == ((1, 5, 6, 5), (1, 3, 4, 8))
-    assert (kernel.x_dtype, kernel.y_dtype) == (np.uint8, np.uint8)
-    assert kernel.interface["y"]["format"] == "u2:planes"
+    x, y = kernel.arguments["x"], kernel.output
+    assert (x.shape, x.dtype, x.format) == ((1, 5, 6, 5), np.uint8, "s4:packed")
+    assert (y.shape, y.dtype, y.format) == ((1, 3, 4, 8), np.uint8, "u2:planes")
     header = header_path(path).read_text(encoding="utf-8")
     assert "x uint8_t[1, 5, 6, 5], format s4:packed" in header
     assert "y uint8_t[1, 3, 4, 8], format u2:planes" in header

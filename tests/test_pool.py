@@ -12,7 +12,7 @@ from fake_kernel import fake_kernel
 
 from lpgen import runtime
 from lpgen.build import build
-from lpgen.build.source import Choice
+from lpgen.build.choice import Choice
 from lpgen.errors import LibraryError
 from lpgen.ops import Dense
 from lpgen.target import Target
@@ -78,8 +78,8 @@ def library(tmp_path_factory):
 CALL = """
 import sys, numpy as np, lpgen.runtime as runtime
 kernel = runtime.load(sys.argv[1])[sys.argv[2]]
-packed = kernel.pack_weights(np.ones(kernel.weights_shape, np.int8))
-x = np.ones(kernel.x_shape, np.int8)
+packed = kernel.pack_weights(np.ones(kernel.weights.shape, np.int8))
+x = np.ones(kernel.arguments["x"].shape, np.int8)
 print((kernel(x, packed, threads=1) == 6000).all())
 kernel(x, packed, threads=2)
 """

@@ -5,6 +5,7 @@ from fake_kernel import fake_kernel
 from tvm import IRModule, te
 
 from lpgen import templates
+from lpgen.algorithms.kernel import Function
 from lpgen.build.lower import lower
 from lpgen.choose import DefaultWarning, choose
 from lpgen.errors import ScheduleRefused, TooLarge, UserError
@@ -49,7 +50,8 @@ def test_the_buffer_is_named(text, problem):
 def test_what_a_schedule_cuts_down_may_be_large():
     # All tiles together are 8 GiB; there is one at a time.
     text = "dense m=16384 n=131071 k=16 act=u8 weight=s8"
-    lower({"f": default_kernel("generic/generic", "generic", text).module}, Target.parse("generic"))
+    kernel = default_kernel("generic/generic", "generic", text)
+    lower({"f": kernel.function}, Target.parse("generic"))
 
 
 def test_the_next_template_serves():
@@ -64,7 +66,7 @@ def test_the_next_template_serves():
 def test_lowering_refuses_what_no_template_has_seen():
     kernel = fake_kernel(Dense(600_000, 1, 1000, "u8", "s8"), serial=True)
     with pytest.raises(TooLarge, match="buffer left has 2400000000 bytes"):
-        lower({"f": kernel.module}, Target.parse("generic"))
+        lower({"f": kernel.function}, Target.parse("generic"))
 
 
 def strided(factor: int) -> IRModule:
@@ -77,9 +79,9 @@ def strided(factor: int) -> IRModule:
 
 
 def test_an_index_may_not_leave_int32_on_its_way_to_a_buffer():
-    lower({"f": strided(1)}, Target.parse("generic"))
+    lower({"f": Function.of_module(strided(1))}, Target.parse("generic"))
     with pytest.raises(TooLarge, match=f"index of buffer x reaches {2 * (2**30 - 1) + 5}, the"):
-        lower({"f": strided(2)}, Target.parse("generic"))
+        lower({"f": Function.of_module(strided(2))}, Target.parse("generic"))
 
 
 def test_the_search_takes_it_for_a_refusal():

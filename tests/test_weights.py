@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import at_address
 from strategies import TEXTS, texts
 
 from lpgen.algorithms.lhs.k_split import cut
@@ -12,6 +11,7 @@ from lpgen.algorithms.sections import joined_sections
 from lpgen.algorithms.weights.panels import PLANES, PanelWeights
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense
+from lpgen.runtime.memory import aligned_copy
 from lpgen.target import Target
 
 
@@ -36,9 +36,9 @@ def packed_by_tir(layout: PanelWeights, w: np.ndarray) -> np.ndarray:
 
     from lpgen.build.lower import jit
 
-    packed = at_address(np.full(layout.nbytes, 0xAA, np.uint8), 0)
+    packed = aligned_copy(np.full(layout.nbytes, 0xAA, np.uint8), 0)
     pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(tvm_ffi.from_dlpack(at_address(w, 1)), tvm_ffi.from_dlpack(packed))
+    pack(tvm_ffi.from_dlpack(aligned_copy(w, 1)), tvm_ffi.from_dlpack(packed))
     return packed
 
 

@@ -49,7 +49,7 @@ class Scales(Sectioned):
         return self.bytes_of((w, self.op.legal_parameters(parameters)["scale"]))
 
     def te_module(self) -> IRModule:
-        """The packer as TIR: "main"(w, packed, scale)."""
+        """The packer as TIR: "main"(weights, scale, packed)."""
         zeros, scales = self.sections
         w = te.placeholder(zeros.shape, self.op.format.dtype, name="w")
         zero = te.compute(zeros.shape, lambda i: w[i].astype("int32"), name="zero")

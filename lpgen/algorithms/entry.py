@@ -1,8 +1,8 @@
-"""From a scheduled function over many tensors to the one signature that all kernels have.
+"""From a scheduled function over many tensors to the signature of its operator.
 
 A definition in tensor expressions sees the input with flattened rows, the packed weights as several
-arrays and the result as a matrix. A kernel's entry is always (x, packed, y), or (x, packed,
-residual, y). The bridge is a buffer declared on another buffer's memory, which costs nothing.
+arrays and the result as a matrix. A kernel's entry has the arguments of the operator's signature.
+The bridge is a buffer declared on another buffer's memory, which costs nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from tvm_ffi import structural_map, structural_walk
 from lpgen.algorithms.lhs.quantize import quantize_input
 from lpgen.algorithms.lhs.unpack import unpack_input
 from lpgen.algorithms.result.pack import packed_result
-from lpgen.algorithms.sections import Section, joined_sections, packed_buffer
+from lpgen.algorithms.sections import Section, argument_buffer, joined_sections
+from lpgen.ops.signature import Role
 from lpgen.tir.rewrite import with_fields
 from lpgen.tir.views import view, wrapped
 
@@ -34,22 +35,25 @@ def kernel_entry(
     sections: list[Section],
     prologue: Sequence[tirx.PrimFunc] = (),
 ) -> tvm.IRModule:
-    """The module with "main"(x, packed, y) around `func`(x, *sections, y); with a residual both
-    have it before y. A float x is quantized first, a packed one unpacked, and a result that is
-    packed is so in the tiles that make it.
+    """The module with "main" in the operator's signature around `func`(x, *sections, *more, y).
 
-    x and y of `func` may have any shape of the same size as op's, and x any 8-bit type, or
-    the words of bit planes.
+    x is the first input, `more` what else the signature has before y. A float x is quantized first,
+    a packed one unpacked, and a result that is packed is so in the tiles that make it. Tensors of
+    `func` may have any shape of the same size as op's, and x any 8-bit type, or the words of bit
+    planes; scalars are its own variables.
     prologue: functions (x, any sections by their names, result) that run first; `func` has their
     results behind the sections, and behind those the steps of dynamic quantization, if there are
     any.
     """
     offsets, nbytes = joined_sections(sections)
-    x = tirx.decl_buffer(op.x_shape, op.x_dtype, name="x")
-    packed = packed_buffer(nbytes)
-    last = [tirx.decl_buffer(op.y_shape, op.y_dtype, name="y")]
-    if op.residual is not None:
-        last.insert(0, tirx.decl_buffer(op.y_extents, op.residual.dtype, name="residual"))
+    signature = op.signature.sized(nbytes)
+    first, packed_argument = signature.inputs[0], signature.packed
+    more = [a for a in signature if a not in (first, packed_argument)]
+    scalars = zip(more, func.params[-len(more) :], strict=True)
+    own = {a.name: variable for a, variable in scalars if a.role == Role.SCALAR}
+    outer = {a.name: own.get(a.name) or argument_buffer(a) for a in signature}
+    x, packed = outer[first.name], packed_argument and outer[packed_argument.name]
+    last = [outer[a.name] for a in more]
     inner_x, *inner_sections = func.params[: -len(last)]
     steps = [inner_sections.pop()] if op.lhs.dynamic else []
     views, bodies = [], []
@@ -86,8 +90,9 @@ def kernel_entry(
         inner_y = result.y
         bodies += [*result.before, *_shared_first(result.func.body), *result.after]
     views += [(s, packed, o) for s, o in zip(inner_sections, offsets, strict=True)]
-    views += [(s, outer, 0) for s, outer in zip([*inner_last, inner_y], last, strict=True)]
-    return wrapped(func, bodies, [x, packed, *last], views)
+    pairs = zip(more, [*inner_last, inner_y], strict=True)
+    views += [(inner, outer[a.name], 0) for a, inner in pairs if a.name not in own]
+    return wrapped(func, bodies, signature.ordered(outer), views)
 
 
 def _place(sections: list[Section], name: str) -> int:

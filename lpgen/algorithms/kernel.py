@@ -1,17 +1,17 @@
-"""What every template hands on: a scheduled kernel and the layout of the weights it reads."""
+"""Scheduled kernel, as every template gives it, and the layout of the weights that it reads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from lpgen.ops.signature import Argument, Role, Signature
+
 if TYPE_CHECKING:
     from tvm import IRModule
-
-ALIGNMENT = 64
-"""Packed weights and scratch memory start on this boundary (bytes); x and y on any."""
 
 
 @runtime_checkable
@@ -33,27 +33,60 @@ class Layout(Protocol):
         ...
 
     def te_module(self) -> IRModule:
-        """A module whose PrimFunc "main" has the buffers (w, packed, *parameters).
-
-        w: op.w_shape, op.weight.dtype, at any address; packed: uint8[nbytes] on a 64-byte
-        boundary; parameters: as op.parameters names them, in its order. Packing is not timed: plain
-        loops do.
-        """
+        """A module whose PrimFunc "main" has the arguments of `Operator.packing`:
+        the weights, the parameters, the packed weights. Packing is not timed: plain loops do."""
         ...
+
+
+@dataclass(frozen=True)
+class Function:
+    """A PrimFunc "main", scheduled, and its arguments: a buffer for each tensor, an int32 variable
+    for each scalar, in the order of the signature."""
+
+    module: IRModule
+    signature: Signature
+
+    @classmethod
+    def of_module(cls, module: IRModule) -> Function:
+        """A function whose arguments are its buffers, at any address; the last one is written."""
+        buffers = module["main"].params
+        arguments = [
+            Argument(b.name, Role.INPUT, tuple(map(int, b.shape)), str(b.dtype)) for b in buffers
+        ]
+        last = replace(arguments.pop(), role=Role.OUTPUT)
+        return cls(module, Signature((*arguments, last)))
 
 
 @dataclass(frozen=True)
 class Kernel:
     """A scheduled kernel, ready to be lowered.
 
-    module: an IRModule whose PrimFunc "main" has the buffers (x, packed, y), or with a residual
-        step (x, packed, residual, y):
-        x: op.x_shape, op.x_dtype, at any address;
-        packed: uint8[layout.nbytes] on a 64-byte boundary;
-        residual: op.y_extents, op.residual.dtype, at any address;
-        y: op.y_shape, op.y_dtype, at any address.
+    module: an IRModule whose PrimFunc "main" has the arguments of `signature`; layout: that of its
+    packed weights, None for an operator that has none.
     """
 
     op: Any
     module: IRModule
-    layout: Layout
+    layout: Layout | None
+
+    @cached_property
+    def signature(self) -> Signature:
+        """The operator's arguments, the packed weights with the size that the layout says."""
+        return self.op.signature.sized(self.packed_bytes)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Size of the packed weights, 0: it has none."""
+        return 0 if self.layout is None else self.layout.nbytes
+
+    @property
+    def function(self) -> Function:
+        """What computes."""
+        return Function(self.module, self.signature)
+
+    @property
+    def packer(self) -> Function | None:
+        """What packs the weights, where there are any."""
+        if self.layout is None:
+            return None
+        return Function(self.layout.te_module(), self.op.packing(self.layout.nbytes))

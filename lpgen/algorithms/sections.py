@@ -10,7 +10,7 @@ import numpy as np
 import tvm
 from tvm import te, tirx
 
-from lpgen.algorithms.kernel import ALIGNMENT
+from lpgen.ops.signature import ALIGNMENT, Argument, packed_weights
 from lpgen.tir.views import wrapped
 
 if TYPE_CHECKING:
@@ -71,9 +71,11 @@ def placeholders(sections: Sequence[Section]) -> list[te.Tensor]:
     return [te.placeholder(s.shape, s.dtype, name=s.name) for s in sections]
 
 
-def packed_buffer(nbytes: int) -> tirx.Var:
-    """The buffer of all sections, uint8[nbytes]."""
-    return tirx.decl_buffer((nbytes,), "uint8", name="packed", data_alignment=ALIGNMENT)
+def argument_buffer(argument: Argument) -> tirx.Var:
+    """The buffer of a tensor of a signature."""
+    alignment = argument.alignment if argument.alignment > 1 else -1  # -1: TVM's own
+    name = argument.name
+    return tirx.decl_buffer(argument.shape, argument.dtype, name, data_alignment=alignment)
 
 
 def pack_entry(
@@ -84,36 +86,38 @@ def pack_entry(
     dtype: str,
     given: Sequence[te.Tensor] = (),
 ) -> tvm.IRModule:
-    """The module with "main"(w, packed, *given) that computes `outputs`, the sections, from `w` and
-    the parameters `given`."""
+    """The module with "main"(weights, *given, packed) that computes `outputs`, the sections, from
+    the weights `w` and the parameters `given`."""
     func = te.create_prim_func([w, *given, *outputs])
     offsets, nbytes = joined_sections(sections)
-    outer_w, packed = tirx.decl_buffer(shape, dtype, name="w"), packed_buffer(nbytes)
+    outer_w = tirx.decl_buffer(shape, dtype, name="weights")
+    packed = argument_buffer(packed_weights(nbytes))
     outer = [tirx.decl_buffer(p.shape, p.dtype, name=p.op.name) for p in given]
     inner_w, *inner = func.params
     views = [(inner_w, outer_w, 0)]
     views += [(i, o, 0) for i, o in zip(inner[: len(outer)], outer, strict=True)]
     views += [(s, packed, o) for s, o in zip(inner[len(outer) :], offsets, strict=True)]
-    return wrapped(func, [func.body], [outer_w, packed, *outer], views)
+    return wrapped(func, [func.body], [outer_w, *outer, packed], views)
 
 
 def joined_packers(
     op: Operator, weights: tirx.PrimFunc, own: tirx.PrimFunc, sections: list[Section]
 ) -> tvm.IRModule:
-    """The module with "main"(w, packed, *parameters): the packer `weights`(w, packed, *the first
-    ones), then `own`(w, *the other ones, *its sections, the last ones)."""
+    """The module with "main" in the packer's signature, (weights, *parameters, packed): the packer
+    `weights`(weights, *the first parameters, packed), then `own`(weights, *the other ones, *its
+    sections, the last ones)."""
     offsets, nbytes = joined_sections(sections)
-    w, packed = tirx.decl_buffer(op.w_shape, op.weight.dtype, name="w"), packed_buffer(nbytes)
-    given = [tirx.decl_buffer(p.shape, p.dtype, name=n) for n, p in op.parameters.items()]
+    arguments = [*map(argument_buffer, op.packing(nbytes))]
+    w, *given, packed = arguments
     own_w, *rest = own.params
     first = len(weights.params) - 2
     other = given[first:]
     inner_given, inner_sections = rest[: len(other)], rest[len(other) :]
     places = offsets[-len(inner_sections) :]
     views = [
-        *((i, o, 0) for i, o in zip(weights.params, (w, packed, *given[:first]), strict=True)),
+        *((i, o, 0) for i, o in zip(weights.params, (w, *given[:first], packed), strict=True)),
         (own_w, w, 0),
         *((inner, outer, 0) for inner, outer in zip(inner_given, other, strict=True)),
         *((s, packed, o) for s, o in zip(inner_sections, places, strict=True)),
     ]
-    return wrapped(weights, [weights.body, own.body], [w, packed, *given], views)
+    return wrapped(weights, [weights.body, own.body], arguments, views)

@@ -10,7 +10,7 @@ import numpy as np
 from lpgen.errors import LpgenError
 from lpgen.ops import Operator
 from lpgen.ops.epilogue import Bias, Clamp, Quantize, Scale, find
-from lpgen.runtime.arrays import aligned
+from lpgen.runtime.memory import aligned_copy
 
 U8 = np.iinfo(np.uint8)
 U8_BITS = 8
@@ -98,7 +98,7 @@ class Case:
         parameters |= _own_parameters(op, real, bias, w_scale, y_scale)
         expected = op.reference(x, w, residual, **parameters)
         quantization = bias, _X_SCALE, w_scale, y_scale, y_zero
-        return cls(op, settled(x), w, residual, parameters, expected, sums, *quantization)
+        return cls(op, aligned_copy(x), w, residual, parameters, expected, sums, *quantization)
 
     @cached_property
     def real(self) -> np.ndarray:
@@ -162,12 +162,12 @@ class Case:
         if np.dtype(dtype) != self.x.dtype:
             shift = 128 if dtype == np.uint8 else -128
         codes = (self.x.astype(np.int16) + shift).astype(dtype)
-        return settled(codes), self.op.zero_act + shift
+        return aligned_copy(codes), self.op.zero_act + shift
 
     def real_input(self) -> np.ndarray:
         """What x stands for, float32."""
         values = self.x.astype(np.float32) - np.float32(self.op.zero_act)
-        return settled(values * np.float32(self.x_scale))
+        return aligned_copy(values * np.float32(self.x_scale))
 
     def check(self, contender: Contender) -> None:
         """Compare another library's result of the last call. Raises Disagrees if it is another.
@@ -219,13 +219,6 @@ def _filling(real: np.ndarray, zero: int, top: int) -> float:
     above, below = float(real.max()), -float(real.min())
     steps = [above / (top - zero) if top > zero else 0.0, below / zero if zero else 0.0]
     return float(np.float32(max(*steps, _X_SCALE * _W_SCALE)))
-
-
-def settled(array: np.ndarray) -> np.ndarray:
-    """A copy that starts on a 64-byte boundary, so that no library is slowed by a bad address."""
-    copy = aligned(array.nbytes).view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
 
 
 def _rms(values: np.ndarray) -> float:

@@ -5,10 +5,11 @@ from functools import cached_property
 
 import numpy as np
 
-from lpgen.bench.case import Case, Unsupported, settled
+from lpgen.bench.case import Case, Unsupported
 from lpgen.ops import Operator
 from lpgen.ops.epilogue import Clamp, Quantize, find
 from lpgen.ops.parameter import nearest_bfloat16
+from lpgen.runtime.memory import aligned_copy
 
 _X_SCALE = 0.02
 _W_SCALE = 0.01
@@ -39,7 +40,7 @@ class GroupedCase(Case):
         bias = parameters.get("bias")
         w_scale = (scale / np.float32(x_scale)).astype(np.float32)
         rest = bias, x_scale, w_scale, 1.0, 0
-        return cls(op, settled(x), w, residual, parameters, expected, expected, *rest)
+        return cls(op, aligned_copy(x), w, residual, parameters, expected, expected, *rest)
 
     @cached_property
     def real(self) -> np.ndarray:
@@ -60,7 +61,7 @@ class GroupedCase(Case):
         return None
 
     def real_input(self) -> np.ndarray:
-        return settled(self.x) if self.op.lhs.dynamic else super().real_input()
+        return aligned_copy(self.x) if self.op.lhs.dynamic else super().real_input()
 
     def codes(self, *bits: int) -> tuple[np.ndarray, np.ndarray]:
         """(weights, zero points) as unsigned numbers, uint8[n, k] and [n, groups].

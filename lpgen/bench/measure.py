@@ -13,10 +13,11 @@ import numpy as np
 import psutil
 
 from lpgen import runtime, templates
-from lpgen.bench.probes import ComputeProbe, ReadProbe, aligned, timed
+from lpgen.bench.probes import ComputeProbe, ReadProbe, timed
 from lpgen.ops import Operator, parse
 from lpgen.runtime.arrays import count
 from lpgen.runtime.kernel import MAX_THREADS
+from lpgen.runtime.memory import aligned, aligned_copy
 from lpgen.target import Target, detect
 from lpgen.tune.timing import Run, time_in_turns
 
@@ -131,12 +132,11 @@ def _measure(kernel: runtime.Kernel, threads: int, seed: int, warm: bool) -> Mea
     machine = detect()
     weights = packed_weights(kernel, op, machine, seed, warm)
     order = itertools.cycle(range(len(weights)))
-    nbytes = weights[0].nbytes + _nbytes(op.x_shape, op.x_dtype) + _nbytes(op.y_shape, op.y_dtype)
-    nbytes += _nbytes(op.y_extents, op.residual.dtype) if op.residual else 0
+    nbytes = sum(argument.nbytes for argument in kernel.arguments.values())
     several = len(weights) > 1
     arrays = [w.numpy() for w in weights] if several else [aligned(max(nbytes, 64 * threads))]
     probe_threads = min(threads, len(os.sched_getaffinity(0)))
-    place = level(len(weights) * nbytes, machine)
+    place = level(max(1, len(weights)) * nbytes, machine)
     read = ReadProbe(arrays, order, target, probe_threads, far=place in ("L3", "dram"))
     template, knobs = kernel.variant["template"], kernel.variant["knobs"]
     compute = _compute_probe(template, knobs, target, machine, probe_threads)
@@ -185,11 +185,12 @@ def level(nbytes: int, machine: Target) -> str:
 def packed_weights(
     kernel: runtime.Kernel, op: Operator, machine: Target, seed: int = 0, warm: bool = False
 ) -> list[runtime.PackedWeights]:
-    """Random packed weights; for a kernel that is timed cold, or from the L3 cache (`warm`), as
-    many copies as that takes."""
-    rng = np.random.default_rng(seed)
-    _, w = op.random(rng)
-    packed = kernel.pack_weights(w, **op.random_parameters(rng))
+    """Random packed weights, none of an operator that has none; for a kernel that is timed cold,
+    or from the L3 cache (`warm`), as many copies as that takes."""
+    example = op.example(np.random.default_rng(seed))
+    if example.weights is None:
+        return []
+    packed = kernel.pack_weights(example.weights, **example.parameters)
     if op.reuse > COLD_ROWS or packed.nbytes <= machine.l2:
         return [packed]
     spare = psutil.virtual_memory().available // _MEMORY_SHARE
@@ -218,20 +219,19 @@ def calls(
     threads: int,
 ) -> Run:
     """Calls on a random input, with the weights in turn, to be timed."""
-    rng = np.random.default_rng(1)
-    values, _ = op.random(rng)
-    x = aligned(values.nbytes).view(values.dtype).reshape(values.shape)
-    x[...] = values
-    y = aligned(_nbytes(op.y_shape, op.y_dtype)).view(op.y_dtype).reshape(op.y_shape)
-    residual = op.random_residual(rng)
+    example, y = op.example(np.random.default_rng(1)), kernel.output
+    inputs = {
+        name: aligned_copy(value) if isinstance(value, np.ndarray) else value
+        for name, value in example.inputs.items()
+    }
+    out = aligned(y.nbytes).view(y.dtype).reshape(y.shape)
     # Bound once: a checked call costs microseconds of Python, which are not the kernel's.
-    bound = [kernel.bind(x, packed, y, threads, residual) for packed in weights]
+    bound = [
+        kernel.bind(**inputs, packed=packed, out=out, threads=threads)
+        for packed in weights or [None]
+    ]
     # CPU time: a call that waits for its core to do something else is not slower.
     clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
     if len(bound) == 1:
         return timed(bound[0], clock)
     return timed(lambda: bound[next(order)](), clock)
-
-
-def _nbytes(shape: tuple[int, ...], dtype: str) -> int:
-    return int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -21,6 +21,7 @@ from tvm.tirx.script import builder as tb
 
 from lpgen.build.lower import jit
 from lpgen.isa import Peak
+from lpgen.runtime.memory import aligned
 from lpgen.target import Target
 from lpgen.tune.timing import Run
 
@@ -94,14 +95,6 @@ def _compute_function(peak: Peak, target: Target) -> Any:
 @cache
 def _read_function(target: Target, far: bool) -> Any:
     return tvm.compile(_reader(far), target=target.tvm())["main"]
-
-
-def aligned(nbytes: int) -> np.ndarray:
-    """uint8[nbytes] of zeros on a 64-byte boundary."""
-    raw = np.empty(nbytes + _VECTOR, np.uint8)
-    raw.fill(0)  # written, unlike np.zeros: all pages nobody wrote are one page, in the L1 cache
-    start = -raw.ctypes.data % _VECTOR
-    return raw[start : start + nbytes]
 
 
 def _repeated(function: Any, arguments: Iterator, count: int) -> Callable[[], None]:

@@ -25,10 +25,11 @@ from lpgen.bench.grouped import GroupedCase
 from lpgen.bench.isa import refuse_amx
 from lpgen.bench.measure import pinned
 from lpgen.bench.messages import Failed, Phase, Present, Task
-from lpgen.bench.probes import aligned, timed
+from lpgen.bench.probes import timed
 from lpgen.bench.quiet import LIMIT, wait_until_quiet
 from lpgen.errors import LpgenError, UserError
 from lpgen.ops import Operator, Product, parse
+from lpgen.runtime.memory import aligned_copy
 from lpgen.supervise import connect
 from lpgen.tune.timing import Run, time_calls, time_in_turns
 
@@ -188,9 +189,9 @@ def _case(op: Product, seed: int) -> Case:
 def ours(kernel: runtime.Kernel, case: Case, threads: int) -> Contender:
     """The kernel bound to the case's input. Raises Disagrees unless its result is the oracle's."""
     expected = case.expected
-    y = aligned(expected.nbytes).view(expected.dtype).reshape(expected.shape)
+    y = aligned_copy(np.zeros_like(expected))
     packed = kernel.pack_weights(case.w, **case.parameters)
-    call = kernel.bind(case.x, packed, y, threads, case.residual)
+    call = kernel.bind(x=case.x, packed=packed, residual=case.residual, out=y, threads=threads)
     if wrong := np.count_nonzero(y != expected):
         raise Disagrees(f"{wrong} of {y.size} results differ from the oracle's")
     return Contender(call, lambda: y, case.op.out, str(case.op.weight))

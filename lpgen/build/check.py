@@ -10,12 +10,15 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 
 from lpgen import runtime
 from lpgen.errors import LibraryError, LpgenError
 from lpgen.ops import Operator, parse
+from lpgen.ops.operator import Example
+from lpgen.runtime.memory import aligned_copy
 from lpgen.supervise import ONE_THREAD, Child, Gone, connect
 
 THREADS = (1, 2)
@@ -65,46 +68,41 @@ def _check_kernel(library: runtime.Library, name: str, seed: int) -> Checked:
     try:
         kernel = library[name]
         template = kernel.variant["template"]
-        rng = np.random.default_rng(seed)
-        parameters, residual = op.random_parameters(rng), op.random_residual(rng)
-        added = None if residual is None else _unaligned(residual)
-        for label, x, w in _inputs(op, seed):
-            packed = kernel.pack_weights(w, **parameters)
-            expected = op.reference(x, w, residual, **parameters)
+        for example in _examples(op, seed):
+            inputs = {name: _unaligned(value) for name, value in example.inputs.items()}
+            if example.weights is not None:
+                packed = kernel.pack_weights(example.weights, **example.parameters)
+                inputs[op.signature.packed.name] = packed
+            expected = op.reference(**example.given)
             for threads in THREADS:
-                y = np.full(op.y_shape, 0x5A, op.y_dtype)
-                kernel(_unaligned(x), packed, out=y, threads=threads, residual=added)
+                y = np.full(expected.shape, 0x5A, expected.dtype)
+                kernel(**inputs, out=y, threads=threads)
                 calls += 1
                 if not np.array_equal(y, expected):
-                    failure = f"{_difference(y, expected)} ({label} input, threads={threads})"
+                    different = _difference(kernel.output.name, y, expected)
+                    failure = f"{different} ({example.name} input, threads={threads})"
                     return Checked(name, template, calls, failure)
     except LpgenError as error:
         return Checked(name, "", calls, str(error))
     return Checked(name, template, calls)
 
 
-def _inputs(op: Operator, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def _examples(op: Operator, seed: int) -> Iterator[Example]:
     rng = np.random.default_rng(seed)
-    for _ in range(RANDOM_INPUTS):
-        yield "random", *op.random(rng)
-    for which in op.EXTREMES:
-        yield which, *op.extreme(which)
+    for name in (*("random",) * RANDOM_INPUTS, *op.EXTREMES):
+        yield op.example(rng, name)
 
 
-def _unaligned(x: np.ndarray) -> np.ndarray:
-    """A copy at an odd address: kernels take activations from anywhere. Floats are aligned to 4."""
-    size = x.itemsize
-    raw = np.empty(x.nbytes + 2 * size, np.uint8)
-    start = size - raw.ctypes.data % (2 * size) if size == 1 else size - raw.ctypes.data % size
-    copy = raw[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
-    copy[...] = x
-    return copy
+def _unaligned(value: Any) -> Any:
+    """A tensor at an odd address: kernels take them from anywhere. Floats are aligned to 4."""
+    return aligned_copy(value, value.itemsize) if isinstance(value, np.ndarray) else value
 
 
-def _difference(y: np.ndarray, expected: np.ndarray) -> str:
+def _difference(name: str, y: np.ndarray, expected: np.ndarray) -> str:
     first = np.unravel_index(int(np.argmax(y != expected)), y.shape)
     where, count = ", ".join(map(str, map(int, first))), np.count_nonzero(y != expected)
-    return f"{count} of {y.size} wrong, the first y[{where}] = {y[first]}, not {expected[first]}"
+    where = f"{name}[{where}]"
+    return f"{count} of {y.size} wrong, the first {where} = {y[first]}, not {expected[first]}"
 
 
 def _main(pipe: str, parent: str, path: str, seed: str, *names: str) -> None:

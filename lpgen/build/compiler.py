@@ -18,8 +18,7 @@ from lpgen.errors import CompileError, LpgenError
 from lpgen.supervise import Child, Gone
 
 if TYPE_CHECKING:
-    from tvm import IRModule
-
+    from lpgen.algorithms.kernel import Function
     from lpgen.build.lower import Scratch
     from lpgen.target import Target
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 class Request:
     """What to compile, and the object file to write; without one the assembly is answered."""
 
-    functions: dict[str, IRModule]
+    functions: dict[str, Function]
     target: Target
     object_file: str | None
 
@@ -56,7 +55,7 @@ def start() -> None:
 
 
 def compile_apart(
-    what: str, functions: Mapping[str, IRModule], target: Target, object_file: Path | None = None
+    what: str, functions: Mapping[str, Function], target: Target, object_file: Path | None = None
 ) -> Compiled:
     """`lpgen.build.lower.lower`, and the machine code written to `object_file` if there is one.
 

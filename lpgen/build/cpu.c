@@ -7,16 +7,22 @@
 
 #include "internal.h"
 
-/* The answer for each kernel is kept. Two threads may both look; they find the same. */
-int cpu_runs(const struct kernel *kernel) {
-  int known = atomic_load_explicit(kernel->cpu, memory_order_relaxed);
+/* The answer for each variant is kept. Two threads may both look; they find the same. */
+static int cpu_runs(const struct variant *variant) {
+  int known = atomic_load_explicit(variant->cpu, memory_order_relaxed);
   if (known == 0) {
     known = 1;
-    for (const char *const *name = kernel->features; *name; name++)
+    for (const char *const *name = variant->features; *name; name++)
       if (!cpu_has(*name)) known = 2;
-    atomic_store_explicit(kernel->cpu, known, memory_order_relaxed);
+    atomic_store_explicit(variant->cpu, known, memory_order_relaxed);
   }
   return known == 1;
+}
+
+const struct variant *variant_for_cpu(const struct kernel *kernel) {
+  const struct variant *const *variant = kernel->variants;
+  while (*variant && !cpu_runs(*variant)) variant++;
+  return *variant;
 }
 
 static char missing[1024];
@@ -28,14 +34,19 @@ static int is_listed(const char *name) {
   return 0;
 }
 
+static void add_missing(const struct variant *variant) {
+  for (const char *const *name = variant->features; *name; name++) {
+    if (cpu_has(*name) || is_listed(*name)) continue;
+    if (strlen(missing) + strlen(*name) + 3 > sizeof missing) return;
+    if (missing[0]) strcat(missing, ", ");
+    strcat(missing, *name);
+  }
+}
+
 static void find_missing(void) {
   for (const struct kernel *const *kernel = lpgen_kernels; *kernel; kernel++)
-    for (const char *const *name = (*kernel)->features; *name; name++) {
-      if (cpu_has(*name) || is_listed(*name)) continue;
-      if (strlen(missing) + strlen(*name) + 3 > sizeof missing) return;
-      if (missing[0]) strcat(missing, ", ");
-      strcat(missing, *name);
-    }
+    for (const struct variant *const *variant = (*kernel)->variants; *variant; variant++)
+      add_missing(*variant);
 }
 
 PUBLIC const char *lpgen_missing_features(void) {

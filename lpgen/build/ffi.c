@@ -1,6 +1,6 @@
-/* The same functions for tvm-ffi: __tvm_ffi_NAME(x, packed[, residual], y[, workspace][, threads]),
- * with the residual where the kernel adds one, __tvm_ffi_NAME_pack_weights(weights, parameters in
- * the header's order, packed), and __tvm_ffi_NAME_check_weights(packed).
+/* The same functions for tvm-ffi: __tvm_ffi_NAME with the kernel's arguments in their order and then
+ * [, workspace][, threads], such as (x, packed, y); __tvm_ffi_NAME_pack_weights(weights, parameters
+ * in the header's order, packed), and __tvm_ffi_NAME_check_weights(packed).
  *
  * Tensors are checked (type, dimensions, shape, contiguity) and named in the error. libtvm_ffi is
  * imported weakly: a plain C program neither has nor needs it. */
@@ -102,28 +102,51 @@ static int wrong_count(const char *symbol, const char *arguments) {
   return fail("TypeError", message);
 }
 
+/* What a call gives for a kernel's argument; -1 with an error raised. */
+static int value_of(const struct argument *argument, const TVMFFIAny *arg, const char *symbol,
+                    struct value *value) {
+  if (argument->role == SCALAR) {
+    char message[512];
+    if (arg->type_index == kTVMFFIInt) {
+      int64_t number = arg->v_int64;
+      if (number >= argument->min && number <= argument->max) {
+        value->number = (int32_t)number;
+        return 0;
+      }
+    }
+    snprintf(message, sizeof message, "%s: %s is not an integer within %d..%d", symbol,
+             argument->tensor.name, argument->min, argument->max);
+    return fail("ValueError", message);
+  }
+  value->data = checked(arg, &argument->tensor, symbol);
+  value->bytes = tensor_bytes(&argument->tensor);
+  return value->data ? 0 : -1;
+}
+
+/* Another number or order of arguments than (x, packed, y[, workspace][, threads]). */
+static int wrong_call(const struct kernel *kernel) {
+  char text[512] = "(";
+  for (int i = 0; i < kernel->count; i++) {
+    strncat(text, kernel->arguments[i].tensor.name, sizeof text / MAX_ARGUMENTS - 4);
+    strcat(text, i + 1 < kernel->count ? ", " : "");
+  }
+  strcat(text, "[, workspace][, threads])");
+  return wrong_count(kernel->symbol, text);
+}
+
 int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFFIAny *result) {
-  int adds = kernel->residual.name != NULL, first = 3 + adds; /* of the optional arguments */
-  const char *arguments = adds ? "(x, packed, residual, y[, workspace][, threads])"
-                               : "(x, packed, y[, workspace][, threads])";
-  if (count < first || count > first + 2) return wrong_count(kernel->symbol, arguments);
+  int first = kernel->count; /* of the optional arguments */
+  if (count < first || count > first + 2) return wrong_call(kernel);
   const DLTensor *workspace = count > first ? tensor_of(&args[first]) : NULL;
   int threads = 1, next = workspace ? first + 1 : first;
   if (next < count) {
-    if (args[next].type_index != kTVMFFIInt || next + 1 < count)
-      return wrong_count(kernel->symbol, arguments);
+    if (args[next].type_index != kTVMFFIInt || next + 1 < count) return wrong_call(kernel);
     int64_t value = args[next].v_int64;
     threads = value > MAX_THREADS ? MAX_THREADS + 1 : value < 0 ? 0 : (int)value;
   }
-  const void *x = checked(&args[0], &kernel->x, kernel->symbol);
-  const void *packed = x ? checked(&args[1], &kernel->packed, kernel->symbol) : NULL;
-  const void *residual = NULL;
-  if (packed && adds) {
-    residual = checked(&args[2], &kernel->residual, kernel->symbol);
-    if (!residual) return -1;
-  }
-  void *y = packed ? checked(&args[2 + adds], &kernel->y, kernel->symbol) : NULL;
-  if (!y) return -1;
+  struct value given[MAX_ARGUMENTS];
+  for (int i = 0; i < kernel->count; i++)
+    if (value_of(&kernel->arguments[i], &args[i], kernel->symbol, &given[i])) return -1;
 
   size_t bytes = kernel_workspace_bytes(kernel, threads);
   void *memory = NULL, *own = NULL;
@@ -137,42 +160,36 @@ int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFF
     memory = own = aligned_alloc(ALIGNMENT, bytes);
     if (!own) return finish(kernel->symbol, LPGEN_OUT_OF_MEMORY, result);
   }
-  lpgen_status status = kernel_run(
-      kernel, x, tensor_bytes(&kernel->x), packed, tensor_bytes(&kernel->packed), residual,
-      adds ? tensor_bytes(&kernel->residual) : 0, y, tensor_bytes(&kernel->y), memory, bytes,
-      threads);
+  lpgen_status status = kernel_run(kernel, given, memory, bytes, threads);
   free(own);
   return finish(kernel->symbol, status, result);
 }
 
 int ffi_pack_weights(const struct kernel *kernel, const TVMFFIAny *args, int count,
                      TVMFFIAny *result) {
-  const void *inputs[1 + MAX_PARAMETERS];
-  size_t bytes[1 + MAX_PARAMETERS];
-  int parameters = 0;
-  while (kernel->parameters[parameters].tensor.name) parameters++;
-  if (count != parameters + 2)
+  struct value given[MAX_ARGUMENTS], packed = {0};
+  int parameters = kernel->parameter_count;
+  if (count != parameters + 1)
     return wrong_count(kernel->symbol, "(weights, parameters in the header's order, packed)");
-  for (int i = 0; i <= parameters; i++) {
-    const struct tensor *tensor = i ? &kernel->parameters[i - 1].tensor : &kernel->weights;
-    inputs[i] = checked(&args[i], tensor, kernel->symbol);
-    if (!inputs[i]) return -1;
-    bytes[i] = tensor_bytes(tensor);
+  for (int i = 0; i < parameters; i++) {
+    const struct tensor *tensor = &kernel->parameters[i].tensor;
+    given[i].data = checked(&args[i], tensor, kernel->symbol);
+    given[i].bytes = tensor_bytes(tensor);
+    if (!given[i].data) return -1;
   }
-  void *packed = checked(&args[parameters + 1], &kernel->packed, kernel->symbol);
-  if (!packed) return -1;
-  lpgen_status status =
-      kernel_pack(kernel, inputs, bytes, packed, tensor_bytes(&kernel->packed));
+  const struct argument *argument = &kernel->arguments[kernel->packed];
+  if (value_of(argument, &args[parameters], kernel->symbol, &packed)) return -1;
+  lpgen_status status = kernel_pack(kernel, given, packed.data, packed.bytes);
   return finish(kernel->symbol, status, result);
 }
 
 int ffi_check_weights(const struct kernel *kernel, const TVMFFIAny *args, int count,
                       TVMFFIAny *result) {
+  struct value packed = {0};
   if (count != 1) return wrong_count(kernel->symbol, "(packed)");
-  void *packed = checked(&args[0], &kernel->packed, kernel->symbol);
-  if (!packed) return -1;
-  return finish(kernel->symbol, kernel_check_weights(kernel, packed, tensor_bytes(&kernel->packed)),
-                result);
+  const struct argument *argument = &kernel->arguments[kernel->packed];
+  if (value_of(argument, &args[0], kernel->symbol, &packed)) return -1;
+  return finish(kernel->symbol, kernel_check_weights(kernel, packed.data, packed.bytes), result);
 }
 
 int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int count,

@@ -1,5 +1,5 @@
 /* The public functions of one kernel for tvm-ffi, as the generated file asks for them:
- * LPGEN_KERNEL(symbol, &its struct kernel). */
+ * LPGEN_KERNEL(symbol, &its struct kernel), and LPGEN_PACKER of one that has packed weights. */
 
 #ifndef LPGEN_FFI_H
 #define LPGEN_FFI_H
@@ -27,12 +27,14 @@ int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int 
   PUBLIC size_t SYMBOL##_workspace_bytes(int threads) {                                      \
     return kernel_workspace_bytes(KERNEL, threads);                                          \
   }                                                                                          \
+  LPGEN_FFI(SYMBOL, ffi_run, KERNEL)                                                         \
+  LPGEN_FFI(SYMBOL##_workspace_bytes, ffi_workspace_bytes, KERNEL)
+
+#define LPGEN_PACKER(SYMBOL, KERNEL)                                                         \
   PUBLIC lpgen_status SYMBOL##_check_weights(const void *packed, size_t packed_bytes) {      \
     return kernel_check_weights(KERNEL, packed, packed_bytes);                               \
   }                                                                                          \
-  LPGEN_FFI(SYMBOL, ffi_run, KERNEL)                                                         \
   LPGEN_FFI(SYMBOL##_pack_weights, ffi_pack_weights, KERNEL)                                 \
-  LPGEN_FFI(SYMBOL##_check_weights, ffi_check_weights, KERNEL)                               \
-  LPGEN_FFI(SYMBOL##_workspace_bytes, ffi_workspace_bytes, KERNEL)
+  LPGEN_FFI(SYMBOL##_check_weights, ffi_check_weights, KERNEL)
 
 #endif

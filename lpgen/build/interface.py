@@ -1,153 +1,214 @@
-"""The C interface of a kernel: the tensors that its functions take, as C text."""
+"""C text of a kernel's interface: its functions and the tables that describe its arguments."""
 
 from __future__ import annotations
 
-import math
+import json
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from lpgen.formats import Format
+from lpgen.ops.signature import Argument, Limits, Role, Signature
 from lpgen.ops.sparse import NAMES
 
-if TYPE_CHECKING:
-    from lpgen.algorithms.kernel import Layout
-    from lpgen.ops import Operator
-
-PACKED_HEADER = 64
-"""Bytes of the header of packed weights (packed.c), behind which the layout's data are."""
+_COLUMNS, _INDENT = 100, " " * 4
 
 
-class Tensor(NamedTuple):
-    """A dense tensor argument."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def c_type(self) -> str:
-        """The C type of an element."""
-        return "float" if self.dtype == "float32" else f"{self.dtype}_t"
-
-    @property
-    def nbytes(self) -> int:
-        """Its size in bytes."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    @property
-    def initializer(self) -> str:
-        """As a `struct tensor`: name, type as DLPack numbers it, bits, dimensions, shape."""
-        code = {"int": 0, "uint": 1, "float": 2}[re.sub(r"\d", "", self.dtype)]
-        sizes, bits = ", ".join(map(str, self.shape)), re.sub(r"\D", "", self.dtype)
-        return f'{{"{self.name}", {code}, {bits}, {len(self.shape)}, {{{sizes}}}}}'
-
-    @property
-    def macro(self) -> str:
-        """What its size is called in the header, behind the kernel's name."""
-        return f"{self.name.upper()}_BYTES"
+def c_type(argument: Argument) -> str:
+    """The C type of an element; of packed weights only their kernel knows it."""
+    if argument.alignment > 1:
+        return "void"
+    return "float" if argument.dtype == "float32" else f"{argument.dtype}_t"
 
 
-def x(op: Operator) -> Tensor:
-    """The activations."""
-    return Tensor("x", op.x_shape, op.x_dtype)
+def shape_text(argument: Argument) -> str:
+    """The argument in the header's comment: "x uint8_t[2, 4], format u8"."""
+    if argument.role == Role.SCALAR:
+        low, high = argument.limits[:2]
+        return f"{argument.name} {low}..{high}"
+    plain = argument.format in ("", "s32", "f32")
+    text = f"{argument.name} {c_type(argument)}{list(argument.shape)}"
+    return text if plain else f"{text}, format {argument.format}"
 
 
-def residual(op: Operator) -> Tensor | None:
-    """The tensor that the epilogue adds, if it does."""
-    return Tensor("residual", op.y_extents, op.residual.dtype) if op.residual else None
+def size_macro(symbol: str, argument: Argument) -> str:
+    """The definition of a tensor's size in bytes."""
+    name = f"{symbol}_{argument.name}".upper()
+    return f"#define {name}_BYTES ((size_t){argument.nbytes})\n"
 
 
-def packed(layout: Layout) -> Tensor:
-    """The packed weights: their header and what the layout says."""
-    return Tensor("packed", (PACKED_HEADER + layout.nbytes,), "uint8")
+# ---- public functions ----
 
 
-def y(op: Operator) -> Tensor:
-    """The result."""
-    return Tensor("y", op.y_shape, op.y_dtype)
-
-
-def given(op: Operator) -> list[Tensor]:
-    """What is packed: the weights, then the parameters."""
-    weights = Tensor("weights", op.w_shape, op.weight.dtype)
-    return [weights, *(Tensor(name, p.shape, p.dtype) for name, p in op.parameters.items())]
-
-
-def run_signature(op: Operator, symbol: str) -> str:
+def run_declaration(symbol: str, signature: Signature) -> str:
     """The function that computes, up to its closing parenthesis."""
-    inputs = [f"const {x(op).c_type} *x, size_t x_bytes"]
-    inputs.append("const void *packed, size_t packed_bytes")
-    if added := residual(op):
-        inputs.append(f"const {added.c_type} *residual, size_t residual_bytes")
-    inputs.append(f"{y(op).c_type} *y, size_t y_bytes")
-    inputs.append("void *workspace, size_t workspace_bytes")
-    return _wrapped(f"lpgen_status {symbol}(", [*inputs, "int threads"])
+    last = ["void *workspace, size_t workspace_bytes", "int threads"]
+    return _wrapped(f"lpgen_status {symbol}(", [*map(_parameter, signature), *last])
 
 
-def pack_signature(op: Operator, symbol: str) -> str:
+def pack_declaration(symbol: str, packing: Signature) -> str:
     """The function that packs, up to its closing parenthesis."""
-    inputs = [f"const {t.c_type} *{t.name}, size_t {t.name}_bytes" for t in given(op)]
-    inputs.append("void *packed, size_t packed_bytes")
-    return _wrapped(f"lpgen_status {symbol}_pack_weights(", inputs)
+    return _wrapped(f"lpgen_status {symbol}_pack_weights(", map(_parameter, packing))
 
 
-def _wrapped(start: str, arguments: list[str]) -> str:
-    """start + arguments + ")", in lines of 100 columns."""
-    lines = [start]
-    for number, argument in enumerate(arguments):
-        text = argument + (")" if number + 1 == len(arguments) else ", ")
-        if len(lines[-1]) + len(text) > 99 and lines[-1] != start:
+def check_declaration(symbol: str, packing: Signature) -> str:
+    """The function that checks packed weights, up to its closing parenthesis."""
+    name = packing.output.name
+    arguments = [f"const void *{name}", f"size_t {name}_bytes"]
+    return _wrapped(f"lpgen_status {symbol}_check_weights(", arguments)
+
+
+def _parameter(argument: Argument) -> str:
+    """What a public function takes for an argument."""
+    name = argument.name
+    if argument.role == Role.SCALAR:
+        return f"int32_t {name}"
+    const = "" if argument.role == Role.OUTPUT else "const "
+    return f"{const}{c_type(argument)} *{name}, size_t {name}_bytes"
+
+
+def _value(argument: Argument) -> str:
+    """The same as a `struct value`."""
+    if argument.role == Role.SCALAR:
+        return f"{{NULL, 0, {argument.name}}}"
+    return f"{{(void *){argument.name}, {argument.name}_bytes, 0}}"
+
+
+def public_functions(symbol: str, signature: Signature, packing: Signature | None) -> str:
+    """The definitions of the public functions, by those that check (entry.c)."""
+    values = ", ".join(map(_value, signature))
+    text = f"""
+PUBLIC {run_declaration(symbol, signature)} {{
+  const struct value given[] = {{{values}}};
+  return kernel_run(&{symbol}_kernel, given, workspace, workspace_bytes, threads);
+}}
+LPGEN_KERNEL({symbol}, &{symbol}_kernel)"""
+    if packing is None:
+        return text
+    values = ", ".join(map(_value, packing.inputs))
+    packed = packing.output.name
+    return f"""{text}
+PUBLIC {pack_declaration(symbol, packing)} {{
+  const struct value given[] = {{{values}}};
+  return kernel_pack(&{symbol}_kernel, given, {packed}, {packed}_bytes);
+}}
+LPGEN_PACKER({symbol}, &{symbol}_kernel)"""
+
+
+def _wrapped(start: str, arguments: Iterable[str]) -> str:
+    """start + arguments + ")", in lines of 100 columns, below each other if they fit there."""
+    *front, last = arguments
+    texts = [*(f"{argument}, " for argument in front), f"{last})"]
+    fits = len(start) + max(map(len, texts)) < _COLUMNS
+    lines = [start] if fits else [start, _INDENT]
+    indent = " " * len(start) if fits else _INDENT
+    for text in texts:
+        if len(lines[-1]) + len(text) >= _COLUMNS and lines[-1] != indent:
             lines[-1] = lines[-1].rstrip()
-            lines.append(" " * len(start))
+            lines.append(indent)
         lines[-1] += text
     return "\n".join(lines)
 
 
-def public_functions(op: Operator, symbol: str) -> str:
-    """The definitions of both functions, by those that check (entry.c)."""
-    added, inputs = residual(op), given(op)
-    extra = "residual, residual_bytes" if added else "NULL, 0"
+# ---- generated functions behind them ----
+
+
+def run_function(symbol: str, run: str, signature: Signature) -> str:
+    """{symbol}_run, which takes `struct value`, in front of the generated function `run`."""
+    given = [_field(argument, number) for number, argument in enumerate(signature)]
     return f"""
-PUBLIC {run_signature(op, symbol)} {{
-  return kernel_run(&{symbol}_kernel, x, x_bytes, packed, packed_bytes, {extra}, y, y_bytes,
-                    workspace, workspace_bytes, threads);
-}}
-PUBLIC {pack_signature(op, symbol)} {{
-  const void *inputs[] = {{{", ".join(t.name for t in inputs)}}};
-  const size_t bytes[] = {{{", ".join(f"{t.name}_bytes" for t in inputs)}}};
-  return kernel_pack(&{symbol}_kernel, inputs, bytes, packed, packed_bytes);
+int32_t {run}({_prototype(signature)}, int32_t threads);
+static int32_t {symbol}_run(const struct value *given, int32_t threads) {{
+  return {run}({", ".join(given)}, threads);
 }}"""
 
 
-def internal_functions(op: Operator, symbol: str, run: str, pack: str) -> str:
-    """The generated functions `run` and `pack` behind one signature for all kernels: {symbol}_run
-    and {symbol}_pack."""
-    added, count = residual(op), len(given(op))
-    rest = "".join(f", inputs[{i}]" for i in range(1, count))
+def pack_function(symbol: str, pack: str, packing: Signature) -> str:
+    """{symbol}_pack, which takes `struct value`, in front of the generated function `pack`."""
+    given = [_field(argument, number) for number, argument in enumerate(packing.inputs)]
     return f"""
-int32_t {run}(const void *x, const void *packed, {"const void *residual, " * bool(added)}void *y,
-    int32_t threads);
-int32_t {pack}(const void *weights, void *packed{", const void *" * (count - 1)}, int32_t threads);
-static int32_t {symbol}_run(const void *x, const void *packed, const void *residual, void *y,
-                            int32_t threads) {{
-  {"" if added else "(void)residual;"}
-  return {run}(x, packed, {"residual, " * bool(added)}y, threads);
-}}
-static int32_t {symbol}_pack(const void *const *inputs, void *packed) {{
-  return {pack}(inputs[0], packed{rest}, 1);
+int32_t {pack}({_prototype(packing)}, int32_t threads);
+static int32_t {symbol}_pack(const struct value *given, void *packed) {{
+  return {pack}({", ".join(given)}, packed, 1);
 }}"""
 
 
-def outliers(op: Operator) -> int:
-    """Which parameter is the first of the three of outliers, -1: none."""
-    return list(op.parameters).index(NAMES[0]) if op.outliers else -1
+def _prototype(signature: Signature) -> str:
+    types = {Role.SCALAR: "int32_t ", Role.OUTPUT: "void *"}
+    return ", ".join(types.get(a.role, "const void *") + a.name for a in signature)
 
 
-def parameter_initializers(op: Operator) -> str:
-    """The elements of the array of `struct parameter`, and one more that ends it."""
-    limits = [
-        f"{{{tensor.initializer}, {float(p.low)!r}, {float(p.high)!r}, {p.zeros:#x}}}, "
-        for tensor, p in zip(given(op)[1:], op.parameters.values(), strict=True)
-    ]
-    return "".join(limits) + "{{NULL}}"
+def _field(argument: Argument, number: int) -> str:
+    """What of the `struct value` of an argument a generated function takes."""
+    if argument.role == Role.SCALAR:
+        return f"given[{number}].number"
+    data = f"given[{number}].data"
+    return f"packed_data({data})" if argument.role == Role.PACKED else data
+
+
+# ---- tables ----
+
+
+def argument_table(signature: Signature) -> str:
+    """The elements of an array of `struct argument`."""
+    return ",\n    ".join(map(_argument_initializer, signature))
+
+
+def _argument_initializer(argument: Argument) -> str:
+    tensor, role = _tensor_initializer(argument), argument.role.name
+    low, high = argument.limits[:2] if argument.role == Role.SCALAR else (0, 0)
+    return f"{{{role}, {tensor}, {argument.alignment}, {_int32(low)}, {_int32(high)}}}"
+
+
+def _int32(value: int) -> str:
+    """As C writes it: the lowest one is no literal."""
+    return f"{value}" if value > -(2**31) else f"({value + 1} - 1)"
+
+
+def _tensor_initializer(argument: Argument) -> str:
+    """As a `struct tensor`: name, type as DLPack numbers it, bits, dimensions, shape."""
+    code = {"int": 0, "uint": 1, "float": 2}[re.sub(r"\d", "", argument.dtype)]
+    sizes, bits = ", ".join(map(str, argument.shape)) or "0", re.sub(r"\D", "", argument.dtype)
+    return f"{{{c_string(argument.name)}, {code}, {bits}, {len(argument.shape)}, {{{sizes}}}}}"
+
+
+def parameter_table(packing: Signature, weights_set: str) -> str:
+    """The elements of an array of `struct parameter`; weights_set: the array of legal bytes."""
+    sets = {packing.arguments[0].name: weights_set}
+    return ",\n    ".join(_parameter_initializer(a, sets.get(a.name)) for a in packing.inputs)
+
+
+def _parameter_initializer(argument: Argument, legal: str | None) -> str:
+    limits: Limits = argument.limits
+    numbers = f"{float(limits.low)!r}, {float(limits.high)!r}, {limits.zeros:#x}"
+    return f"{{{_tensor_initializer(argument)}, {numbers}, {legal or 'NULL'}}}"
+
+
+def outliers_place(packing: Signature | None) -> int:
+    """Which of the inputs of a packer is the first of the three of outliers, -1: none."""
+    names = [argument.name for argument in packing.inputs] if packing else []
+    return names.index(NAMES[0]) if NAMES[0] in names else -1
+
+
+def packed_place(signature: Signature) -> int:
+    """Which argument is the packed weights, -1: none."""
+    return signature.arguments.index(signature.packed) if signature.packed else -1
+
+
+def byte_set(form: Format) -> str:
+    """The values of a format as a set of bytes: bit b % 64 of word b / 64."""
+    words = np.zeros(4, np.uint64)
+    for byte in form.values().astype(np.uint8).tolist():
+        words[byte // 64] |= np.uint64(1 << byte % 64)
+    return ", ".join(f"UINT64_C({word:#x})" for word in words.tolist())
+
+
+def c_string(text: str) -> str:
+    """A string literal: JSON escapes what C does, of ASCII."""
+    return json.dumps(text)
+
+
+def c_strings(texts: Sequence[str]) -> str:
+    """The elements of an array of strings that NULL ends."""
+    return ", ".join([*map(c_string, texts), "NULL"])

@@ -13,7 +13,7 @@
 #define PACKED_HEADER 64 /* bytes in front of the data of packed weights */
 #define MAX_THREADS 1024
 #define MAX_NDIM 4
-#define MAX_PARAMETERS 12
+#define MAX_ARGUMENTS 16 /* of a kernel, and of its packer */
 
 #define PUBLIC __attribute__((visibility("default")))
 
@@ -21,8 +21,8 @@
 typedef enum {
   LPGEN_OK,
   LPGEN_NULL_POINTER,
-  LPGEN_X_BYTES,
-  LPGEN_Y_BYTES,
+  LPGEN_INPUT_BYTES,
+  LPGEN_OUTPUT_BYTES,
   LPGEN_WEIGHTS_BYTES,
   LPGEN_PACKED_BYTES,
   LPGEN_WORKSPACE_BYTES,
@@ -31,13 +31,14 @@ typedef enum {
   LPGEN_WEIGHT_VALUE,
   LPGEN_CPU,
   LPGEN_OUT_OF_MEMORY,
-  LPGEN_RESIDUAL_BYTES,
+  LPGEN_SCALAR_VALUE,
   LPGEN_PARAMETER_BYTES,
   LPGEN_PARAMETER_VALUE,
   LPGEN_OUTLIER_ORDER,
   LPGEN_OVERLAP,
   LPGEN_PACKED_HEADER,
   LPGEN_PACKED_KERNEL,
+  LPGEN_PACKED_LEVEL,
   LPGEN_PACKED_DAMAGED,
   LPGEN_AFFINITY,
   LPGEN_ENVIRONMENT,
@@ -53,46 +54,71 @@ struct tensor {
   int64_t shape[MAX_NDIM];
 };
 
-/* What is packed with the weights, the limits of its values, and bits of them that have to be 0. */
+/* An argument of a kernel. */
+struct argument {
+  enum { INPUT, PACKED, SCALAR, OUTPUT } role;
+  struct tensor tensor; /* PACKED: with its header; SCALAR: its name, of no dimensions */
+  uintptr_t alignment;  /* bytes of which its address is a multiple */
+  int32_t min, max;     /* of a SCALAR */
+};
+
+/* What a call gives for an argument: a tensor's address and bytes, or a number. */
+struct value {
+  void *data;
+  size_t bytes;
+  int32_t number;
+};
+
+/* What is packed: the weights or a parameter, the limits of its values, bits of them that have to
+ * be 0, and of weights the set of legal bytes. */
 struct parameter {
   struct tensor tensor;
   double min, max;
   uint32_t zeros;
+  const uint64_t *set; /* bit b % 64 of word b / 64; NULL: all within the limits */
 };
 
-struct kernel {
-  const char *symbol;
+/* A kernel for one CPU level. */
+struct variant {
+  const char *level;
   const char *const *features; /* in LLVM's spelling, ended by NULL */
-  uint64_t identity;           /* of the operator, its target, template, knobs, and their packer */
-  struct tensor x, weights, packed, residual, y; /* packed: with its header */
-  const struct parameter *parameters; /* ended by one without a name */
-  int outliers; /* which parameter is outlier_data, with its indices and indptr behind it; or -1 */
-  uint64_t weight_values[4]; /* the set of legal bytes */
+  uint64_t identity;           /* of the operator, its template, knobs, and their packer */
+  size_t packed_bytes;         /* of packed weights, without their header */
   size_t serial_bytes, thread_bytes; /* workspace: once, and for each thread */
   size_t pack_bytes;                 /* scratch memory of the packer */
   int64_t work;                      /* nanoseconds of a call on one thread, about */
   int pieces;                        /* into how many its work can be shared */
-  int32_t (*run)(const void *x, const void *packed, const void *residual, void *y, int32_t threads);
-  int32_t (*pack)(const void *const *inputs, void *packed); /* weights, then the parameters */
+  int32_t (*run)(const struct value *given, int32_t threads);
+  int32_t (*pack)(const struct value *given, void *packed);
   atomic_int *cpu; /* 0: not looked yet, 1: this CPU runs it, 2: it does not */
 };
 
-/* entry.c */
+/* A kernel as its callers know it: the first of its variants that the CPU runs. */
+struct kernel {
+  const char *symbol;
+  const struct argument *arguments;
+  int count;  /* of the arguments */
+  int packed; /* which of them are the packed weights, or -1 */
+  const struct parameter *parameters; /* the weights and what is packed with them, in order */
+  int parameter_count;
+  int outliers; /* which of them is outlier_data, with its indices and indptr behind it; or -1 */
+  const struct variant *const *variants; /* best first, ended by NULL */
+};
+
+/* entry.c. given: for each argument, or for each parameter. */
 size_t tensor_bytes(const struct tensor *tensor);
 size_t kernel_workspace_bytes(const struct kernel *kernel, int threads);
-lpgen_status kernel_run(const struct kernel *kernel, const void *x, size_t x_bytes,
-                        const void *packed, size_t packed_bytes, const void *residual,
-                        size_t residual_bytes, void *y, size_t y_bytes, void *workspace,
+lpgen_status kernel_run(const struct kernel *kernel, const struct value *given, void *workspace,
                         size_t workspace_bytes, int threads);
-lpgen_status kernel_pack(const struct kernel *kernel, const void *const *inputs,
-                         const size_t *bytes, void *packed, size_t packed_bytes);
+lpgen_status kernel_pack(const struct kernel *kernel, const struct value *given, void *packed,
+                         size_t packed_bytes);
 const char *lpgen_status_message(lpgen_status status);
 
-/* packed.c. packed_belongs: LPGEN_OK if it begins as weights of this kernel do, at the cost of a
+/* packed.c. packed_belongs: LPGEN_OK if it begins as weights of this variant do, at the cost of a
  * few comparisons; packed_sign: writes that beginning, when all else is there. */
-const void *packed_data(const void *packed);
-lpgen_status packed_belongs(const struct kernel *kernel, const void *packed);
-void packed_sign(const struct kernel *kernel, void *packed);
+void *packed_data(void *packed);
+lpgen_status packed_belongs(const struct variant *variant, const void *packed);
+void packed_sign(const struct variant *variant, void *packed);
 lpgen_status kernel_check_weights(const struct kernel *kernel, const void *packed,
                                   size_t packed_bytes);
 
@@ -100,16 +126,16 @@ lpgen_status kernel_check_weights(const struct kernel *kernel, const void *packe
 int cpu_has(const char *name);
 
 /* cpu.c */
-int cpu_runs(const struct kernel *kernel);
+const struct variant *variant_for_cpu(const struct kernel *kernel); /* NULL: none */
 const char *lpgen_missing_features(void);
 
 /* pool.c: CPUs for the workers, one on each; none: the default. */
 lpgen_status lpgen_set_affinity(const int *cpus, int count);
 
 /* support.c: calls a generated function with `bytes` of workspace at its disposal. */
-int32_t call_kernel(const struct kernel *kernel, const void *x, const void *packed,
-                    const void *residual, void *y, void *workspace, size_t bytes, int threads);
-int32_t call_packer(const struct kernel *kernel, const void *const *inputs, void *packed,
+int32_t call_kernel(const struct variant *variant, const struct value *given, void *workspace,
+                    size_t bytes, int threads);
+int32_t call_packer(const struct variant *variant, const struct value *given, void *packed,
                     void *workspace, size_t bytes);
 
 /* The generated file. */

@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING
 
 from lpgen import supervise
 from lpgen.build import compiler, source
+from lpgen.build.choice import (
+    Choice,
+    Exported,
+    Variant,
+    exported,
+    identity,
+    pack_symbol,
+    run_symbol,
+    variant_symbol,
+)
+from lpgen.build.manifest import manifest
 from lpgen.build.scratch import scratch_folder
-from lpgen.build.source import Choice, Part
 from lpgen.errors import LibraryError
 from lpgen.runtime.files import HASH_BYTES, find_hash, hash_of
 
@@ -51,9 +61,10 @@ def build(choices: Sequence[Choice], out: str | os.PathLike[str]) -> Path:
     _check_choices(choices)
     try:
         with scratch_folder() as folder:
-            parts, objects = _compile(choices, folder)
-            _write_sources(parts, folder)
-            (folder / "header").write_text(source.header(parts, out.name), encoding="utf-8")
+            variants, objects = _compile(choices, folder)
+            kernels = exported(variants)
+            _write_sources(kernels, folder)
+            (folder / "header").write_text(source.header(kernels, out.name), encoding="utf-8")
             _link(linker, [_cpu_file(choices[0].target), *C_FILES], objects, folder)
             _seal(folder / "library")
             _publish(folder, out)
@@ -116,19 +127,20 @@ def _check_choices(choices: Sequence[Choice]) -> None:
         seen.add(key)
 
 
-def _compile(choices: Sequence[Choice], folder: Path) -> tuple[list[Part], list[Path]]:
+def _compile(choices: Sequence[Choice], folder: Path) -> tuple[list[Variant], list[Path]]:
     """An object file for each choice, with its kernel and its packer."""
-    parts, objects = [], []
-    for symbol, choice in zip(source.symbols(choices), choices, strict=True):
-        run, pack = source.run_symbol(symbol), source.pack_symbol(symbol)
-        packer = choice.kernel.layout.te_module()
-        functions = {run: choice.kernel.module, pack: packer}
+    variants, objects = [], []
+    for choice in choices:
+        symbol, packer = variant_symbol(choice), choice.kernel.packer
+        run, pack = run_symbol(symbol), pack_symbol(symbol)
+        functions = {run: choice.kernel.function} | ({pack: packer} if packer else {})
         what = f"{choice.op.name}: {choice.template} for {choice.target.name}"
         objects.append(folder / f"{len(objects)}.o")
         done = compiler.compile_apart(what, functions, choice.target, objects[-1])
-        scratch, identity = (done.scratch[run], done.scratch[pack]), source.identity(choice, packer)
-        parts.append(Part(choice, symbol, identity, *scratch, done.pieces[run]))
-    return parts, objects
+        number = identity(choice, packer.module if packer else None)
+        scratch = done.scratch[run], done.scratch.get(pack)
+        variants.append(Variant(choice, number, *scratch, done.pieces[run]))
+    return variants, objects
 
 
 def _cpu_file(target: Target) -> str:
@@ -136,11 +148,12 @@ def _cpu_file(target: Target) -> str:
     return f"cpu_{target.architecture}.c"
 
 
-def _write_sources(parts: Sequence[Part], folder: Path) -> None:
-    for name in (*C_FILES, _cpu_file(parts[0].choice.target), *H_FILES):
+def _write_sources(kernels: Sequence[Exported], folder: Path) -> None:
+    cpu_file = _cpu_file(kernels[0].variants[0].choice.target)
+    for name in (*C_FILES, cpu_file, *H_FILES):
         text = (resources.files("lpgen.build") / name).read_text(encoding="utf-8")
         (folder / name).write_text(text, encoding="utf-8")
-    text = source.c_source(parts, source.manifest(parts))
+    text = source.c_source(kernels, manifest(kernels))
     (folder / "kernels.c").write_text(text, encoding="utf-8")
     (folder / "exports").write_text(_EXPORTS, encoding="utf-8")
 

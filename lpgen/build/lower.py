@@ -1,11 +1,12 @@
 """Scheduled kernels to machine code: one way for measuring and for exporting.
 
-A kernel becomes a plain C function of pointers, `int32_t f(x, packed, y, threads)` (a residual
-comes before y), 0 on success. What TVM would leave to its runtime is settled here:
+A kernel becomes a plain C function, `int32_t f(x, packed, y, threads)` or whatever its signature
+is, 0 on success: a pointer for each tensor, an int32 for each scalar. What TVM would leave to its
+runtime is settled here:
 
-* x and y may have any address. TVM would tell LLVM that every parameter starts on a 64-byte
-  boundary, and does not check it; a raw pointer carries no such promise, and only the packed
-  weights, which lpgen allocates, get it back.
+* Tensors may have any address. TVM would tell LLVM that every parameter starts on a 64-byte
+  boundary, and does not check it; a raw pointer carries no such promise, and only the arguments
+  whose alignment the signature states (packed weights, which lpgen allocates) get it back.
 * Scratch memory up to `STACK_LIMIT` bytes lies on the stack, where LLVM turns a register tile into
   registers; the rest is asked for through TVMBackendAllocWorkspace, and `Lowered` says how much.
 * Parallel loops call TVMBackendParallelLaunch. Tiles are shared among as many threads as the last
@@ -29,8 +30,9 @@ from tvm.ir import PointerType, PrimType, StringImm
 from tvm.s_tir.pipeline import default_s_tir_pipeline
 from tvm_ffi import structural_map, structural_walk
 
-from lpgen.algorithms.kernel import ALIGNMENT, Kernel
+from lpgen.algorithms.kernel import Function, Kernel
 from lpgen.build import sizes
+from lpgen.ops.signature import ALIGNMENT, Role, Signature
 from lpgen.tir.threads import share_tiles
 
 if TYPE_CHECKING:
@@ -42,9 +44,6 @@ the larger ones: the stacks of other people's threads can be small."""
 
 STACK_TOTAL = 64 * 1024
 """All scratch buffers of one kernel on the stack, in bytes."""
-
-_PACKED = 1
-"""The position of the packed weights in a kernel (x, packed, ...) and a packer (w, packed, ...)."""
 
 _ENTRY = "main"
 """The tvm-ffi function in front of a kernel that is only measured."""
@@ -77,14 +76,14 @@ class Lowered:
         return tvm.get_global_func("target.build.llvm")(self.module, self.target)
 
 
-def lower(functions: Mapping[str, IRModule], target: Target) -> Lowered:
-    """Lower the PrimFunc "main" of every module to a plain C function named by its key.
+def lower(functions: Mapping[str, Function], target: Target) -> Lowered:
+    """Lower every function to a plain C function named by its key.
 
-    In each of them parameter 1 (the packed weights) is on a 64-byte boundary, and the parameters
-    do not overlap. Raises TooLarge where a buffer leaves int32.
+    Tensors are where their signature says, and do not overlap. Raises TooLarge where a buffer
+    leaves int32.
     """
-    raw = {symbol: _raw_pointers(mod["main"], symbol) for symbol, mod in functions.items()}
-    return _lower(raw, target)
+    raw = {symbol: _raw(function, symbol) for symbol, function in functions.items()}
+    return _lower(raw, {symbol: f.signature for symbol, f in functions.items()}, target)
 
 
 def write_object(module: tvm.runtime.Module, path: Path) -> None:
@@ -101,34 +100,31 @@ def write_object(module: tvm.runtime.Module, path: Path) -> None:
         os.close(memory)
 
 
-def jit(kernel: Kernel | IRModule, target: Target, threads: int = 1) -> Callable[..., None]:
-    """Compile for this machine: a function of tvm-ffi tensors (x, packed, y), or (w, packed).
+def jit(kernel: Kernel | Function | IRModule, target: Target, threads: int = 1) -> Callable:
+    """Compile for this machine: a function of tvm-ffi tensors, and integers for scalars, in the
+    order of the signature; of a bare module the tensors may have any address.
 
     It is the code of the exported library, with libtvm's workspace and thread pool, on `threads`
-    threads. TVM checks
-    shapes and types. Nobody checks that `packed` starts on a 64-byte boundary (see `aligned`); the
-    function may crash where it does not.
+    threads. TVM checks shapes and types. Nobody checks that a tensor starts on the boundary that
+    its argument states (`lpgen.runtime.memory`); the function may crash where it does not.
     """
     return jit_module(kernel, target, threads)[_ENTRY]
 
 
-def jit_module(kernel: Kernel | IRModule, target: Target, threads: int = 1) -> tvm.runtime.Module:
+def jit_module(
+    kernel: Kernel | Function | IRModule, target: Target, threads: int = 1
+) -> tvm.runtime.Module:
     """The module of `jit`; its `inspect_source("asm")` shows the assembly."""
-    func = (kernel.module if isinstance(kernel, Kernel) else kernel)["main"]
-    functions = {"kernel": _raw_pointers(func, "kernel"), _ENTRY: _entry(func, "kernel", threads)}
-    return _lower(functions, target).compile()
+    if isinstance(kernel, IRModule):
+        kernel = Function.of_module(kernel)
+    function = kernel.function if isinstance(kernel, Kernel) else kernel
+    raw = {"kernel": _raw(function, "kernel"), _ENTRY: _entry(function, "kernel", threads)}
+    return _lower(raw, {"kernel": function.signature}, target).compile()
 
 
-def aligned(array: np.ndarray) -> np.ndarray:
-    """A dense copy of `array` on a 64-byte boundary, as packed weights have to be."""
-    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-def _lower(functions: dict[str, tirx.PrimFunc], target: Target) -> Lowered:
+def _lower(
+    functions: dict[str, tirx.PrimFunc], signatures: dict[str, Signature], target: Target
+) -> Lowered:
     tvm_target = target.tvm()
     to_tir, _, _ = default_s_tir_pipeline()
     with sizes.checked() as instruments, tvm.transform.PassContext(3, instruments=instruments):
@@ -138,43 +134,55 @@ def _lower(functions: dict[str, tirx.PrimFunc], target: Target) -> Lowered:
         mod = tirx.transform.LowerIntrin()(mod)
         scratch, pieces = {}, {}
         for var, func in mod.functions.items():
-            if (symbol := var.name_hint) != _ENTRY:
+            if signature := signatures.get(symbol := var.name_hint):
                 shared, pieces[symbol] = share_tiles(func, func.params[-1])
-                mod[var], scratch[symbol] = _place_scratch(shared)
+                mod[var], scratch[symbol] = _place_scratch(shared, signature)
         mod = tirx.transform.LowerTVMBuiltin()(mod)
     return Lowered(mod, tvm_target, scratch, pieces)
 
 
-def _raw_pointers(func: tirx.PrimFunc, symbol: str) -> tirx.PrimFunc:
-    """`func` with pointers for parameters, its buffers declared on top of them, and `threads`.
+def _raw(function: Function, symbol: str) -> tirx.PrimFunc:
+    """The function with a pointer for each tensor, its buffer declared on top of it, the scalars
+    as they are, and then `threads`.
 
     calling_conv 1 (C) makes MakePackedAPI leave the function and its symbol alone.
     """
-    pointers = [tirx.Var(f"{p.name}_ptr", PointerType(p.ty.dtype)) for p in func.params]
-    pairs = zip(func.params, pointers, strict=True)
-    declarations = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in pairs]
+    func = function.module["main"]
+    parameters, declarations = [], []
+    for argument, own in zip(function.signature, func.params, strict=True):
+        if argument.role == Role.SCALAR:
+            parameters.append(own)
+            continue
+        parameters.append(tirx.Var(f"{own.name}_ptr", PointerType(own.ty.dtype)))
+        declarations.append(tirx.DeclBuffer(own, data=parameters[-1]))
     body = tirx.SeqStmt([*declarations, func.body])
     # It returns int because the check behind every workspace call returns -1. Code generation
     # ends it with `return 0`; a Return here would come before the release of the workspace.
-    raw = tirx.PrimFunc([*pointers, tirx.Var("threads", "int32")], body, PrimType("int32"))
+    raw = tirx.PrimFunc([*parameters, tirx.Var("threads", "int32")], body, PrimType("int32"))
     return raw.with_attr(
         {"global_symbol": symbol, "calling_conv": 1, "tirx.noalias": True, "s_tir": True}
     )
 
 
-def _entry(func: tirx.PrimFunc, symbol: str, threads: int) -> tirx.PrimFunc:
+def _entry(function: Function, symbol: str, threads: int) -> tirx.PrimFunc:
     """A tvm-ffi function that checks the tensors for `symbol` and calls it on `threads` threads."""
-    buffers = [
-        tirx.decl_buffer(p.shape, p.dtype, p.name, data_alignment=ALIGNMENT if i == _PACKED else 1)
-        for i, p in enumerate(func.params)
-    ]
-    call = tirx.call_extern("int32", symbol, *(buffer.data for buffer in buffers), _int32(threads))
+    parameters, given = [], []
+    for argument, own in zip(function.signature, function.module["main"].params, strict=True):
+        if argument.role == Role.SCALAR:
+            parameters.append(tirx.Var(argument.name, argument.dtype))
+            given.append(parameters[-1])
+        else:
+            alignment = argument.alignment
+            buffer = tirx.decl_buffer(own.shape, own.dtype, own.name, data_alignment=alignment)
+            parameters.append(buffer)
+            given.append(buffer.data)
+    call = tirx.call_extern("int32", symbol, *given, _int32(threads))
     error, message = StringImm("RuntimeError"), StringImm("the kernel failed: out of memory?")
-    entry = tirx.PrimFunc(buffers, tirx.AssertStmt(call == _int32(0), error, [message]))
+    entry = tirx.PrimFunc(parameters, tirx.AssertStmt(call == _int32(0), error, [message]))
     return entry.with_attr({"global_symbol": _ENTRY, "s_tir": True})
 
 
-def _place_scratch(func: tirx.PrimFunc) -> tuple[tirx.PrimFunc, Scratch]:
+def _place_scratch(func: tirx.PrimFunc, signature: Signature) -> tuple[tirx.PrimFunc, Scratch]:
     """Put small scratch buffers on the stack and count the bytes of the others."""
     buffers = _allocations(func.body)
     on_stack = _fitting_the_stack(buffers)
@@ -190,8 +198,10 @@ def _place_scratch(func: tirx.PrimFunc) -> tuple[tirx.PrimFunc, Scratch]:
         return _on_stack(alloc.buffer) if alloc.buffer in on_stack else alloc
 
     body = structural_map(func.body, (tirx.AllocBuffer, place))
-    for var in (func.params[_PACKED], *workspace):
-        body = tirx.AttrStmt(var, "storage_alignment", _int32(ALIGNMENT), body)
+    pairs = zip(signature, func.params, strict=False)  # threads come behind
+    promised = {var: a.alignment for a, var in pairs if a.alignment > 1}
+    for var, alignment in {**promised, **dict.fromkeys(workspace, ALIGNMENT)}.items():
+        body = tirx.AttrStmt(var, "storage_alignment", _int32(alignment), body)
     # A workspace call names its device, which MakePackedAPI would have supplied; 1 is the CPU.
     # Not earlier than here: the lowering moves allocations out of an AttrStmt.
     body = tirx.AttrStmt(_int32(0), "device_type", _int32(1), body)

@@ -8,16 +8,17 @@
 /* The fields in the machine's byte order; the kernel gets the address behind them. */
 struct header {
   char magic[8];
-  uint64_t version;  /* of this form */
-  uint64_t kernel;   /* which kernel of which build: its `identity` */
-  uint64_t bytes;    /* of the data behind the header */
+  uint64_t version; /* of this form */
+  uint64_t kernel;  /* which kernel of which build: its `identity` */
+  uint64_t bytes;   /* of the data behind the header */
+  char level[16];   /* of the CPU */
   uint64_t checksum; /* of the data */
-  uint64_t zeros[3];
+  uint64_t zeros;
 };
 
 _Static_assert(sizeof(struct header) == PACKED_HEADER, "data is on a 64-byte boundary again");
 
-enum { VERSION = 1, COMPARED_AT_EACH_CALL = offsetof(struct header, checksum) };
+enum { VERSION = 2, COMPARED_AT_EACH_CALL = offsetof(struct header, checksum) };
 
 /* Finds damage, not forgery: each step can be undone, so that no change of one word is lost. */
 static uint64_t checksum(const uint8_t *data, size_t bytes) {
@@ -31,35 +32,41 @@ static uint64_t checksum(const uint8_t *data, size_t bytes) {
   return sum;
 }
 
-static struct header header_of(const struct kernel *kernel, uint64_t sum) {
-  size_t bytes = tensor_bytes(&kernel->packed) - PACKED_HEADER;
-  return (struct header){"lpgen-w", VERSION, kernel->identity, bytes, sum, {0}};
+static struct header header_of(const struct variant *variant, uint64_t sum) {
+  struct header header = {
+      "lpgen-w", VERSION, variant->identity, variant->packed_bytes, {0}, sum, 0};
+  strncpy(header.level, variant->level, sizeof header.level - 1);
+  return header;
 }
 
-static uint64_t sum_of(const struct kernel *kernel, const void *packed) {
-  return checksum(packed_data(packed), tensor_bytes(&kernel->packed) - PACKED_HEADER);
+void *packed_data(void *packed) { return (char *)packed + PACKED_HEADER; }
+
+static uint64_t sum_of(const struct variant *variant, const void *packed) {
+  return checksum((const uint8_t *)packed + PACKED_HEADER, variant->packed_bytes);
 }
 
-const void *packed_data(const void *packed) { return (const char *)packed + PACKED_HEADER; }
-
-lpgen_status packed_belongs(const struct kernel *kernel, const void *packed) {
-  struct header expected = header_of(kernel, 0);
+lpgen_status packed_belongs(const struct variant *variant, const void *packed) {
+  struct header expected = header_of(variant, 0);
   if (memcmp(packed, &expected, COMPARED_AT_EACH_CALL) == 0) return LPGEN_OK;
-  int any = memcmp(packed, &expected, offsetof(struct header, kernel)) == 0;
-  return any ? LPGEN_PACKED_KERNEL : LPGEN_PACKED_HEADER;
+  if (memcmp(packed, &expected, offsetof(struct header, kernel)) != 0) return LPGEN_PACKED_HEADER;
+  int same = memcmp(packed, &expected, offsetof(struct header, level)) == 0;
+  return same ? LPGEN_PACKED_LEVEL : LPGEN_PACKED_KERNEL;
 }
 
-void packed_sign(const struct kernel *kernel, void *packed) {
-  struct header header = header_of(kernel, sum_of(kernel, packed));
+void packed_sign(const struct variant *variant, void *packed) {
+  struct header header = header_of(variant, sum_of(variant, packed));
   memcpy(packed, &header, sizeof header);
 }
 
 lpgen_status kernel_check_weights(const struct kernel *kernel, const void *packed,
                                   size_t packed_bytes) {
+  const struct variant *variant = variant_for_cpu(kernel);
+  if (!variant) return LPGEN_CPU;
   if (!packed) return LPGEN_NULL_POINTER;
-  if (packed_bytes != tensor_bytes(&kernel->packed)) return LPGEN_PACKED_BYTES;
-  lpgen_status status = packed_belongs(kernel, packed);
+  if (packed_bytes != tensor_bytes(&kernel->arguments[kernel->packed].tensor))
+    return LPGEN_PACKED_BYTES;
+  lpgen_status status = packed_belongs(variant, packed);
   if (status != LPGEN_OK) return status;
-  struct header expected = header_of(kernel, sum_of(kernel, packed));
+  struct header expected = header_of(variant, sum_of(variant, packed));
   return memcmp(packed, &expected, sizeof expected) == 0 ? LPGEN_OK : LPGEN_PACKED_DAMAGED;
 }

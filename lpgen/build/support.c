@@ -94,30 +94,30 @@ static int free_workspace(int device_type, int device_id, void *memory) {
   return 0;
 }
 
-int32_t call_kernel(const struct kernel *kernel, const void *x, const void *packed,
-                    const void *residual, void *y, void *workspace, size_t bytes, int threads) {
+int32_t call_kernel(const struct variant *variant, const struct value *given, void *workspace,
+                    size_t bytes, int threads) {
   /* As few as have the largest share: of 80 pieces 27 threads get 3, as 32 would. */
-  int largest = (kernel->pieces + threads - 1) / threads;
-  threads = (kernel->pieces + largest - 1) / largest;
-  struct pool_call together = pool_enter(threads, kernel->work);
+  int largest = (variant->pieces + threads - 1) / threads;
+  threads = (variant->pieces + largest - 1) / largest;
+  struct pool_call together = pool_enter(threads, variant->work);
   int32_t failed;
   if (bytes == 0 && together.tasks == 1) {
-    failed = kernel->run(x, packed, residual, y, 1); /* asks for nothing */
+    failed = variant->run(given, 1); /* asks for nothing */
   } else {
     struct call call = {workspace, (char *)workspace + bytes, together.tasks};
     struct call *outer = enter(&call);
-    failed = kernel->run(x, packed, residual, y, together.tasks);
+    failed = variant->run(given, together.tasks);
     leave(outer);
   }
   pool_leave(together);
   return failed;
 }
 
-int32_t call_packer(const struct kernel *kernel, const void *const *inputs, void *packed,
+int32_t call_packer(const struct variant *variant, const struct value *given, void *packed,
                     void *workspace, size_t bytes) {
   struct call call = {workspace, (char *)workspace + bytes, 1};
   struct call *outer = enter(&call);
-  int32_t failed = kernel->pack(inputs, packed);
+  int32_t failed = variant->pack(given, packed);
   leave(outer);
   return failed;
 }

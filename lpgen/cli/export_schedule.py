@@ -72,7 +72,7 @@ def _print_assembly(choice: Choice) -> None:
     from lpgen.build.compiler import compile_apart
 
     what = f"{choice.op.name}: {choice.template} for {choice.target.name}"
-    compiled = compile_apart(what, {"kernel": choice.kernel.module}, choice.target)
+    compiled = compile_apart(what, {"kernel": choice.kernel.function}, choice.target)
     for loop in hot_loops(compiled.assembly):
         what = f"{loop.key_instructions} multiplications or look-ups in {len(loop.lines)} lines"
         click.echo(f"\n# hot loop of {loop.function}: {what}")

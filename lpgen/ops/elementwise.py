@@ -17,6 +17,7 @@ from lpgen.ops.lhs import Lhs
 from lpgen.ops.operator import Example, Operator
 from lpgen.ops.parameter import Parameter, real
 from lpgen.ops.product import Matrix
+from lpgen.ops.signature import Argument, Limits, Role, Signature, of_packer, packed_weights
 from lpgen.ops.words import FORMAT, MAX_ELEMENTS, NUMBER, Word, read_number
 
 _PER = re.compile(r"tensor|axis|block[1-9][0-9]*")
@@ -131,6 +132,17 @@ class Elementwise(Operator):
     def x_dtype(self) -> str:
         """The NumPy dtype of x."""
         return self.act.dtype
+
+    @property
+    def signature(self) -> Signature:
+        """(x, packed, y)"""
+        x = (self.x_shape, self.x_dtype, str(self.act), Limits.of_format(self.act))
+        y = Argument("y", Role.OUTPUT, self.y_shape, self.y_dtype, self.out)
+        return Signature((Argument("x", Role.INPUT, *x), packed_weights(), y))
+
+    def packing(self, nbytes: int) -> Signature:
+        """(weights, parameters, packed): what packs the weights into so many bytes."""
+        return of_packer(self.w_shape, self.weight, self.parameters, nbytes)
 
     @property
     def y_shape(self) -> tuple[int, ...]:

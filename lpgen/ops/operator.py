@@ -14,6 +14,7 @@ import numpy as np
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format, Real, as_array
 from lpgen.ops.parameter import Parameter, legal
+from lpgen.ops.signature import Signature
 from lpgen.ops.words import MAX_ELEMENTS, Word
 
 
@@ -81,6 +82,16 @@ class Operator:
     @property
     def identifier(self) -> str:
         """Kind, sizes and formats as a part of a C name."""
+        raise NotImplementedError
+
+    @property
+    def signature(self) -> Signature:
+        """The arguments of a kernel; of how many bytes packed weights are its layout says."""
+        raise NotImplementedError
+
+    def packing(self, nbytes: int) -> Signature:
+        """The arguments of what packs the weights into so many bytes, of operators that have any:
+        (weights, parameters, packed)."""
         raise NotImplementedError
 
     @property

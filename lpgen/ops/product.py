@@ -19,6 +19,7 @@ from lpgen.ops.lhs import Lhs
 from lpgen.ops.parameter import FLOAT_LIMIT, Parameter, values
 from lpgen.ops.product_examples import ProductExamples
 from lpgen.ops.reach import Reach
+from lpgen.ops.signature import Argument, Limits, Role, Signature, of_packer, packed_weights
 
 
 class Matrix(NamedTuple):
@@ -93,6 +94,22 @@ class Product(ProductExamples):
     def x_dtype(self) -> str:
         """The NumPy dtype of the activations: that of their format, uint8 if packed, or float32."""
         return self.lhs.dtype
+
+    @property
+    def signature(self) -> Signature:
+        """(x, packed, y); a residual stands before y."""
+        x = (self.x_shape, self.x_dtype, str(self.lhs), Limits.of_format(self.act))
+        arguments = [Argument("x", Role.INPUT, *x), packed_weights()]
+        if self.residual:
+            form = self.residual.values
+            tensor = (self.y_extents, form.dtype, str(form), Limits.of_format(form))
+            arguments.append(Argument("residual", Role.INPUT, *tensor))
+        y = Argument("y", Role.OUTPUT, self.y_shape, self.y_dtype, self.out)
+        return Signature((*arguments, y))
+
+    def packing(self, nbytes: int) -> Signature:
+        """(weights, parameters, packed): what packs the weights into so many bytes."""
+        return of_packer(self.w_shape, self.weight, self.parameters, nbytes)
 
     @property
     def y_shape(self) -> tuple[int, ...]:

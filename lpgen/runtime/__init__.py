@@ -8,7 +8,9 @@
 It needs NumPy and apache-tvm-ffi, and of lpgen only `lpgen.errors`.
 """
 
-from lpgen.runtime.kernel import Kernel, PackedWeights
+from lpgen.runtime.arguments import Argument
+from lpgen.runtime.kernel import Kernel
 from lpgen.runtime.library import Library, load
+from lpgen.runtime.weights import PackedWeights
 
-__all__ = ["Kernel", "Library", "PackedWeights", "load"]
+__all__ = ["Argument", "Kernel", "Library", "PackedWeights", "load"]

@@ -10,15 +10,6 @@ import tvm_ffi
 
 from lpgen.errors import LibraryError
 
-ALIGNMENT = 64
-
-
-def aligned(nbytes: int) -> np.ndarray:
-    """Uninitialized uint8[nbytes] on a 64-byte boundary."""
-    memory = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + nbytes]
-
 
 def readable(what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """`value` as a tensor of tvm-ffi; copied if it is not contiguous, or a read-only ndarray.
@@ -52,17 +43,14 @@ def writable(what: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> 
     return tensor
 
 
-def check_apart(out: Any, sizes: dict[str, int], inputs: tuple[Any, ...]) -> None:
-    """Raise LibraryError if the memory of `out` is also that of an input, wholly or partly.
+def check_apart(out: Any, out_bytes: int, what: str, tensor: Any, nbytes: int) -> None:
+    """Raise LibraryError if the memory of `out` is also that of the input `what`, even in part.
 
-    Contiguous tensors of tvm-ffi; sizes: of the inputs and then of "out", in bytes, by name.
+    Both are contiguous tensors of tvm-ffi of so many bytes.
     """
-    start = out.data_ptr()
-    end = start + sizes["out"]
-    for (what, size), tensor in zip(sizes.items(), inputs, strict=False):
-        first = tensor.data_ptr()
-        if first < end and start < first + size:
-            raise LibraryError(f"out overlaps {what}: what is still to be read would be written")
+    start, first = out.data_ptr(), tensor.data_ptr()
+    if first < start + out_bytes and start < first + nbytes:
+        raise LibraryError(f"out overlaps {what}: what is still to be read would be written")
 
 
 def to_numpy(what: str, value: Any) -> np.ndarray:
@@ -91,17 +79,17 @@ def like(x: Any, y: np.ndarray) -> Any:
     return y if convert is None else convert(y)
 
 
-def count(what: str, value: Any, limit: int) -> int:
-    """`value` as an int. Raises LibraryError, naming `what`, unless it is an integer in 1..limit.
+def count(what: str, value: Any, high: int, low: int = 1) -> int:
+    """`value` as an int. Raises LibraryError, naming `what`, unless it is an integer of low..high.
 
     Integers are those of Python and NumPy, not True and False.
     """
     try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        number = 0
-    if not 1 <= number <= limit:
-        raise LibraryError(f"{what}={_brief(value)} is not an integer within 1..{limit}")
+        number = None
+    if number is None or not low <= number <= high:
+        raise LibraryError(f"{what}={_brief(value)} is not an integer within {low}..{high}")
     return number
 
 
@@ -154,8 +142,8 @@ def parameter(value: Any, entry: dict[str, Any]) -> np.ndarray:
     wrong = ~((array >= low) & (array <= high))  # also not a number
     _refuse(name, array, wrong, f"is outside of {entry['min']}..{entry['max']}")
     plain = np.require(array, dtype, ["C", "W"])
-    if entry["zeros"]:
-        more = plain.view(np.uint32) & entry["zeros"] != 0
+    if zeros := entry.get("zeros"):
+        more = plain.view(np.uint32) & zeros != 0
         _refuse(name, array, more | (plain != array), "is no bfloat16")
     return plain
 

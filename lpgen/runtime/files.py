@@ -22,7 +22,7 @@ import tvm_ffi
 
 from lpgen.errors import LibraryError
 
-SCHEMA = 3
+SCHEMA = 4
 """The version of the manifest that this package reads."""
 
 HASH_BYTES = 32

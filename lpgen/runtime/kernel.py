@@ -1,6 +1,5 @@
-"""A kernel of a loaded library, and weights packed for it."""
+"""A kernel of a loaded library."""
 
-import math
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -11,78 +10,43 @@ import tvm_ffi
 
 from lpgen.errors import LibraryError
 from lpgen.runtime import arrays
+from lpgen.runtime.arguments import Argument
 from lpgen.runtime.files import Code
+from lpgen.runtime.memory import aligned
+from lpgen.runtime.weights import PackedWeights, Packer
 
 MAX_THREADS = 1024
-
-
-class PackedWeights:
-    """Weights as one kernel reads them, made by `Kernel.pack_weights`.
-
-    `name`: the kernel's; `identity`: which kernel of which build they are for, as their header
-    says; `nbytes`: their size. A DLPack tensor of uint8[nbytes] on a 64-byte boundary; `numpy()` is
-    a view of it, to be saved and given to `Kernel.packed_weights` later.
-    """
-
-    def __init__(self, name: str, identity: str, data: np.ndarray) -> None:
-        self.name, self.identity, self._data = name, identity, data
-        self.tensor = tvm_ffi.from_dlpack(data)
-
-    @property
-    def nbytes(self) -> int:
-        return self._data.nbytes
-
-    def numpy(self) -> np.ndarray:
-        return self._data
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self._data.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self._data.__dlpack_device__()
-
-    def __repr__(self) -> str:
-        return f"<weights packed for {self.name}: {self.nbytes} bytes>"
 
 
 class Kernel:
     """One kernel of a library: `name`, its place in the manifest as `interface` and `variant`.
 
-    x_shape, x_dtype, weights_shape, weights_dtype, y_shape, y_dtype, packed_bytes: what it takes
-    and gives; parameters: the names of what is packed with the weights; residual: whether it adds a
-    tensor. Threads may share it; each has its own workspace, which is kept.
+    arguments: what it takes and gives, by name, in order (`lpgen.runtime.arguments`): inputs that
+    are tensors or numbers, the packed weights, the output; weights: what is packed, or None;
+    parameters: the names of what is packed with it; packed_bytes: the size of packed weights, 0:
+    there are none. Threads may share it; each has its own workspace, which is kept.
     """
 
     def __init__(self, code: Code, interface: dict, variant: dict) -> None:
         self.name: str = interface["workload"]
+        self.symbol: str = interface["symbol"]
         self.interface, self.variant = interface, variant
-        self.x_shape = tuple(interface["x"]["shape"])
-        self.x_dtype = np.dtype(interface["x"]["dtype"])
-        self.weights_shape = tuple(interface["weights"]["shape"])
-        self.weights_dtype = np.dtype(interface["weights"]["dtype"])
-        self.y_shape = tuple(interface["y"]["shape"])
-        self.y_dtype = np.dtype(interface["y"]["dtype"])
+        arguments = map(Argument.of_entry, interface["arguments"])
+        self.arguments = {argument.name: argument for argument in arguments}
+        (self.output,) = (a for a in self.arguments.values() if a.role == "output")
+        self._read = [a for a in self.arguments.values() if a.role != "output"]
+        self.weights = interface["weights"] and Argument.of_entry(interface["weights"])
         self.parameters = tuple(entry["name"] for entry in interface["parameters"])
-        self.residual = interface["residual"] is not None
-        self.packed_bytes: int = variant["packed_bytes"]
-        # Kernels of the same identity may share packed weights.
+        self.packed_bytes = sum(a.nbytes for a in self._read if a.role == "packed")
+        # Kernels of the same identity and level may share packed weights.
         self.identity: str = variant["identity"]
         self._code = code  # keeps it loaded
-        self._run = code.get_function(variant["symbol"])
-        self._pack = code.get_function(f"{variant['symbol']}_pack_weights")
-        self._check = code.get_function(f"{variant['symbol']}_check_weights")
+        self._run = code.get_function(self.symbol)
+        self._packer = Packer(interface, variant, self.packed_bytes, self._call)
         self._kept = threading.local()
 
     def __repr__(self) -> str:
         return f"<lpgen kernel {self.name}: {self.variant['template']}>"
-
-    def _sizes(self) -> dict[str, int]:
-        """Bytes of what a call reads and writes, in the order of its arguments."""
-        size = {"x": self.x_dtype.itemsize * math.prod(self.x_shape), "packed": self.packed_bytes}
-        if self.residual:
-            entry = self.interface["residual"]
-            size["residual"] = np.dtype(entry["dtype"]).itemsize * math.prod(entry["shape"])
-        return size | {"out": self.y_dtype.itemsize * math.prod(self.y_shape)}
 
     def workspace_bytes(self, threads: int = 1) -> int:
         """Bytes of scratch memory that a call on `threads` threads uses."""
@@ -97,28 +61,7 @@ class Kernel:
         single element a number. Raises LibraryError for another shape, for a value that the format
         does not have or that is outside of its limits, and for a parameter too many or too few.
         """
-        values = arrays.to_numpy("weights", weights)
-        arrays.check_shape("weights", values.shape, self.weights_shape)
-        arrays.check_values("weights", values, self.interface["weights"])
-        plain = np.require(values, self.weights_dtype, ["C", "W"])
-        given = self._given(parameters)
-        packed = PackedWeights(self.name, self.identity, arrays.aligned(self.packed_bytes))
-        self._status(self._pack, *map(tvm_ffi.from_dlpack, (plain, *given)), packed.tensor)
-        return packed
-
-    def _given(self, parameters: dict[str, Any]) -> list[np.ndarray]:
-        """The parameters as arrays, in the packer's order."""
-        for name in parameters:
-            if name not in self.parameters:
-                known = ", ".join(self.parameters) or "none"
-                raise LibraryError(f"{self.name}: no parameter {name}; asked for: {known}")
-        missing = [name for name in self.parameters if name not in parameters]
-        if missing:
-            raise LibraryError(f"{self.name}: parameter {missing[0]} is missing")
-        return [
-            arrays.parameter(parameters[entry["name"]], entry)
-            for entry in self.interface["parameters"]
-        ]
+        return self._packer.pack(self._function("pack_weights"), weights, parameters)
 
     def packed_weights(self, data: Any) -> PackedWeights:
         """Packed weights from the bytes of earlier ones (`PackedWeights.numpy`, saved and loaded).
@@ -127,58 +70,99 @@ class Kernel:
         another size, for weights of another kernel, CPU level or build, as their header says, and
         for damaged ones, whose checksum is another.
         """
-        if isinstance(data, bytes | bytearray | memoryview):
-            data = np.frombuffer(data, np.uint8)
-        data = np.asarray(data)
-        if data.dtype != np.uint8 or data.shape != (self.packed_bytes,):
-            got, expected = f"{data.dtype}{list(data.shape)}", f"uint8[{self.packed_bytes}]"
-            raise LibraryError(f"packed weights are {got}, expected {expected}")
-        memory = arrays.aligned(self.packed_bytes)
-        memory[...] = data
-        packed = PackedWeights(self.name, self.identity, memory)
-        self._status(self._check, packed.tensor)
-        return packed
+        return self._packer.restore(self._function("check_weights"), data)
 
-    def __call__(
-        self,
-        x: Any,
-        packed: PackedWeights,
-        out: Any = None,
-        threads: int = 1,
-        residual: Any = None,
-    ) -> Any:
-        """The exact result for activations `x`, computed on `threads` threads.
+    def _function(self, what: str) -> Callable:
+        """A function for packed weights."""
+        if self.weights is None:
+            raise LibraryError(f"{self.name}: has no weights to pack")
+        return self._code.get_function(f"{self.symbol}_{what}")
 
-        x: x_dtype[x_shape], one value per byte, [m, k] or NHWC, or packed: a NumPy array or a
-        DLPack tensor in the CPU's memory; what is not contiguous is copied. Values outside of the
-        format are not noticed and give a wrong result. packed: from `pack_weights` of this kernel.
-        out: contiguous memory of y_dtype for the result, which is returned; it may not overlap what
-        the kernel reads. Without it the result is a new array of x's library (of NumPy where that
-        takes no DLPack tensors). residual: the tensor that is added, as x. Other Python threads run
-        meanwhile.
+    def __call__(self, *inputs: Any, out: Any = None, threads: int = 1, **named: Any) -> Any:
+        """The exact result for the inputs, computed on `threads` threads.
+
+        inputs: in the order of `arguments`, or by their names: kernel(x, packed), kernel(x, packed,
+        residual=r). A tensor has the dtype and the shape of its argument, one value per byte, [m,
+        k] or NHWC, or packed: a NumPy array or a DLPack tensor in the CPU's memory; what is not
+        contiguous is copied. Values outside of the format are not noticed and give a wrong result.
+        packed: from `pack_weights` of this kernel. A scalar is an integer within its limits.
+        out: contiguous memory of the output's dtype for the result, which is returned; it may not
+        overlap what the kernel reads. Without it the result is a new array of the first input's
+        library (of NumPy where that takes no DLPack tensors). Other Python threads run meanwhile.
         Raises LibraryError naming the argument that does not fit.
         """
-        if not isinstance(packed, PackedWeights) or packed.identity != self.identity:
-            raise LibraryError(self._why_not(packed))
+        given = self._given(inputs, named)
         threads = arrays.count("threads", threads, MAX_THREADS)
-        source = arrays.readable("x", x, self.x_shape, self.x_dtype)
-        more = self._added(residual)
+        read = [self._readable(a, given[a.name]) for a in self._read]
+        y = self.output
         if out is None:
-            y = np.empty(self.y_shape, self.y_dtype)
-            self._status(
-                self._run, source, packed.tensor, *more, y, self._workspace(threads), threads
-            )
-            return y if isinstance(x, np.ndarray) else arrays.like(x, y)
-        target = arrays.writable("out", out, self.y_shape, self.y_dtype)
-        inputs = (source, packed.tensor, *more)
+            result = np.empty(y.shape, y.dtype)
+            self._call(self._run, *read, result, self._workspace(threads), threads)
+            first = given[self._read[0].name]
+            return result if isinstance(first, np.ndarray) else arrays.like(first, result)
+        target = arrays.writable("out", out, y.shape, y.dtype)
         try:
-            self._status(self._run, *inputs, target, self._workspace(threads), threads)
+            self._call(self._run, *read, target, self._workspace(threads), threads)
         except LibraryError:
-            arrays.check_apart(target, self._sizes(), inputs)  # looked at where it costs nothing
+            tensors = ((a, r) for a, r in zip(self._read, read, strict=True) if a.role != "scalar")
+            for a, tensor in tensors:  # looked at where it costs nothing
+                arrays.check_apart(target, y.nbytes, a.name, tensor, a.nbytes)
             raise
         return out
 
-    def _status(self, function: Callable, *arguments: Any) -> None:
+    def bind(
+        self, *inputs: Any, out: np.ndarray, threads: int = 1, **named: Any
+    ) -> Callable[[], None]:
+        """A function that computes `out` from what is in the inputs by then, checked once, here.
+
+        For loops in which the microseconds that Python takes for a checked call would count. The
+        arguments are those of a call; tensors have to be NumPy arrays, contiguous and writeable:
+        none is copied. The function belongs to the calling thread. Raises LibraryError as a call
+        does.
+        """
+        threads = arrays.count("threads", threads, MAX_THREADS)
+        self(*inputs, out=out, threads=threads, **named)
+        given = self._given(inputs, named)
+        for argument in self._read:
+            array = given[argument.name]
+            if argument.role != "input" or (array.flags.c_contiguous and array.flags.writeable):
+                continue
+            raise LibraryError(
+                f"{argument.name} is not contiguous, or read-only: bind would use a copy"
+            )
+        read = [self._readable(a, given[a.name]) for a in self._read]
+        target, workspace = tvm_ffi.from_dlpack(out), self._workspace(threads)
+        return partial(self._run, *read, target, workspace, threads)
+
+    def _given(self, inputs: tuple, named: dict[str, Any]) -> dict[str, Any]:
+        """What a call gives, by the names of the arguments that are read. None is nothing given."""
+        names = [argument.name for argument in self._read]
+        if len(inputs) > len(names):
+            takes = ", ".join(names)
+            raise LibraryError(f"{self.name}: {len(inputs)} inputs, it takes ({takes})")
+        given = dict(zip(names, inputs, strict=False))
+        for name, value in named.items():
+            if name in given:
+                raise LibraryError(f"{self.name}: {name} is given twice")
+            if value is not None and name not in names:
+                raise LibraryError(f"{self.name}: {name} is not asked for")
+            given[name] = value
+        for name in names:
+            if given.get(name) is None:
+                raise LibraryError(f"{self.name}: {name} is missing")
+        return given
+
+    def _readable(self, argument: Argument, value: Any) -> Any:
+        """The value of an argument that is read, as the library takes it."""
+        if argument.role == "packed":
+            if reason := self._packer.why_not(value):
+                raise LibraryError(reason)
+            return value.tensor
+        if argument.role == "scalar":
+            return arrays.count(argument.name, value, argument.high, argument.low)
+        return arrays.readable(argument.name, value, argument.shape, argument.dtype)
+
+    def _call(self, function: Callable, *arguments: Any) -> None:
         """Call a function of the library; what it refuses is a LibraryError."""
         try:
             function(*arguments)
@@ -186,53 +170,10 @@ class Kernel:
             reason = str(error).partition(": ")[2] or str(error)
             raise LibraryError(f"{self.name}: {reason.strip()}") from None
 
-    def _added(self, residual: Any) -> list[Any]:
-        """The residual as an argument, or none."""
-        if self.residual != (residual is not None):
-            raise LibraryError(
-                f"{self.name}: residual is {'missing' if self.residual else 'not asked for'}"
-            )
-        if not self.residual:
-            return []
-        entry = self.interface["residual"]
-        shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
-        return [arrays.readable("residual", residual, shape, dtype)]
-
-    def bind(
-        self,
-        x: np.ndarray,
-        packed: PackedWeights,
-        out: np.ndarray,
-        threads: int = 1,
-        residual: np.ndarray | None = None,
-    ) -> Callable[[], None]:
-        """A function that computes `out` from what is in `x` by then, checked once, here.
-
-        For loops in which the microseconds that Python takes for a checked call would count. The
-        arguments are those of a call; x and residual have to be contiguous and writeable: none is
-        copied. The function belongs to the calling thread. Raises LibraryError as a call does.
-        """
-        threads = arrays.count("threads", threads, MAX_THREADS)
-        self(x, packed, out=out, threads=threads, residual=residual)
-        inputs = {"x": x} | ({"residual": residual} if self.residual else {})
-        for what, array in inputs.items():
-            if not (array.flags.c_contiguous and array.flags.writeable):
-                raise LibraryError(f"{what} is not contiguous, or read-only: bind would use a copy")
-        source, *more = map(tvm_ffi.from_dlpack, inputs.values())
-        target, workspace = tvm_ffi.from_dlpack(out), self._workspace(threads)
-        return partial(self._run, source, packed.tensor, *more, target, workspace, threads)
-
     def _workspace(self, threads: int) -> Any:
         """This thread's workspace, made larger where it is too small: fresh memory is slow."""
         nbytes = self.workspace_bytes(threads)
         kept = getattr(self._kept, "workspace", None)
         if kept is None or kept.shape[0] < nbytes:
-            kept = self._kept.workspace = tvm_ffi.from_dlpack(arrays.aligned(max(nbytes, 1)))
+            kept = self._kept.workspace = tvm_ffi.from_dlpack(aligned(max(nbytes, 1)))
         return kept
-
-    def _why_not(self, packed: Any) -> str:
-        if not isinstance(packed, PackedWeights):
-            return f"packed: {type(packed).__name__}, expected the result of pack_weights"
-        if packed.name != self.name:
-            return f"packed: weights of {packed.name!r} do not fit {self.name!r}"
-        return f"packed: weights of another build of {self.name!r}; pack them again"

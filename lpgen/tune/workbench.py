@@ -10,7 +10,10 @@ import numpy as np
 import psutil
 import tvm_ffi
 
-from lpgen.algorithms.kernel import ALIGNMENT, Layout
+from lpgen.algorithms.kernel import Layout
+from lpgen.ops.operator import Example
+from lpgen.ops.signature import Signature
+from lpgen.runtime.memory import aligned, aligned_copy
 from lpgen.tune.timing import Run
 
 _GUARD = 64
@@ -30,11 +33,10 @@ class Miscomputed(Exception):
 
 
 class Case(NamedTuple):
-    """One input and its exact result."""
+    """One set of arguments and its exact result."""
 
     name: str
-    x: np.ndarray
-    w: np.ndarray
+    example: Example
     y: np.ndarray
 
 
@@ -48,26 +50,23 @@ class Workbench:
 
     def __init__(self, op: Any, machine: Any, seed: int) -> None:
         self.op = op
+        self._signature: Signature = op.signature
         self._cold_above = machine.l2 if op.reuse <= _COLD_ROWS else None
         spare = psutil.virtual_memory().available // _SHARE_OF_MEMORY
         self._cold_bytes = min(2 * machine.l3, _COLD_BYTES, spare)
-        named = [("random input", op.random(np.random.default_rng(seed)))]
-        named += [(f"input {which}", op.extreme(which)) for which in op.far_ends]
-        rng = np.random.default_rng(seed + 1)
-        self._parameters, residual = op.random_parameters(rng), op.random_residual(rng)
+        rng = np.random.default_rng(seed)
+        named = {"random input": "random"} | {f"input {which}": which for which in op.far_ends}
+        examples = {name: op.example(rng, which) for name, which in named.items()}
         self.cases = [
-            Case(name, x, w, op.reference(x, w, residual, **self._parameters))
-            for name, (x, w) in named
+            Case(name, example, op.reference(**example.given)) for name, example in examples.items()
         ]
-        self._added = [] if residual is None else [tvm_ffi.from_dlpack(residual)]
         self._packed: OrderedDict[Layout, list[list[np.ndarray]]] = OrderedDict()
 
     def packed(self, layout: Layout) -> list[list[np.ndarray]]:
         """The packed weights of each case; of the first, as many copies as timing needs."""
         if layout not in self._packed:
-            packed = [
-                [aligned_copy(layout.pack(case.w, **self._parameters))] for case in self.cases
-            ]
+            examples = [case.example for case in self.cases]
+            packed = [[aligned_copy(layout.pack(e.weights, **e.parameters))] for e in examples]
             if self._cold_above is not None and layout.nbytes > self._cold_above:
                 copies = self._cold_bytes // layout.nbytes + 1
                 packed[0] += [aligned_copy(packed[0][0]) for _ in range(copies)]
@@ -82,53 +81,60 @@ class Workbench:
         kept = itertools.chain.from_iterable(self._packed.values())
         return sum(array.nbytes for copies in kept for array in copies)
 
-    def check(self, function: KernelFunction, layout: Layout) -> None:
+    def check(self, function: KernelFunction, layout: Layout | None) -> None:
         """Compare with the oracle on every case. Raises Miscomputed naming the first that differs.
 
-        All but the first case have x and y at odd addresses, which kernels must accept.
+        In all but the first case tensors are at odd addresses, which kernels must accept.
         """
-        for number, (case, packed) in enumerate(zip(self.cases, self.packed(layout), strict=True)):
-            x = aligned_copy(case.x, offset=min(number, 1) * case.x.itemsize)
-            offset = _GUARD + min(number, 1) * case.y.itemsize
+        for number, case in enumerate(self.cases):
+            odd = min(number, 1)
+            inputs = _placed(case.example.inputs, odd)
+            offset = _GUARD + odd * case.y.itemsize
             around = aligned(case.y.nbytes + 2 * offset)
             around.fill(_GUARD_BYTE)
             y = around[offset:-offset].view(case.y.dtype).reshape(case.y.shape)
-            x, first, result = map(tvm_ffi.from_dlpack, (x, packed[0], y))
-            function(x, first, *self._added, result)
+            function(*self._arguments(inputs, y, self._weights(layout, number)[0]))
             wrong = int(np.count_nonzero(y != case.y))
             if wrong:
                 raise Miscomputed(f"{wrong} of {y.size} results differ on {case.name}")
             if np.any(around[:offset] != _GUARD_BYTE) or np.any(around[-offset:] != _GUARD_BYTE):
-                raise Miscomputed(f"wrote outside of y on {case.name}")
+                raise Miscomputed(f"wrote outside of {self._signature.output.name} on {case.name}")
 
-    def run(self, function: KernelFunction, layout: Layout, threads: int = 1) -> Run:
+    def run(self, function: KernelFunction, layout: Layout | None, threads: int = 1) -> Run:
         """Calls on the random input, to be timed; `function` uses so many threads."""
-        case, copies = self.cases[0], self.packed(layout)[0]
-        x = tvm_ffi.from_dlpack(aligned_copy(case.x))
-        y = tvm_ffi.from_dlpack(aligned_copy(np.zeros_like(case.y)))
-        weights = itertools.cycle([tvm_ffi.from_dlpack(copy) for copy in copies])
+        case = self.cases[0]
+        inputs, y = _placed(case.example.inputs), aligned_copy(np.zeros_like(case.y))
+        copies = self._weights(layout, 0)
+        calls = itertools.cycle([self._arguments(inputs, y, copy) for copy in copies])
         # CPU time: a call that waits for its core to do something else is not slower. Where other
         # threads work too, only the clock on the wall knows when all are done.
         clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
 
         def run(count: int) -> float:
             start = clock()
-            for packed in itertools.islice(weights, count):
-                function(x, packed, *self._added, y)
+            for arguments in itertools.islice(calls, count):
+                function(*arguments)
             return (clock() - start) * 1e-9
 
         return run
 
+    def _weights(self, layout: Layout | None, number: int) -> list[Any]:
+        """Packed weights of a case in all their copies; nothing, where there are none."""
+        return [None] if layout is None else self.packed(layout)[number]
 
-def aligned(nbytes: int, offset: int = 0) -> np.ndarray:
-    """uint8[nbytes] of zeros that starts `offset` bytes after a 64-byte boundary."""
-    raw = np.zeros(nbytes + ALIGNMENT + offset, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT + offset
-    return raw[start : start + nbytes]
+    def _arguments(self, inputs: dict[str, Any], y: np.ndarray, packed: Any) -> list[Any]:
+        """The arguments of a call in the kernel's order, tensors as those of tvm-ffi."""
+        signature = self._signature
+        values = inputs | {signature.output.name: y}
+        if signature.packed:
+            values[signature.packed.name] = packed
+        ordered = signature.ordered(values)
+        return [tvm_ffi.from_dlpack(v) if isinstance(v, np.ndarray) else v for v in ordered]
 
 
-def aligned_copy(array: np.ndarray, offset: int = 0) -> np.ndarray:
-    """A copy that starts `offset` bytes after a 64-byte boundary."""
-    copy = aligned(array.nbytes, offset).view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
+def _placed(inputs: dict[str, Any], elements: int = 0) -> dict[str, Any]:
+    """Copies of the tensors that start so many elements behind a 64-byte boundary."""
+    return {
+        name: aligned_copy(v, elements * v.itemsize) if isinstance(v, np.ndarray) else v
+        for name, v in inputs.items()
+    }

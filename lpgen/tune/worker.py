@@ -122,7 +122,7 @@ class Worker:
 
     def _build(
         self, request: Measure | Race, candidate: Candidate
-    ) -> tuple[KernelFunction, Layout]:
+    ) -> tuple[KernelFunction, Layout | None]:
         """The candidate as a function, and its layout, for which the weights are packed."""
         from lpgen.build.lower import jit
 
@@ -132,7 +132,8 @@ class Worker:
         kernel = candidate.template.kernel(request.op, request.target, candidate.knobs)
         function = jit(kernel, request.target, request.threads)
         self._say("packing weights", limited=False)
-        bench.packed(kernel.layout)
+        if kernel.layout is not None:
+            bench.packed(kernel.layout)
         return function, kernel.layout
 
 

@@ -115,9 +115,9 @@ static void wrong_calls_are_refused(void) {
   CHECK(CALL(x, X_BYTES, NULL, PACKED_BYTES, y, Y_BYTES, w, n, 1) == LPGEN_NULL_POINTER);
   CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES, NULL, Y_BYTES, w, n, 1) == LPGEN_NULL_POINTER);
   CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES, y, Y_BYTES, NULL, n, 1) == LPGEN_NULL_POINTER);
-  CHECK(CALL(x, X_BYTES - 1, packed, PACKED_BYTES, y, Y_BYTES, w, n, 1) == LPGEN_X_BYTES);
+  CHECK(CALL(x, X_BYTES - 1, packed, PACKED_BYTES, y, Y_BYTES, w, n, 1) == LPGEN_INPUT_BYTES);
   CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES + 1, y, Y_BYTES, w, n, 1) == LPGEN_PACKED_BYTES);
-  CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES, y, 0, w, n, 1) == LPGEN_Y_BYTES);
+  CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES, y, 0, w, n, 1) == LPGEN_OUTPUT_BYTES);
   CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES, y, Y_BYTES, w, n - 1, 1) == LPGEN_WORKSPACE_BYTES);
   CHECK(CALL(x, X_BYTES, packed, PACKED_BYTES, y, Y_BYTES, w, n, 2) == LPGEN_WORKSPACE_BYTES);
   CHECK(CALL(x, X_BYTES, packed + 16, PACKED_BYTES, y, Y_BYTES, w, n, 1) == LPGEN_MISALIGNED);
@@ -156,7 +156,8 @@ static void weights_of_others_are_refused(void) {
       {8, LPGEN_PACKED_HEADER, LPGEN_PACKED_HEADER},  /* version */
       {23, LPGEN_PACKED_KERNEL, LPGEN_PACKED_KERNEL}, /* identity */
       {24, LPGEN_PACKED_KERNEL, LPGEN_PACKED_KERNEL}, /* size */
-      {32, LPGEN_OK, LPGEN_PACKED_DAMAGED},           /* checksum */
+      {32, LPGEN_PACKED_LEVEL, LPGEN_PACKED_LEVEL},   /* CPU level */
+      {48, LPGEN_OK, LPGEN_PACKED_DAMAGED},           /* checksum */
       {63, LPGEN_OK, LPGEN_PACKED_DAMAGED},
       {64, LPGEN_OK, LPGEN_PACKED_DAMAGED}, /* data */
       {PACKED_BYTES - 1, LPGEN_OK, LPGEN_PACKED_DAMAGED},

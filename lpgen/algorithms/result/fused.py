@@ -68,7 +68,7 @@ class FusedLayout(Sectioned):
         return [spread(values[section.name], section) for section in e.sections]
 
     def te_module(self) -> IRModule:
-        """The packer as TIR: "main"(w, packed, *parameters), see `Layout`."""
+        """The packer as TIR: "main"(weights, *parameters, packed), see `Layout`."""
         e = self.epilogue
         columns = (e.groups, e.columns)
         w = te.placeholder((*columns, e.op.matrix.k), e.op.weight.dtype, name="w")

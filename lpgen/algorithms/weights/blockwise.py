@@ -195,7 +195,7 @@ class GroupWeights(Sectioned):
         return tirx.reinterpret("float32", bits)
 
     def te_module(self) -> IRModule:
-        """The packer as TIR: "main"(w, packed, *parameters), see `Layout`."""
+        """The packer as TIR: "main"(weights, *parameters, packed), see `Layout`."""
         from tvm import te
 
         op = self.op

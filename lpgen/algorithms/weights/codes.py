@@ -100,7 +100,7 @@ class CodeWeights(Sectioned):
         return self.bytes_of(parts)
 
     def te_module(self) -> IRModule:
-        """The packer as TIR: "main"(w, packed), see `Layout`."""
+        """The packer as TIR: "main"(weights, packed), see `Layout`."""
         cut = self.cut
         shape = (self.groups, self.columns, cut.r * cut.s * cut.run)
         w = te.placeholder(shape, self.format.dtype, name="w")

@@ -98,7 +98,7 @@ class LaneWeights(Sectioned):
         return self.bytes_of([main])
 
     def te_module(self) -> IRModule:
-        """The packer as TIR: "main"(w, packed), see `Layout`."""
+        """The packer as TIR: "main"(weights, packed), see `Layout`."""
         from tvm import te, tirx
 
         lanes = self.lanes

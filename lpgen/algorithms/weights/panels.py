@@ -175,7 +175,7 @@ class PanelWeights(Sectioned):
         return code if dtype == "uint8" else code.astype("int8").astype(dtype)
 
     def te_module(self) -> IRModule:
-        """The packer as TIR: "main"(w, packed), see `Layout`."""
+        """The packer as TIR: "main"(weights, packed), see `Layout`."""
         from tvm import te
 
         cut = self.cut

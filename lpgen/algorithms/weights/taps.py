@@ -138,7 +138,7 @@ class TapWeights(Sectioned):
         return self.bytes_of([main.transpose(1, 0, 4, 6, 2, 3, 5)])
 
     def te_module(self) -> IRModule:
-        """The packer as TIR: "main"(w, packed), see `Layout`."""
+        """The packer as TIR: "main"(weights, packed), see `Layout`."""
         from tvm import te, tirx
 
         window = self.window

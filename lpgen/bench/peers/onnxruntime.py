@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from lpgen.bench.case import Case, Contender, Unsupported, settled
+from lpgen.bench.case import Case, Contender, Unsupported
 from lpgen.bench.grouped import GroupedCase
 from lpgen.bench.peers import Variants
+from lpgen.runtime.memory import aligned_copy
 
 _OPSET = 17
 _IR_VERSION = 9
@@ -194,11 +195,11 @@ def _geometry(op: Any) -> dict[str, Any]:
 
 
 def _channels_first(array: np.ndarray) -> np.ndarray:
-    return settled(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+    return aligned_copy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
 
 
 def _result(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    return settled(np.zeros(shape, dtype))
+    return aligned_copy(np.zeros(shape, dtype))
 
 
 def _node(kind: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> Any:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from lpgen.bench.case import U8, Case, Contender, Unsupported, settled
+from lpgen.bench.case import U8, Case, Contender, Unsupported
 from lpgen.bench.grouped import GroupedCase
 from lpgen.bench.peers import Variants
+from lpgen.runtime.memory import aligned_copy
 
 # To the plugin's order of axes and back; it keeps activations in NHWC and drops both.
 _TO_NCHW = (0, 3, 1, 2)
@@ -154,7 +155,7 @@ def _contender(
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
     }
     request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-    y = settled(np.zeros(y_shape, dtype))
+    y = aligned_copy(np.zeros(y_shape, dtype))
     request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
     request.set_output_tensor(openvino.Tensor(y, shared_memory=True))
 

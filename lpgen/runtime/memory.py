@@ -1,0 +1,29 @@
+"""Memory that starts on a cache line, or so many bytes behind one."""
+
+import numpy as np
+
+ALIGNMENT = 64
+"""Packed weights and workspaces start on this boundary (bytes)."""
+
+
+def aligned(nbytes: int, offset: int = 0) -> np.ndarray:
+    """uint8[nbytes] of zeros that starts `offset` bytes behind a 64-byte boundary.
+
+    The zeros are written: pages that nobody wrote are one page, which stays in the L1 cache.
+    """
+    memory = _empty(nbytes, offset)
+    memory.fill(0)
+    return memory
+
+
+def aligned_copy(array: np.ndarray, offset: int = 0) -> np.ndarray:
+    """A dense copy that starts `offset` bytes behind a 64-byte boundary."""
+    copy = _empty(array.nbytes, offset).view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _empty(nbytes: int, offset: int) -> np.ndarray:
+    memory = np.empty(nbytes + ALIGNMENT + offset, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT + offset
+    return memory[start : start + nbytes]
