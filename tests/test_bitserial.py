@@ -9,7 +9,7 @@ from kernels import assert_exact_on
 from strategies import TEXTS, convs
 
 from lpgen.algorithms import bitserial
-from lpgen.algorithms.bitserial import PlaneWeights, is_xor, reduction_of
+from lpgen.algorithms.bitserial import PlaneWeights, is_xor, k_split_of
 from lpgen.errors import ScheduleRefused
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
@@ -198,7 +198,7 @@ class TestBipolar:
     def test_xor_needs_bipolar_sides_and_no_padding(self, text, xor):
         assert is_xor(parse(text)) == xor
 
-    def test_xor_needs_neither_row_sums_nor_corrections(self):
+    def test_xor_needs_neither_row_sums_nor_compensations(self):
         op = Dense(4, 64, 96, act="b1", weight="b1")
         tiling = bitserial.Tiling(rows=2, vectors=4, lanes=16, row_tiles=2, panels=1, word=8)
         definition = bitserial.define(op, tiling)
@@ -293,7 +293,7 @@ class TestAssembly:
 
 def layout_of(op, word: int, lanes: int) -> PlaneWeights:
     matrix, panel = op.matrix, lanes * (32 // word)
-    c = reduction_of(op, word, "copied")
+    c = k_split_of(op, word, "copied")
     sizes = (matrix.groups, matrix.n, -(-matrix.n // panel), panel)
     return PlaneWeights(op.w_shape, op.weight, c, *sizes, offset=-op.act.min, lanes=lanes)
 

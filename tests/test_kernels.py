@@ -90,7 +90,7 @@ def test_code_books_are_looked_up_by_a_shuffle(name, bits):
 
     chosen, target = template(name)
     values = ",".join(str(value) for value in range(-8, -8 + 2**bits))
-    for m in (1, 40):  # weights expanded in registers, and per panel
+    for m in (1, 40):  # weights unpacked in registers, and per panel
         op = Dense(m, 64, 64, act="u4", weight=f"c{bits}:{values}")
         if chosen.why_not(op, target):
             continue

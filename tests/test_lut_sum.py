@@ -11,8 +11,8 @@ from lpgen.algorithms.lut_sum import (
     PACK,
     IndexWeights,
     column_order,
+    k_split_of,
     offset_of,
-    reduction_of,
     tables_of,
 )
 from lpgen.formats import Format
@@ -34,7 +34,7 @@ LINEAR = [text for text in TEXTS if text[0] != "c"]
 def layout_of(op, inputs: int, lanes: int = 16, panels: int = 1) -> IndexWeights:
     matrix = op.matrix
     panels = max(panels, -(-matrix.n // (2 * lanes)))
-    c = reduction_of(op, "copied", inputs)
+    c = k_split_of(op, "copied", inputs)
     sizes = (matrix.groups, matrix.n, panels, 2 * lanes)
     return IndexWeights(op.w_shape, op.weight, c, *sizes, offset=offset_of(op), lanes=lanes)
 
@@ -82,7 +82,7 @@ def test_a_weight_takes_exactly_its_bits(weight, inputs):
 def test_indices_are_stored_in_reading_order():
     op = Dense(1, 32, 16, act="u1", weight="u1")
     w = np.random.default_rng(0).integers(0, 2, (32, 16)).astype(np.uint8)
-    # plane, k groups / 2, byte, vector, lane
+    # plane, k steps / 2, byte, vector, lane
     packed = layout_of(op, 4).pack(w).reshape(1, 2, 1, 2, 16)
     for vector, byte in ((0, 0), (0, 1), (1, 5)):
         column = vector * 16 + column_order(16)[byte]
@@ -117,13 +117,13 @@ def test_sums_fit_what_holds_them(act, weight):
     for inputs, digits in [(i, d) for i in INPUTS for d in digit_choices(whole[i])]:
         tables = tables_of(op, inputs, digits)
         assert tables.lookups >= 1
-        assert tables.groups >= 1
+        assert tables.longest >= 1
         split = [largest] if digits == 1 else [largest % 2**tables.shift, largest >> tables.shift]
         assert sum(d << tables.shift * i for i, d in enumerate(split)) == largest
         worst = [tables.most(digit) for digit in range(digits)]
         assert max(worst) == worst[0]
         assert worst[0] * tables.lookups <= 255 < worst[0] * (tables.lookups + 1)
-        assert worst[0] * codes * tables.groups < 2**16 <= worst[0] * codes * (tables.groups + 1)
+        assert worst[0] * codes * tables.longest < 2**16 <= worst[0] * codes * (tables.longest + 1)
 
 
 # Depths around one and several blocks of 16-bit sums, and around a chunk of byte sums.
@@ -165,19 +165,19 @@ def test_large_tables_are_looked_up_by_vpermb(cpu):
     """Compiled for the CPU, whichever this one is: LLVM knows them all."""
     from lpgen.build.lower import jit_module
 
-    chosen, target = Template("avx512bw", "lut_sum"), Target.parse(cpu)
+    chosen, target = Template("x86", "lut_sum"), Target.parse(cpu)
     op = Dense(8, 128, 96, act="u2", weight="u1")
     knobs = {**chosen.default(op, target), "inputs": 6, "expand": "register"}
     assert knobs in chosen.space(op, target)
     asm = jit_module(chosen.kernel(op, target, knobs), target).inspect_source("asm")
-    # 16 k groups, 8 rows and 2 vectors of columns, and two for each table of 8 rows.
+    # 16 k steps, 8 rows and 2 vectors of columns, and two for each table of 8 rows.
     assert asm.count("\tvpermb\t") >= 4 * 8 * 2
 
 
 @pytest.mark.parametrize("cpu", ["avx512bw", "avx512vnni"])
 def test_without_vbmi_tables_are_small(cpu):
     op = Dense(8, 128, 96, act="u2", weight="u1")
-    assert Template("avx512bw", "lut_sum").space(op, Target.parse(cpu)).knobs["inputs"] == (4,)
+    assert Template("x86", "lut_sum").space(op, Target.parse(cpu)).knobs["inputs"] == (4,)
 
 
 @settings(max_examples=25, deadline=None)
@@ -187,7 +187,7 @@ def test_large_tables_are_exact(data):
     missing = target.missing_on(cpu_features())
     if missing:
         pytest.skip(f"this CPU lacks {', '.join(missing)}")
-    chosen = Template("avx512bw", "lut_sum")
+    chosen = Template("x86", "lut_sum")
     sizes = (st.integers(1, limit) for limit in (40, 200, 200))
     formats = {"act": texts, "weight": st.sampled_from(LINEAR)}
     op = data.draw(st.builds(Dense, *sizes, **formats) | convs())

@@ -66,7 +66,7 @@ def test_both_packers_agree_on_convolutions():
 def test_entries_are_the_sums_of_subsets():
     op = Dense(1, 4, 8, act="u1", weight="u6")
     w = np.arange(32, dtype=np.uint8).reshape(4, 8) + 20
-    # k group, column, digit, entry
+    # k step, column, digit, entry
     packed = layout_of(op, 1).pack(w).reshape(2, 4, 1, 16)
     assert packed[0, 3, 0, 0b1010] == w[3, 1] + w[3, 3]
     assert packed[1, 2, 0, 0b0101] == w[2, 4] + w[2, 6]
@@ -82,7 +82,7 @@ def test_sums_fit_what_holds_them(weight):
         tables = tables_of(op, digits)
         assert tables.most(0) <= 255
         assert tables.most(0) * tables.lookups <= 255 < tables.most(0) * (tables.lookups + 1)
-        assert tables.most(0) * tables.groups < 2**16 <= tables.most(0) * (tables.groups + 1)
+        assert tables.most(0) * tables.longest < 2**16 <= tables.most(0) * (tables.longest + 1)
         split = [largest] if digits == 1 else [largest % 2**tables.shift, largest >> tables.shift]
         assert [4 * part for part in split] == [tables.most(d) for d in range(digits)]
 

@@ -111,7 +111,7 @@ class TestFirstSchedule:
 
     def test_the_schedule_changes_the_loops(self, notebook):
         before, after = text_of(notebook, "before"), text_of(notebook, "after")
-        for stage in ("expand", "tile", "y"):
+        for stage in ("unpack", "tile", "y"):
             assert f'T.sblock("{stage}' in before
             assert f'T.sblock("{stage}' in after
         for kind in ("T.unroll", "T.vectorized"):

@@ -94,6 +94,6 @@ def test_both_packers_agree_on_two_s_complement(weight):
 def test_weights_are_stored_in_reading_order():
     op = Dense(1, 8, 8, act="u8", weight="s8")
     w = np.arange(64, dtype=np.int8).reshape(8, 8)
-    packed = layout_of(op).pack(w).view(np.int8).reshape(2, 2, 4, 4)  # k group, vector, lane, kq
+    packed = layout_of(op).pack(w).view(np.int8).reshape(2, 2, 4, 4)  # k step, vector, lane, kq
     np.testing.assert_array_equal(packed[1, 0, 2], w[2, 4:8])
     np.testing.assert_array_equal(packed[0, 1, 3], w[7, 0:4])

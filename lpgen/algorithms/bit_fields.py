@@ -10,9 +10,9 @@ from __future__ import annotations
 from tvm import te
 
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
-from lpgen.algorithms.dot import Tiling, left_tiles
+from lpgen.algorithms.dot import Tiling, lhs_tiles
 from lpgen.algorithms.lhs.k_split import cut
-from lpgen.algorithms.lhs.view import Left, left_side
+from lpgen.algorithms.lhs.view import Lhs, lhs_of
 from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.weights.bit_fields import FieldWeights, Plane
 from lpgen.ops import Conv2d, Dense
@@ -20,7 +20,7 @@ from lpgen.ops import Conv2d, Dense
 
 def define(
     op: Dense | Conv2d, tiling: Tiling, planes: tuple[Plane, ...], offset: int
-) -> Definition[Left, FieldWeights]:
+) -> Definition[Lhs, FieldWeights]:
     """The tensor expressions of `op`: stages pad (optional), pack (if copied), tile and y.
 
     offset: what is added to every value of the left side, so that it fits int8.
@@ -29,14 +29,14 @@ def define(
     c = cut(op, t.kq, folded=t.folded, empty=True)
     weights = FieldWeights.of(op, c, t, offset + op.zero_act, planes=planes, lanes=t.lanes)
     sections = placeholders(weights.sections)
-    left = left_side(op, c, "int8", offset)
-    left_at = left_tiles(left, c, t, matrix.groups)
+    lhs = lhs_of(op, c, "int8", offset)
+    lhs_at = lhs_tiles(lhs, c, t, matrix.groups)
     r, s, kg, kt = reduce_axes(r=c.r, s=c.s, kg=c.kg, kt=c.kq)
 
     def product(g, mo, no, mi, nv, nl):
-        x = left_at(g, mo, mi, r, s, kg, kt, None).astype("int32")
+        x = lhs_at(g, mo, mi, r, s, kg, kt, None).astype("int32")
         code = weights.code(sections, g, no, (r * c.s + s) * c.kg + kg, nv, nl, kt)
         return te.sum(x * code, axis=[r, s, kg, kt])
 
     tile = te.compute(t.shape(matrix.groups), product, name="tile")
-    return finish(op, left, weights, sections, matrix_sums(op, tile), codes=True)
+    return finish(op, lhs, weights, sections, matrix_sums(op, tile), codes=True)

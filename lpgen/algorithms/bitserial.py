@@ -16,7 +16,8 @@ planes is +1 where their bits are equal:
 
     sum over k of x * w = sum over p, q of 2^(p + q) * (K - 2 * popcount(x_p ^ w_q))
 
-which needs no sums of rows and no correction of columns (Rastegari et al., "XNOR-Net", ECCV 2016).
+which needs no sums of rows and no compensation of columns (Rastegari et al., "XNOR-Net", ECCV
+2016).
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from lpgen.algorithms import definition
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.depthwise import one_channel_each
 from lpgen.algorithms.lhs.encode import Encoding, encode_at_source, encode_in_tiles
-from lpgen.algorithms.lhs.k_split import Reduction, cut
+from lpgen.algorithms.lhs.k_split import KSplit, cut
 from lpgen.algorithms.lhs.planes import given_words, reads_planes
-from lpgen.algorithms.lhs.view import Left, left_side
+from lpgen.algorithms.lhs.view import Lhs, lhs_of
 from lpgen.algorithms.sections import Section, placeholders
 from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.ops import Conv2d, Dense
@@ -77,7 +78,7 @@ class PlaneWeights(CodeWeights):
     def code_sections(self) -> list[Section]:
         width = self.lanes * self.repeat
         vectors = self.panel // width
-        shape = (self.groups, self.panels, self.cut.groups, self.format.bits, vectors, width)
+        shape = (self.groups, self.panels, self.cut.steps, self.format.bits, vectors, width)
         return [Section("words", shape, f"uint{self.cut.kq}")]
 
     def arrange(self, codes: np.ndarray) -> list[np.ndarray]:
@@ -85,7 +86,7 @@ class PlaneWeights(CodeWeights):
         bits = codes[..., None, :] >> planes[:, None] & 1
         words = np.packbits(bits, axis=-1, bitorder="little").view(f"<u{self.cut.kq // 8}")[..., 0]
         columns = (-1, self.repeat, self.lanes)
-        words = words.reshape(self.groups, self.panels, *columns, self.cut.groups, planes.size)
+        words = words.reshape(self.groups, self.panels, *columns, self.cut.steps, planes.size)
         words = words.transpose(0, 1, 5, 6, 2, 4, 3)
         return [words.reshape(self.code_sections()[0].shape)]
 
@@ -128,30 +129,30 @@ def planes_of_left(op: Dense | Conv2d) -> tuple[int, int]:
     return (max(0, op.act.max) + offset_of(op)).bit_length() - low, low
 
 
-def reduction_of(op: Dense | Conv2d, word: int, left: str) -> Reduction:
+def k_split_of(op: Dense | Conv2d, word: int, left: str) -> KSplit:
     """The k axis in words. XOR counts what stands in empty places, AND does not."""
     empty, direct = not is_xor(op), left == "direct"
     return cut(op, word, folded=left == "folded", empty=empty, split=direct)
 
 
-def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, PlaneWeights]:
+def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Lhs, PlaneWeights]:
     """The tensor expressions of `op`: stages pad (optional), encode, tile and y; row_sums is a
     parameter (`row_sums`), unless the weights are their codes or XOR combines the planes."""
     matrix, t, xor = op.matrix, tiling, is_xor(op)
-    c, offset = reduction_of(op, t.word, t.left), offset_of(op)
+    c, offset = k_split_of(op, t.word, t.left), offset_of(op)
     weights = PlaneWeights.of(op, c, t, 0 if xor else offset + op.zero_act, lanes=t.lanes)
     sections = placeholders(weights.sections)
-    left = left_side(op, c, "uint8", offset)
+    lhs = lhs_of(op, c, "uint8", offset)
     planes = planes_of_left(op)
     if reads_planes(op, t.word, t.left):
-        left, left_at = given_words(op, left, planes[0], offset + op.zero_act)
+        lhs, lhs_at = given_words(op, lhs, planes[0], offset + op.zero_act)
     else:
-        left_at = _encoded(op, left, t, planes)
-    tile = _tile(op, left_at, sections[0], c, t, planes)
+        lhs_at = _encoded(op, lhs, t, planes)
+    tile = _tile(op, lhs_at, sections[0], c, t, planes)
     most = matrix.k * op.act.max * op.weight.max
     return finish(
         op,
-        left,
+        lhs,
         weights,
         sections,
         matrix_sums(op, tile),
@@ -160,7 +161,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, PlaneWeights]
     )
 
 
-def _encoded(op, left: Left, t: Tiling, planes: tuple[int, int]):
+def _encoded(op, lhs: Lhs, t: Tiling, planes: tuple[int, int]):
     """The words of the left side, repeated through an element."""
     count, low = planes
     ones = sum(1 << t.word * i for i in range(t.repeat))
@@ -172,20 +173,20 @@ def _encoded(op, left: Left, t: Tiling, planes: tuple[int, int]):
 
     encoding = Encoding((count,), "uint32", bit)
     if t.left == "direct":
-        return encode_at_source(left, encoding)
-    return encode_in_tiles(left, encoding, op.matrix.groups, t.row_tiles, t.rows, rows_outside=True)
+        return encode_at_source(lhs, encoding)
+    return encode_in_tiles(lhs, encoding, op.matrix.groups, t.row_tiles, t.rows, rows_outside=True)
 
 
-def _tile(op, left_at, words, c: Reduction, t: Tiling, planes: tuple[int, int]) -> te.Tensor:
+def _tile(op, lhs_at, words, c: KSplit, t: Tiling, planes: tuple[int, int]) -> te.Tensor:
     r, s, kg, p, q = reduce_axes(r=c.r, s=c.s, kg=c.kg, p=planes[0], q=op.weight.bits)
     last, xor = op.matrix.m - 1, is_xor(op)
 
     def element(g, mo, no, mi, nv, nl):
         m = te.min(mo * t.rows + mi, last)
-        left = left_at(g, mo, mi, m, r, s, kg, p).astype(words.dtype)
+        bits = lhs_at(g, mo, mi, m, r, s, kg, p).astype(words.dtype)
         lane = nl * t.repeat + nv % t.repeat
         word = words[g, no, (r * c.s + s) * c.kg + kg, q, nv // t.repeat, lane]
-        count = tirx.popcount(left ^ word if xor else left & word).astype("int32")
+        count = tirx.popcount(bits ^ word if xor else bits & word).astype("int32")
         return te.sum(count << (p + q + planes[1]), axis=[r, s, kg, p, q])
 
     return te.compute(t.shape(op.matrix.groups), element, name="tile")

@@ -14,7 +14,7 @@ ascending j (`lpgen.ops.epilogue`),
     tile += float32(S_j) * scale_j
 
 What a group needs lies together, in sections [panel][group]...: packed weights, scales, zero points
-and corrections stream by once, in the order in which they are read.
+and compensations stream by once, in the order in which they are read.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms import definition
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
-from lpgen.algorithms.lhs.k_split import Reduction
-from lpgen.algorithms.lhs.view import Left, left_side
+from lpgen.algorithms.lhs.k_split import KSplit
+from lpgen.algorithms.lhs.view import Lhs, lhs_of
 from lpgen.algorithms.prologue import Prologue
 from lpgen.algorithms.result.epilogue import product
 from lpgen.algorithms.sections import placeholders
-from lpgen.algorithms.weights.blockwise import GroupWeights, Operand
+from lpgen.algorithms.weights.blockwise import BlockwiseWeights, Operand
 from lpgen.ops import Dense
 from lpgen.tir.extern import extern
 
 
 @dataclass(frozen=True)
 class Operands:
-    """What the two sides become before they are multiplied.
+    """Operands of a multiplication: what the two sides become before it.
 
     left: dtype of X; offset: X - (x as it is given); nothing: X of an x without its zero point that
     is 0; right: of C; left_max: the largest absolute value of X.
@@ -84,37 +84,39 @@ class Tiling(definition.Tiling):
 
 def define(
     op: Dense, operands: Operands, tiling: Tiling, start: int = 0
-) -> Definition[Left, GroupWeights]:
+) -> Definition[Lhs, BlockwiseWeights]:
     """The tensor expressions of `op`: stages pad (optional), partial, tile and y.
 
     start: a number that is added to what the row of a group adds to its sums, where it adds the
     same in every column, and taken off again.
     """
     t = tiling
-    weights = GroupWeights(op, operands.right, operands.nothing, t.kq, t.panels, t.vectors, t.lanes)
+    weights = BlockwiseWeights(
+        op, operands.right, operands.nothing, t.kq, t.panels, t.vectors, t.lanes
+    )
     tensors = placeholders(weights.sections)
     sections = {tensor.op.name: tensor for tensor in tensors}
-    left = _left(op, operands, weights)
+    lhs = _lhs(op, operands, weights)
     rows = _group_terms(op, weights, start) if weights.zeros else None
-    partial = _partial(left, sections, weights, t)
+    partial = _partial(lhs, sections, weights, t)
     tile = _tile(partial, sections, rows and rows.tensor, weights, t, start)
-    return finish(op, left, weights, tensors, matrix_sums(op, tile), rows=rows)
+    return finish(op, lhs, weights, tensors, matrix_sums(op, tile), rows=rows)
 
 
-def _left(op: Dense, operands: Operands, weights: GroupWeights) -> Left:
+def _lhs(op: Dense, operands: Operands, weights: BlockwiseWeights) -> Lhs:
     """The left side; the steps of the last group may reach past the row."""
     reach = (weights.count - 1) * op.group_size + weights.steps * weights.kq
-    wide = Reduction(1, 1, op.k, -(-max(reach, op.k) // weights.kq), weights.kq)
-    return left_side(op, wide, operands.left, operands.offset)
+    wide = KSplit(1, 1, op.k, -(-max(reach, op.k) // weights.kq), weights.kq)
+    return lhs_of(op, wide, operands.left, operands.offset)
 
 
-def _partial(left: Left, sections: dict, weights: GroupWeights, t: Tiling) -> te.Tensor:
-    group, last = left.op.group_size, left.op.m - 1
+def _partial(lhs: Lhs, sections: dict, weights: BlockwiseWeights, t: Tiling) -> te.Tensor:
+    group, last = lhs.op.group_size, lhs.op.m - 1
     step, kt = reduce_axes(step=weights.steps, kt=t.kq)
 
     def element(mo, no, j, mi, nv, nl):
         m = te.min(mo * t.rows + mi, last)
-        x = left.source[m, j * group + step * t.kq + kt].astype("int32")
+        x = lhs.source[m, j * group + step * t.kq + kt].astype("int32")
         return te.sum(
             x * weights.operand(sections, (no, j, step, nv, nl, kt)).astype("int32"),
             axis=[step, kt],
@@ -128,7 +130,7 @@ def _tile(
     partial: te.Tensor,
     sections: dict[str, te.Tensor],
     rows: te.Tensor | None,
-    weights: GroupWeights,
+    weights: BlockwiseWeights,
     t: Tiling,
     start: int,
 ) -> te.Tensor:
@@ -145,15 +147,15 @@ def _tile(
                 term = term * sections["zero"][column].astype("int32")
             total = total + term
             total = total - tirx.const(start, "int32") if start else total
-        if "correction" in sections:
-            total = total + sections["correction"][column]
+        if "compensation" in sections:
+            total = total + sections["compensation"][column]
         scaled = product(total.astype("float32"), weights.scale(sections, column))
         return te.sum(scaled, axis=[r, s, j])
 
     return te.compute(t.shape(1), element, name="tile")
 
 
-def _group_terms(op: Dense, weights: GroupWeights, start: int) -> Prologue:
+def _group_terms(op: Dense, weights: BlockwiseWeights, start: int) -> Prologue:
     """Prologue of row_terms, int32[m, groups]: the sums of x - zero_act in every row and group,
     times base - zero where that is one number for all columns, else times -1."""
     count, factor = weights.count, -1

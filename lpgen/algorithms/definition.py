@@ -21,8 +21,8 @@ from lpgen.algorithms.prologue import Prologue
 from lpgen.algorithms.result.epilogue import Epilogue
 from lpgen.ops import Operator
 
-Weights = TypeVar("Weights")
-Lhs = TypeVar("Lhs")
+LhsT = TypeVar("LhsT")
+WeightsT = TypeVar("WeightsT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,13 @@ class Tiling:
 
 
 @dataclass(frozen=True)
-class Definition(Generic[Lhs, Weights]):
+class Definition(Generic[LhsT, WeightsT]):
     """Kernel in tensor expressions, ready to be scheduled."""
 
     op: Operator
-    lhs: Lhs
+    lhs: LhsT
     """View of the input that the stage "tile" reads."""
-    weights: Weights
+    weights: WeightsT
     """Packed-weight layout without parameters."""
     layout: Layout
     """`weights` with the parameters of the epilogue behind them: what the kernel takes."""

@@ -73,8 +73,9 @@ class Tiling:
 
 @dataclass(frozen=True)
 class View:
-    """A depthwise convolution as the algorithm sees it: that of `op`, or its rows made images and
-    its columns rows where the kernel is flat. Either way all tensors lie in memory as they do.
+    """View of a depthwise convolution as the algorithm takes it: that of `op`, or its rows made
+    images and its columns rows where the kernel is flat. Either way all tensors lie in memory
+    as they do.
     """
 
     images: int
@@ -108,7 +109,7 @@ class View:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The padded copy of the input: pairs [image, block, pair, column, panel, 2 * channels].
+    """Padded copy of the input: pairs [image, block, pair, column, panel, 2 * channels].
 
     A block is what `block` tiles below each other read. A pair is two rows, `dilation` apart. The
     last axis is (piece, vector, channel < 4, row < 2): each piece holds four channels of each
@@ -240,7 +241,7 @@ def define(op: Conv2d, operands: Operands, t: Tiling) -> Definition[Pairs, TapWe
 def _tile(pairs: Pairs, pad: te.Tensor, weights: te.Tensor) -> te.Tensor:
     """tile[image, row tile, column tile, panel, vector, row, column, lane]."""
     t, view, window = pairs.tiling, pairs.view, pairs.window
-    group, s, kt = reduce_axes(group=window.groups, s=window.taps[1], kt=t.kq)
+    group, s, kt = reduce_axes(group=window.count, s=window.taps[1], kt=t.kq)
 
     def product(image, rt, ct, panel, vector, i, j, lane):
         # A window's last taps may be none of the tile's: their weights are 0, so any will do.

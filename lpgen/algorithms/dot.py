@@ -24,8 +24,8 @@ from tvm import te
 
 from lpgen.algorithms import definition
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
-from lpgen.algorithms.lhs.k_split import Reduction, cut
-from lpgen.algorithms.lhs.view import Left, left_side
+from lpgen.algorithms.lhs.k_split import KSplit, cut
+from lpgen.algorithms.lhs.view import Lhs, lhs_of
 from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.weights.panels import PanelWeights
 from lpgen.ops import Conv2d, Dense
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Operands:
-    """What the two sides become before they are multiplied.
+    """Operands of a multiplication: what the two sides become before it.
 
     left, right: dtypes ("uint8", "int8" or "int16"); offset: what is added to every activation;
     left_max, right_max: the largest absolute values, from which accumulator bounds follow.
@@ -83,12 +83,12 @@ class Tiling(definition.Tiling):
     kq: values of k in one step;
     copied: whether the left side is copied into tile order (im2col) or read in place;
     folded: whether the kernel rows are folded into one run (`k_split`);
-    chunk: k groups summed in int16 before they are widened to int32, 0 for int32 throughout;
-    multiple: what the number of k groups in a run must be a multiple of;
+    chunk: k steps summed in int16 before they are widened to int32, 0 for int32 throughout;
+    multiple: what the number of k steps in a run must be a multiple of;
     together: rows that are read as one piece, a constant distance apart: past the last row of the
         matrix a whole piece is repeated, not its rows one by one;
-    pack_groups: k groups of a row that stay neighbours when the left side is copied;
-    top: expand signed weights into the top bits of their bytes (`weights`), where sums of as many
+    pack_steps: k steps of a row that stay neighbours when the left side is copied;
+    top: unpack signed weights into the top bits of their bytes (`weights`), where sums of as many
         8-bit products fit int32;
     across_groups: the columns are the groups of a depthwise convolution, so that the left side
         differs from lane to lane;
@@ -101,16 +101,14 @@ class Tiling(definition.Tiling):
     chunk: int = 0
     multiple: int = 1
     together: int = 1
-    pack_groups: int = 1
+    pack_steps: int = 1
     top: bool = False
     across_groups: bool = False
     lookup: Lookup | None = None
 
 
-def define(
-    op: Dense | Conv2d, operands: Operands, tiling: Tiling
-) -> Definition[Left, PanelWeights]:
-    """The tensor expressions of `op`: stages pad (optional), pack (if copied), expand (unless the
+def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition[Lhs, PanelWeights]:
+    """The tensor expressions of `op`: stages pad (optional), pack (if copied), unpack (unless the
     weights are stored as operands), partial (if chunked), tile and y.
     """
     matrix, t = op.matrix, tiling
@@ -128,15 +126,15 @@ def define(
         top=t.top,
     )
     sections = placeholders(weights.sections)
-    left = left_side(op, reduction, operands.left, operands.offset)
-    left_at = left_tiles(left, reduction, t, matrix.groups)
+    lhs = lhs_of(op, reduction, operands.left, operands.offset)
+    lhs_at = lhs_tiles(lhs, reduction, t, matrix.groups)
     if t.across_groups:
-        left_at = _left_across_groups(left, reduction, t)
+        lhs_at = _lhs_across_groups(lhs, reduction, t)
     right_at = _right(weights, sections, operands, t.lookup)
-    tile = _tile(left_at, right_at, reduction, t, groups)
+    tile = _tile(lhs_at, right_at, reduction, t, groups)
     return finish(
         op,
-        left,
+        lhs,
         weights,
         sections,
         matrix_sums(op, tile),
@@ -145,18 +143,18 @@ def define(
     )
 
 
-def left_tiles(left: Left, c: Reduction, t: Tiling, groups: int):
-    """left_at(g, mo, mi, r, s, k4, kt, column): the left side, in place or copied in tile order."""
-    last = left.op.matrix.m - t.together
+def lhs_tiles(lhs: Lhs, c: KSplit, t: Tiling, groups: int):
+    """lhs_at(g, mo, mi, r, s, k4, kt, column): the left side, in place or copied in tile order."""
+    last = lhs.op.matrix.m - t.together
 
     def direct(g, mo, mi, r, s, k4, kt, column=None):
         piece, row = mi // t.together * t.together, mi % t.together
         m = te.min(mo * t.rows + piece, last) + row
-        return left.at(g, m, r, s, k4 * c.kq + kt)
+        return lhs.at(g, m, r, s, k4 * c.kq + kt)
 
     if not t.copied:
         return direct
-    near = t.pack_groups
+    near = t.pack_steps
     packed = te.compute(
         (groups, t.row_tiles, c.r, c.s, c.kg // near, t.rows, near, c.kq),
         lambda g, mo, r, s, ko, mi, ki, kt: direct(g, mo, mi, r, s, ko * near + ki, kt),
@@ -167,19 +165,19 @@ def left_tiles(left: Left, c: Reduction, t: Tiling, groups: int):
     ]
 
 
-def _left_across_groups(left: Left, c: Reduction, t: Tiling):
-    last, rows = left.op.matrix.groups - 1, left.op.matrix.m
+def _lhs_across_groups(lhs: Lhs, c: KSplit, t: Tiling):
+    last, rows = lhs.op.matrix.groups - 1, lhs.op.matrix.m
     whole = last + 1 == t.panels * t.vectors * t.lanes
 
     def at(g, mo, mi, r, s, k4, kt, column):
         group = column if whole else te.min(column, last)
-        return left.at(group, te.min(mo * t.rows + mi, rows - 1), r, s, k4 * c.kq + kt)
+        return lhs.at(group, te.min(mo * t.rows + mi, rows - 1), r, s, k4 * c.kq + kt)
 
     return at
 
 
-def is_expanded(weights: PanelWeights, operands: Operands) -> bool:
-    """Whether a stage "expand" makes operands of the stored weights."""
+def is_unpacked(weights: PanelWeights, operands: Operands) -> bool:
+    """Whether a stage "unpack" makes operands of the stored weights."""
     return bool(weights.planes) or weights.sections[0].dtype != operands.right
 
 
@@ -189,29 +187,29 @@ def _right(
     operands: Operands,
     lookup: Lookup | None,
 ):
-    """right_at(g, no, r, s, k4, nv, nl, kt): the operand, from "expand" or as it is stored."""
+    """right_at(g, no, r, s, k4, nv, nl, kt): the operand, from "unpack" or as it is stored."""
     c = layout.cut
     source = sections[0]
-    if is_expanded(layout, operands):
+    if is_unpacked(layout, operands):
         kgs = sections[0].shape[2] * (8 // layout.planes[0] if layout.planes else 1)
         source = te.compute(
             (layout.groups, layout.panels, kgs, layout.vectors, layout.lanes, c.kq),
             lambda *index: layout.value(sections, operands.right, index, lookup),
-            name="expand",
+            name="unpack",
         )
     return lambda g, no, r, s, k4, nv, nl, kt: source[g, no, (r * c.s + s) * c.kg + k4, nv, nl, kt]
 
 
-def _tile(left_at, right_at, c: Reduction, t: Tiling, groups: int) -> te.Tensor:
+def _tile(lhs_at, right_at, c: KSplit, t: Tiling, groups: int) -> te.Tensor:
     r, s = reduce_axes(r=c.r, s=c.s)
     if not t.chunk:
         k4, kt = reduce_axes(k4=c.kg, kt=c.kq)
 
         def product(g, mo, no, mi, nv, nl):
             column = (no * t.vectors + nv) * t.lanes + nl
-            left = left_at(g, mo, mi, r, s, k4, kt, column).astype("int32")
+            lhs = lhs_at(g, mo, mi, r, s, k4, kt, column).astype("int32")
             right = right_at(g, no, r, s, k4, nv, nl, kt).astype("int32")
-            return te.sum(left * right, axis=[r, s, k4, kt])
+            return te.sum(lhs * right, axis=[r, s, k4, kt])
 
         return te.compute(t.shape(groups), product, name="tile")
 
@@ -220,9 +218,9 @@ def _tile(left_at, right_at, c: Reduction, t: Tiling, groups: int) -> te.Tensor:
 
     def partial(g, mo, no, rr, ss, ko, mi, nv, nl, pair):
         k4, byte = ko * t.chunk + ki, pair * 2 + kt
-        left = left_at(g, mo, mi, rr, ss, k4, byte, None).astype("int16")
+        lhs = lhs_at(g, mo, mi, rr, ss, k4, byte, None).astype("int16")
         right = right_at(g, no, rr, ss, k4, nv, nl, byte).astype("int16")
-        return te.sum(left * right, axis=[ki, kt])
+        return te.sum(lhs * right, axis=[ki, kt])
 
     chunks = c.kg // t.chunk
     shape = (groups, t.row_tiles, t.panels, c.r, c.s, chunks, t.rows, t.vectors, t.lanes, 2)

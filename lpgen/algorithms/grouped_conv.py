@@ -57,7 +57,7 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Rows:
-    """The padded copy of the input: rows[image, block, row, place].
+    """Padded copy of the input: rows[image, block, row, place].
 
     A block holds what `block` tiles below each other read. In a row lie its pixels with all their
     channels, those of outputs behind the last one included, and room for a vector behind them.

@@ -23,7 +23,7 @@ from lpgen.algorithms import definition
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.lhs.encode import Encoding, encode_at_source
 from lpgen.algorithms.lhs.k_split import cut
-from lpgen.algorithms.lhs.view import Left, left_side
+from lpgen.algorithms.lhs.view import Lhs, lhs_of
 from lpgen.algorithms.sections import Section, placeholders
 from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.algorithms.weights.panels import select
@@ -33,7 +33,7 @@ from lpgen.ops import Conv2d, Dense
 
 @dataclass(frozen=True, kw_only=True)
 class Tiling(definition.Tiling):
-    """Sizes of the register tile, of byte lanes; packed: whether two k groups share a byte of the
+    """Sizes of the register tile, of byte lanes; packed: whether two k steps share a byte of the
     weights, one nibble each."""
 
     packed: bool
@@ -41,7 +41,7 @@ class Tiling(definition.Tiling):
 
 @dataclass(frozen=True)
 class LookupWeights(CodeWeights):
-    """nibbles[group][panel][run][k group or two][vector][lane], then the tables.
+    """nibbles[group][panel][run][k step or two][vector][lane], then the tables.
 
     The even lanes of a vector are the first half of its columns, the odd ones the second: when
     bytes are widened to 16 bits, each half is together.
@@ -133,26 +133,26 @@ class LookupWeights(CodeWeights):
         return te.compute(shape, entry, name="tables")
 
 
-def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, LookupWeights]:
+def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Lhs, LookupWeights]:
     """The tensor expressions of `op`: stages pad (optional), encode, tile and y."""
     t = tiling
     tables = Tables(op.act, op.weight)
     c = cut(op, tables.kq, split=True)
     weights = LookupWeights.of(op, c, t, 0, tables=tables, lanes=t.lanes, packed=t.packed)
     sections = placeholders(weights.sections)
-    left = left_side(op, c, "uint8", 0)
+    lhs = lhs_of(op, c, "uint8", 0)
     base = len(tables.digits)
 
     def place(x, i):
         distance = tables.stride * select([base**t for t in range(c.kq)], i, "uint16")
         return tables.digit(x, "uint16") * distance
 
-    left_at = encode_at_source(left, Encoding((), "uint16", place))
-    tile = _tile(op, left_at, sections, weights, t)
-    return finish(op, left, weights, sections, matrix_sums(op, tile), zero=op.zero_act)
+    lhs_at = encode_at_source(lhs, Encoding((), "uint16", place))
+    tile = _tile(op, lhs_at, sections, weights, t)
+    return finish(op, lhs, weights, sections, matrix_sums(op, tile), zero=op.zero_act)
 
 
-def _tile(op, left_at, sections, layout: LookupWeights, t: Tiling) -> te.Tensor:
+def _tile(op, lhs_at, sections, layout: LookupWeights, t: Tiling) -> te.Tensor:
     c, tables = layout.cut, layout.tables
     r, s, kg, part = reduce_axes(r=c.r, s=c.s, kg=c.kg, part=len(tables.shifts))
     nibbles, contents = sections
@@ -160,7 +160,7 @@ def _tile(op, left_at, sections, layout: LookupWeights, t: Tiling) -> te.Tensor:
 
     def element(g, mo, no, mi, nv, nl):
         m = te.min(mo * t.rows + mi, last)
-        place = left_at(g, mo, mi, m, r, s, kg).astype("int32")
+        place = lhs_at(g, mo, mi, m, r, s, kg).astype("int32")
         byte = nibbles[g, no, r * c.s + s, kg // (1 + t.packed), nv, layout.lane(nl)]
         shift = (kg % 2 * 4).astype("uint8") if t.packed else tirx.const(0, "uint8")
         nibble = (byte >> shift & tirx.const(15, "uint8")).astype("int32")

@@ -4,7 +4,7 @@ A table holds the sums of all subsets of `inputs` activations. One bit of as man
 index into it, so that a lookup replaces `inputs` multiplications by a bit; a weight of more bits is
 a sum of planes:
 
-    sum over k of x * c = sum over planes q of 2^q * (sum over k groups of table[index_q])
+    sum over k of x * c = sum over planes q of 2^q * (sum over k steps of table[index_q])
 
 The tables are made at run time, of x + offset >= 0. Their entries are bytes: where the sum of the
 largest activations would not fit, every activation is two *digits* with a table each,
@@ -25,8 +25,8 @@ from tvm import te, tirx
 from lpgen.algorithms import definition
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.lhs.encode import Encoding, encode_at_source, encode_in_tiles
-from lpgen.algorithms.lhs.k_split import Reduction, cut
-from lpgen.algorithms.lhs.view import Left, left_side
+from lpgen.algorithms.lhs.k_split import KSplit, cut
+from lpgen.algorithms.lhs.view import Lhs, lhs_of
 from lpgen.algorithms.sections import Section, placeholders
 from lpgen.algorithms.weights.codes import CodeWeights
 from lpgen.ops import Conv2d, Dense
@@ -34,7 +34,7 @@ from lpgen.ops import Conv2d, Dense
 
 @dataclass(frozen=True)
 class Tables:
-    """What the tables of an operator hold, and how long their sums fit narrow accumulators.
+    """Tables of an operator: what they hold, and how long their sums fit narrow accumulators.
 
     inputs: activations a table sums; digits: how many an activation is split into (1 or 2);
     largest: the largest activation, offset included; codes: the largest code of the weights.
@@ -66,8 +66,8 @@ class Tables:
         return (2**8 - 1) // self.most(0)
 
     @property
-    def groups(self) -> int:
-        """k groups whose lookups in all planes 16 bits hold the sum of: a weight counts as
+    def longest(self) -> int:
+        """k steps whose lookups in all planes 16 bits hold the sum of: a weight counts as
         its code. It is never 0: 255 * 255 fits."""
         return (2**16 - 1) // (self.most(0) * self.codes)
 
@@ -93,19 +93,19 @@ class Tiling(definition.Tiling):
     """Sizes that shape the definition, beside those of the register tile (`lanes` bytes a vector).
 
     inputs, digits: see `Tables`; left: "direct" (tables are made at the source), "copied" (in tile
-    order) or "folded" (in tile order, of the folded source); expanded: whether a stage "expand"
-    unpacks the indices of a panel; multiple: what the k groups of a run must be a multiple of.
+    order) or "folded" (in tile order, of the folded source); unpacked: whether a stage "unpack"
+    unpacks the indices of a panel; multiple: what the k steps of a run must be a multiple of.
     """
 
     inputs: int
     digits: int
     left: str
-    expanded: bool
+    unpacked: bool
     multiple: int
 
 
 PACK = {4: (2, 1), 6: (4, 3)}
-"""For each number of inputs: successive k groups that share bytes, and how many bytes they share.
+"""For each number of inputs: successive k steps that share bytes, and how many bytes they share.
 
 Two indices of 4 bits are the halves of a byte. Of four indices of 6 bits three are the low bits of
 bytes, whose top two bits are the fourth.
@@ -114,7 +114,7 @@ bytes, whose top two bits are the fourth.
 
 @dataclass(frozen=True)
 class IndexWeights(CodeWeights):
-    """indices[group][panel][plane][k groups / shared][byte][vector][lane], uint8 (see `PACK`).
+    """indices[group][panel][plane][k steps / shared][byte][vector][lane], uint8 (see `PACK`).
 
     A byte of a vector belongs to the column that `column_order` says: adding up even and odd bytes
     apart then leaves neighbours side by side.
@@ -124,7 +124,7 @@ class IndexWeights(CodeWeights):
 
     def code_sections(self) -> list[Section]:
         shared, count = PACK[self.cut.kq]
-        kgs = -(-self.cut.groups // shared)
+        kgs = -(-self.cut.steps // shared)
         inner = (count, self.panel // self.lanes, self.lanes)
         shape = (self.groups, self.panels, self.format.bits, kgs, *inner)
         return [Section("indices", shape, "uint8")]
@@ -134,10 +134,10 @@ class IndexWeights(CodeWeights):
         shared, _ = PACK[self.cut.kq]
         planes = np.arange(self.format.bits, dtype=np.uint8)
         groups, columns = codes.shape[:2]
-        codes = codes.reshape(groups, columns, self.cut.groups, self.cut.kq)
+        codes = codes.reshape(groups, columns, self.cut.steps, self.cut.kq)
         bits = codes[:, :, None] >> planes[:, None, None] & 1
         index = np.packbits(bits, axis=-1, bitorder="little")[..., 0]
-        spare = section.shape[3] * shared - self.cut.groups
+        spare = section.shape[3] * shared - self.cut.steps
         index = np.pad(index, [*[(0, 0)] * 3, (0, spare)])
         vectors = self.panel // self.lanes
         index = index.reshape(groups, self.panels, vectors, self.lanes, planes.size, -1, shared)
@@ -173,7 +173,7 @@ class IndexWeights(CodeWeights):
         return [te.compute(section.shape, byte, name=section.name)]
 
     def index(self, indices: te.Tensor, at: tuple) -> tirx.Expr:
-        """The index of (group, panel, plane, k group, vector, byte) out of the section."""
+        """The index of (group, panel, plane, k step, vector, byte) out of the section."""
         group, panel, plane, kg, *place = at
         shared, count = PACK[self.cut.kq]
         outer, field = (group, panel, plane, kg // shared), kg % shared
@@ -203,44 +203,44 @@ def _union(parts: list[tirx.Expr]) -> tirx.Expr:
     return result
 
 
-def reduction_of(op: Dense | Conv2d, left: str, inputs: int, multiple: int = 1) -> Reduction:
+def k_split_of(op: Dense | Conv2d, left: str, inputs: int, multiple: int = 1) -> KSplit:
     """The k axis in groups of `inputs`."""
     return cut(op, inputs, multiple, left == "folded", empty=True, split=left == "direct")
 
 
-def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, IndexWeights]:
-    """The tensor expressions of `op`: stages pad (optional), encode, expand (if `expanded`),
+def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Lhs, IndexWeights]:
+    """The tensor expressions of `op`: stages pad (optional), encode, unpack (if `unpacked`),
     row_sums (unless the weights are their codes), tile and y."""
     matrix, t = op.matrix, tiling
-    c, offset = reduction_of(op, t.left, t.inputs, t.multiple), offset_of(op)
+    c, offset = k_split_of(op, t.left, t.inputs, t.multiple), offset_of(op)
     tables = tables_of(op, t.inputs, t.digits)
     layout = IndexWeights.of(op, c, t, offset + op.zero_act, lanes=t.lanes)
     sections = placeholders(layout.sections)
-    left = left_side(op, c, "uint8", offset)
+    lhs = lhs_of(op, c, "uint8", offset)
 
     def term(x, i, digit, entry):
         return tirx.Select((entry >> i & 1) == 1, tables.digit(x, digit), _byte(0))
 
     encoding = Encoding((t.digits, tables.entries), "uint8", term)
     if t.left == "direct":
-        left_at = encode_at_source(left, encoding)
+        lhs_at = encode_at_source(lhs, encoding)
     else:
-        left_at = encode_in_tiles(left, encoding, matrix.groups, t.row_tiles, t.rows)
-    tile = _tile(op, left_at, _indices(layout, sections[0], t), c, t, tables)
-    return finish(op, left, layout, sections, matrix_sums(op, tile), codes=True)
+        lhs_at = encode_in_tiles(lhs, encoding, matrix.groups, t.row_tiles, t.rows)
+    tile = _tile(op, lhs_at, _indices(layout, sections[0], t), c, t, tables)
+    return finish(op, lhs, layout, sections, matrix_sums(op, tile), codes=True)
 
 
 def _indices(layout: IndexWeights, indices: te.Tensor, t: Tiling):
-    """at(group, panel, plane, k group, vector, byte): an index as uint8."""
-    if not t.expanded:
+    """at(group, panel, plane, k step, vector, byte): an index as uint8."""
+    if not t.unpacked:
         return lambda *at: layout.index(indices, at)
     groups, panels, planes, *_, vectors, lanes = indices.shape
-    shape = (groups, panels, planes, layout.cut.groups, vectors, lanes)
-    expand = te.compute(shape, lambda *at: layout.index(indices, at), name="expand")
-    return lambda *at: expand[at]
+    shape = (groups, panels, planes, layout.cut.steps, vectors, lanes)
+    unpack = te.compute(shape, lambda *at: layout.index(indices, at), name="unpack")
+    return lambda *at: unpack[at]
 
 
-def _tile(op, left_at, index_at, c: Reduction, t: Tiling, tables: Tables) -> te.Tensor:
+def _tile(op, lhs_at, index_at, c: KSplit, t: Tiling, tables: Tables) -> te.Tensor:
     r, s, kg, q, d = reduce_axes(r=c.r, s=c.s, kg=c.kg, q=op.weight.bits, d=t.digits)
     last = op.matrix.m - 1
 
@@ -248,7 +248,7 @@ def _tile(op, left_at, index_at, c: Reduction, t: Tiling, tables: Tables) -> te.
         m = te.min(mo * t.rows + mi, last)
         byte = nl % (t.lanes // 2) * 2 + nl // (t.lanes // 2)
         index = index_at(g, no, q, (r * c.s + s) * c.kg + kg, nv, byte)
-        found = left_at(g, mo, mi, m, r, s, kg, d, index.astype("int32"))
+        found = lhs_at(g, mo, mi, m, r, s, kg, d, index.astype("int32"))
         return te.sum(found.astype("int32") << (q + d * tables.shift), axis=[r, s, kg, q, d])
 
     return te.compute(t.shape(op.matrix.groups), element, name="tile")

@@ -3,7 +3,7 @@
 It is the mirror of lut_sum. A table holds the sums of all subsets of four codes of a column, made
 when the weights are packed; four activations of one bit are an index into it:
 
-    sum over k of bit * code = sum over k groups of table[bits]
+    sum over k of bit * code = sum over k steps of table[bits]
 
 so that the cost does not grow with the bits of the weights. Entries are bytes; codes of more than
 six bits are two digits with a table each. The packed weights are large: 16 bytes for four weights
@@ -22,8 +22,8 @@ from tvm import te, tirx
 from lpgen.algorithms import definition
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.lhs.encode import Encoding, encode_in_tiles
-from lpgen.algorithms.lhs.k_split import Reduction, cut
-from lpgen.algorithms.lhs.view import Left, left_side
+from lpgen.algorithms.lhs.k_split import KSplit, cut
+from lpgen.algorithms.lhs.view import Lhs, lhs_of
 from lpgen.algorithms.lut_sum import Tables
 from lpgen.algorithms.sections import Section, placeholders
 from lpgen.algorithms.weights.codes import CodeWeights
@@ -57,8 +57,8 @@ class Tiling(definition.Tiling):
 
 @dataclass(frozen=True)
 class TableWeights(CodeWeights):
-    """tables[group][panel][part][k group][column][digit][entry], uint8: sums of subsets of the
-    codes of a k group; bit t of the entry's number says whether code t is among them.
+    """tables[group][panel][part][k step][column][digit][entry], uint8: sums of subsets of the
+    codes of a k step; bit t of the entry's number says whether code t is among them.
 
     parts: of a panel, so that a sweep over k reads on and on.
     """
@@ -68,13 +68,13 @@ class TableWeights(CodeWeights):
 
     def code_sections(self) -> list[Section]:
         columns = self.panel // self.parts
-        inner = (self.parts, self.cut.groups, columns, self.tables.digits, ENTRIES)
+        inner = (self.parts, self.cut.steps, columns, self.tables.digits, ENTRIES)
         shape = (self.groups, self.panels, *inner)
         return [Section("tables", shape, "uint8")]
 
     def arrange(self, codes: np.ndarray) -> list[np.ndarray]:
         outer = (self.groups, self.panels, self.parts, self.panel // self.parts)
-        codes = codes.reshape(*outer, self.cut.groups, 1, INPUTS)
+        codes = codes.reshape(*outer, self.cut.steps, 1, INPUTS)
         if self.tables.digits > 1:
             low = codes & (1 << self.tables.shift) - 1
             codes = np.concatenate([low, codes >> self.tables.shift], axis=-2)
@@ -119,7 +119,7 @@ def bit_of(op: Dense | Conv2d) -> int:
     return op.act.step - 1
 
 
-def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, TableWeights]:
+def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Lhs, TableWeights]:
     """The tensor expressions of `op` (`why_not` is None): stages pad (optional), encode, row_sums
     (unless the weights are their codes), tile and y."""
     matrix, t = op.matrix, tiling
@@ -127,14 +127,14 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, TableWeights]
     tables, bit = tables_of(op, t.digits), bit_of(op)
     layout = TableWeights.of(op, c, t, offset + op.zero_act, tables=tables, parts=t.parts)
     sections = placeholders(layout.sections)
-    left = left_side(op, c, "uint8", offset)
+    lhs = lhs_of(op, c, "uint8", offset)
     one = tirx.const(1, "uint8")
     encoding = Encoding((), "uint8", lambda x, i: (x >> bit & one) << i.astype("uint8"))
-    left_at = encode_in_tiles(left, encoding, matrix.groups, t.row_tiles, t.rows)
-    tile = _tile(op, left_at, sections[0], c, t, tables)
+    lhs_at = encode_in_tiles(lhs, encoding, matrix.groups, t.row_tiles, t.rows)
+    tile = _tile(op, lhs_at, sections[0], c, t, tables)
     return finish(
         op,
-        left,
+        lhs,
         layout,
         sections,
         matrix_sums(op, tile),
@@ -143,13 +143,13 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Left, TableWeights]
     )
 
 
-def _tile(op, left_at, packed: te.Tensor, c: Reduction, t: Tiling, tables: Tables):
+def _tile(op, lhs_at, packed: te.Tensor, c: KSplit, t: Tiling, tables: Tables):
     r, s, kg, d = reduce_axes(r=c.r, s=c.s, kg=c.kg, d=t.digits)
     last = op.matrix.m - 1
 
     def element(g, mo, no, mi, nv, nl):
         m = te.min(mo * t.rows + mi, last)
-        index = left_at(g, mo, mi, m, r, s, kg).astype("int32")
+        index = lhs_at(g, mo, mi, m, r, s, kg).astype("int32")
         column = (nl // t.columns, (r * c.s + s) * c.kg + kg, nl % t.columns)
         found = packed[(g, no, *column, d, index)].astype("int32")
         return te.sum(found << (d * tables.shift), axis=[r, s, kg, d])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Section:
-    """One array inside the packed weights."""
+    """Section of the packed weights: one array."""
 
     name: str
     shape: tuple[int, ...]

@@ -111,8 +111,8 @@ def _named_site(realize: SBlockRealize, axes: Sequence[str], outside: Sequence[s
 def replace_encode(
     func: tirx.PrimFunc, emit: Callable[[Site, int], None], elements: int, rows: bool = False
 ) -> tirx.PrimFunc:
-    """`func` with the loops over k groups, their `elements` axes and t around the block "encode"
-    replaced by what `emit(site, k groups)` emits.
+    """`func` with the loops over k steps, their `elements` axes and t around the block "encode"
+    replaced by what `emit(site, k steps)` emits.
 
     Those loops have to be the innermost. The axes of the site are kg, e0, e1, ... and t; the others
     stand for what the loops around give. rows: behind kg comes the loop over a tile's rows, mi, and
@@ -160,10 +160,10 @@ def _generated(site: Site, emit: Callable[[Site], None]) -> tirx.Stmt:
     return builder.get()
 
 
-def for_k_groups(
+def for_k_steps(
     extents: tuple[int, int, int], size: int, body: Callable[[list[tuple]], None]
 ) -> None:
-    """Emit `body` for all k groups in order, `size` at a time (fewer at the end of a run).
+    """Emit `body` for all k steps in order, `size` at a time (fewer at the end of a run).
 
     extents: of the axes r, s and kg. body takes [(r, s, kg), ...]. Long runs become loops; runs
     shorter than `size` follow each other in straight-line code, first the taps of a kernel row,

@@ -10,10 +10,10 @@ pixels to the next; where `rows` does not divide a line, the left side is copied
 | rows    | rows of a tile                                                                         |
 | down    | left tiles side by side                                                                |
 | across  | right tiles side by side                                                               |
-| step    | k groups of 4 bytes in one multiplication: a short run of k fills 8 better than 16; a  |
+| step    | k steps of 4 bytes in one multiplication: a short run of k fills 8 better than 16; a  |
 |         | number that divides the run leaves nothing to fill, and nothing to copy                |
 | m_block, n_block, outer, inner, left: see `dot.knobs`; weights of fewer than 8 bits
-are expanded per block of panels.
+are unpacked per block of panels.
 """
 
 from dataclasses import replace
@@ -80,19 +80,19 @@ def work(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Counts:
     t, matrix = _tiling(op, knobs), op.matrix
     c = cut(op, BYTES, t.multiple, t.folded)
     tiles = matrix.groups * t.row_tiles * t.panels
-    steps = tiles * c.groups / knobs["step"]
+    steps = tiles * c.steps / knobs["step"]
     down, across, rows = knobs["down"], knobs["across"], knobs["rows"]
-    expanded = op.weight.bits < 8
+    unpacked = op.weight.bits < 8
     sweeps = t.row_tiles / (knobs["m_block"] or t.row_tiles) if knobs["outer"] == "mn" else 1
-    panel = across * LANES * c.groups * BYTES
+    panel = across * LANES * c.steps * BYTES
     places = matrix.groups * t.panels * panel / 64
     return {
         # A multiplication takes a cycle for each row, and no fewer than 16 without overlap.
         "products": steps * down * across * rows,
         "loads": steps * (down * rows + across * knobs["step"]),
         "stall": steps * max(0, 4 - down * across) * 16,
-        "expand": places * sweeps * expanded,
-        "copy": matrix.groups * t.row_tiles * t.rows * c.groups * BYTES * t.copied,
+        "expand": places * sweeps * unpacked,
+        "copy": matrix.groups * t.row_tiles * t.rows * c.steps * BYTES * t.copied,
         "fold": matrix.m * matrix.k * t.folded,
         "tiles": tiles,
         "stores": tiles * t.rows * across,
@@ -108,7 +108,7 @@ def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
     operands = dot.plain_operands(op)
     definition = dot.define(op, operands, tiling)
     sch = definition.schedule()
-    _schedule(sch, knobs, definition, dot.is_expanded(definition.weights, operands))
+    _schedule(sch, knobs, definition, dot.is_unpacked(definition.weights, operands))
     step = tiles.TileStep(
         down=knobs["down"],
         across=knobs["across"],
@@ -142,7 +142,7 @@ def _tiling(op: Dense | Conv2d, knobs: Knobs) -> dot.Tiling:
         folded=knobs["left"] == "folded",
         multiple=knobs["step"],
         together=knobs["rows"] if knobs["left"] != "copied" else 1,
-        pack_groups=knobs["step"],
+        pack_steps=knobs["step"],
     )
 
 
@@ -159,9 +159,9 @@ def _refuses(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     reduction = cut(op, BYTES, 1, knobs["left"] == "folded")
     step = knobs["step"]
     if step == 8 and reduction.kg % 16 in (0, *range(9, 16)):
-        return f"step=8 saves nothing for {reduction.kg} k groups"
+        return f"step=8 saves nothing for {reduction.kg} k steps"
     if step not in (8, 16) and reduction.kg % step:
-        return f"step={step} does not divide {reduction.kg} k groups"
+        return f"step={step} does not divide {reduction.kg} k steps"
     return blocks.refuses(op, rows * down, across * LANES, knobs) or _too_few_blocks(op, knobs)
 
 
@@ -176,18 +176,18 @@ def _too_few_blocks(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     return None
 
 
-def _schedule(sch: Schedule, knobs: Knobs, definition: Definition, expanded: bool) -> None:
+def _schedule(sch: Schedule, knobs: Knobs, definition: Definition, unpacked: bool) -> None:
     tile = sch.get_sblock("tile")
     copied = knobs["left"] == "copied"
-    order = blocks.order_blocks(sch, tile, knobs, copied=copied, panels=expanded)
+    order = blocks.order_blocks(sch, tile, knobs, copied=copied, panels=unpacked)
     r, s, k4, kt = order.reduction
     down, row = sch.split(order.row, [knobs["down"], None])
     k_step, group = sch.split(k4, [None, knobs["step"]])
     sch.reorder(r, s, k_step, down, order.vector, row, order.lane, group, kt)
     if copied:
         blocks.place_copy(sch, order)
-    if expanded:
-        blocks.expand_panel(sch, order, definition.weights.fields)
+    if unpacked:
+        blocks.unpack_panel(sch, order, definition.weights.fields)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     sch.decompose_reduction(tile, r)
     blocks.copy_out(sch, order, LANES, unroll_rows=False)

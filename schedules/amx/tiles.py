@@ -1,7 +1,7 @@
 """AMX: the matrix multiply-accumulate instructions on two-dimensional tile registers.
 
 A tile register holds up to 16 rows of 64 bytes. `tdpbusd` and its sisters compute, for a tile A of
-rows x 64 bytes, B of 16 k groups x 16 columns x 4 bytes and C of rows x 16 int32,
+rows x 64 bytes, B of 16 k steps x 16 columns x 4 bytes and C of rows x 16 int32,
 
     C[i, n] += sum over k4 < 16, kt < 4 of A[i, 4 * k4 + kt] * B[k4, n, kt]
 
@@ -35,9 +35,9 @@ MULTIPLY = {
 
 @dataclass(frozen=True)
 class TileStep:
-    """One step: `down` x `across` accumulators of `rows` x 16, over `groups` k groups.
+    """One step: `down` x `across` accumulators of `rows` x 16, over `groups` k steps.
 
-    left_stride, right_stride: bytes from row to row of a left tile and from k group to k group of
+    left_stride, right_stride: bytes from row to row of a left tile and from k step to k step of
     a right one; signs: the dtypes of the two sides.
     """
 
@@ -69,7 +69,7 @@ def use_tiles(func: tirx.PrimFunc, step: TileStep) -> tirx.PrimFunc:
     """`func` with the blocks "tile_init" and "tile_update" as tile instructions.
 
     The six innermost loops around "tile_update" have to be one step: down, across, rows, columns,
-    k groups and bytes. The body of the parallel loop around them configures the tile registers and,
+    k steps and bytes. The body of the parallel loop around them configures the tile registers and,
     at its end, releases them.
     """
     body = replace_nest(func.body, "tile_init", lambda loops, realize: _zero(step))

@@ -9,7 +9,7 @@
 
 Inside the blocks, for every register tile, in straight-line code for all rows and vectors:
 
-    for r, s, chunk                                   # taps, chunks of k groups
+    for r, s, chunk                                   # taps, chunks of k steps
       begin
       for kg: step                                    # what an accumulator holds without loss
       end
@@ -38,7 +38,7 @@ from lpgen.tir.microkernel import Site, replace_tile
 from lpgen.tir.prefetch import hint
 
 BYTES = 4
-"""Bytes of a lane: values of k in a k group."""
+"""Bytes of a lane: values of k in a k step."""
 
 
 def vector_choices(n: int, isa: Isa, planes: Sequence[Plane]) -> tuple[int, ...]:
@@ -86,7 +86,7 @@ class Registers:
 class FieldTile:
     """The code of a register tile. A form of the algorithm derives from it; each method emits.
 
-    chunk: k groups from `begin` to `end`, 0: all of a run; apart: one plane after the other in each
+    chunk: k steps from `begin` to `end`, 0: all of a run; apart: one plane after the other in each
     chunk, not all planes in each step.
     """
 
@@ -191,7 +191,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs, panel: float) -> Counts:
     c = cut(op, t.kq, 1, t.folded)
     tiles = matrix.groups * t.row_tiles * t.panels
     return {
-        "copy": matrix.groups * t.row_tiles * t.rows * c.groups * t.kq * t.copied,
+        "copy": matrix.groups * t.row_tiles * t.rows * c.steps * t.kq * t.copied,
         "fold": matrix.m * matrix.k * t.folded,
         "tiles": tiles,
         "stores": tiles * t.rows * t.vectors,

@@ -29,7 +29,7 @@ NEAR = 0.75
 """The part of a cache that a working set may fill and stay there, beside everything else."""
 
 STAGE = 2
-"""What copying or expanding an element costs, as a multiple of reading it."""
+"""What copying or unpacking an element costs, as a multiple of reading it."""
 
 
 def knobs(m: int, n: int, lanes: int) -> dict[str, tuple]:
@@ -125,8 +125,8 @@ class Order:
     """The parallel loop: over groups and blocks."""
     copy_at: object | None
     """The loop in which a block of the left side is copied; None: all of it before the blocks."""
-    expand_at: object | None
-    """The loop in which a block's panels are expanded; None: all of them before the blocks."""
+    unpack_at: object | None
+    """The loop in which a block's panels are unpacked; None: all of them before the blocks."""
     tile: object
     """The innermost loop over tiles."""
     row: object
@@ -143,7 +143,7 @@ class Order:
 def order_blocks(sch: Schedule, tile, chosen: Knobs, *, copied: bool, panels: bool) -> Order:
     """Split, reorder and parallelize the loops of `tile`.
 
-    copied, panels: whether the left side is copied, and panels are expanded, per block. Such a
+    copied, panels: whether the left side is copied, and panels are unpacked, per block. Such a
     stage belongs to the outer block alone, so that all inner blocks use its result.
     """
     g, mo, no, mi, nv, nl, *k = sch.get_loops(tile)
@@ -180,8 +180,8 @@ def order_blocks(sch: Schedule, tile, chosen: Knobs, *, copied: bool, panels: bo
     sch.parallel(outer)
     block = block or outer
     copy_at = outer if copied and m_outer else None
-    expand_at = (block if m_outer else outer) if panels else None
-    return Order(outer, copy_at, expand_at, tiles[1], mi, nv, nl, tuple(k), *strides)
+    unpack_at = (block if m_outer else outer) if panels else None
+    return Order(outer, copy_at, unpack_at, tiles[1], mi, nv, nl, tuple(k), *strides)
 
 
 def _extent(sch: Schedule, loop) -> int:
@@ -189,7 +189,7 @@ def _extent(sch: Schedule, loop) -> int:
 
 
 def _shares_rows(rows: int, columns: int, copied: bool, panels: bool) -> bool:
-    """Whether threads share rows, and each reads the whole right side, and expands it where that is
+    """Whether threads share rows, and each reads the whole right side, and unpacks it where that is
     done per block (`panels`); or columns, and each reads, and copies, the whole left side, half of
     which another core has in its cache."""
     return rows * (1 + STAGE * copied) >= columns * (1 + STAGE * panels)
@@ -207,8 +207,8 @@ def place_rows(sch: Schedule, stage, order: Order) -> None:
 
 def place_panels(sch: Schedule, stage, order: Order) -> None:
     """Compute a stage [group, panel, ...] of the weights in its loop, or before the blocks."""
-    if order.expand_at is not None:
-        sch.compute_at(stage, order.expand_at, preserve_unit_loops=True)
+    if order.unpack_at is not None:
+        sch.compute_at(stage, order.unpack_at, preserve_unit_loops=True)
         bound_stage(sch, _axis_loops(sch, stage)[1], order.panel_stride)
     else:
         _share(sch, stage)
@@ -234,11 +234,11 @@ def place_copy(sch: Schedule, order: Order) -> None:
     sch.vectorize(sch.fuse(ki, kt))
 
 
-def expand_panel(sch: Schedule, order: Order, fields: int) -> None:
-    """Expand the weights of a block of panels into the cache, `fields` k groups at a time."""
-    expand = sch.get_sblock("expand")
-    place_panels(sch, expand, order)
-    *_, kg, nv, nl, kt = sch.get_loops(expand)
+def unpack_panel(sch: Schedule, order: Order, fields: int) -> None:
+    """Expand the weights of a block of panels into the cache, `fields` k steps at a time."""
+    unpack = sch.get_sblock("unpack")
+    place_panels(sch, unpack, order)
+    *_, kg, nv, nl, kt = sch.get_loops(unpack)
     byte, field = sch.split(kg, [None, fields])
     sch.reorder(byte, nv, field, nl, kt)
     sch.unroll(field)

@@ -171,14 +171,14 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     c = cut(op, t.kq, 1, t.folded)
     packed = t.vectors // 2
     tiles = op.matrix.groups * t.row_tiles * t.panels
-    steps, sums = tiles * c.groups, t.rows * packed
+    steps, sums = tiles * c.steps, t.rows * packed
     chunks = c.r * c.s * -(-c.kg // min(chunk(op, isa), c.kg))
     return {
         "products": steps * sums * (1 if isa.has_dot4 else 2),
         "loads": steps * (t.rows + packed),
         "flush": tiles * chunks * sums,
         "stall": steps * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
-        **fields.work(op, isa, knobs, packed * isa.lanes * c.groups * t.kq),
+        **fields.work(op, isa, knobs, packed * isa.lanes * c.steps * t.kq),
         "runs": tiles * chunks,
     }
 

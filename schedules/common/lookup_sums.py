@@ -1,12 +1,12 @@
 """Sums of table lookups: lookups into bytes, bytes into 16 bits, 16 bits into int32.
 
-for block of k groups                          # as many as 16 bits hold the sums of
+for block of k steps                          # as many as 16 bits hold the sums of
   total = odd = 0
   for plane, the highest first
     total, odd = 2 * total, 2 * odd
-    for chunk of k groups                      # as many as a byte holds the sums of
+    for chunk of k steps                      # as many as a byte holds the sums of
       acc = 0
-      for k group: acc += table[index]         # vpshufb, vpaddb
+      for k step: acc += table[index]         # vpshufb, vpaddb
       total += acc; odd += acc >> 8            # as 16-bit lanes
   tile += total - (odd << 8) and odd           # the even and the odd bytes of acc
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.lhs.k_split import Reduction
+from lpgen.algorithms.lhs.k_split import KSplit
 from lpgen.algorithms.lut_sum import Tables
 from lpgen.isa import Isa
 from lpgen.tir import vectors as vec
@@ -37,7 +37,7 @@ were slower (1024^3, w1a1: 1543 us with 16, 1571 with 32, 1645 with 128)."""
 
 @dataclass(frozen=True)
 class Box:
-    """Neighbouring k groups: where they start on the axes r, s, kg and how many there are."""
+    """Neighbouring k steps: where they start on the axes r, s, kg and how many there are."""
 
     start: tuple[Index, Index, Index]
     size: tuple[int, int, int]
@@ -47,7 +47,7 @@ class Box:
         return math.prod(self.size)
 
     def groups(self) -> list[tuple]:
-        """(r, s, kg) of each k group."""
+        """(r, s, kg) of each k step."""
         axes = ([at + i for i in range(n)] for at, n in zip(self.start, self.size, strict=True))
         return list(itertools.product(*axes))
 
@@ -59,7 +59,7 @@ class Box:
 
 
 def for_parts(box: Box, most: int, unit: int, body: Callable[[Box], None]) -> None:
-    """Emit `body` for parts of at most `most` k groups that make up the box, in order; a part of a
+    """Emit `body` for parts of at most `most` k steps that make up the box, in order; a part of a
     run is a multiple of `unit`, which divides `most`."""
     if box.count <= most:
         body(box)
@@ -93,11 +93,11 @@ class Sums:
     """
 
     def __init__(
-        self, site: Site, isa: Isa, cut: Reduction, tables: Tables, counts: tuple[int, int, int]
+        self, site: Site, isa: Isa, cut: KSplit, tables: Tables, counts: tuple[int, int, int]
     ) -> None:
         self.site, self.isa, self.cut, self.tables = site, isa, cut, tables
         self.planes, self.unit = 1, 1
-        """Planes of the indices; k groups whose indices come together."""
+        """Planes of the indices; k steps whose indices come together."""
         self.counts, self.lanes, self.half = counts, isa.bits // 8, isa.bits // 16
         self.places = list(itertools.product(*map(range, counts)))
         self.acc = {place: vec.scratch((self.lanes,), "uint8") for place in self.places}
@@ -105,11 +105,11 @@ class Sums:
         self.odd = {place: vec.scratch((self.half,), "uint16") for place in self.places}
 
     def indices(self, group: tuple, plane: Index) -> list[list]:
-        """The index vectors [group][vector] of the `unit` k groups that start here."""
+        """The index vectors [group][vector] of the `unit` k steps that start here."""
         raise NotImplementedError
 
     def table(self, number: int, digit: int, group: tuple) -> tirx.Expr:
-        """A table of a k group, `tables.entries` bytes."""
+        """A table of a k step, `tables.entries` bytes."""
         raise NotImplementedError
 
     def widen(self, add: bool) -> None:
@@ -120,7 +120,7 @@ class Sums:
         """Emit the whole tile."""
         whole = Box((0, 0, 0), (self.cut.r, self.cut.s, self.cut.kg))
         # Not 0, see `refuses`.
-        most = self.tables.groups // self.unit * self.unit
+        most = self.tables.longest // self.unit * self.unit
         several = whole.count > most
         if several:
             self.clear()
@@ -133,7 +133,7 @@ class Sums:
     # ---- from lookups to 16 bits
 
     def block(self, box: Box, add: bool) -> None:
-        """The sums of k groups that 16 bits hold; add: to what is there."""
+        """The sums of k steps that 16 bits hold; add: to what is there."""
         half = self.half
         for sums in (self.total, self.odd):
             for place in self.places:
@@ -163,7 +163,7 @@ class Sums:
         self._flush()
 
     def _lookups(self, box: Box, plane: Index, fresh: bool) -> None:
-        """acc += the lookups of k groups, in straight-line code; fresh: acc starts with them."""
+        """acc += the lookups of k steps, in straight-line code; fresh: acc starts with them."""
         groups, done = box.groups(), 0
         for start in range(0, len(groups), self.unit):
             together = groups[start : start + self.unit]

@@ -4,11 +4,11 @@
       encode: the bits of its activations           # vptestmb, or a shift and vpmovmskb
       for block of panels, row tile, panel
         tile: lookups, then a transposition         # straight-line, see `lookup_sums`
-        y = tile (+ correction)
+        y = tile (+ compensation)
 
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|
-| digits  | tables of a k group: 2 where the sums of whole codes would not fit a byte              |
+| digits  | tables of a k step: 2 where the sums of whole codes would not fit a byte              |
 | vectors | vectors of rows (one byte each) in the register tile                                   |
 | columns | columns of the register tile, of which a panel may be several                          |
 | m_block | row tiles of a block; 0: all                                                           |
@@ -157,7 +157,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
 
 
 class _Bits:
-    """Emits the indices of successive k groups of a tile's rows."""
+    """Emits the indices of successive k steps of a tile's rows."""
 
     def __init__(self, bit: int, rows: int, isa: Isa) -> None:
         self.mask, self.rows, self.isa = 1 << bit, rows, isa
@@ -204,7 +204,7 @@ class _Tile(Sums):
         """The sums of the even rows of each vector, and of the odd ones."""
 
     def block(self, box: Box, add: bool) -> None:
-        """The sums of some k groups, some columns at a time, then all of them transposed."""
+        """The sums of some k steps, some columns at a time, then all of them transposed."""
         with tb.serial(0, self.parts) as part:
             self.first = part * self.columns
             super().block(box, add)
@@ -216,7 +216,7 @@ class _Tile(Sums):
         tables = self.site.sources["tables"]
         at = tables.at(nl=self.first, r=r, s=s, kg=kg, tail=[number, digit, 0])
         if self.prefetch and (number * self.counts[2] + digit) % (64 // ENTRIES) == 0:
-            panel = self.cut.groups * self.panel * self.counts[2] * ENTRIES
+            panel = self.cut.steps * self.panel * self.counts[2] * ENTRIES
             tb.add_to_parent(hint(tables.buffer[(*at[:-1], panel * self.prefetch)]))
         return vec.load(tables.buffer, at, self.tables.entries)
 

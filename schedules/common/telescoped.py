@@ -45,7 +45,7 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     if op.weight.book:
         return f"weight={op.weight.short}: the codes of a code book are no multiples of its values"
     if op.matrix.m > STREAMED:
-        return f"m={op.matrix.m}: so many rows share weights that are expanded once"
+        return f"m={op.matrix.m}: so many rows share weights that are unpacked once"
     if op.matrix.k > LONGEST_K:
         return f"k={op.matrix.k}: sums of masked weights fit int32 up to k={LONGEST_K}"
     return dot_knobs.why_not(op, isa)
@@ -180,7 +180,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     t, planes = fields.tiling(op, isa, knobs), dense_planes(op.weight)
     c = cut(op, t.kq, 1, t.folded)
     tiles = op.matrix.groups * t.row_tiles * t.panels
-    steps = tiles * c.groups
+    steps = tiles * c.steps
     bytes_ = sum(t.vectors // plane.fields for plane in planes)  # vectors of packed weights
     operands = len(planes) * t.vectors
     chunks = c.r * c.s * (1 if isa.has_dot4 else -(-c.kg // min(chunk(op), c.kg)))
@@ -191,7 +191,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         "loads": steps * (t.rows * (1 if isa.has_dot4 else len(planes)) + bytes_),
         "flush": tiles * chunks * sums * (not isa.has_dot4),
         "stall": steps * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
-        **fields.work(op, isa, knobs, bytes_ * isa.lanes * c.groups * t.kq),
+        **fields.work(op, isa, knobs, bytes_ * isa.lanes * c.steps * t.kq),
         "runs": tiles * chunks * (1 if isa.has_dot4 else len(planes)),
     }
 

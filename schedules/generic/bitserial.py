@@ -37,7 +37,7 @@ def work(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`), in steps of 8 lanes."""
     rows, lanes, matrix = knobs["rows"], knobs["lanes"], op.matrix
     planes = bitserial.planes_of_left(op)[0] * op.weight.bits
-    words = bitserial.reduction_of(op, WORD, knobs["left"]).groups
+    words = bitserial.k_split_of(op, WORD, knobs["left"]).steps
     tiles = matrix.groups * -(-matrix.m // rows) * -(-matrix.n // lanes) * lanes / 8
     return {
         "products": tiles * words * rows * planes * COUNTING,

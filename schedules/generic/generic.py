@@ -23,7 +23,7 @@ def why_not(op: Dense | Conv2d, target: Target) -> str | None:
 
 
 def space(op: Dense | Conv2d, target: Target) -> Space:
-    """rows x lanes: the tile of int32 sums; n_block: panels whose weights are expanded together, 0
+    """rows x lanes: the tile of int32 sums; n_block: panels whose weights are unpacked together, 0
     for all; expand: weights of fewer than 8 bits become bytes per panel or at each use.
     """
     columns = _columns(op)
@@ -59,7 +59,7 @@ def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
     operands = dot.plain_operands(op)
     definition = dot.define(op, operands, _tiling(op, knobs))
     sch = definition.schedule()
-    _schedule(sch, knobs, dot.is_expanded(definition.weights, operands))
+    _schedule(sch, knobs, dot.is_unpacked(definition.weights, operands))
     return finished(sch.mod["main"], definition)
 
 
@@ -88,19 +88,19 @@ def _refuses(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     return block_refusal("n_block", knobs["n_block"], -(-_columns(op) // knobs["lanes"]))
 
 
-def _schedule(sch: Schedule, knobs: Knobs, expanded: bool) -> None:
+def _schedule(sch: Schedule, knobs: Knobs, unpacked: bool) -> None:
     tile, y = sch.get_sblock("tile"), sch.get_sblock("y")
-    if expanded and knobs["expand"] == "use":
-        sch.compute_inline(sch.get_sblock("expand"))
+    if unpacked and knobs["expand"] == "use":
+        sch.compute_inline(sch.get_sblock("unpack"))
     g, mo, no, mi, nv, nl, r, s, k4, kt = sch.get_loops(tile)
     block, no = sch.split(no, [None, knobs["n_block"] or sch.get(no).extent])
     sch.reorder(g, block, mo, no, r, s, k4, kt, mi, nv, nl)
-    panels = expanded and knobs["expand"] == "panel"
+    panels = unpacked and knobs["expand"] == "panel"
     outer = parallel_tiles(sch, (g, block, mo, no), 2 if panels else 3)
     if panels:
-        expand = sch.get_sblock("expand")
-        sch.compute_at(expand, outer, preserve_unit_loops=True)
-        sch.vectorize(sch.get_loops(expand)[-2])
+        unpack = sch.get_sblock("unpack")
+        sch.compute_at(unpack, outer, preserve_unit_loops=True)
+        sch.vectorize(sch.get_loops(unpack)[-2])
     sch.reverse_compute_at(y, no, preserve_unit_loops=True)
     # Before the reduction is decomposed: afterwards a lane would depend on what it reads.
     sch.unroll(mi)

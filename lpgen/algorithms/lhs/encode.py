@@ -1,11 +1,11 @@
-"""The left side encoded: what a k group of `kq` values becomes before the products are summed.
+"""The left side encoded: what a k step of `kq` values becomes before the products are summed.
 
 Bit planes of 32 values, tables of the partial sums of 4 values: families that do not multiply
-bytes first turn every k group into a few *elements*. The stage "encode" does it, at one of two
+bytes first turn every k step into a few *elements*. The stage "encode" does it, at one of two
 places:
 
 * at the source, once for each pixel, and every tap reads the same elements;
-* in tile order, `encode[group, row tile, r, s, k group, row, element]`, for a block of rows at a
+* in tile order, `encode[group, row tile, r, s, k step, row, element]`, for a block of rows at a
   time, so that all that a register tile reads lies together and stays in a cache.
 """
 
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 from tvm import te, tirx
 
-from lpgen.algorithms.lhs.view import Left, is_matrix
+from lpgen.algorithms.lhs.view import Lhs, is_matrix
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What a k group becomes: an array [*shape] of `dtype`.
+    """Encoding of a k step as an array [*shape] of `dtype`.
 
     value(x, t, *element): what value number t of the group, x (uint8), adds to an element.
     """
@@ -31,30 +31,30 @@ class Encoding:
     value: Callable[..., tirx.Expr]
 
 
-def encode_at_source(left: Left, encoding: Encoding) -> Callable[..., tirx.Expr]:
+def encode_at_source(lhs: Lhs, encoding: Encoding) -> Callable[..., tirx.Expr]:
     """The stage over the source; returns at(g, mo, mi, m, r, s, kg, *element).
 
-    left.cut must give whole k groups to every pixel (`split`).
+    lhs.cut must give whole k steps to every pixel (`split`).
     """
-    kq = left.cut.kq
-    *rows, width = (int(extent) for extent in left.source.shape)
+    kq = lhs.cut.kq
+    *rows, width = (int(extent) for extent in lhs.source.shape)
     t = te.reduce_axis((0, kq), name="t")
 
     def element(*index):
         row, kg, element = index[: len(rows)], index[len(rows)], index[len(rows) + 1 :]
-        return te.sum(encoding.value(left.source[(*row, kg * kq + t)], t, *element), axis=[t])
+        return te.sum(encoding.value(lhs.source[(*row, kg * kq + t)], t, *element), axis=[t])
 
     encoded = te.compute((*rows, width // kq, *encoding.shape), element, name="encode")
 
     def at(g, mo, mi, m, r, s, kg, *element):
-        *row, start = left.place(g, m, r, s, kq if not is_matrix(left.op) else 1)
+        *row, start = lhs.place(g, m, r, s, kq if not is_matrix(lhs.op) else 1)
         return encoded[(*row, start + kg, *element)]
 
     return at
 
 
 def encode_in_tiles(
-    left: Left,
+    lhs: Lhs,
     encoding: Encoding,
     groups: int,
     row_tiles: int,
@@ -63,10 +63,10 @@ def encode_in_tiles(
 ) -> Callable[..., tirx.Expr]:
     """The stage in the order of register tiles; returns at(g, mo, mi, m, r, s, kg, *element).
 
-    rows_outside: the axis of rows stands in front of r, so that the k groups of a row are
+    rows_outside: the axis of rows stands in front of r, so that the k steps of a row are
     neighbours, as they are at the source.
     """
-    c, last = left.cut, left.op.matrix.m - 1
+    c, last = lhs.cut, lhs.op.matrix.m - 1
     t = te.reduce_axis((0, c.kq), name="t")
 
     def element(g, mo, *index):
@@ -74,7 +74,7 @@ def encode_in_tiles(
         if not rows_outside:
             r, s, kg, mi = index[:4]
         m = te.min(mo * rows + mi, last)
-        x = left.at(g, m, r, s, kg * c.kq + t)
+        x = lhs.at(g, m, r, s, kg * c.kq + t)
         return te.sum(encoding.value(x, t, *element), axis=[t])
 
     inner = (rows, c.r, c.s, c.kg) if rows_outside else (c.r, c.s, c.kg, rows)

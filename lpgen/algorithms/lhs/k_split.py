@@ -1,12 +1,12 @@
-"""How the k axis of an implicit matrix product is cut into taps, runs and k groups.
+"""How the k axis of an implicit matrix product is cut into taps, runs and k steps.
 
 A convolution's k axis is (kernel row, kernel column, input channel). Wherever consecutive k are
 consecutive bytes of the input they form a *run*: a whole kernel row of kw * ic values if taps are
 neighbours in memory (no dilation across, one group), else the channels of one tap. A run is cut
-into *k groups* of `kq` values, what one dot-product instruction takes; the last group of a run may
+into *k steps* of `kq` values, what one dot-product instruction takes; the last step of a run may
 be partly empty.
 
-Few channels leave much of the groups empty. There the kernel rows can be *folded*: the input is
+Few channels leave much of the steps empty. There the kernel rows can be *folded*: the input is
 copied so that the pixels of a column of the kernel are neighbours, and the whole kernel is one run
 in the order (kernel column, kernel row, channel).
 """
@@ -20,8 +20,8 @@ from lpgen.ops import Conv2d, Dense
 
 
 @dataclass(frozen=True)
-class Reduction:
-    """The k axis as (r, s, kg, kq): `r` x `s` runs of `run` values in `kg` groups of `kq`.
+class KSplit:
+    """Split of the k axis as (r, s, kg, kq): r x s runs of `run` values in `kg` steps of `kq`.
 
     fold: (kernel rows, channels) of a folded run, else None;
     clean: the left side has to hold 0 in the empty places, which have no neighbours to read.
@@ -36,13 +36,13 @@ class Reduction:
     clean: bool = False
 
     @cached_property
-    def groups(self) -> int:
-        """k groups of all runs together."""
+    def steps(self) -> int:
+        """k steps of all runs together."""
         return self.r * self.s * self.kg
 
     @property
     def exact(self) -> bool:
-        """Whether the groups hold exactly the run, with no empty place at its end."""
+        """Whether the steps hold exactly the run, with no empty place at its end."""
         return self.kg * self.kq == self.run
 
     def index(self, run, j):
@@ -78,34 +78,34 @@ def cut(
     folded: bool = False,
     empty: bool | None = None,
     split: bool = False,
-) -> Reduction:
+) -> KSplit:
     """The reduction of `op` for steps of `kq` values, with `kg` a multiple of `multiple`.
 
     folded: fold the kernel rows (the caller asked `foldable`);
     empty: whether a place without a weight adds nothing, whatever the left side holds there
         (default: as the weights' format has a zero);
-    split: every tap is a run whose groups start at the pixel, so that a pixel is whole groups.
+    split: every tap is a run whose steps start at the pixel, so that a pixel is whole steps.
 
     Where an empty place is not free (bipolar weights stored as values), the left side has to hold 0
-    in it, and so runs are not joined across taps unless they fill their groups.
+    in it, and so runs are not joined across taps unless they fill their steps.
     """
     if isinstance(op, Dense):
-        return Reduction(1, 1, op.k, _groups(op.k, kq, multiple), kq)
+        return KSplit(1, 1, op.k, _steps(op.k, kq, multiple), kq)
     kh, kw = op.kernel
     channels = op.ic // op.groups
     free = op.weight.has_zero if empty is None else empty
     if folded:
         run = kh * kw * channels
-        return Reduction(1, 1, run, _groups(run, kq, multiple), kq, (kh, channels))
+        return KSplit(1, 1, run, _steps(run, kq, multiple), kq, (kh, channels))
     joined = op.groups == 1 and op.dilation[1] == 1
     whole = kw * channels % (kq * multiple) == 0 if not split else channels % kq == 0
     if joined and (whole or (free and not split)):
-        return Reduction(kh, 1, kw * channels, _groups(kw * channels, kq, multiple), kq)
-    kg = _groups(channels, kq, multiple)
+        return KSplit(kh, 1, kw * channels, _steps(kw * channels, kq, multiple), kq)
+    kg = _steps(channels, kq, multiple)
     clean = kg * kq > channels and (split or not free)
-    return Reduction(kh, kw, channels, kg, kq, clean=clean)
+    return KSplit(kh, kw, channels, kg, kq, clean=clean)
 
 
-def _groups(run: int, kq: int, multiple: int) -> int:
-    groups = -(-run // kq)
-    return -(-groups // multiple) * multiple
+def _steps(run: int, kq: int, multiple: int) -> int:
+    steps = -(-run // kq)
+    return -(-steps // multiple) * multiple

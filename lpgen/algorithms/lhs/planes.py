@@ -13,7 +13,7 @@ from dataclasses import replace
 from tvm import te, tirx
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.lhs.view import Left, is_matrix, rows_of
+from lpgen.algorithms.lhs.view import Lhs, is_matrix, rows_of
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.packed import WORD
 from lpgen.tir.extern import extern
@@ -28,27 +28,27 @@ def reads_planes(op: Dense | Conv2d, word: int, left: str) -> bool:
 
 
 def given_words(
-    op: Dense | Conv2d, left: Left, planes: int, nothing: int
-) -> tuple[Left, Callable[..., tirx.Expr]]:
+    op: Dense | Conv2d, lhs: Lhs, planes: int, nothing: int
+) -> tuple[Lhs, Callable[..., tirx.Expr]]:
     """(the left side with the input as words, at(g, mo, mi, m, r, s, kg, plane)).
 
-    left: the left side as values; planes: how many of them are read (one more than codes have,
+    lhs: the left side as values; planes: how many of them are read (one more than codes have,
     where padding makes the lowest one of bipolar values); nothing: the value of padding.
     """
-    *rows, width = (int(extent) for extent in left.source.shape)
+    *rows, width = (int(extent) for extent in lhs.source.shape)
     shape = (*rows, width // WORD, planes)
     if not any(getattr(op, "pad", ())):
         words = x = te.placeholder(shape, "uint32", name="encode")
     else:
-        pixel = left.pixel // WORD
+        pixel = lhs.pixel // WORD
         x = te.placeholder((op.n, op.h, op.w * pixel, op.act.bits), "uint32", name="x")
         words = extern("encode", shape, "uint32", [x], _padded(op, shape, pixel, nothing))
 
     def at(g, mo, mi, m, r, s, kg, plane):
-        *row, start = left.place(g, m, r, s, 1 if is_matrix(op) else WORD)
+        *row, start = lhs.place(g, m, r, s, 1 if is_matrix(op) else WORD)
         return words[(*row, start + kg, plane)]
 
-    return replace(left, x=x), at
+    return replace(lhs, x=x), at
 
 
 def _padded(op: Conv2d, shape: tuple[int, ...], pixel: int, nothing: int):

@@ -1,7 +1,7 @@
 """The left side of the implicit matrix product: element (m, k) of a dense or conv2d input.
 
 Nothing is copied that need not be: where the input has no padding, its values fit the instruction
-as they are and its runs fill their k groups, the *source* is the input itself. Otherwise one pass
+as they are and its runs fill their k steps, the *source* is the input itself. Otherwise one pass
 writes a padded source, in which the values are already what the instruction wants and every index
 that `at` can form is inside.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from tvm import te, tirx
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.lhs.k_split import Reduction
+from lpgen.algorithms.lhs.k_split import KSplit
 from lpgen.ops import Conv2d, Dense
 from lpgen.tir.extern import extern
 
@@ -23,11 +23,12 @@ PARALLEL_BYTES = 2**15
 
 
 @dataclass(frozen=True)
-class Left:
-    """x: the input as the kernel sees it (flat rows); source: what `at` reads."""
+class Lhs:
+    """Left side of the product. x: the input as the kernel sees it (flat rows); source: what `at`
+    reads."""
 
     op: Dense | Conv2d
-    cut: Reduction
+    cut: KSplit
     x: te.Tensor
     source: te.Tensor
     pixel: int
@@ -63,7 +64,7 @@ def line(op: Dense | Conv2d) -> int:
     return op.matrix.m if is_matrix(op) else op.ow
 
 
-def left_side(op: Dense | Conv2d, cut: Reduction, dtype: str, offset: int) -> Left:
+def lhs_of(op: Dense | Conv2d, cut: KSplit, dtype: str, offset: int) -> Lhs:
     """The left side in `dtype`, every value plus `offset` (so that a signed value fits uint8).
 
     A uint8 input is read as int8, and an int8 one as uint8, without a copy where that changes no
@@ -96,11 +97,11 @@ def is_matrix(op: Dense | Conv2d) -> bool:
     return op.kernel == op.stride == (1, 1) and not any(op.pad) and op.groups == 1
 
 
-def _matrix(op: Dense | Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
+def _matrix(op: Dense | Conv2d, cut: KSplit, view: str, dtype: str, offset: int) -> Lhs:
     rows, run = op.matrix.m, op.matrix.k
     x = te.placeholder((rows, run), view, name="x")
     if view == dtype and not offset and cut.exact:
-        return Left(op, cut, x, x, run, 0)
+        return Lhs(op, cut, x, x, run, 0)
     width = cut.kg * cut.kq
 
     def body(source_in, source_out):
@@ -109,14 +110,14 @@ def _matrix(op: Dense | Conv2d, cut: Reduction, view: str, dtype: str, offset: i
                 tb.buffer_store(source_out, _convert(source_in[m, k], dtype, offset), [m, k])
             _fill(source_out, [m], run, width, 0, dtype)
 
-    return Left(op, cut, x, extern("pad", (rows, width), dtype, [x], body), width, 0)
+    return Lhs(op, cut, x, extern("pad", (rows, width), dtype, [x], body), width, 0)
 
 
-def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
+def _conv(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int) -> Lhs:
     row_bytes = op.w * op.ic
     x = te.placeholder((op.n, op.h, row_bytes), view, name="x")
     if view == dtype and not offset and not any(op.pad) and cut.exact:
-        return Left(op, cut, x, x, op.ic, op.ic // op.groups)
+        return Lhs(op, cut, x, x, op.ic, op.ic // op.groups)
     channels = op.ic // op.groups
     # Zeros wanted behind every run: each group's channels get their own.
     spread = cut.kg * cut.kq if cut.clean else channels
@@ -154,15 +155,15 @@ def _conv(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Lef
             copy_row(source_in, source_out, image, row)
 
     source = extern("pad", (op.n, height, pitch), dtype, [x], body)
-    return Left(op, cut, x, source, pixel, spread)
+    return Lhs(op, cut, x, source, pixel, spread)
 
 
-def _folded(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> Left:
+def _folded(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int) -> Lhs:
     """A copy [n, oh, kernel column's pixels] in which the kernel's rows are neighbours."""
     kh, kw = op.kernel
     lanes = 4 if op.ic <= 4 else 8
     # Padded rows first, with so much behind them that whole vectors can be read.
-    room = Reduction(kh, 1, kw * op.ic, -(-(kw * op.ic + lanes) // cut.kq), cut.kq)
+    room = KSplit(kh, 1, kw * op.ic, -(-(kw * op.ic + lanes) // cut.kq), cut.kq)
     rows = _conv(op, room, view, dtype, offset)
     width, pixel = op.padded[1], kh * op.ic
     pitch = width * pixel + max(lanes, cut.kg * cut.kq - cut.run)
@@ -179,7 +180,7 @@ def _folded(op: Conv2d, cut: Reduction, view: str, dtype: str, offset: int) -> L
                 tb.buffer_store(source_out, pixels, [image, oh, vector(w * pixel + r * op.ic)])
 
     source = extern("fold", (op.n, op.oh, pitch), dtype, [rows.source], body)
-    return Left(op, cut, rows.x, source, pixel, 0)
+    return Lhs(op, cut, rows.x, source, pixel, 0)
 
 
 def _convert(value: tirx.Expr, dtype: str, offset: int) -> tirx.Expr:

@@ -12,7 +12,7 @@ so also in its padding),
         = sum of X * w  -  zero * (sum of w)  -  zero_weight * (sum of (x - zero_act))
 
 The last sum is that of a row (`row_sums`). The middle term is known when the weights are packed:
-with the bias it is the *correction* of a column.
+with the bias it is the *compensation* of a column.
 
 Scales of groups of k, and their zero points, are no part of it: the sums given are scaled already
 (`group_dot`).
@@ -93,7 +93,7 @@ class Epilogue:
 
     @property
     def integer_bias(self) -> bool:
-        """Whether the bias is added to the sums, and so is part of the correction."""
+        """Whether the bias is added to the sums, and so is part of the compensation."""
         return find(self.op.epilogue, Bias) == Bias("s32")
 
     def single(self, name: str) -> bool:
@@ -113,7 +113,7 @@ class Epilogue:
         wide = -(-self.columns // 16) * 16  # rows of groups start on 64-byte boundaries
         found = []
         if self.zero or self.integer_bias:
-            found.append(Section("correction", (self.groups, wide), "int32"))
+            found.append(Section("compensation", (self.groups, wide), "int32"))
         for name, parameter in self.own_parameters.items():
             shape = (1,) if self.single(name) else (self.groups, wide)
             if name == "bias" and self.integer_bias:
@@ -167,7 +167,7 @@ class Epilogue:
             tensor = self._tensors[name]
             return tensor[g, n] if len(tensor.shape) == 2 else tensor[0]
 
-        v = total + parameter("correction") if "correction" in self._tensors else total
+        v = total + parameter("compensation") if "compensation" in self._tensors else total
         if self.needs_row_sums(self.op):
             v = v - self._zero_weight(g, n) * self.rows.tensor[self._group(g, n), m]
         if self._outliers is not None:

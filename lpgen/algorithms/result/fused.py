@@ -53,10 +53,10 @@ class FusedLayout(Sectioned):
         if e.op.outliers:
             values |= outliers.Geometry(e.op).pack(values)
         sums = w.reshape(e.groups * e.columns, -1).sum(axis=1, dtype=np.int64)
-        correction = -e.zero * sums
+        compensation = -e.zero * sums
         if e.integer_bias:
-            correction += values.pop("bias")
-        values["correction"] = correction.astype(np.int32)  # modulo 2^32, as the sums are
+            compensation += values.pop("bias")
+        values["compensation"] = compensation.astype(np.int32)  # modulo 2^32, as the sums are
 
         def spread(values: np.ndarray, section: Section) -> np.ndarray:
             if len(section.shape) == 1:
@@ -108,7 +108,7 @@ def _values(e: Epilogue, w: te.Tensor, given: dict[str, te.Tensor]):
         (e.groups, e.columns), lambda g, n: te.sum(w[g, n, k].astype("int32"), axis=[k])
     )
 
-    def correction(g, n):
+    def compensation(g, n):
         value = sums[g, n] * tirx.const(-e.zero, "int32")
         return value + given["bias"][g, n] if e.integer_bias else value
 
@@ -116,8 +116,8 @@ def _values(e: Epilogue, w: te.Tensor, given: dict[str, te.Tensor]):
         return te.min(given["direction"][g, n], tirx.const(0, "int8")).astype("int32")
 
     def of(s: Section):
-        if s.name == "correction":
-            return correction
+        if s.name == "compensation":
+            return compensation
         if s.name == "input_inverse":
             return lambda i: tirx.const(1, "float32") / given["input_scale"][i]
         if s.name == "flip":

@@ -3,7 +3,7 @@
 Codes are split into planes (`weights`), and a byte of a plane holds the codes of as many vectors of
 columns as it has *fields*, `spacing` bits apart, each where an instruction can multiply it:
 
-    plane[group][panel][k group][vector / fields][lane][kq]
+    plane[group][panel][k step][vector / fields][lane][kq]
 
 Bytes with several fields are the unsigned operand of a multiplication, the left side is the signed
 one: x + offset fits int8. With value = step * code + min everything else is done by `codes`.
@@ -49,20 +49,20 @@ def spread_planes(weight: Format) -> tuple[Plane, ...]:
 
 @dataclass(frozen=True)
 class FieldWeights(CodeWeights):
-    """The layout above, for panels of a multiple of every plane's fields of `lanes` columns."""
+    """Packed-weight layout above; a panel is a multiple of every plane's fields of `lanes`."""
 
     planes: tuple[Plane, ...] = ()
     lanes: int = 16
 
     def code_sections(self) -> list[Section]:
-        outer = (self.groups, self.panels, self.cut.groups)
+        outer = (self.groups, self.panels, self.cut.steps)
         vectors = self.panel // self.lanes
         shapes = [(*outer, vectors // p.fields, self.lanes, self.cut.kq) for p in self.planes]
         return [Section(f"plane{i}", shape, "uint8") for i, shape in enumerate(shapes)]
 
     def arrange(self, codes: np.ndarray) -> list[np.ndarray]:
-        # Columns become panels, vectors and lanes; behind the panel come all k groups of all runs.
-        shape = (self.groups, self.panels, -1, self.lanes, self.cut.groups, self.cut.kq)
+        # Columns become panels, vectors and lanes; behind the panel come all k steps of all runs.
+        shape = (self.groups, self.panels, -1, self.lanes, self.cut.steps, self.cut.kq)
         codes = codes.reshape(shape).transpose(0, 1, 4, 2, 3, 5)
         parts = []
         for p in self.planes:
@@ -92,7 +92,7 @@ class FieldWeights(CodeWeights):
         return byte
 
     def code(self, sections: list[te.Tensor], g, no, kg, nv, nl, kt) -> tirx.Expr:
-        """The code at (group, panel, k group, vector, lane, kt) out of the sections, int32."""
+        """The code at (group, panel, k step, vector, lane, kt) out of the sections, int32."""
         total = None
         for p, section in zip(self.planes, sections, strict=False):
             byte = section[g, no, kg, nv // p.fields, nl, kt].astype("int32")

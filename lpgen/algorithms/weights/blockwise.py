@@ -3,7 +3,7 @@
     plane[panel][group][step / fields][vector][lane][kq]     codes, as in `weights`
     scale[panel][group][vector][lane]                        float32, or the bits of bfloat16
     zero[panel][group][vector][lane]                         one byte, if groups have zero points
-    correction[panel][group][vector][lane]                   int32, if the left side has an offset
+    compensation[panel][group][vector][lane]                 int32, if the left side has an offset
 
 A group is read in `steps` steps of kq neighbours in k; places behind its end are operands of 0.
 """
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 
 class Operand(NamedTuple):
-    """What a weight w is multiplied as: w - base, in `dtype` (one byte)."""
+    """Operand that a weight w is multiplied as: w - base, in `dtype` (one byte)."""
 
     dtype: str
     base: int
 
 
 @dataclass(frozen=True)
-class GroupWeights(Sectioned):
-    """The layout above for the weights of `op`; panels of vectors x lanes columns.
+class BlockwiseWeights(Sectioned):
+    """Packed-weight layout above for the weights of `op`; panels of vectors x lanes columns.
 
     nothing: what the left side holds for nothing.
     """
@@ -96,7 +96,7 @@ class GroupWeights(Sectioned):
         if self.op.zero_weight == "group":
             parts.append(Section("zero", (*outer, *inner), self.operand_of.dtype))
         if self.nothing:
-            parts.append(Section("correction", (*outer, *inner), "int32"))
+            parts.append(Section("compensation", (*outer, *inner), "int32"))
         return parts
 
     # ---- NumPy
@@ -164,7 +164,7 @@ class GroupWeights(Sectioned):
             byte = sections[f"plane{number}"][(panel, group, step // fields, *rest)]
             code = self.joined(code, byte, width, low, (step % fields * width).astype("uint8"))
             low += width
-        return self.expanded(code, select).astype(self.operand_of.dtype)
+        return self.unpacked(code, select).astype(self.operand_of.dtype)
 
     def joined(self, code, byte, width: int, low: int, shift: tirx.Expr) -> tirx.Expr:
         """A field of a plane's byte put to the lower bits of the code."""
@@ -174,7 +174,7 @@ class GroupWeights(Sectioned):
         bits = bits << tirx.const(low, "uint8") if low else bits
         return bits if code is None else code | bits
 
-    def expanded(self, code: tirx.Expr, lookup: Lookup) -> tirx.Expr:
+    def unpacked(self, code: tirx.Expr, lookup: Lookup) -> tirx.Expr:
         """The operand's byte of a code (uint8)."""
         from tvm import tirx
 
@@ -219,7 +219,7 @@ class GroupWeights(Sectioned):
 
         def element(no, j, nv, nl):
             column = no * self.panel + nv * self.lanes + nl
-            if section.name == "correction":
+            if section.name == "compensation":
                 value = w[column, j * op.group_size + kt].astype("int32") - self.operand_of.base
                 value = value * (-self.nothing)
                 inside = tirx.all(column < op.n, self._inside(j, kt))

@@ -6,7 +6,7 @@ to a sum over codes. The values are put back together at the end:
     sum of x * w = step * (sum of x * code) + min * (sum of x)
 
 The left side holds x - zero_act + offset, so that from the sum of its products with the codes the
-correction of the column, offset * (sum of codes), is taken away; x here is x - zero_act.
+compensation of the column, offset * (sum of codes), is taken away; x here is x - zero_act.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.lhs.k_split import Reduction
+from lpgen.algorithms.lhs.k_split import KSplit
 from lpgen.algorithms.sections import Section, Sectioned, pack_entry
 from lpgen.algorithms.weights.panels import code_of
 from lpgen.formats import Format
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CodeWeights(Sectioned):
-    """Weights as codes of `groups` x `columns` columns in `panels` panels of `panel` columns.
+    """Packed-weight layout of codes: `groups` x `columns` columns in `panels` panels of `panel`.
 
     shape: op.w_shape; offset: what the left side holds for nothing, zero_act among its values.
 
@@ -42,7 +42,7 @@ class CodeWeights(Sectioned):
 
     shape: tuple[int, ...]
     format: Format
-    cut: Reduction
+    cut: KSplit
     groups: int
     columns: int
     panels: int
@@ -50,7 +50,7 @@ class CodeWeights(Sectioned):
     offset: int
 
     @classmethod
-    def of(cls, op: Dense | Conv2d, cut: Reduction, tiling: Tiling, offset: int, **own) -> Self:
+    def of(cls, op: Dense | Conv2d, cut: KSplit, tiling: Tiling, offset: int, **own) -> Self:
         """The layout for the weights of `op` in the panels of a tiling; own: what it has more."""
         return cls(
             shape=op.w_shape,
@@ -73,8 +73,8 @@ class CodeWeights(Sectioned):
         raise NotImplementedError
 
     def te_arrange(self, code) -> list[te.Tensor]:
-        """The same as tensors; code(group, column, k group, kt) is a uint8 expression, 0 in empty
-        places; the k group counts through all runs (and may lie behind the last)."""
+        """The same as tensors; code(group, column, k step, kt) is a uint8 expression, 0 in empty
+        places; the k step counts through all runs (and may lie behind the last)."""
         raise NotImplementedError
 
     @cached_property
@@ -82,7 +82,7 @@ class CodeWeights(Sectioned):
         """Parts of the packed bytes, in order."""
         parts = self.code_sections()
         if self.offset:
-            parts.append(Section("correction", (self.groups, self.panels * self.panel), "int32"))
+            parts.append(Section("compensation", (self.groups, self.panels * self.panel), "int32"))
         return parts
 
     def pack(self, w: np.ndarray) -> np.ndarray:
@@ -107,23 +107,23 @@ class CodeWeights(Sectioned):
 
         def code(group, column, kg, kt):
             run, j = kg // cut.kg, kg % cut.kg * cut.kq + kt
-            inside = tirx.all(column < self.columns, kg < cut.groups, j < cut.run)
+            inside = tirx.all(column < self.columns, kg < cut.steps, j < cut.run)
             bits = code_of(self.format, w[group, column, cut.index(run, j)])
             return te.if_then_else(inside, bits, tirx.const(0, "uint8"))
 
         outputs = self.te_arrange(code)
         if self.offset:
-            outputs.append(self._te_correction(code))
+            outputs.append(self._te_compensation(code))
         return pack_entry(w, outputs, self.sections, self.shape, self.format.dtype)
 
-    def _te_correction(self, code) -> te.Tensor:
-        kg = te.reduce_axis((0, self.cut.groups), name="kg")
+    def _te_compensation(self, code) -> te.Tensor:
+        kg = te.reduce_axis((0, self.cut.steps), name="kg")
         kt = te.reduce_axis((0, self.cut.kq), name="kt")
         factor = tirx.const(-self.offset, "int32")
         return te.compute(
             self.sections[-1].shape,
             lambda g, n: te.sum(code(g, n, kg, kt).astype("int32") * factor, axis=[kg, kt]),
-            name="correction",
+            name="compensation",
         )
 
     def value(self, sum_of_codes: tirx.Expr, place: tuple, sections: list, row_sums) -> tirx.Expr:

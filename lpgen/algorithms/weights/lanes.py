@@ -65,10 +65,10 @@ class Lanes:
 
 @dataclass(frozen=True)
 class LaneWeights(Sectioned):
-    """The layout above for weights of `shape` [output channels, kernel rows, kernel columns, ins].
+    """Packed-weight layout above.
 
-    vectors: of a panel, a divisor of those of a group; dtype: of the operands ("uint8", "int8" or
-    "int16").
+    shape: of the weights, [output channels, kernel rows, kernel columns, ins]; vectors: of a panel,
+    a divisor of those of a group; dtype: of the operands ("uint8", "int8" or "int16").
     """
 
     shape: tuple[int, ...]

@@ -2,14 +2,14 @@
 
 An 8-bit weight is stored as itself, in the order in which the kernel reads it:
 
-    main[group][panel][k group][vector][lane][kq]
+    main[group][panel][k step][vector][lane][kq]
 
-where a panel is `vectors` vectors of `lanes` output columns and a k group `kq` steps of k. Codes of
+where a panel is `vectors` vectors of `lanes` output columns and a k step `kq` values of k. Codes of
 fewer bits are split into *planes* whose widths divide 8 (7 = 4 + 2 + 1) and `8 / width` successive
-k groups share a byte as *fields*, so that one vector load gives `8 / width` vectors after a shift
+k steps share a byte as *fields*, so that one vector load gives `8 / width` vectors after a shift
 and a mask:
 
-    plane[group][panel][k group / fields][vector][lane][kq]
+    plane[group][panel][k step / fields][vector][lane][kq]
 
 The codes of a code book become values by looking them up: with `Lookup`, a shuffle instruction of
 the CPU, or else by selecting between constants.
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lpgen.algorithms.lhs.k_split import Reduction
+from lpgen.algorithms.lhs.k_split import KSplit
 from lpgen.algorithms.sections import Section, Sectioned, pack_entry
 from lpgen.formats import Format
 
@@ -40,17 +40,17 @@ PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 
 
 @dataclass(frozen=True)
 class PanelWeights(Sectioned):
-    """The layout above for `groups` x `columns` columns, `panels` panels of vectors x lanes each.
+    """Packed-weight layout above: `groups` x `columns` columns, `panels` panels of vectors x lanes.
 
     shape: op.w_shape, that of the weights given to `pack`.
-    top: a signed or ternary weight is stored in two's complement and expanded into the top bits of
+    top: a signed or ternary weight is stored in two's complement and unpacked into the top bits of
         its byte, as `2 ** shift` times its value. That takes no addition, and what multiplies it
         can shift its sums back.
     """
 
     shape: tuple[int, ...]
     format: Format
-    cut: Reduction
+    cut: KSplit
     groups: int
     columns: int
     panels: int
@@ -60,7 +60,7 @@ class PanelWeights(Sectioned):
 
     @property
     def shift(self) -> int:
-        """How far expanded values are shifted left."""
+        """How far unpacked values are shifted left."""
         return 8 - self.format.bits if self.top else 0
 
     @property
@@ -70,7 +70,7 @@ class PanelWeights(Sectioned):
 
     @property
     def fields(self) -> int:
-        """k groups that share a byte of the narrowest plane."""
+        """k steps that share a byte of the narrowest plane."""
         return 8 // min(self.planes, default=8)
 
     @property
@@ -83,13 +83,13 @@ class PanelWeights(Sectioned):
         """Parts of the packed bytes, in order: name, shape, dtype."""
         outer, inner = (self.groups, self.panels), (self.vectors, self.lanes, self.cut.kq)
         if self.planes:
-            kgs = -(-self.cut.groups // self.fields) * self.fields
+            kgs = -(-self.cut.steps // self.fields) * self.fields
             parts = [
                 Section(f"plane{i}", (*outer, kgs * width // 8, *inner), "uint8")
                 for i, width in enumerate(self.planes)
             ]
         else:
-            parts = [Section("main", (*outer, self.cut.groups, *inner), self.format.dtype)]
+            parts = [Section("main", (*outer, self.cut.steps, *inner), self.format.dtype)]
         return parts
 
     # ---- NumPy
@@ -108,12 +108,12 @@ class PanelWeights(Sectioned):
         )
         full[:, : self.columns, :, : cut.run] = codes
         full = full.reshape(
-            self.groups, self.panels, self.vectors, self.lanes, cut.groups, cut.kq
+            self.groups, self.panels, self.vectors, self.lanes, cut.steps, cut.kq
         ).transpose(0, 1, 4, 2, 3, 5)
         parts = [full]
         if self.planes:
             spare = [(0, 0)] * 6
-            spare[2] = (0, kgs - cut.groups)
+            spare[2] = (0, kgs - cut.steps)
             parts = self._split_planes(np.pad(full, spare, constant_values=empty))
         return self.bytes_of(parts)
 
@@ -143,7 +143,7 @@ class PanelWeights(Sectioned):
     def value(
         self, tensors: list[te.Tensor], dtype: str, index: tuple, lookup: Lookup | None = None
     ) -> tirx.Expr:
-        """The weight at (group, panel, k group, vector, lane, kt) in `dtype`, out of the sections.
+        """The weight at (group, panel, k step, vector, lane, kt) in `dtype`, out of the sections.
 
         Bytes are taken modulo 256, so that one addition and, for bipolar codes, one doubling make
         the value of a code. lookup(bytes, code): the byte of a code, for code books.
@@ -196,7 +196,7 @@ class PanelWeights(Sectioned):
         def code(group, panel, kg, vector, lane, kt):
             column = panel * self.panel + vector * self.lanes + lane
             run, j = kg // cut.kg, kg % cut.kg * cut.kq + kt
-            inside = tirx.all(column < self.columns, kg < cut.groups, j < cut.run)
+            inside = tirx.all(column < self.columns, kg < cut.steps, j < cut.run)
             if not self.planes:
                 zero = tirx.const(0, self.format.dtype)
                 return te.if_then_else(inside, w[group, column, cut.index(run, j)], zero)

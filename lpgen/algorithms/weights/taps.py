@@ -51,7 +51,7 @@ class Window:
         return (self.tile[0] - 1) * self.shift + self.taps[0]
 
     @property
-    def groups(self) -> int:
+    def count(self) -> int:
         """Windows below each other."""
         return -(-self.span // self.kq)
 
@@ -72,7 +72,7 @@ class Window:
     @property
     def steps(self) -> int:
         """Multiplications of a window with weights in a tile of one vector of channels."""
-        touched = [(i, g) for i in range(self.tile[0]) for g in range(self.groups)]
+        touched = [(i, g) for i in range(self.tile[0]) for g in range(self.count)]
         return sum(self.touches(*pair) for pair in touched) * self.taps[1] * self.tile[1]
 
     @property
@@ -89,7 +89,7 @@ class Window:
 
 @dataclass(frozen=True)
 class TapWeights(Sectioned):
-    """The layout above for weights of `shape` [channels, kernel rows, kernel columns, 1].
+    """Packed-weight layout above for weights of `shape` [channels, kernel rows, kernel columns, 1].
 
     dtype: of the operands ("uint8", "int8" or "int16").
     """
@@ -120,20 +120,20 @@ class TapWeights(Sectioned):
     def sections(self) -> list[Section]:
         """Parts of the packed bytes, in order: name, shape, dtype."""
         w = self.window
-        inner = (w.tile[0], w.groups, w.taps[1], self.vectors, self.lanes, w.kq)
+        inner = (w.tile[0], w.count, w.taps[1], self.vectors, self.lanes, w.kq)
         return [Section("main", (self.panels, *inner), self.dtype)]
 
     def pack(self, w: np.ndarray) -> np.ndarray:
         """The packed weights (uint8[nbytes]) of the weight values `w` (`shape`)."""
         window, whole = self.window, self.panels * self.panel
         rows, (down, across) = window.tile[0], window.taps
-        main = np.zeros((rows, whole, window.groups * window.kq, across), self.dtype)
+        main = np.zeros((rows, whole, window.count * window.kq, across), self.dtype)
         for row in range(rows):
             first = row * window.shift
             taps = w.reshape(self.channels, down, across)
             main[row, : self.channels, first : first + down] = taps
         main = main.reshape(
-            rows, self.panels, self.vectors, self.lanes, window.groups, window.kq, across
+            rows, self.panels, self.vectors, self.lanes, window.count, window.kq, across
         )
         return self.bytes_of([main.transpose(1, 0, 4, 6, 2, 3, 5)])
 

@@ -4,7 +4,7 @@ Inside the blocks (see `blocks`), for every register tile:
 
     words of k: products of planes into trees of carry-save adders     # `bitserial_tile`
     tile = the bits that are left in the trees, counted and weighted
-    y = tile (+ correction, + sums of rows)
+    y = tile (+ compensation, + sums of rows)
 
 left=direct packs the activations into bit planes once, as they lie in memory (input=planes: they
 come packed); copied and folded

@@ -20,7 +20,7 @@
 import math
 from functools import lru_cache
 
-from lpgen.algorithms.bitserial import Tiling, is_xor, planes_of_left, reduction_of
+from lpgen.algorithms.bitserial import Tiling, is_xor, k_split_of, planes_of_left
 from lpgen.algorithms.lhs.k_split import foldable
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
@@ -57,7 +57,7 @@ def plan_of(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Plan:
     left, low = planes_of_left(op)
     return Plan(
         counting=Counting(isa, knobs["word"], knobs["count"] == "instruction"),
-        cut=reduction_of(op, knobs["word"], knobs["left"]),
+        cut=k_split_of(op, knobs["word"], knobs["left"]),
         planes=(left, op.weight.bits),
         low=low,
         xor=is_xor(op),
@@ -134,8 +134,8 @@ def _piece_refusal(op, isa: Isa, count, word, depth, words, rows, vectors, left)
     p = plan_of(op, isa, {**knobs, "vectors": vectors, "left": left})
     if p.products > LONGEST and (words, rows, vectors) != (WORDS[0], 1, 1):
         return f"{p.products} products are too many for straight-line code"
-    if words != WORDS[0] and words >= 2 * p.cut.groups:
-        return f"words={words} are more than the {p.cut.groups} there are"
+    if words != WORDS[0] and words >= 2 * p.cut.steps:
+        return f"words={words} are more than the {p.cut.steps} there are"
     return p.overflow()
 
 
@@ -145,10 +145,10 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     matrix, c = op.matrix, p.cut
     (left, right), sums = p.planes, p.rows * p.vectors
     tiles = matrix.groups * t.row_tiles * t.panels
-    words = tiles * c.groups
+    words = tiles * c.steps
     merged, counted = _adders(p)
     ternary, instruction = isa.has_bit_logic, knobs["count"] == "instruction"
-    pieces = tiles * -(-c.groups // p.words) * sums
+    pieces = tiles * -(-c.steps // p.words) * sums
     columns = t.vectors * t.lanes
     encoded = matrix.groups * (math.prod(op.x_shape) if p.direct else matrix.m * matrix.k)
     return {
@@ -167,8 +167,8 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
             knobs,
             t.row_tiles,
             t.panels,
-            p.rows * c.groups * left * 4,
-            columns * c.groups * c.kq * right / 8,
+            p.rows * c.steps * left * 4,
+            columns * c.steps * c.kq * right / 8,
             isa.target,
         ),
     }

@@ -1,7 +1,7 @@
 """Activations to bit planes, as vector code in place of the stage "encode".
 
 A plane of some bytes is one comparison of a vector (vptestmb, or a shift and vpmovmskb), whose
-result is a word or several. The elements of neighbouring k groups and planes are neighbours, so
+result is a word or several. The elements of neighbouring k steps and planes are neighbours, so
 that a shuffle of those masks' bytes makes vectors of them.
 """
 
@@ -43,7 +43,7 @@ def emit_planes(isa: Isa, word: int, low: int):
             groups = 1 << rest.bit_length() - 1
             chunk(done, groups)
             done, rest = done + groups, rest - groups
-        # Vectors go on into the next k groups: the buffer must be known to reach that far.
+        # Vectors go on into the next k steps: the buffer must be known to reach that far.
         last = site.target.at(kg=count - 1, e0=planes - 1)
         tb.evaluate(site.target.buffer[tuple(last)])
 
@@ -51,7 +51,7 @@ def emit_planes(isa: Isa, word: int, low: int):
 
 
 def _store_elements(site: Site, kg, masks: list[tirx.Var], size: int, groups: int, word: int):
-    """Store elements (k group, plane) of `groups` groups, up to 16 at once, out of masks of `size`
+    """Store elements (k step, plane) of `groups` groups, up to 16 at once, out of masks of `size`
     bytes."""
     per_word, planes = word // 8, len(masks)
     if groups == 1:

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from tvm import tirx
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.lhs.k_split import Reduction
+from lpgen.algorithms.lhs.k_split import KSplit
 from lpgen.schedules.common.bitserial.carry_save import Adders, Tree
 from lpgen.schedules.common.bitserial.counts import BYTE_HOLDS, Counting
 from lpgen.tir import vectors as vec
-from lpgen.tir.microkernel import Access, Site, for_k_groups
+from lpgen.tir.microkernel import Access, Site, for_k_steps
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Plan:
     """
 
     counting: Counting
-    cut: Reduction
+    cut: KSplit
     planes: tuple[int, int]
     low: int
     xor: bool
@@ -54,7 +54,7 @@ class Plan:
     @property
     def piece(self) -> int:
         """Words of the longest piece."""
-        return min(self.words, self.cut.groups)
+        return min(self.words, self.cut.steps)
 
     @property
     def straight(self) -> int:
@@ -62,7 +62,7 @@ class Plan:
         c, size = self.cut, self.words
         if c.kg >= size or c.r * c.s == 1:
             return min(c.kg, size + c.kg % size)
-        return c.s * c.kg if c.s * c.kg >= size or c.r == 1 else c.groups
+        return c.s * c.kg if c.s * c.kg >= size or c.r == 1 else c.steps
 
     @property
     def products(self) -> int:
@@ -72,12 +72,12 @@ class Plan:
     @property
     def single(self) -> bool:
         """Whether all of k is one piece."""
-        return self.cut.groups <= self.words
+        return self.cut.steps <= self.words
 
     @property
     def widening(self) -> bool:
         """Whether counters of bytes are too small for all of k."""
-        return not self.counting.instruction and self.most(self.cut.groups, False) > BYTE_HOLDS
+        return not self.counting.instruction and self.most(self.cut.steps, False) > BYTE_HOLDS
 
     def overflow(self) -> str | None:
         """Why the counters cannot hold a piece."""
@@ -90,7 +90,7 @@ class Plan:
     def largest(self) -> int:
         """What a result is at most."""
         p, q = self.planes
-        return self.cut.groups * self.counting.word * ((1 << p) - 1) * ((1 << q) - 1)
+        return self.cut.steps * self.counting.word * ((1 << p) - 1) * ((1 << q) - 1)
 
 
 def emit_tile(p: Plan) -> Callable[[Site], None]:
@@ -109,7 +109,7 @@ def emit_tile(p: Plan) -> Callable[[Site], None]:
                 for place in row:
                     place.leave()
 
-        for_k_groups((p.cut.r, p.cut.s, p.cut.kg), p.words, piece)
+        for_k_steps((p.cut.r, p.cut.s, p.cut.kg), p.words, piece)
         lanes, repeat = p.counting.isa.lanes, p.counting.repeat
         for mi, row in enumerate(places):
             for v, place in enumerate(row):
@@ -148,7 +148,7 @@ class _Left:
         return place
 
     def __call__(self, mi: int, group: tuple, plane: int) -> tirx.Var:
-        """Element `plane` of the k group of row `mi`, in every lane."""
+        """Element `plane` of the k step of row `mi`, in every lane."""
         r, s, kg = group
         at = self.access.at(mi=mi, r=r, s=s, kg=kg, a0=plane)
         if self.direct:

@@ -27,7 +27,7 @@ from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
-from lpgen.schedules.common.blockwise_dot.tile import BYTES, FloatBits, GroupTile
+from lpgen.schedules.common.blockwise_dot.tile import BYTES, BlockwiseTile, FloatBits
 from lpgen.schedules.common.cuts import fits
 from lpgen.schedules.common.dot.knobs import INT16_MAX, distances, tile_rows
 from lpgen.schedules.common.finish import finished
@@ -128,7 +128,7 @@ def tiling(op: Dense, isa: Isa, knobs: Knobs) -> blockwise_dot.Tiling:
 def kernel(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(refuses(op, isa, knobs))
-    form = FloatBits if FloatBits.serves(op, isa) else GroupTile
+    form = FloatBits if FloatBits.serves(op, isa) else BlockwiseTile
     t = tiling(op, isa, knobs)
     definition = blockwise_dot.define(op, blockwise_dot.byte_operands(op, isa.signs), t, form.start)
     sch = definition.schedule()

@@ -29,7 +29,7 @@ _PARTIAL = (("mo", "no", "j", "mi", "nv", "nl", "step", "kt"), ("mo", "no", "j")
 _UPDATE = (("g", "mo", "no", "mi", "nv", "nl", "r", "s", "j"), ("g", "mo", "no", "j"))
 
 
-class GroupTile:
+class BlockwiseTile:
     """Emits the code. most: steps whose sum an int16 holds (of vpmaddubsw); ahead: bytes of weights
     to ask for in advance, or 0."""
 
@@ -70,8 +70,8 @@ class GroupTile:
         lanes = self.isa.lanes
         for nv in range(self.vectors):
             first = vectors.splat(self.start, "int32", lanes)
-            if "correction" in self.terms:
-                first = first + self._column("correction", nv)
+            if "compensation" in self.terms:
+                first = first + self._column("compensation", nv)
             if "zero" in self.terms:
                 zero = vectors.bind(self._column("zero", nv).astype(f"int32x{lanes}"))
             for mi in range(self.rows):
@@ -81,8 +81,10 @@ class GroupTile:
                     term = access.buffer[tuple(access.at(mi=mi))]
                     if "zero" in self.terms:
                         value = zero * vectors.splat(term, "int32", lanes) + first
-                    elif "correction" in self.terms:
-                        value = vectors.splat(term, "int32", lanes) + self._column("correction", nv)
+                    elif "compensation" in self.terms:
+                        value = vectors.splat(term, "int32", lanes) + self._column(
+                            "compensation", nv
+                        )
                     else:  # the start is in it
                         value = vectors.splat(term, "int32", lanes)
                 self.sums[mi * self.vectors + nv] = value
@@ -157,7 +159,7 @@ class GroupTile:
             bits = bits << vectors.splat(low, "uint8", count) if low else bits
             code = bits if code is None else code | bits
             low += width
-        return vectors.bind(self._expanded(code))
+        return vectors.bind(self._unpacked(code))
 
     def _load(self, site: Site, plane: int, nv: int, step) -> tirx.Expr:
         access = site.sources[f"plane{plane}"]
@@ -166,7 +168,7 @@ class GroupTile:
             tb.add_to_parent(hint(access.buffer[(*outer, first + self.ahead)]))
         return vectors.bind(vectors.load(access.buffer, [*outer, first], BYTES * self.isa.lanes))
 
-    def _expanded(self, code: tirx.Expr) -> tirx.Expr:
+    def _unpacked(self, code: tirx.Expr) -> tirx.Expr:
         """The operands of a vector of codes."""
         count, form = BYTES * self.isa.lanes, self.weights.op.weight
         if form.book:
@@ -221,7 +223,7 @@ class GroupTile:
         return vectors.intrinsic(dtype, "llvm.arithmetic.fence", sums.astype(dtype) * scale)
 
 
-class FloatBits(GroupTile):
+class FloatBits(BlockwiseTile):
     """The form for scales in bfloat16: conversion and multiplication in one instruction.
 
     The sums start from the bits of M = 1.5 * 2^23, so that as float32 they are M + S, exactly, for

@@ -4,7 +4,7 @@ for image, block of rows                # parallel
   pad = the block's input with its padding, rows in pairs
   for row tile, column tile, panel      # order=cm: panel first
     tile = ...                          # straight-line, see `windows`
-    y = tile (+ correction)
+    y = tile (+ compensation)
 
 | knob    | meaning                                                                             |
 |---------|-------------------------------------------------------------------------------------|
@@ -123,8 +123,8 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         written = result if result > isa.target.l2 * blocks.NEAR else 0
     return {
         "products": tiles * window.steps * each * t.vectors,
-        "loads": tiles * len(window.columns) * window.groups * t.vectors,
-        "weights": tiles * window.groups * op.kernel[1] * t.vectors,
+        "loads": tiles * len(window.columns) * window.count * t.vectors,
+        "weights": tiles * window.count * op.kernel[1] * t.vectors,
         "spilled": tiles * max(0, outputs - isa.registers * 3 // 4),
         "copy": copied / isa.bits * 8,
         "rows": pairs.blocks * pairs.count * pairs.panels,

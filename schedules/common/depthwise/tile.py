@@ -67,7 +67,7 @@ class _Tile:
             zero = vectors.splat(0, "int16" if narrow else "int32", lanes * (1 + narrow))
             self._store(at, zero, narrow)
         for used in w.columns.values():
-            for group in range(w.groups):
+            for group in range(w.count):
                 self._make_windows(used[0], group)
                 for j, s in used:
                     for i in range(w.tile[0]):

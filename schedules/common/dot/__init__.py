@@ -3,9 +3,9 @@
 Inside the blocks (see `blocks`), for every register tile:
 
     tile = 0                                          # rows x vectors registers
-    for r, s, k4                                      # taps, k groups
+    for r, s, k4                                      # taps, k steps
       for mi, nv: tile[mi, nv] += dot(left[mi, k4], right[k4, nv])      # straight-line
-    y = tile (+ correction)
+    y = tile (+ compensation)
 """
 
 from tvm.s_tir import Schedule
@@ -71,7 +71,7 @@ class _Tiles:
         if copied:
             blocks.place_copy(sch, order)
         if panels:
-            blocks.expand_panel(sch, order, self.definition.weights.fields)
+            blocks.unpack_panel(sch, order, self.definition.weights.fields)
         sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
         if self.chunked:
             self._product_in_chunks(order.reduction)
@@ -80,19 +80,19 @@ class _Tiles:
         # The accumulators are registers only if each is read at a constant place.
         blocks.copy_out(sch, order, self.isa.lanes, unroll_rows=True)
 
-    def _expand_in_registers(self, k_group) -> None:
-        sch, expand = self.sch, self.sch.get_sblock("expand")
-        sch.compute_at(expand, k_group, preserve_unit_loops=True)
-        *_, nv, nl, kt = sch.get_loops(expand)
+    def _unpack_in_registers(self, k_step) -> None:
+        sch, unpack = self.sch, self.sch.get_sblock("unpack")
+        sch.compute_at(unpack, k_step, preserve_unit_loops=True)
+        *_, nv, nl, kt = sch.get_loops(unpack)
         sch.unroll(nv)
         sch.vectorize(sch.fuse(nl, kt))
 
-    def _unrolled(self, k_group):
-        """Unroll the loop over k groups; returns the loop whose body is one step."""
+    def _unrolled(self, k_step):
+        """Unroll the loop over k steps; returns the loop whose body is one step."""
         unroll = self.knobs["unroll"]
         if unroll == 1:
-            return k_group
-        _, inner = self.sch.split(k_group, [None, unroll])
+            return k_step
+        _, inner = self.sch.split(k_step, [None, unroll])
         self.sch.unroll(inner)
         return inner
 
@@ -101,7 +101,7 @@ class _Tiles:
         first, _, k4, _ = reduction
         step = self._unrolled(k4)
         if self.knobs["expand"] == "register":
-            self._expand_in_registers(step)
+            self._unpack_in_registers(step)
         self._zero(sch.decompose_reduction(tile, first), 3)
         self._tensorize(tile, 2, self._intrinsic())
 
@@ -112,7 +112,7 @@ class _Tiles:
         sch.reorder(ki, mi, nv, nl, pair, kt)
         step = self._unrolled(ki)
         if self.knobs["expand"] == "register":
-            self._expand_in_registers(step)
+            self._unpack_in_registers(step)
         self._zero(sch.decompose_reduction(partial, self._outer_step(step)), 4)
         pairs = intrinsics.dot_pairs(self.isa, self.operands.left, self.operands.right)
         self._tensorize(partial, 3, pairs)
@@ -120,7 +120,7 @@ class _Tiles:
         self._tensorize(tile, 2, intrinsics.widen_pairs(self.isa))
 
     def _outer_step(self, step):
-        """The loop over the k groups of a chunk that contains all others over them."""
+        """The loop over the k steps of a chunk that contains all others over them."""
         loops = self.sch.get_loops(self.partial)
         return loops[-6] if self.knobs["unroll"] == 1 else loops[-7]
 

@@ -14,7 +14,7 @@
 |         | folded: copy the input so that the kernel's rows are neighbours (few channels)         |
 | expand  | where stored weights become operands: panel (a block's, once, into the cache),         |
 |         | register (each use), none (they are stored as operands)                                |
-| unroll  | k groups of one iteration of the innermost loop                                        |
+| unroll  | k steps of one iteration of the innermost loop                                        |
 | prefetch| bytes of weights to ask for in advance, 0: none (few rows, whose weights stream by)    |
 """
 
@@ -68,13 +68,13 @@ def chunk_of(step: str) -> int:
     return int(step.removeprefix("pairs")) if step.startswith("pairs") else 0
 
 
-def expanded(op: Dense | Conv2d, step: str) -> bool:
+def unpacked(op: Dense | Conv2d, step: str) -> bool:
     """Whether stored weights differ from operands."""
     return op.weight.bits < 8 or step == "words"
 
 
 def multiple_of(op: Dense | Conv2d, knobs: Knobs) -> int:
-    """What the number of k groups of a run has to be a multiple of."""
+    """What the number of k steps of a run has to be a multiple of."""
     fields = _fields(op) if knobs["expand"] == "register" else 1
     return math.lcm(chunk_of(knobs["step"]) or 1, fields, knobs["unroll"])
 
@@ -98,7 +98,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
 
 
 def _top(op: Dense | Conv2d, isa: Isa) -> bool:
-    """Whether weights are expanded into the top bits of their bytes: their products are as large as
+    """Whether weights are unpacked into the top bits of their bytes: their products are as large as
     those of 8 bits, which vpdpbusd alone sums without a bound but that of int32."""
     signed = op.weight.encoding in ("s", "t") and op.weight.bits < 8
     return isa.has_dot4 and signed and op.matrix.k * 255 * 128 < 2**31
@@ -108,7 +108,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
     matrix = op.matrix
     names = steps(op, isa)
-    places = ("panel", "register") if expanded(op, names[0]) else ("none",)
+    places = ("panel", "register") if unpacked(op, names[0]) else ("none",)
     return Space(
         {
             "step": names,
@@ -164,7 +164,7 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     if unfit_blocks:
         return unfit_blocks
     if knobs["prefetch"] and knobs["expand"] == "panel":
-        return "panels are expanded in one sweep, which the hardware prefetches"
+        return "panels are unpacked in one sweep, which the hardware prefetches"
     return _expand_refusal(op, knobs) or _unroll_refusal(op, knobs)
 
 
@@ -179,7 +179,7 @@ def _fewest(op: Dense | Conv2d, isa: Isa) -> int:
 
 def _fits_registers(isa: Isa, knobs: Knobs) -> bool:
     rows, vectors, step = knobs["rows"], knobs["vectors"], knobs["step"]
-    # One row takes its weights from memory or expands one vector after the other, more rows hold
+    # One row takes its weights from memory or unpacks one vector after the other, more rows hold
     # all vectors; then the broadcast left value, and for steps of several instructions the
     # constant and a temporary.
     weights = vectors if rows > 1 else 2 * (knobs["expand"] == "register")
@@ -188,7 +188,7 @@ def _fits_registers(isa: Isa, knobs: Knobs) -> bool:
 
 
 def _fields(op: Dense | Conv2d) -> int:
-    """k groups that share a byte of the packed weights."""
+    """k steps that share a byte of the packed weights."""
     return 8 // min(PLANES.get(op.weight.bits, (8,)))
 
 
@@ -198,9 +198,9 @@ def _expand_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
         if knobs["unroll"] % fields:
             return f"expanding in registers needs unroll={fields}"
         if isinstance(op, Conv2d) and _kg(op, knobs) % fields:
-            return f"the k groups of a run are no multiple of the {fields} fields of a byte"
+            return f"the k steps of a run are no multiple of the {fields} fields of a byte"
         if chunk_of(knobs["step"]) % fields:
-            return f"the k groups of a chunk are no multiple of the {fields} fields of a byte"
+            return f"the k steps of a chunk are no multiple of the {fields} fields of a byte"
     return None
 
 
@@ -213,7 +213,7 @@ def _unroll_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     chunk = chunk_of(knobs["step"])
     kg = chunk or _kg(op, knobs)
     if unroll > kg or (kg % unroll and (chunk or isinstance(op, Conv2d))):
-        return f"unroll={unroll} does not divide the {kg} k groups"
+        return f"unroll={unroll} does not divide the {kg} k steps"
     return None
 
 
@@ -227,11 +227,11 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     c = cut(op, t.kq, t.multiple, t.folded)
     matrix, chunk = op.matrix, chunk_of(knobs["step"])
     tiles = matrix.groups * t.row_tiles * t.panels
-    steps, sums = tiles * c.groups, t.rows * t.vectors
+    steps, sums = tiles * c.steps, t.rows * t.vectors
     each = 1 if isa.has_dot4 else 3 if knobs["step"] == "bytes" else 2
     # One instruction waits five cycles for its own sum.
     stall = 5 - sums / 2 if isa.has_dot4 else 2 - sums * each / 3
-    places = matrix.groups * matrix.n * c.groups * t.kq / (isa.bits // 8)
+    places = matrix.groups * matrix.n * c.steps * t.kq / (isa.bits // 8)
     # A plane is shifted and masked, and several are put together; 8 bits are widened alone.
     planes = len(PLANES.get(op.weight.bits, ()))
     unpacking = max(1, 2 * planes - 1) + (planes > 0 and t.kq == 2)
@@ -239,15 +239,15 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     bits = 8 if knobs["expand"] != "register" else op.weight.bits
     size = 2 if t.kq == 2 and knobs["expand"] == "panel" else 1
     row = t.rows * matrix.k * (2 if t.kq == 2 and t.copied else 1)
-    panel = t.vectors * isa.lanes * c.groups * t.kq * bits / 8 * size
+    panel = t.vectors * isa.lanes * c.steps * t.kq * bits / 8 * size
     return {
         "products": steps * sums * each,
         "loads": steps * (t.rows + t.vectors),
         "unpack": steps * t.vectors * unpacking * (knobs["expand"] == "register"),
-        "flush": tiles * -(-c.groups // chunk) * sums if chunk else 0,
+        "flush": tiles * -(-c.steps // chunk) * sums if chunk else 0,
         "stall": steps * max(0, stall),
         "expand": places * sweeps * unpacking * (knobs["expand"] == "panel"),
-        "copy": matrix.groups * t.row_tiles * t.rows * c.groups * t.kq * t.copied,
+        "copy": matrix.groups * t.row_tiles * t.rows * c.steps * t.kq * t.copied,
         "fold": matrix.m * matrix.k * t.folded,
         "tiles": tiles,
         "runs": tiles * c.r * c.s * (-(-c.kg // chunk) if chunk else 1),

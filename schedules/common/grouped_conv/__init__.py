@@ -4,7 +4,7 @@ for image, block of row tiles           # parallel
   pad = the block's input with its padding
   for row tile, column tile, panel      # order=cm: panel first
     tile = ...                          # straight-line, see `grouped_tile`
-    y = tile (+ correction)
+    y = tile (+ compensation)
 
 | knob    | meaning                                                                             |
 |---------|-------------------------------------------------------------------------------------|

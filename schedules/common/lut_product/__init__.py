@@ -2,7 +2,7 @@
 
 Inside the blocks (see `blocks`), for every register tile:
 
-    for k groups                                      # as many as a byte holds, straight-line
+    for k steps                                      # as many as a byte holds, straight-line
       for row: table = the 16 bytes that the row's activations chose, in every 128-bit lane
         for vector: bytes[row, vector] += vpshufb(table, nibbles[vector])
     widen the bytes to 16 bits, those to 32, and write y
@@ -11,7 +11,7 @@ Inside the blocks (see `blocks`), for every register tile:
 |---------|----------------------------------------------------------------------------------------|
 | rows    | rows of the register tile                                                              |
 | vectors | vectors of output columns in the register tile, one byte lane for a column             |
-| weights | packed: two k groups share a byte; bytes: one has it alone (twice the memory)          |
+| weights | packed: two k steps share a byte; bytes: one has it alone (twice the memory)          |
 | m_block, n_block, outer, inner: see `lpgen.schedules.common.dot.knobs`
 """
 
@@ -91,9 +91,9 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     c = cut(op, tables.kq, split=True)
     matrix, parts = op.matrix, len(tables.shifts)
     tiles = matrix.groups * t.row_tiles * t.panels
-    groups, sums = tiles * c.groups, t.rows * t.vectors
+    groups, sums = tiles * c.steps, t.rows * t.vectors
     flushed = sum(1 / steps for steps in tables.steps)
-    panel = t.vectors * t.lanes * c.groups / (2 if t.packed else 1)
+    panel = t.vectors * t.lanes * c.steps / (2 if t.packed else 1)
     return {
         "products": groups * sums * parts,
         "flush": groups * sums * flushed,
@@ -106,7 +106,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         "tiles": tiles,
         "runs": tiles * c.r * c.s,
         "stores": tiles * sums * 4,
-        **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * c.groups, panel, isa.target),
+        **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * c.steps, panel, isa.target),
     }
 
 

@@ -15,18 +15,18 @@ from tvm import tirx
 from tvm.sym import Analyzer
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.lhs.k_split import Reduction
+from lpgen.algorithms.lhs.k_split import KSplit
 from lpgen.algorithms.lut_product import Tiling
 from lpgen.algorithms.weights.tables import ENTRIES, Tables
 from lpgen.isa import Isa
 from lpgen.tir import vectors as v
-from lpgen.tir.microkernel import Site, for_k_groups
+from lpgen.tir.microkernel import Site, for_k_steps
 
 LOOKUPS = 128
 """About how many lookups stand in straight-line code."""
 
 PLACES = 16
-"""k groups that are encoded by one vector."""
+"""k steps that are encoded by one vector."""
 
 
 @dataclass
@@ -35,21 +35,21 @@ class LookupTile:
 
     isa: Isa
     tiling: Tiling
-    cut: Reduction
+    cut: KSplit
     tables: Tables
     both: tirx.Var | None = field(default=None, init=False)
     odd: tirx.Var | None = field(default=None, init=False)
     rows: list[list[tirx.Var]] = field(default_factory=list, init=False)
 
     def emit(self, site: Site) -> None:
-        """Emit the tile in place of its block: sums of all k groups into the tile's buffer."""
+        """Emit the tile in place of its block: sums of all k steps into the tile's buffer."""
         t, half = self.tiling, self.tiling.lanes // 2
         shape = (t.rows, t.vectors, len(self.tables.shifts), half)
         self.both, self.odd = v.scratch(shape, "uint16"), v.scratch(shape, "uint16")
         self.rows = [
             [v.bind(index) for index in site.sources["encode"].at(mi=row)] for row in range(t.rows)
         ]
-        least = self.tables.least * self.cut.groups
+        least = self.tables.least * self.cut.steps
         for row, vector in self._places():
             start = site.target.at(mi=row, nv=vector, tail=(0,))
             v.store(site.target.buffer, start, v.splat(least, "int32", t.lanes), t.lanes)
@@ -60,23 +60,23 @@ class LookupTile:
 
     @property
     def _size(self) -> int:
-        """k groups in straight-line code, an even number: as many as the bytes of some part hold,
+        """k steps in straight-line code, an even number: as many as the bytes of some part hold,
         as far as that is not too long."""
         room = LOOKUPS // (self.tiling.rows * self.tiling.vectors * len(self.tables.shifts))
         return max(2, min(max(self.tables.steps), room, self.tables.longest) // 2 * 2)
 
     def _blocks(self, body: Callable[[list[tuple]], None], flush: Callable[[], None]) -> None:
-        """Emit `body` for all k groups and `flush` as often as the 16-bit sums need it, the first
-        k group of every body an even one of its run, or the run's number known."""
+        """Emit `body` for all k steps and `flush` as often as the 16-bit sums need it, the first
+        k step of every body an even one of its run, or the run's number known."""
         c, size = self.cut, self._size
         longest = self.tables.longest // size * size
 
         def part(extents: tuple, place: Callable[[tuple], tuple]) -> None:
             self._zero()
-            for_k_groups(extents, size, lambda groups: body([place(group) for group in groups]))
+            for_k_steps(extents, size, lambda groups: body([place(group) for group in groups]))
             flush()
 
-        if c.groups <= longest:
+        if c.steps <= longest:
             part((c.r, c.s, c.kg), lambda group: group)
             return
         with tb.serial(0, c.r) as r:
@@ -101,7 +101,7 @@ class LookupTile:
                     v.store(sums, (row, vector, part, 0), v.splat(0, "uint16", half), half)
 
     def _look_up(self, site: Site, groups: list[tuple]) -> None:
-        """Add the entries of some k groups to byte sums, and those to the 16-bit sums."""
+        """Add the entries of some k steps to byte sums, and those to the 16-bit sums."""
         t, lanes, tables = self.tiling, self.tiling.lanes, self.tables
         nibbles = _Nibbles(site, t)
         sums: dict[tuple[int, int, int], tirx.Var] = {}
@@ -110,7 +110,7 @@ class LookupTile:
             index = [nibbles.load(at, vector, step) for vector in range(t.vectors)]
             encode, contents = site.sources["encode"], site.sources["tables"].buffer
             # Indices are sums of what depends on the row, with a convolution's divisions, and on
-            # the k group: taken apart, TVM's analysis of regions is done three times as fast.
+            # the k step: taken apart, TVM's analysis of regions is done three times as fast.
             simple = Analyzer().canonical_simplify
             distance = [simple(a - b) for a, b in zip(encode.at(**at), encode.at(), strict=True)]
             for row in range(t.rows):
@@ -159,21 +159,21 @@ class LookupTile:
 
 
 class _Nibbles:
-    """The nibbles of a body's k groups; a byte that two of them share is loaded once."""
+    """The nibbles of a body's k steps; a byte that two of them share is loaded once."""
 
     def __init__(self, site: Site, tiling: Tiling) -> None:
         self.weights, self.tiling = site.sources["nibbles"], tiling
         self.loaded: dict[tuple, tirx.Var] = {}
 
     def load(self, at: dict, vector: int, step: int) -> tirx.Var:
-        """Those of the k group `at`, number `step` of the body."""
+        """Those of the k step `at`, number `step` of the body."""
         lanes = self.tiling.lanes
         where = self.weights.at(nv=vector, tail=(0,), **at)
         if not self.tiling.packed:
             return v.bind(v.load(self.weights.buffer, where, lanes))
         kg = at["kg"]
         high = (kg if isinstance(kg, int) else step) % 2
-        # Bodies start at even k groups where these are no plain numbers.
+        # Bodies start at even k steps where these are no plain numbers.
         key = vector, str(at["r"]), str(at["s"]), kg // 2 if isinstance(kg, int) else step // 2
         if key not in self.loaded:
             self.loaded[key] = v.bind(v.load(self.weights.buffer, where, lanes))
@@ -182,14 +182,14 @@ class _Nibbles:
 
 
 def emit_places(tables: Tables, site: Site, count: int) -> None:
-    """Emit the stage "encode" for `count` k groups in a row: the place of each one's table."""
+    """Emit the stage "encode" for `count` k steps in a row: the place of each one's table."""
     (source,) = site.sources.values()
     kq, base = tables.kq, len(tables.digits)
     word = f"uint{8 * kq}"
 
     def several(first) -> None:
         *outer, start = source.at(kg=first)
-        # Loading the bytes of a k group as a word puts its digits beside each other.
+        # Loading the bytes of a k step as a word puts its digits beside each other.
         x = v.bind(v.load(source.buffer, (*outer, start), PLACES * kq))
         digits = v.bind(v.reinterpret(f"{word}x{PLACES}", tables.digit(x, "uint8", PLACES * kq)))
         total = v.splat(0, word, PLACES)

@@ -3,9 +3,9 @@
 for block of rows
   encode: the tables of its rows                # left=direct: all tables, before the blocks
   for block of panels, row tile, panel
-    expand: the indices of a panel              # expand=panel, once per block of panels
+    unpack: the indices of a panel              # expand=panel, once per block of panels
     tile: lookups                               # straight-line, see `lookup_sums`
-    y = tile (+ correction)
+    y = tile (+ compensation)
 """
 
 import math
@@ -48,13 +48,13 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
 def _schedule(sch: Schedule, isa: Isa, sizes: lut_sum.Tiling, knobs: Knobs) -> None:
     in_tiles = sizes.left != "direct"
     tile, encode = sch.get_sblock("tile"), sch.get_sblock("encode")
-    order = blocks.order_blocks(sch, tile, knobs, copied=in_tiles, panels=sizes.expanded)
+    order = blocks.order_blocks(sch, tile, knobs, copied=in_tiles, panels=sizes.unpacked)
     if in_tiles:
         blocks.place_rows(sch, encode, order)
     else:
         _make_all_tables(sch, encode)
-    if sizes.expanded:
-        _expand_panels(sch, order, lut_sum.PACK[sizes.inputs][0])
+    if sizes.unpacked:
+        _unpack_panels(sch, order, lut_sum.PACK[sizes.inputs][0])
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
 
@@ -67,11 +67,11 @@ def _make_all_tables(sch: Schedule, encode) -> None:
         sch.parallel(sch.fuse(*rows) if len(rows) > 1 else rows[0])
 
 
-def _expand_panels(sch: Schedule, order: blocks.Order, shared: int) -> None:
-    """Unpack the indices of a block of panels, `shared` k groups at a time."""
-    expand = sch.get_sblock("expand")
-    blocks.place_panels(sch, expand, order)
-    *_, kg, nv, byte = sch.get_loops(expand)
+def _unpack_panels(sch: Schedule, order: blocks.Order, shared: int) -> None:
+    """Unpack the indices of a block of panels, `shared` k steps at a time."""
+    unpack = sch.get_sblock("unpack")
+    blocks.place_panels(sch, unpack, order)
+    *_, kg, nv, byte = sch.get_loops(unpack)
     kgs, field = sch.split(kg, [None, shared])
     sch.reorder(kgs, nv, field, byte)
     sch.unroll(field)

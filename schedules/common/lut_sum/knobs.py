@@ -3,7 +3,7 @@
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|
 | inputs  | activations that a table sums: 4 (vpshufb) or 6 (vpermb)                               |
-| digits  | tables of a k group: 2 where the sums of whole activations would not fit a byte, or    |
+| digits  | tables of a k step: 2 where the sums of whole activations would not fit a byte, or    |
 |         | would not for long                                                                     |
 | rows    | rows of the register tile                                                              |
 | vectors | vectors of output columns (one byte each) in the register tile                         |
@@ -25,7 +25,7 @@ from collections.abc import Iterator
 
 from lpgen.algorithms.depthwise import one_channel_each
 from lpgen.algorithms.lhs.k_split import foldable
-from lpgen.algorithms.lut_sum import PACK, Tables, Tiling, reduction_of, tables_of
+from lpgen.algorithms.lut_sum import PACK, Tables, Tiling, k_split_of, tables_of
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
@@ -47,7 +47,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
     """The sizes that the knobs mean for this operator."""
     lanes = lanes_of(isa)
     rows, vectors = knobs["rows"], knobs["vectors"]
-    expanded = knobs["expand"] == "panel"
+    unpacked = knobs["expand"] == "panel"
     return Tiling(
         rows=rows,
         vectors=vectors,
@@ -56,8 +56,8 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         digits=knobs["digits"],
         **blocks.counts(op, rows, vectors * lanes, knobs),
         left=knobs["left"],
-        expanded=expanded,
-        multiple=1 if expanded else PACK[knobs["inputs"]][0],
+        unpacked=unpacked,
+        multiple=1 if unpacked else PACK[knobs["inputs"]][0],
     )
 
 
@@ -119,15 +119,15 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     unit = 1 if knobs["expand"] == "panel" else PACK[inputs][0]
     if rows * vectors * digits + unit * vectors + 2 > isa.registers:
         return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
-    if tables_of(op, inputs, digits).groups < unit:
-        return f"16 bits do not hold the sums of the {unit} k groups that share a byte"
+    if tables_of(op, inputs, digits).longest < unit:
+        return f"16 bits do not hold the sums of the {unit} k steps that share a byte"
     if knobs["left"] != "direct" and knobs["outer"] == "nm":
         return "tables in tile order are made for blocks of rows: these are outside"
     if knobs["expand"] == "panel":
         if knobs["prefetch"]:
-            return "panels are expanded in one sweep, which the hardware prefetches"
+            return "panels are unpacked in one sweep, which the hardware prefetches"
         if knobs["outer"] == "mn" and knobs["m_block"] and knobs["n_block"]:
-            return "panels would be expanded for every block of rows"
+            return "panels would be unpacked for every block of rows"
     return blocks.refuses(op, rows, vectors * lanes_of(isa), knobs)
 
 
@@ -135,31 +135,31 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`)."""
     t = tiling(op, isa, knobs)
     tables = tables_of(op, t.inputs, t.digits)
-    c = reduction_of(op, t.left, t.inputs, t.multiple)
+    c = k_split_of(op, t.left, t.inputs, t.multiple)
     matrix, planes = op.matrix, op.weight.bits
     tiles = matrix.groups * t.row_tiles * t.panels
     sums = t.rows * t.vectors * t.digits
-    lookups = tiles * c.groups * planes * sums
+    lookups = tiles * c.steps * planes * sums
     # Sums of 16 bits are in memory where registers run out.
     inside = 3 * sums + 4 <= isa.registers
-    indices = tiles * c.groups * planes * t.vectors
+    indices = tiles * c.steps * planes * t.vectors
     size = tables.entries * t.digits
     if t.left == "direct":
         made = math.prod(op.x_shape) / t.inputs
     else:
-        made = matrix.groups * t.row_tiles * t.rows * c.groups
-    places = matrix.groups * matrix.n * c.groups * planes / lanes_of(isa)
+        made = matrix.groups * t.row_tiles * t.rows * c.steps
+    places = matrix.groups * matrix.n * c.steps * planes / lanes_of(isa)
     sweeps = t.row_tiles / (knobs["m_block"] or t.row_tiles) if knobs["outer"] == "mn" else 1
-    byte = 1.0 if t.expanded else PACK[t.inputs][1] / PACK[t.inputs][0]
+    byte = 1.0 if t.unpacked else PACK[t.inputs][1] / PACK[t.inputs][0]
     return {
         "products": lookups,
         "adders": lookups * (1 - 1 / tables.lookups),
         "flush": lookups / tables.lookups * inside,
         "spilled": lookups / tables.lookups * (not inside),
-        "unpack": indices * (not t.expanded),
-        "indices": indices * t.expanded,
-        "loads": tiles * c.groups * planes * t.rows * t.digits,
-        "expand": places * sweeps * t.expanded,
+        "unpack": indices * (not t.unpacked),
+        "indices": indices * t.unpacked,
+        "loads": tiles * c.steps * planes * t.rows * t.digits,
+        "expand": places * sweeps * t.unpacked,
         "copy": made * size / 16,
         "tiles": tiles,
         "runs": tiles * c.r * c.s * planes,
@@ -169,8 +169,8 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
             knobs,
             t.row_tiles,
             t.panels,
-            t.rows * c.groups * size,
-            t.vectors * t.lanes * c.groups * planes * byte,
+            t.rows * c.steps * size,
+            t.vectors * t.lanes * c.steps * planes * byte,
             isa.target,
         ),
     }

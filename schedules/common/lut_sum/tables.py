@@ -8,7 +8,7 @@ the low and of the high bits of the index:
     table[i] = low[i & 7] + high[i >> 3]        # 64 entries out of twice 8, for three
 
 A vector has as many tables of 16 entries as 128-bit lanes. The lanes are filled so that those are
-neighbours in memory: they belong to successive (k group, row, digit), in this order.
+neighbours in memory: they belong to successive (k step, row, digit), in this order.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ ZERO = 0x80
 
 @dataclass(frozen=True)
 class TableCode:
-    """Emits the tables of successive k groups of `rows` rows."""
+    """Emits the tables of successive k steps of `rows` rows."""
 
     tables: Tables
     isa: Isa
     rows: int
 
     def __call__(self, site: Site, count: int) -> None:
-        """Emit the tables of `count` k groups."""
+        """Emit the tables of `count` k steps."""
         whole, rest = divmod(count, 4)
         if whole:
             with tb.serial(0, whole) as step:
@@ -46,7 +46,7 @@ class TableCode:
             self._some(site, whole * 4, rest)
 
     def _some(self, site: Site, first: Index, count: int) -> None:
-        """The tables of `count` <= 4 k groups."""
+        """The tables of `count` <= 4 k steps."""
         if self.tables.inputs == 4:
             self._tables(site, first, count)
         else:
@@ -56,7 +56,7 @@ class TableCode:
     # ---- tables of 16 entries
 
     def _tables(self, site: Site, first: Index, count: int) -> None:
-        """The tables of `count` <= 4 k groups."""
+        """The tables of `count` <= 4 k steps."""
         rows = [self._sixteen(site, mi, first, count) for mi in range(self.rows)]
         places = [
             (kg, mi, digit)
@@ -85,7 +85,7 @@ class TableCode:
             vec.store(site.target.buffer, to, sums, used * TABLE)
 
     def _sixteen(self, site: Site, mi: int, first: Index, count: int) -> tirx.Expr:
-        """The activations of `count` k groups of a row, and anything up to 16."""
+        """The activations of `count` k steps of a row, and anything up to 16."""
         (source,) = site.sources.values()
         lanes = 4 * count
         some = vec.bind(vec.load(source.buffer, source.at(mi=mi, kg=first), lanes))
@@ -115,7 +115,7 @@ class TableCode:
         return vec.bind(vec.reinterpret(f"uint8x{TABLE * lanes}", words) & mask)
 
     def _pairs(self, activations: tirx.Expr, halves: tuple[int, ...]) -> tirx.Expr:
-        """In every 128-bit lane the tables of 4 entries of the pairs of two k groups: the first or
+        """In every 128-bit lane the tables of 4 entries of the pairs of two k steps: the first or
         the second half of the lane's four."""
         parts = []
         for t in range(2):
@@ -129,7 +129,7 @@ class TableCode:
         return vec.bind(sum_of(parts))
 
     def _sums(self, pairs: tirx.Expr, groups: list[int]) -> tirx.Expr:
-        """The tables of these k groups, one in each lane."""
+        """The tables of these k steps, one in each lane."""
         low = [group % 2 * 8 + (entry & 3) for group in groups for entry in range(TABLE)]
         high = [group % 2 * 8 + 4 + (entry >> 2) for group in groups for entry in range(TABLE)]
         return sum_of([self._lookup(pairs, low), self._lookup(pairs, high)])
@@ -140,7 +140,7 @@ class TableCode:
     # ---- tables of 64 entries
 
     def _large_tables(self, site: Site, mi: int, first: Index, count: int) -> None:
-        """The tables of `count` <= 4 k groups of a row: sums of two tables of 8 entries each, one
+        """The tables of `count` <= 4 k steps of a row: sums of two tables of 8 entries each, one
         for the low three bits of an index and one for the high ones."""
         lanes = 6 * count
         (source,) = site.sources.values()

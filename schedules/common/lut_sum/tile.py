@@ -38,7 +38,7 @@ class _Tile(Sums):
         counts = (self.t.rows, self.t.vectors, self.t.digits)
         super().__init__(site, code.isa, weights.cut, code.tables, counts)
         self.planes = weights.format.bits
-        self.unit = 1 if self.t.expanded else PACK[self.cut.kq][0]
+        self.unit = 1 if self.t.unpacked else PACK[self.cut.kq][0]
 
     def table(self, number: int, digit: int, group: tuple) -> tirx.Expr:
         r, s, kg = group
@@ -49,11 +49,11 @@ class _Tile(Sums):
     def indices(self, group: tuple, plane: Index) -> list[list]:
         r, s, kg = group
         lanes, vectors = self.lanes, range(self.t.vectors)
-        if self.t.expanded:
-            expand = self.site.sources["expand"]
+        if self.t.unpacked:
+            unpack = self.site.sources["unpack"]
             where = {"r": r, "s": s, "kg": kg, "a0": plane}
-            at = [expand.at(nv=nv, **where, tail=[0]) for nv in vectors]
-            return [[vec.bind(vec.load(expand.buffer, place, lanes)) for place in at]]
+            at = [unpack.at(nv=nv, **where, tail=[0]) for nv in vectors]
+            return [[vec.bind(vec.load(unpack.buffer, place, lanes)) for place in at]]
         return self._unpacked(group, plane)
 
     def _unpacked(self, group: tuple, plane: Index) -> list[list]:
