@@ -1,6 +1,6 @@
-/* The same functions for tvm-ffi: __tvm_ffi_NAME with the kernel's arguments in their order and then
- * [, workspace][, threads], such as (x, packed, y); __tvm_ffi_NAME_pack_weights(weights, parameters
- * in the header's order, packed), and __tvm_ffi_NAME_check_weights(packed).
+/* The same functions for tvm-ffi: __tvm_ffi_NAME(x, packed, y[, workspace][, threads]), or what else
+ * the kernel's arguments are; __tvm_ffi_NAME_pack_weights(weights, parameters in the header's order,
+ * packed), and __tvm_ffi_NAME_check_weights(packed).
  *
  * Tensors are checked (type, dimensions, shape, contiguity) and named in the error. libtvm_ffi is
  * imported weakly: a plain C program neither has nor needs it. */

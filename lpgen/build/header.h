@@ -25,6 +25,7 @@
  *
  * Parameters (bias, scale, ...) are given with the weights, and a kernel that adds a residual takes
  * it behind the packed weights; the workload in front of each kernel says what is done with them.
+ * Numbers (int32_t) are checked at each call: the limits stand with the kernel.
  * Values of y are one in each element, as those of x. Parameters have to be finite, and a bias so
  * small that no sum leaves int32: they are checked when they are packed.
  *
@@ -33,10 +34,13 @@
  * indptr ascends from 0, and so do the indices within a channel. Elements behind the last outlier
  * may be anything within their limits.
  *
- * x, residual and weights may have any address that suits their type, y any that suits its. packed
- * and workspace start on a 64-byte boundary (aligned_alloc(64, ...), sizes are multiples of 64). y,
- * and packed where it is packed, may not overlap the others (LPGEN_OVERLAP). x and packed are only
- * read. y is overwritten; nothing needs to be cleared before.
+ * Inputs, weights and y may have any address that suits their type. packed and workspace start on a
+ * 64-byte boundary (aligned_alloc(64, ...) of a multiple of 64). y, and packed where it is packed,
+ * may not overlap the others (LPGEN_OVERLAP). Inputs and packed are only read. y is overwritten;
+ * nothing needs to be cleared before.
+ *
+ * A kernel may be there for several CPU levels: its functions take the first listed that the CPU
+ * runs. The sizes of packed and of the workspace are enough for each of them.
  *
  * Packed weights begin with a header of 64 bytes that says which kernel they are for. Every call
  * looks at it: those of another kernel, another CPU level or another version of lpgen are an error,

@@ -1,6 +1,6 @@
-/* What the parts of a library share. Every library is compiled from support.c, cpu.c, the cpu_*.c of
- * its architecture, packed.c, entry.c, ffi.c and one generated file that describes its kernels;
- * users see only the generated header. */
+/* What the parts of a library share. Every library is compiled from support.c, pool.c, affinity.c,
+ * cpu.c, the cpu_*.c of its architecture, packed.c, entry.c, ffi.c and one generated file that
+ * describes its kernels; users see only the generated header. */
 
 #ifndef LPGEN_INTERNAL_H
 #define LPGEN_INTERNAL_H
@@ -122,7 +122,7 @@ void packed_sign(const struct variant *variant, void *packed);
 lpgen_status kernel_check_weights(const struct kernel *kernel, const void *packed,
                                   size_t packed_bytes);
 
-/* cpu_x86.c: whether this CPU has an extension, by LLVM's name of it; 0 for one it does not know. */
+/* cpu_x86.c: whether this CPU has an extension, by LLVM's name; 0 for one it does not know. */
 int cpu_has(const char *name);
 
 /* cpu.c */
