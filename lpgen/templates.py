@@ -80,7 +80,8 @@ class Template:
             return f"it is for {self.family}; {target.name} has {' '.join(target.families)}"
         serves = getattr(self.module, "SERVES", PRODUCTS)
         if missing := [need for need in op.needs if need not in serves]:
-            return f"it is for {' and '.join(serves)}, not {missing[0]}"
+            *first, last = serves
+            return f"it is for {', '.join(first)} and {last}, not {missing[0]}"
         return self.module.why_not(op, self._cpu(target))
 
     def space(self, op: Any, target: Any) -> Space:

@@ -98,7 +98,7 @@ def assert_exact_on(
             some = {name: with_specials(value, rng) for name, value in example.inputs.items()}
             example = example._replace(inputs=some)
         expected = op.reference(**example.given)
-        y = aligned_copy(np.full(op.y_shape, 99, op.y_dtype), expected.itemsize)
+        y = aligned_copy(np.full(expected.shape, 99, expected.dtype), expected.itemsize)
         run(*arguments(kernel, example, y))
         assert y.dtype == expected.dtype
         np.testing.assert_array_equal(bits(y), bits(expected), f"{op} {chosen} {knobs}")

@@ -39,9 +39,12 @@ def run(imported, x: np.ndarray) -> np.ndarray:
 
     target = Target.parse("native")
     kernel = choose(imported.op, target).kernel
-    y = np.zeros(imported.op.y_shape, imported.op.y_dtype)
-    given = Example("node", {"x": imported.x(x)}, imported.weights, imported.parameters)
-    jit(kernel, target)(*arguments(kernel, given, y))
+    output = imported.op.signature.output
+    y = np.zeros(output.shape, output.dtype)
+    given = imported.given(x)
+    packed = {} if imported.weights is None else imported.parameters
+    example = Example("node", given, imported.weights, packed)
+    jit(kernel, target)(*arguments(kernel, example, y))
     return imported.y(y)
 
 
@@ -63,7 +66,7 @@ def backend() -> type:
             x = given[node.input[0]]
             imported = import_node(node, TensorType(x.shape, x.dtype.name), given)
             kind = self.model.graph.output[0].type.tensor_type.elem_type
-            y = run(imported, x.astype(imported.op.act.dtype))  # from int4, too
+            y = run(imported, x.astype(imported.op.signature.inputs[0].dtype))  # from int4, too
             return (y.astype(helper.tensor_dtype_to_np_dtype(kind)),)
 
     class Backend(base.Backend):

@@ -1,63 +1,33 @@
-"""Quantizing and dequantizing: every element for itself, with its scale and zero point.
+"""Operators on every element for itself.
 
-The tensor [outer, axis, inner] is seen as rows x columns so that along a row the scales are one
-number or neighbours in memory, wherever that can be; the columns of a row become lanes.
+An operator's definition is one stage y [rows, columns] whose columns become lanes. Rows and columns
+are such that along a row the scales are one number or neighbours in memory, wherever that can be.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tvm import te, tirx
 
-from lpgen.algorithms.definition import Definition
-from lpgen.algorithms.sections import (
-    Section,
-    Sectioned,
-    joined_packers,
-    pack_entry,
-    placeholders,
-)
+from lpgen.algorithms.sections import argument_buffer
 from lpgen.ops.elementwise import QUANTIZE_LIMIT, Elementwise
+from lpgen.tir.views import wrapped
 
 if TYPE_CHECKING:
     from tvm import IRModule
+
+    from lpgen.formats import Format
+    from lpgen.ops import Operator
 
 # x + 1.5 * 2^23 is rounded to an integer, half to even, in the lowest bits of its float32.
 _ROUNDING = 1.5 * 2**23
 _ROUNDING_BITS = 0x4B400000
 
-
-@dataclass(frozen=True)
-class Scales(Sectioned):
-    """Zero points as int32 and scales as float32, each in one array in the operator's order."""
-
-    op: Elementwise
-
-    @cached_property
-    def sections(self) -> list[Section]:
-        """Parts of the packed bytes, in order."""
-        count = int(np.prod(self.op.w_shape))
-        return [Section("zero", (count,), "int32"), Section("scale", (count,), "float32")]
-
-    def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
-        """The packed bytes of zero points `w` and the scales."""
-        return self.bytes_of((w, self.op.legal_parameters(parameters)["scale"]))
-
-    def te_module(self) -> IRModule:
-        """The packer as TIR: "main"(weights, scale, packed)."""
-        zeros, scales = self.sections
-        w = te.placeholder(zeros.shape, self.op.format.dtype, name="w")
-        zero = te.compute(zeros.shape, lambda i: w[i].astype("int32"), name="zero")
-        first = pack_entry(w, [zero], [zeros], self.op.w_shape, self.op.format.dtype)
-        given = te.placeholder(scales.shape, "float32", name="scale_in")
-        scale = te.compute(scales.shape, lambda i: given[i], name="scale")
-        own = te.create_prim_func([w, given, scale])
-        return joined_packers(self.op, first["main"], own, self.sections)
+Tensors = list[te.Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,7 +41,7 @@ class View:
     @classmethod
     def of(cls, op: Elementwise) -> View:
         """The view of `op` with the longest rows."""
-        outer, axis, inner = op.x_shape
+        outer, axis, inner = op.extents
         blocks, block = op.blocks, op.block
         if op.per == "tensor":
             return cls(1, outer * axis * inner, lambda r, c: 0)
@@ -90,26 +60,65 @@ class View:
         )
 
 
-def define(op: Elementwise) -> Definition[View, Scales]:
-    """The tensor expression of `op`, one stage y."""
-    view, layout = View.of(op), Scales(op)
-    x = te.placeholder((view.rows, view.columns), op.act.dtype, name="x")
-    zeros, scales = placeholders(layout.sections)
+def _scaled(op: Elementwise, element: Callable[..., tirx.Expr]) -> Tensors:
+    """The definition whose elements are element(x, scale, zero)."""
+    view = View.of(op)
+    x, *scales = _placeholders(op, {"x": (view.rows, view.columns)})
 
-    def element(r, c):
+    def value(r, c):
         at = view.scale_at(r, c)
-        if op.kind == "quantize":
-            return _quantized(op, x[r, c], zeros[at], scales[at])
-        return (x[r, c].astype("int32") - zeros[at]).astype("float32") * scales[at]
+        return element(x[r, c], *(tensor[at] for tensor in scales))
 
-    y = te.compute((view.rows, view.columns), element, name="y")
-    return Definition(op, view, layout, layout, [x, zeros, scales, y], [])
+    return [x, *scales, te.compute((view.rows, view.columns), value, name="y")]
 
 
-def _quantized(op: Elementwise, x: tirx.Expr, zero: tirx.Expr, scale: tirx.Expr) -> tirx.Expr:
+def _quantize(op: Elementwise) -> Tensors:
+    def element(x, scale, zero):
+        return quantized(x / scale, zero.astype("int32"), op.format)
+
+    return _scaled(op, element)
+
+
+def _dequantize(op: Elementwise) -> Tensors:
+    def element(x, scale, zero):
+        return (x.astype("int32") - zero.astype("int32")).astype("float32") * scale
+
+    return _scaled(op, element)
+
+
+def quantized(v: tirx.Expr, zero: tirx.Expr, form: Format) -> tirx.Expr:
+    """float32 v rounded half to even, plus the zero point, saturated; the lowest value for NaN."""
     limit = tirx.const(QUANTIZE_LIMIT, "float32")
-    v = te.min(te.max(x / scale, -limit), limit)  # NaN is not above -limit
+    v = te.min(te.max(v, -limit), limit)  # NaN is not above -limit
     v = tirx.reinterpret("int32", v + tirx.const(_ROUNDING, "float32"))
     v = v - tirx.const(_ROUNDING_BITS, "int32") + zero
-    low, high = (tirx.const(bound, "int32") for bound in (op.format.min, op.format.max))
-    return te.max(te.min(v, high), low).astype(op.y_dtype)
+    low, high = (tirx.const(bound, "int32") for bound in (form.min, form.max))
+    return te.max(te.min(v, high), low).astype(form.dtype)
+
+
+DEFINITIONS: dict[str, Callable[..., Tensors]] = {
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+}
+"""For each kind of operator what makes its tensors: the arguments of its signature in order, with
+any shape of the same size, but the scales with theirs; the last one is the stage y."""
+
+
+def define(op: Operator) -> Tensors:
+    """The tensor expression of `op`."""
+    return DEFINITIONS[op.kind](op)
+
+
+def entry(func: tirx.PrimFunc, op: Operator) -> IRModule:
+    """The module with "main" in the operator's signature around `func` of the definition."""
+    outer = [argument_buffer(argument) for argument in op.signature]
+    views = [(inner, buffer, 0) for inner, buffer in zip(func.params, outer, strict=True)]
+    return wrapped(func, [func.body], outer, views)
+
+
+def _placeholders(op: Operator, shapes: dict[str, tuple[int, ...]]) -> Tensors:
+    """The inputs, in their own shapes (of several axes: as one) or those given."""
+    return [
+        te.placeholder(shapes.get(a.name, (math.prod(a.shape),)), a.dtype, name=a.name)
+        for a in op.signature.inputs
+    ]

@@ -43,7 +43,8 @@ def scheduling(op: Operator) -> Iterator[None]:
     except LpgenError:
         raise
     except Exception as error:
-        shapes = {"x": op.x_extents, "weights": op.w_shape, "y": op.y_extents}
+        shapes = {argument.name: argument.shape for argument in op.signature}
+        shapes |= {"weights": op.w_shape} if op.signature.packed else {}
         name, shape = max(shapes.items(), key=lambda item: math.prod(item[1]))
         if (count := math.prod(shape)) <= _LARGE:
             raise

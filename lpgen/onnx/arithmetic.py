@@ -10,6 +10,9 @@ from lpgen.formats import Format
 from lpgen.onnx.checks import BYTES
 from lpgen.ops.epilogue import Bias, Chain, Quantize, Scale
 
+REQUANTIZED = ("x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero")
+"""Inputs of QLinearConv and QLinearMatMul behind the first one."""
+
 
 class Requantize(NamedTuple):
     """How int32 sums become 8-bit values.

@@ -9,8 +9,8 @@ import numpy as np
 
 from lpgen.errors import OnnxError
 from lpgen.onnx import checks
-from lpgen.onnx.arithmetic import Requantize, combined_scale, quantization
-from lpgen.onnx.imported import Imported, Relayout, TensorType
+from lpgen.onnx.arithmetic import REQUANTIZED, Requantize, combined_scale, quantization
+from lpgen.onnx.imported import Imported, NodeKind, Relayout, TensorType
 from lpgen.ops import Conv2d
 from lpgen.ops.epilogue import Quantize
 
@@ -94,10 +94,10 @@ def _conv(
     spatial = op.y_shape[1:3][2 - len(x.shape[2:]) :]
     return Imported(
         op,
+        {"x": Relayout(x.shape, (n, channels, h, wide), _TO_LAST, op.x_shape)},
+        Relayout(op.y_shape, op.y_shape, _TO_FIRST, (n, op.oc, *spatial)),
         weights,
         parameters,
-        x=Relayout(x.shape, (n, channels, h, wide), _TO_LAST, op.x_shape),
-        y=Relayout(op.y_shape, op.y_shape, _TO_FIRST, (n, op.oc, *spatial)),
     )
 
 
@@ -162,3 +162,9 @@ def _each(name: str, values: Sequence[int], count: int, default: int) -> list[in
         expected = f"{count} of {default} or more"
         raise OnnxError(f"{name}={list(values)}, expected {expected} for x and w")
     return list(values)
+
+
+NODES = {
+    "ConvInteger": NodeKind(("w", "x_zero", "w_zero"), integer),
+    "QLinearConv": NodeKind((*REQUANTIZED, "bias"), requantized),
+}

@@ -1,8 +1,8 @@
-"""What becomes of a node: an operator, its weights and parameters, and the order of its tensors."""
+"""Kinds of nodes, and what becomes of a node: an operator, its constants, the order of tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +17,22 @@ class TensorType(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: str
+
+
+class NodeKind(NamedTuple):
+    """Nodes of one operator of ONNX.
+
+    names: what we call the inputs behind the first one, in the order of the node; convert: what
+    imports it, from the type of the first input, the others and the attributes by their names;
+    tensors: those of names that every call may give; required: those that have to be there, of a
+    domain whose nodes ONNX's checker does not know.
+    """
+
+    names: tuple[str, ...]
+    convert: Callable[..., Imported]
+    domain: str = ""
+    tensors: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,17 +70,30 @@ def inverse(axes: Sequence[int]) -> tuple[int, ...]:
 class Imported:
     """A node as an operator.
 
-    weights: [op.w_shape] in the operator's layout and dtype; parameters: as `op.parameters` has
-    them; x: from the node's first input to the operator's; y: from the operator's result to that
-    of the node.
+    inputs: from the node's tensors, in its order, to the operator's inputs of these names; y: from
+    the operator's result to that of the node. weights: in the operator's layout and dtype, and
+    parameters: as `op.parameters` has them; for an operator without weights those of its inputs
+    that are constant.
     """
 
     op: Operator
-    weights: np.ndarray
-    parameters: dict[str, np.ndarray]
-    x: Relayout
+    inputs: dict[str, Relayout] = field(repr=False)
     y: Relayout = field(repr=False)
+    weights: np.ndarray | None = None
+    parameters: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def reference(self, x: np.ndarray) -> np.ndarray:
-        """The node's result for its first input, by the operator's oracle."""
-        return self.y(self.op.reference(self.x(x), self.weights, **self.parameters))
+    @property
+    def x(self) -> Relayout:
+        """From the node's first tensor to the operator's."""
+        return next(iter(self.inputs.values()))
+
+    def given(self, *tensors: np.ndarray) -> dict[str, np.ndarray]:
+        """What a call of the kernel is given for the node's tensors, but for packed weights."""
+        pairs = zip(self.inputs.items(), tensors, strict=True)
+        constant = {} if self.weights is not None else self.parameters
+        return {name: relayout(tensor) for (name, relayout), tensor in pairs} | constant
+
+    def reference(self, *tensors: np.ndarray) -> np.ndarray:
+        """The node's result for its tensors, by the operator's oracle."""
+        weights = {} if self.weights is None else {"w": self.weights} | self.parameters
+        return self.y(self.op.reference(**self.given(*tensors), **weights))

@@ -13,7 +13,7 @@ import numpy as np
 from lpgen.errors import OnnxError
 from lpgen.formats import Format
 from lpgen.onnx import checks
-from lpgen.onnx.imported import Imported, Relayout, TensorType
+from lpgen.onnx.imported import Imported, NodeKind, Relayout, TensorType
 from lpgen.ops import DequantizeLinear, QuantizeLinear
 
 FORMATS = {
@@ -79,10 +79,12 @@ def _import(
     same = tuple(range(len(x.shape)))
     return Imported(
         op,
-        zero.astype(form.dtype).reshape(op.w_shape),
-        {"scale": scale.reshape(op.w_shape)},
-        x=Relayout(x.shape, x.shape, same, op.x_shape),
-        y=Relayout(op.y_shape, op.y_shape, (0, 1, 2), x.shape),
+        {"x": Relayout(x.shape, x.shape, same, op.extents)},
+        Relayout(op.extents, op.extents, (0, 1, 2), x.shape),
+        parameters={
+            "scale": scale.reshape(op.scale_shape),
+            "zero": zero.astype(form.dtype).reshape(op.scale_shape),
+        },
     )
 
 
@@ -126,3 +128,9 @@ def _type_name(number: int) -> str:
 def _check_real(what: str, dtype: str) -> None:
     if dtype != "float32":
         raise OnnxError(f"{what} has type {dtype}, lpgen has float32")
+
+
+NODES = {
+    "QuantizeLinear": NodeKind(("scale", "zero"), quantize),
+    "DequantizeLinear": NodeKind(("scale", "zero"), dequantize),
+}

@@ -14,8 +14,8 @@ import numpy as np
 
 from lpgen.errors import OnnxError
 from lpgen.onnx import checks
-from lpgen.onnx.arithmetic import Requantize, combined_scale, quantization
-from lpgen.onnx.imported import Imported, Relayout, TensorType, inverse
+from lpgen.onnx.arithmetic import REQUANTIZED, Requantize, combined_scale, quantization
+from lpgen.onnx.imported import Imported, NodeKind, Relayout, TensorType, inverse
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.epilogue import Quantize
 
@@ -160,15 +160,15 @@ def _matmul(
     order = (*rows, axes, *groups, *columns, axes + 1)
     return Imported(
         op,
-        np.ascontiguousarray(weights).reshape(op.w_shape),
-        parameters,
-        x=Relayout(x.shape, (*batches.left, m, k), order, op.x_shape),
-        y=Relayout(
+        {"x": Relayout(x.shape, (*batches.left, m, k), order, op.x_shape)},
+        Relayout(
             op.y_shape,
             tuple(result[axis] for axis in order),
             inverse(order),
             (*batches.all, *[m] * (len(x.shape) > 1), *[n] * (w.ndim > 1)),
         ),
+        np.ascontiguousarray(weights).reshape(op.w_shape),
+        parameters,
     )
 
 
@@ -177,3 +177,9 @@ def _operator(x: TensorType, columns: int, k: int, groups: int, fields: dict) ->
     if groups == 1:
         return Dense(rows, columns, k, **fields)
     return Conv2d(h=rows, w=1, ic=groups * k, oc=columns, kernel=1, groups=groups, **fields)
+
+
+NODES = {
+    "MatMulInteger": NodeKind(("w", "x_zero", "w_zero"), integer),
+    "QLinearMatMul": NodeKind(REQUANTIZED, requantized),
+}

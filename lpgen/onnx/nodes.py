@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lpgen.errors import LpgenError, OnnxError
 from lpgen.formats import as_array
-from lpgen.onnx import conv, linear, matmul
 from lpgen.onnx.checks import tensor_type
-from lpgen.onnx.imported import Imported, TensorType
+from lpgen.onnx.imported import Imported, NodeKind, TensorType
 
 if TYPE_CHECKING:
     import onnx
 
-_DOMAINS = ("", "ai.onnx")
-_REQUANTIZED = ("x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero")
-# The inputs behind the first one by our names, in the order of the node; and what imports it.
-_KINDS: dict[str, tuple[tuple[str, ...], Callable[..., Imported]]] = {
-    "ConvInteger": (("w", "x_zero", "w_zero"), conv.integer),
-    "QLinearConv": ((*_REQUANTIZED, "bias"), conv.requantized),
-    "MatMulInteger": (("w", "x_zero", "w_zero"), matmul.integer),
-    "QLinearMatMul": (_REQUANTIZED, matmul.requantized),
-    "QuantizeLinear": (("scale", "zero"), linear.quantize),
-    "DequantizeLinear": (("scale", "zero"), linear.dequantize),
-}
+_ONNX = ("", "ai.onnx")
+"""Names of the domain of ONNX's own operators."""
+
+
+@cache
+def kinds() -> dict[str, NodeKind]:
+    """What is served, by the operator's name: the `NODES` of the modules beside this one."""
+    found: dict[str, NodeKind] = {}
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        found |= getattr(importlib.import_module(f"{__package__}.{module.name}"), "NODES", {})
+    return dict(sorted(found.items()))
 
 
 def import_node(
@@ -34,30 +37,51 @@ def import_node(
 ) -> Imported:
     """The operator that computes `node` from a first input of type `x`.
 
-    constants: the values of the other inputs by their names in the node. Raises OnnxError for a
-    node that no operator computes or that is none of ONNX (inputs, attributes, types and shapes are
-    checked), with the reason, and for an input that is not constant.
+    constants: the values of the other inputs by their names in the node; a TensorType for one that
+    every call gives. Raises OnnxError for a node that no operator computes or that is none of ONNX
+    (inputs, attributes, types and shapes are checked), with the reason, and for an input that has
+    to be constant and is not.
     """
     from onnx.helper import get_attribute_value
 
-    if node.op_type not in _KINDS or node.domain not in _DOMAINS:
-        kind = ".".join(filter(None, (node.domain, node.op_type)))
-        raise OnnxError(f"{kind} is none of {', '.join(_KINDS)}")
-    names, convert = _KINDS[node.op_type]
+    kind = kinds().get(node.op_type)
+    domain = "" if node.domain in _ONNX else node.domain
+    if kind is None or domain != kind.domain:
+        name = ".".join(filter(None, (node.domain, node.op_type)))
+        raise OnnxError(f"{name} is none of {', '.join(kinds())}")
     try:
-        _check_node(node)
-        given: dict[str, np.ndarray] = {}
-        for ours, name in zip(names, node.input[1:], strict=False):
-            if name and name not in constants:
-                raise OnnxError(f"input {name!r} is no constant")
-            if name:
-                given[ours] = as_array(name, constants[name])
+        if not domain:
+            _check_node(node)
+        given = _inputs(node, kind, constants)
         attributes = {a.name: _text(get_attribute_value(a)) for a in node.attribute}
-        imported = convert(tensor_type("x", x), **given, **attributes)
-        imported.op.legal_parameters(imported.parameters)
+        imported = kind.convert(tensor_type("x", x), **given, **attributes)
+        if imported.weights is not None:
+            imported.op.legal_parameters(imported.parameters)
     except LpgenError as error:
         raise OnnxError(f"{node.op_type}: {error}") from None
     return imported
+
+
+def _inputs(
+    node: onnx.NodeProto, kind: NodeKind, constants: Mapping[str, Any]
+) -> dict[str, np.ndarray | TensorType]:
+    """The inputs behind the first one by our names: constants, and the types of others."""
+    if len(node.input) > len(kind.names) + 1:
+        raise OnnxError(f"{len(node.input)} inputs, expected {len(kind.names) + 1} at most")
+    given: dict[str, np.ndarray | TensorType] = {}
+    for ours, name in zip(kind.names, node.input[1:], strict=False):
+        if not name:
+            continue
+        if name not in constants:
+            raise OnnxError(f"input {name!r} is no constant")
+        value = constants[name]
+        tensor = isinstance(value, TensorType)
+        if tensor and ours not in kind.tensors:
+            raise OnnxError(f"input {name!r} is no constant")
+        given[ours] = tensor_type(name, value) if tensor else as_array(name, value)
+    if missing := [name for name in kind.required if name not in given]:
+        raise OnnxError(f"input {missing[0]} is missing")
+    return given
 
 
 def _check_node(node: onnx.NodeProto) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self
@@ -13,7 +13,6 @@ import numpy as np
 
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format, Real, as_array
-from lpgen.ops.parameter import Parameter, legal
 from lpgen.ops.signature import Signature
 from lpgen.ops.words import MAX_ELEMENTS, Word
 
@@ -42,7 +41,7 @@ class Operator:
     """Base of the operators: frozen dataclasses whose fields are the words of the workload.
 
     A subclass states its `kind` and its `WORDS`, one for each field that has one, in canonical
-    order; its shapes and `parameters`; examples and `reference`, the oracle.
+    order; the `signature` of its kernels; examples and `reference`, the oracle.
     """
 
     kind: ClassVar[str]
@@ -85,6 +84,12 @@ class Operator:
         raise NotImplementedError
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """What a template has to say that it serves (`lpgen.templates`): the kind, and words for
+        what not all templates of the kind do."""
+        return (self.kind,)
+
+    @property
     def signature(self) -> Signature:
         """The arguments of a kernel; of how many bytes packed weights are its layout says."""
         raise NotImplementedError
@@ -95,39 +100,8 @@ class Operator:
         raise NotImplementedError
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """What a template has to say that it serves (`lpgen.templates`): the kind, and words for
-        what not all templates of the kind do."""
-        return (self.kind,)
-
-    @property
-    def y_shape(self) -> tuple[int, ...]:
-        """Shape of the result as it is stored."""
-        raise NotImplementedError
-
-    @property
-    def y_dtype(self) -> str:
-        """The NumPy dtype of the result: int32, float32, int8 or uint8 (packed: uint8)."""
-        raise NotImplementedError
-
-    @property
-    def out(self) -> str:
-        """What the result is: "s32", "f32" or the text of a format, with its layout if packed."""
-        raise NotImplementedError
-
-    @property
-    def parameters(self) -> dict[str, Parameter]:
-        """What is given once, before the calls, beside weights: name -> shape, dtype and limits."""
-        raise NotImplementedError
-
-    @property
     def ops(self) -> int:
         """Arithmetic operations: two for each multiply-accumulate, or for each element."""
-        raise NotImplementedError
-
-    @property
-    def reuse(self) -> int:
-        """How often a call uses each weight or parameter: what is used rarely comes from memory."""
         raise NotImplementedError
 
     @property
@@ -144,27 +118,14 @@ class Operator:
         """Those of EXTREMES that show the most."""
         return list(self.EXTREMES)
 
-    def reference(self, *inputs: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
-        """The exact result, `y_dtype`[y_shape], computed by NumPy alone: the oracle of every test.
+    def reference(self, *tensors: np.ndarray, **named: np.ndarray) -> np.ndarray:
+        """The exact result, the signature's output, computed by NumPy alone: the oracle of every
+        test.
 
         Raises WorkloadError on another shape and on an argument that is missing or not asked for,
         and FormatError on a value outside its format.
         """
         raise NotImplementedError
-
-    def legal_parameters(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The parameters as arrays of their shapes and dtypes, in the order of `parameters`.
-
-        Raises WorkloadError for one that is missing or not asked for, FormatError for one that has
-        another shape or dtype, or a value outside its limits.
-        """
-        for name in (*self.parameters, *given):
-            if name not in given:
-                self._fail(f"parameter {name} is missing")
-            if name not in self.parameters:
-                known = ", ".join(self.parameters) or "none"
-                self._fail(f"parameter {name} is not asked for; asked for: {known}")
-        return {name: legal(name, given[name], p) for name, p in self.parameters.items()}
 
     def _checked(
         self, what: str, value: Any, shape: tuple[int, ...], form: Format | Real | None
@@ -184,6 +145,11 @@ class Operator:
 
     def _fail(self, reason: str) -> NoReturn:
         raise WorkloadError(f"{self.kind}: {reason}")
+
+    def _check_example(self, name: str) -> None:
+        """Raise WorkloadError unless there is an example of the name."""
+        if name not in ("random", *self.EXTREMES):
+            raise WorkloadError(f"extreme {name!r} is unknown; known: {', '.join(self.EXTREMES)}")
 
     def _take_format(self, key: str) -> None:
         """Make field `key` a Format."""

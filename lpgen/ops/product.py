@@ -16,7 +16,7 @@ from lpgen.ops import epilogue, packed, scales, sparse
 from lpgen.ops.epilogue import Given, Pack, Quantize, Residual, Scale, Threshold, check_zero
 from lpgen.ops.epilogue.words import words_of
 from lpgen.ops.lhs import Lhs
-from lpgen.ops.parameter import FLOAT_LIMIT, Parameter, values
+from lpgen.ops.parameter import FLOAT_LIMIT, Parameter, legal, values
 from lpgen.ops.product_examples import ProductExamples
 from lpgen.ops.reach import Reach
 from lpgen.ops.signature import Argument, Limits, Role, Signature, of_packer, packed_weights
@@ -267,10 +267,16 @@ class Product(ProductExamples):
         Raises WorkloadError for one that is missing or not asked for, FormatError for one that has
         another shape or dtype, a value outside its limits, or outliers in another order.
         """
-        legal = super().legal_parameters(given)
+        for name in (*self.parameters, *given):
+            if name not in given:
+                self._fail(f"parameter {name} is missing")
+            if name not in self.parameters:
+                known = ", ".join(self.parameters) or "none"
+                self._fail(f"parameter {name} is not asked for; asked for: {known}")
+        found = {name: legal(name, given[name], p) for name, p in self.parameters.items()}
         if self.outliers:
-            sparse.check_order(*map(legal.get, sparse.NAMES))
-        return legal
+            sparse.check_order(*map(found.get, sparse.NAMES))
+        return found
 
     def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         """The sums of products, exact integers of any dtype, [y_shape]."""

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from lpgen.errors import WorkloadError
 from lpgen.formats import Format
 from lpgen.ops import epilogue, sparse
 from lpgen.ops.epilogue import Chain, Residual
@@ -57,8 +56,7 @@ class ProductExamples(Operator):
 
     def extreme(self, which: str) -> tuple[np.ndarray, np.ndarray]:
         """Inputs (x, w) of one value each; `which` is one of EXTREMES, such as "max-min"."""
-        if which not in self.EXTREMES:
-            raise WorkloadError(f"extreme {which!r} is unknown; known: {', '.join(self.EXTREMES)}")
+        self._check_example(which)
         x_end, w_end = which.split("-")
         w = np.full(self.w_shape, getattr(self.weight, w_end), self.weight.dtype)
         return self.lhs.extreme(x_end, self.x_extents), w

@@ -77,6 +77,14 @@ class Argument:
     limits: Limits | None = None
     alignment: int = 1
 
+    @classmethod
+    def of_values(
+        cls, name: str, shape: tuple[int, ...], form: Format | Real, role: Role = Role.INPUT
+    ) -> Self:
+        """A tensor of values of a format, one in an element."""
+        limits = Limits.of_format(form) if isinstance(form, Format) else None
+        return cls(name, role, shape, form.dtype, str(form), limits)
+
     @property
     def nbytes(self) -> int:
         """Its size in bytes."""

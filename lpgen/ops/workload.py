@@ -62,10 +62,11 @@ def parse(text: str) -> Operator:
     missing = [key for key in kind.WORDS if key not in given and key not in kind.defaults()]
     if missing:
         raise WorkloadError(f"{kind.kind}: missing {', '.join(f'{key}=' for key in missing)}")
-    steps = {key: given.pop(key) for key in epilogue_words.WORDS if key in given}
     try:
-        epilogue = {"epilogue": epilogue_words.chain_of(steps)} if kind.FUSES else {}
-        return kind(**given, **epilogue)
+        if kind.FUSES:
+            steps = {key: given.pop(key) for key in epilogue_words.WORDS if key in given}
+            given["epilogue"] = epilogue_words.chain_of(steps)
+        return kind(**given)
     except ValueError as error:
         raise WorkloadError(f"{kind.kind}: {error}") from None
 

@@ -51,7 +51,8 @@ class Workbench:
     def __init__(self, op: Any, machine: Any, seed: int) -> None:
         self.op = op
         self._signature: Signature = op.signature
-        self._cold_above = machine.l2 if op.reuse <= _COLD_ROWS else None
+        cold = op.signature.packed is not None and op.reuse <= _COLD_ROWS
+        self._cold_above = machine.l2 if cold else None
         spare = psutil.virtual_memory().available // _SHARE_OF_MEMORY
         self._cold_bytes = min(2 * machine.l3, _COLD_BYTES, spare)
         rng = np.random.default_rng(seed)
