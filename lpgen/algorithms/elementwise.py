@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tvm import te, tirx
 
+from lpgen.algorithms.result.epilogue import product
 from lpgen.algorithms.sections import argument_buffer
 from lpgen.ops.elementwise import QUANTIZE_LIMIT, Elementwise
 from lpgen.tir.views import wrapped
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from lpgen.formats import Format
     from lpgen.ops import Operator
+    from lpgen.ops.add import Add
 
 # x + 1.5 * 2^23 is rounded to an integer, half to even, in the lowest bits of its float32.
 _ROUNDING = 1.5 * 2**23
@@ -86,6 +88,22 @@ def _dequantize(op: Elementwise) -> Tensors:
     return _scaled(op, element)
 
 
+def _add(op: Add) -> Tensors:
+    a, b, scales, zeros = _placeholders(op, {"a": (op.outer, op.inner)})
+
+    def element(r, c):
+        values = enumerate((a[r, c], b[c]))
+        real_a, real_b = (
+            product((v.astype("int32") - zeros[i]).astype("float32"), scales[i]) for i, v in values
+        )
+        v = real_a + real_b
+        v = te.max(v, tirx.const(0, "float32")) if op.clamp == "relu" else v
+        v = v / scales[2] + zeros[2].astype("float32")
+        return quantized(v, tirx.const(0, "int32"), op.out)
+
+    return [a, b, scales, zeros, te.compute((op.outer, op.inner), element, name="y")]
+
+
 def quantized(v: tirx.Expr, zero: tirx.Expr, form: Format) -> tirx.Expr:
     """float32 v rounded half to even, plus the zero point, saturated; the lowest value for NaN."""
     limit = tirx.const(QUANTIZE_LIMIT, "float32")
@@ -99,6 +117,7 @@ def quantized(v: tirx.Expr, zero: tirx.Expr, form: Format) -> tirx.Expr:
 DEFINITIONS: dict[str, Callable[..., Tensors]] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
+    "add": _add,
 }
 """For each kind of operator what makes its tensors: the arguments of its signature in order, with
 any shape of the same size, but the scales with theirs; the last one is the stage y."""

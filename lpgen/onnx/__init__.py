@@ -12,9 +12,11 @@ channels first and the columns of a matrix last, lpgen has channels last and the
 | QLinearMatMul    | the same, out=u8 or s8                                                  |
 | QuantizeLinear   | quantize                                                                |
 | DequantizeLinear | dequantize                                                              |
+| QLinearAdd       | add (a node of com.microsoft)                                           |
 
 Operators: https://onnx.ai/onnx/operators. Their results are those of ONNX bit for bit: sums are
 exact, and the one rounding (half to even) is that of float32(sum) * (x_scale * w_scale / y_scale).
+QLinearAdd is computed as it is defined; onnxruntime's own differs by 1 now and then (docs/onnx.md).
 """
 
 from lpgen.onnx.imported import Imported, TensorType
