@@ -45,6 +45,11 @@ def template_of(name: str) -> tuple[Template, Target]:
     return Template(family, algorithm), Target.parse(LEVELS[name])
 
 
+def runs_here(name: str) -> bool:
+    """Whether this CPU has all instructions of a name in LEVELS."""
+    return not Target.parse(LEVELS[name]).missing_on(cpu_features())
+
+
 def template(name: str) -> tuple[Template, Target]:
     """As `template_of`; skips the test where this CPU lacks an instruction of it."""
     chosen, target = template_of(name)

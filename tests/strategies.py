@@ -141,3 +141,29 @@ def grouped_convs(draw):
         act=draw(texts),
         weight=draw(texts),
     )
+
+
+@st.composite
+def blockwise_denses(draw, rows=12, columns=70, depth=140):
+    """Dense operators with scales of groups: all formats, odd sizes, a short last group."""
+    m, n, k = (draw(st.integers(1, limit)) for limit in (rows, columns, depth))
+    act, weight = (Format.parse(draw(texts)) for _ in range(2))
+    zeros = {}
+    if act.encoding in "us":
+        zeros["zero_act"] = value_of(draw, act)
+    if weight.encoding in "us":
+        zeros["zero_weight"] = draw(st.one_of(st.just("group"), st.just(value_of(draw, weight))))
+    group = draw(st.one_of(st.sampled_from([8, 16, 32, 64, 128]), st.integers(4, 150)))
+    chain = [Scale(f"group{group}" + draw(st.sampled_from(["", ":bf16"])))]
+    residual = draw(st.sampled_from([Residual("f32"), Residual("s8", 3)]))
+    more = (Bias("f32"), residual, Clamp("relu"), Quantize("u8", 9))
+    chain += [step for step in more if draw(st.integers(0, 3)) == 0]
+    op = Dense(m, n, k, act, weight, **zeros, epilogue=tuple(chain))
+    if act.encoding in "us" and draw(st.integers(0, 3)) == 0:
+        return replace(op, input=draw(st.sampled_from(_inputs_of(op))))
+    return op
+
+
+def _inputs_of(op: Dense) -> list[str]:
+    """Choices of input= that the operator may have."""
+    return ["f32", "f32:tensor", "f32:row"] if op.lhs.levels else ["f32"]

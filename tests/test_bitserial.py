@@ -3,10 +3,10 @@
 import kernels
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import assert_exact_on
-from strategies import TEXTS, convs
+from strategies import TEXTS
 
 from lpgen.algorithms import bitserial
 from lpgen.algorithms.bitserial import PlaneWeights, is_xor, k_split_of
@@ -40,46 +40,6 @@ def assert_exact(level: str, op, knobs: dict | None = None, **changed) -> None:
     assert_exact_on(chosen, target, op, knobs)
 
 
-# sse4 and avx2 have the same adders, without ternary logic; icelake counts by an instruction.
-@pytest.mark.matrix
-@pytest.mark.parametrize("level", ["generic", "avx512bw"])
-@pytest.mark.parametrize("bits", range(1, 9))
-def test_every_pair_of_bit_widths(level, bits):
-    for weight_bits in range(1, 9):
-        weight = "b1" if weight_bits == 1 else f"s{weight_bits}"
-        assert_exact(level, Dense(3, 18, 37, act=f"u{bits}", weight=weight))
-
-
-@pytest.mark.matrix
-@pytest.mark.parametrize("level", ["generic", "sse4", "icelake"])
-@pytest.mark.parametrize("weight", LINEAR)
-def test_every_weight_format(level, weight):
-    assert_exact(level, Conv2d(h=5, w=4, ic=3, oc=7, kernel=3, pad=1, act="s2", weight=weight))
-
-
-@pytest.mark.matrix
-@pytest.mark.parametrize("level", ["generic", "avx2", "avx512bw"])
-@pytest.mark.parametrize("act", TEXTS)
-def test_every_activation_format(level, act):
-    op = Conv2d(h=4, w=5, ic=6, oc=9, kernel=2, pad=(1, 0), act=act, weight="b1")
-    assert_exact(level, op)
-
-
-@pytest.mark.matrix
-@EVERYWHERE
-@pytest.mark.parametrize("n", [1, 4, 9, 16, 17, 33, 64, 65, 129])
-def test_columns_around_vector_edges(level, n):
-    assert_exact(level, Dense(5, n, 40, act="u1", weight="s2"))
-
-
-@pytest.mark.matrix
-@EVERYWHERE
-@pytest.mark.parametrize("k", [1, 8, 9, 31, 33, 64, 65, 129, 1000])
-def test_depths_around_word_edges(level, k):
-    assert_exact(level, Dense(5, 20, k, act="u2", weight="b1"))
-    assert_exact(level, Dense(5, 40, k, act="b1", weight="b1"))
-
-
 @pytest.mark.matrix
 @ON_X86
 @pytest.mark.parametrize("k", [73, 88, 92])
@@ -92,13 +52,6 @@ def test_runs_that_end_in_short_chunks(level, act, k):
     points = chosen.space(op, target).enumerate()
     point = next(point for point in points if point.items() >= knobs.items())
     assert_exact(level, op, point)
-
-
-@pytest.mark.matrix
-@EVERYWHERE
-@pytest.mark.parametrize("m", [1, 2, 3, 5, 9])
-def test_rows_around_tile_edges(level, m):
-    assert_exact(level, Dense(m, 33, 100, act="u1", weight="b1"))
 
 
 CONVOLUTIONS = {
@@ -128,38 +81,6 @@ def test_kinds_of_convolution(level, kind):
         knobs = next((point for point in points if point["left"] == left), None)
         if knobs:
             assert_exact(level, op, knobs)
-
-
-@EVERYWHERE
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(data=st.data())
-def test_any_point_of_the_space(level, data):
-    chosen, target = template(level)
-    few = st.sampled_from(["u1", "u2", "b1", "b2", "t2", "s2"])
-    formats = st.one_of(few, st.sampled_from(LINEAR))
-    sizes = (st.integers(1, limit) for limit in (20, 150, 700))
-    op = data.draw(st.one_of(convs(), st.builds(Dense, *sizes, act=formats, weight=few)))
-    if chosen.why_not(op, target):
-        return
-    seed = data.draw(st.integers(0, 2**31))
-    knobs = chosen.space(op, target).sample(np.random.default_rng(seed))
-    assert_exact_on(chosen, target, op, knobs)
-
-
-@EVERYWHERE
-def test_the_default_is_a_point_of_the_space(level):
-    chosen, target = template(level)
-    for text in (
-        "dense m=64 n=100 k=300",
-        "dense m=3 n=7 k=5",
-        "dense m=1 n=4096 k=4096",
-        "conv2d h=9 w=9 ic=8 oc=40 kernel=3",
-    ):
-        for formats in ("act=u8 weight=s8", "act=u1 weight=b1", "act=b1 weight=b1"):
-            op = parse(f"{text} {formats}")
-            assert chosen.default(op, target) in chosen.space(op, target)
 
 
 def test_code_books_and_depthwise_convolutions_are_refused():

@@ -2,10 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from kernels import assert_exact, template
-from strategies import TEXTS, texts
 
 from lpgen.algorithms.depthwise import View
 from lpgen.errors import ScheduleRefused
@@ -14,10 +11,6 @@ from lpgen.runtime.memory import aligned_copy
 
 NAMES = [f"{family}/depthwise" for family in ("sse4", "avx2", "avx512bw", "avx512vnni")]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
-# Compiling dominates: few examples, no deadline.
-BUILDS = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 def depthwise(channels: int, act: str, weight: str, multiplier: int = 1, **words) -> Conv2d:
@@ -25,88 +18,6 @@ def depthwise(channels: int, act: str, weight: str, multiplier: int = 1, **words
     shape = {"h": 6, "w": 7, "kernel": 3, "pad": 1, **words}
     oc = channels * multiplier
     return Conv2d(ic=channels, oc=oc, groups=channels, act=act, weight=weight, **shape)
-
-
-@pytest.mark.matrix
-@pytest.mark.parametrize("name", ["avx2/depthwise", "avx512vnni/depthwise"])
-@pytest.mark.parametrize("bits", range(1, 9))
-def test_every_pair_of_bit_widths(name, bits):
-    for weight_bits in range(1, 9):
-        weight = "b1" if weight_bits == 1 else f"s{weight_bits}"
-        assert_exact(name, depthwise(17, f"u{bits}", weight, h=3, w=4))
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("weight", TEXTS)
-def test_every_weight_format(name, weight):
-    assert_exact(name, depthwise(9, "s8", weight, h=3, w=4))
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("act", TEXTS)
-def test_every_activation_format(name, act):
-    assert_exact(name, depthwise(9, act, "b3", h=3, w=4))
-
-
-KINDS = {
-    "pointwise": "h=6 w=7 kernel=1",
-    "five": "h=9 w=10 kernel=5 pad=2",
-    "five strided": "h=10 w=9 kernel=5 pad=2 stride=2",
-    "strided": "h=9 w=10 kernel=3 pad=1 stride=2",
-    "seven": "h=8 w=9 kernel=7 pad=3",
-    "dilated": "h=11 w=9 kernel=3x2 dilation=2x3 pad=2x3",
-    "dilated and strided": "h=11 w=12 kernel=3 dilation=2 stride=2 pad=2",
-    "uneven": "h=6 w=5 kernel=3 stride=2 pad=0x1x2x1",
-    "batch": "n=3 h=5 w=6 kernel=3 pad=1",
-    "one dimension": "h=1 w=40 kernel=1x5 pad=0x2",
-    "upright": "h=20 w=3 kernel=4x1 pad=1x0 stride=3x2",
-    "whole input": "h=5 w=4 kernel=5x4",
-    "no padding": "h=6 w=6 kernel=3",
-    "unread border": "h=7 w=8 kernel=2 stride=3",
-    "all padding": "h=1 w=1 kernel=2 pad=4",
-}
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("kind", KINDS)
-def test_kinds_of_convolution(name, kind):
-    for channels in ("ic=20 oc=20 groups=20", "ic=5 oc=15 groups=5"):
-        for formats in ("act=u8 weight=s8", "act=s5 weight=b2"):
-            assert_exact(name, parse(f"conv2d {channels} {KINDS[kind]} {formats}"))
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("channels", [2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65])
-def test_channels_around_vector_edges(name, channels):
-    assert_exact(name, depthwise(channels, "u8", "s7"))
-
-
-@TEMPLATES
-@BUILDS
-@given(data=st.data())
-def test_any_point_of_the_space(name, data):
-    sizes = st.integers(1, 3)
-    op = depthwise(
-        data.draw(st.integers(2, 40)),
-        data.draw(texts),
-        data.draw(texts),
-        data.draw(sizes),
-        n=data.draw(sizes),
-        h=data.draw(st.integers(9, 16)),
-        w=data.draw(st.integers(9, 16)),
-        kernel=data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5))),
-        stride=data.draw(st.tuples(sizes, sizes)),
-        dilation=data.draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
-        pad=data.draw(st.tuples(*[st.integers(0, 3)] * 4)),
-    )
-    chosen, target = template(name)
-    assert chosen.why_not(op, target) is None
-    seed = data.draw(st.integers(0, 2**31))
-    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
 
 @pytest.mark.parametrize("name", ["sse4/depthwise", "avx2/depthwise", "avx512bw/depthwise"])
@@ -145,14 +56,6 @@ def test_flat_kernels_are_seen_upright():
         assert View.of(op).kernel == (1, 5)
         for name in NAMES:
             assert_exact(name, op)
-
-
-@TEMPLATES
-def test_the_default_is_a_point_of_the_space(name):
-    chosen, target = template(name)
-    for words in ({}, {"kernel": 1, "pad": 0}, {"kernel": 5, "stride": 2}, {"h": 112, "w": 112}):
-        op = depthwise(32, "u8", "s8", **words)
-        assert chosen.default(op, target) in chosen.space(op, target)
 
 
 @TEMPLATES

@@ -2,23 +2,19 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import LEVELS, assert_exact, template
-from strategies import convs, texts
+from kernels import LEVELS, template
 from test_weights import packed_by_tir, section_bytes
 
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.bit_fields import FieldWeights, dense_planes, spread_planes
 from lpgen.formats import Format
-from lpgen.ops import Conv2d, Dense, parse
+from lpgen.ops import Conv2d, Dense
 
 NAMES = [name for name in LEVELS if name.endswith("/telescoped")]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
 WEIGHTS = ["u1", "b1", "s2", "t2", "u3", "s4", "b5", "s6", "b7", "s7"]
-BUILDS = settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 def layout_of(op, planes, offset=0, lanes=4) -> FieldWeights:
@@ -69,55 +65,6 @@ def test_a_byte_holds_a_column_of_each_vector():
     packed = layout_of(op, dense_planes(op.weight)).pack(w)[:16].reshape(4, 4)  # lane, kq
     fields = [(packed >> 2 * f) & 3 for f in range(4)]
     np.testing.assert_array_equal(np.concatenate(fields), w)
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("weight", WEIGHTS)
-def test_every_weight_format(name, weight):
-    assert_exact(name, Dense(3, 150, 70, act="u8", weight=weight))
-
-
-@pytest.mark.matrix
-@pytest.mark.parametrize("name", ["avx2/telescoped", "avx512vnni/telescoped"])
-@pytest.mark.parametrize("act", ["u1", "s2", "b3", "u7", "s8", "u8", "b7", "c2:-7,-2", "c1:5,9"])
-def test_every_activation_format(name, act):
-    assert_exact(name, Conv2d(h=4, w=5, ic=6, oc=9, kernel=2, pad=(1, 0), act=act, weight="b3"))
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (1, 129, 3), (7, 64, 129), (16, 33, 65)])
-def test_sizes_around_tile_edges(name, m, n, k):
-    for weight in ("b1", "s3"):
-        assert_exact(name, Dense(m, n, k, act="u8", weight=weight))
-
-
-CONVOLUTIONS = {
-    "stem": "h=8 w=9 ic=3 oc=10 kernel=7 stride=2 pad=3",
-    "grouped": "h=5 w=5 ic=12 oc=15 kernel=3 pad=1 groups=3",
-    "dilated": "h=7 w=6 ic=5 oc=6 kernel=3x2 dilation=2x3 pad=2x3",
-}
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("kind", CONVOLUTIONS)
-def test_kinds_of_convolution(name, kind):
-    assert_exact(name, parse(f"conv2d {CONVOLUTIONS[kind]} act=u8 weight=b2"))
-
-
-@TEMPLATES
-@BUILDS
-@given(data=st.data())
-def test_any_point_of_the_space(name, data):
-    chosen, target = template(name)
-    sizes = (st.integers(1, limit) for limit in (40, 300, 130))
-    op = data.draw(st.one_of(convs(), st.builds(Dense, *sizes, act=texts, weight=texts)))
-    if chosen.why_not(op, target):
-        return
-    seed = data.draw(st.integers(0, 2**31))
-    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
 
 @TEMPLATES

@@ -1,69 +1,14 @@
 """Two columns of small codes in one byte: the kernels of lane_pack and their bound."""
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from kernels import LEVELS, assert_exact, template
-from strategies import convs
+from kernels import assert_exact, template
 
-from lpgen.ops import Dense, parse
+from lpgen.ops import Dense
 from lpgen.schedules.common import lane_pack
 from lpgen.schedules.x86.isa import isa_of
 from lpgen.target import Target
 
-NAMES = [name for name in LEVELS if name.endswith("/lane_pack")]
-TEMPLATES = pytest.mark.parametrize("name", NAMES)
-PAIRS = [("u1", "u1"), ("b1", "b1"), ("u3", "b1"), ("u1", "s2"), ("b1", "t2"), ("s2", "u1")]
-BUILDS = settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
 AVX2, AVX512VNNI = (isa_of(Target.parse(name)) for name in ("avx2", "avx512vnni"))
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize(("act", "weight"), PAIRS)
-def test_formats(name, act, weight):
-    chosen, target = template(name)
-    # Several chunks and a rest, on both sides of the edges of tiles.
-    for op in (Dense(13, 70, 701, act, weight), Dense(1, 33, 64, act, weight)):
-        if not chosen.why_not(op, target):
-            assert_exact(name, op)
-
-
-CONVOLUTIONS = {
-    "three taps": "h=6 w=6 ic=40 oc=33 kernel=3 pad=1",
-    "stem": "h=9 w=9 ic=3 oc=10 kernel=7 stride=2 pad=3",
-    "grouped": "h=5 w=5 ic=12 oc=15 kernel=3 pad=1 groups=3",
-    "dilated": "h=7 w=6 ic=5 oc=6 kernel=3x2 dilation=2x3 pad=2x3",
-}
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("kind", CONVOLUTIONS)
-def test_kinds_of_convolution(name, kind):
-    for formats in ("act=u2 weight=b1", "act=b1 weight=u1"):
-        assert_exact(name, parse(f"conv2d {CONVOLUTIONS[kind]} {formats}"))
-
-
-@TEMPLATES
-@BUILDS
-@given(data=st.data())
-def test_any_point_of_the_space(name, data):
-    chosen, target = template(name)
-    act, weight = data.draw(st.sampled_from(PAIRS))
-    sizes = (st.integers(1, limit) for limit in (40, 200, 400))
-    op = data.draw(st.one_of(convs(), st.builds(Dense, *sizes, st.just(act), st.just(weight))))
-    op = replace(op, act=act, weight=weight)
-    if chosen.why_not(op, target):
-        return
-    seed = data.draw(st.integers(0, 2**31))
-    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
 
 @pytest.mark.parametrize(

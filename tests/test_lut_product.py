@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tvm_ffi
-from hypothesis import HealthCheck, given, settings
+from algorithm_cases import NARROW_ACTS, NARROW_WEIGHTS
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import assert_exact, template
-from strategies import books, convs
+from strategies import convs
 
 from lpgen.algorithms.lut_product import Tiling, define
 from lpgen.algorithms.weights.tables import TABLE_BYTES, Tables
@@ -21,91 +22,6 @@ from lpgen.target import Target
 
 NAMES = [f"{family}/lut_product" for family in ("sse4", "avx2", "avx512bw")]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
-# Compiling dominates: few examples, no deadline.
-BUILDS = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-NARROW = (
-    *("u1", "b1", "u2", "s2", "b2", "t2", "c1:-5,9", "c2:-7,-2,1,6"),
-    # The largest products of both signs, with and without a 0, and few values.
-    *("c1:-128,127", "c2:-128,-127,126,127", "c2:-128,0,127", "c2:3,4,5,6"),
-)
-WIDER = ("u3", "s3", "b3", "u4", "s4", "b4", "c3:-60,-17,-1,0,31", "c4:-128,-9,-8,1,2,3,4,5,127")
-weights = st.sampled_from(NARROW) | books().filter(lambda text: Format.parse(text).bits <= 2)
-acts = st.sampled_from((*NARROW, *WIDER)) | books()
-
-
-@pytest.mark.parametrize("act", NARROW)
-def test_every_pair_of_narrow_formats(act):
-    # Each pair on one instruction set: they share all that depends on the formats.
-    for number, weight in enumerate(NARROW, NARROW.index(act)):
-        assert_exact(NAMES[number % 3], Dense(3, 35, 39, act=act, weight=weight))
-
-
-@pytest.mark.parametrize("act", WIDER)
-def test_wider_activations(act):
-    for name, weight in zip(NAMES, ("s2", "b2", "c2:-127,-7,2,126"), strict=True):
-        assert_exact(name, Dense(3, 35, 39, act=act, weight=weight))
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 7, 8, 9, 27, 28, 29, 31, 33, 65, 129])
-def test_depths_around_step_edges(name, k):
-    formats = "act=u2 weight=s2" if k % 4 == 1 else "act=b2 weight=b1"
-    assert_exact(name, parse(f"dense m=4 n=20 k={k} {formats}"))
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("n", [1, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129])
-def test_columns_around_vector_edges(name, n):
-    assert_exact(name, Dense(5, n, 22, act="c2:-7,-2,1,6", weight="b2"))
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("m", [1, 2, 3, 5, 6, 7, 8, 9, 17])
-def test_rows_around_tile_edges(name, m):
-    assert_exact(name, Dense(m, 70, 22, act="u2", weight="c2:-8,-1,3,5"))
-
-
-KINDS = {
-    "pointwise": "h=6 w=7 ic=20 oc=17 kernel=1",
-    "strided pointwise": "h=7 w=7 ic=8 oc=16 kernel=1 stride=2",
-    "stem": "h=17 w=19 ic=3 oc=10 kernel=7 stride=2 pad=3",
-    "dilated": "h=11 w=9 ic=5 oc=6 kernel=3x2 dilation=2x3 pad=2x3",
-    "uneven": "h=6 w=5 ic=4 oc=8 kernel=3 stride=2 pad=0x1x2x1",
-    "grouped": "h=5 w=5 ic=12 oc=15 kernel=3 pad=1 groups=3",
-    "grouped oddly": "h=5 w=5 ic=9 oc=15 kernel=3 pad=1 groups=3",
-    "batch": "n=3 h=5 w=6 ic=7 oc=9 kernel=3 pad=1",
-    "whole input": "h=5 w=4 ic=6 oc=10 kernel=5x4",
-}
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("kind", KINDS)
-def test_kinds_of_convolution(name, kind):
-    for formats in ("act=u2 weight=s2", "act=c2:-9,2,3,70 weight=c1:1,2"):
-        assert_exact(name, parse(f"conv2d {KINDS[kind]} {formats}"))
-
-
-@TEMPLATES
-@BUILDS
-@given(data=st.data())
-def test_any_point_of_the_space(name, data):
-    chosen, target = template(name)
-    op = data.draw(
-        convs()
-        | st.builds(
-            Dense, *map(st.integers, (1,) * 3, (20, 200, 200)), st.just("u1"), st.just("u1")
-        )
-    )
-    op = replace(op, act=data.draw(acts), weight=data.draw(weights))
-    if not chosen.why_not(op, target):
-        seed = data.draw(st.integers(0, 2**31))
-        assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
 
 @pytest.mark.parametrize("name", ["avx2/lut_product", "avx512bw/lut_product"])
@@ -125,7 +41,7 @@ def test_sums_too_long_for_16_bits_are_exact(name, act, weight, kind):
         assert_exact(name, op)
 
 
-@given(act=acts, weight=weights)
+@given(act=NARROW_ACTS, weight=NARROW_WEIGHTS)
 @settings(deadline=None)
 def test_tables_hold_every_sum_of_products(act, weight):
     tables = Tables(Format.parse(act), Format.parse(weight))
@@ -152,7 +68,13 @@ def test_tables_hold_every_sum_of_products(act, weight):
 
 
 @settings(max_examples=15, deadline=None)
-@given(op=convs(), act=acts, weight=weights, packed=st.booleans(), lanes=st.sampled_from([16, 32]))
+@given(
+    op=convs(),
+    act=NARROW_ACTS,
+    weight=NARROW_WEIGHTS,
+    packed=st.booleans(),
+    lanes=st.sampled_from([16, 32]),
+)
 def test_both_packers_give_the_same_bytes(op, act, weight, packed, lanes):
     op = replace(op, act=act, weight=weight)
     if Tables(op.act, op.weight).count * 32 > TABLE_BYTES:
@@ -192,7 +114,11 @@ def test_formats_that_are_too_wide(act, weight, reason):
 @TEMPLATES
 def test_the_default_is_a_point_of_the_space(name):
     chosen, target = template(name)
-    for text in ("dense m=1 n=1000 k=300", "dense m=300 n=100 k=50", f"conv2d {KINDS['batch']}"):
+    for text in (
+        "dense m=1 n=1000 k=300",
+        "dense m=300 n=100 k=50",
+        "conv2d n=3 h=5 w=6 ic=7 oc=9 kernel=3",
+    ):
         op = parse(f"{text} act=u2 weight=s2")
         knobs = chosen.default(op, target)
         assert knobs in chosen.space(op, target)

@@ -1,13 +1,11 @@
 """lut_weight: tables of weights, looked up by activations of one bit."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import assert_exact, template
-from strategies import TEXTS, convs, with_epilogues
+from strategies import TEXTS
 
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.lut_weight import INPUTS, TableWeights, tables_of
@@ -87,18 +85,6 @@ def test_sums_fit_what_holds_them(weight):
         assert [4 * part for part in split] == [tables.most(d) for d in range(digits)]
 
 
-@pytest.mark.parametrize("name", LEVELS)
-@pytest.mark.parametrize(
-    ("act", "weight"),
-    [
-        *(("u1", weight) for weight in ("b1", "s3", "b5", "u7")),
-        *(("b1", weight) for weight in ("t2", "u4", "s6", "s8")),
-    ],
-)
-def test_every_width_of_weights(name, act, weight):
-    assert_exact(name, Dense(67, 9, 37, act=act, weight=weight))
-
-
 # Depths around a chunk of byte sums, and around one and several blocks of 16-bit sums.
 @pytest.mark.parametrize("name", ["avx2/lut_weight", "avx512bw/lut_weight"])
 @pytest.mark.parametrize(
@@ -111,41 +97,6 @@ def test_worst_cases_are_exact(name, weight, k):
     points = list(chosen.space(op, target).enumerate())
     for digits in {point["digits"] for point in points}:
         assert_exact(name, op, next(point for point in points if point["digits"] == digits))
-
-
-CONVOLUTIONS = {
-    "stem": "h=17 w=19 ic=3 oc=10 kernel=7 stride=2 pad=3 act=u1",
-    "strided pointwise": "h=15 w=15 ic=8 oc=16 kernel=1 stride=2 act=b1",
-    "dilated": "h=11 w=9 ic=5 oc=6 kernel=3x2 dilation=2x3 pad=2x3 act=u1",
-    "grouped": "n=2 h=7 w=6 ic=12 oc=15 kernel=3 pad=1 groups=3 act=u1",
-    "one dimension": "h=1 w=80 ic=6 oc=12 kernel=1x5 act=b1",
-}
-
-
-@pytest.mark.parametrize("name", LEVELS[1:])
-@pytest.mark.parametrize("kind", CONVOLUTIONS)
-def test_kinds_of_convolution(name, kind):
-    assert_exact(name, parse(f"conv2d {CONVOLUTIONS[kind]} weight=s4"))
-
-
-@st.composite
-def operators(draw):
-    """Dense and conv2d with activations of one bit."""
-    sizes = (st.integers(1, limit) for limit in (140, 40, 90))
-    op = draw(st.builds(Dense, *sizes, act=acts, weight=weights) | convs())
-    op = replace(op, act=Format.parse(draw(acts)), weight=Format.parse(draw(weights)))
-    padded = op.act.encoding == "b" and any(getattr(op, "pad", ()))
-    return replace(op, act=Format.parse("u1")) if padded else op
-
-
-@pytest.mark.parametrize("name", LEVELS)
-@settings(max_examples=10, deadline=None)
-@given(data=st.data())
-def test_any_epilogue_at_any_point_of_the_space(name, data):
-    chosen, target = template(name)
-    op = data.draw(operators() | with_epilogues(operators()))
-    seed = data.draw(st.integers(0, 2**31))
-    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from kernels import assert_exact, template
-from strategies import TEXTS, grouped_convs
 
 from lpgen.algorithms.weights.lanes import Lanes
 from lpgen.choose import ranking
@@ -18,76 +15,12 @@ from lpgen.target import Target
 
 NAMES = [f"{family}/grouped_conv" for family in ("sse4", "avx2", "avx512bw", "avx512vnni")]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
-# Compiling dominates: few examples, no deadline.
-BUILDS = settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 def grouped(groups: int, ins: int, outs: int, act="u8", weight="s8", **words) -> Conv2d:
     """A convolution of 3x3 over 4x5 with padding, but for what `words` say."""
     shape = {"h": 4, "w": 5, "kernel": 3, "pad": 1, **words}
     return Conv2d(ic=groups * ins, oc=groups * outs, groups=groups, act=act, weight=weight, **shape)
-
-
-@pytest.mark.parametrize("bits", range(1, 9))
-def test_bit_widths(bits):
-    few = (("avx2/grouped_conv", ("b1", "s4", "s7", "s8")), ("avx512vnni/grouped_conv", "28"))
-    for name, weights in few:
-        for weight in weights:
-            op = grouped(5, 4, 4, f"u{bits}", weight if len(weight) > 1 else f"s{weight}", h=2, w=3)
-            assert_exact(name, op)
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_every_format(text):
-    assert_exact("avx512vnni/grouped_conv", grouped(3, 3, 5, "s8", text, h=2, w=3))
-    assert_exact("sse4/grouped_conv", grouped(3, 3, 5, text, "b3", h=2, w=3))
-
-
-KINDS = {
-    "pointwise": "h=6 w=7 kernel=1",
-    "five strided": "h=10 w=9 kernel=5 pad=2 stride=2",
-    "dilated": "h=11 w=9 kernel=3x2 dilation=2x3 pad=2x3",
-    "dilated and strided": "h=11 w=12 kernel=3 dilation=2 stride=2 pad=2",
-    "uneven": "h=6 w=5 kernel=3 stride=2 pad=0x1x2x1",
-    "batch": "n=3 h=5 w=6 kernel=3 pad=1",
-    "one dimension": "h=1 w=40 kernel=1x5 pad=0x2",
-    "upright": "h=20 w=3 kernel=4x1 pad=1x0 stride=3x2",
-    "whole input": "h=5 w=4 kernel=5x4",
-    "unread border": "h=7 w=8 kernel=2 stride=3",
-    "all padding": "h=1 w=1 kernel=2 pad=4",
-    "long": "h=20 w=24 kernel=16x20",
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_kinds_of_convolution(kind):
-    for name, rest in (
-        ("avx512vnni/grouped_conv", "ic=16 oc=16 groups=4 act=u8 weight=s8"),
-        ("avx2/grouped_conv", "ic=15 oc=10 groups=5 act=s5 weight=b2 zero_act=-3"),
-    ):
-        assert_exact(name, parse(f"conv2d {KINDS[kind]} {rest}"))
-
-
-@pytest.mark.parametrize("name", ["avx2/grouped_conv", "avx512vnni/grouped_conv"])
-@pytest.mark.parametrize(
-    ("groups", "ins", "outs"),
-    [
-        *((g, 4, 4) for g in (3, 5)),  # vectors that are partly empty
-        *((5, c, c) for c in (2, 3, 7, 8)),
-        *((3, 4, d) for d in (2, 12, 16, 17, 20, 64)),
-        (3, 40, 2),  # groups far apart
-        (17, 2, 1),
-    ],
-)
-def test_channels_of_groups(name, groups, ins, outs):
-    chosen, target = template(name)
-    op = grouped(groups, ins, outs, "u8", "s7", h=3, w=4)
-    if reason := chosen.why_not(op, target):
-        assert "whole vectors" in reason
-    else:
-        assert_exact(name, op)
 
 
 @pytest.mark.parametrize("name", ["avx2/dot", "avx512vnni/dot"])
@@ -97,18 +30,6 @@ def test_dot_serves_groups_of_one_output_channel_that_are_far_apart(name):
     assert chosen.why_not(op, target) is None
     assert "depthwise" in chosen.why_not(grouped(3, 1, 1), target)
     assert_exact(name, op)
-
-
-@TEMPLATES
-@BUILDS
-@given(data=st.data())
-def test_any_point_of_the_space(name, data):
-    op = data.draw(grouped_convs())
-    chosen, target = template(name)
-    if chosen.why_not(op, target):
-        return
-    seed = data.draw(st.integers(0, 2**31))
-    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
 
 @pytest.mark.parametrize("name", ["sse4/grouped_conv", "avx2/grouped_conv"])
@@ -161,16 +82,6 @@ def test_groups_share_vectors():
     several = Lanes(groups=2, ins=8, outs=24, lanes=16, kq=4)
     assert (several.together, several.width, several.panels(2)) == (1, 12, 2)
     assert [several.group(panel, 3, 2) for panel in range(2)] == [0, 1]
-
-
-@TEMPLATES
-def test_the_default_is_a_point_of_the_space(name):
-    chosen, target = template(name)
-    for words in ({}, {"kernel": 1, "pad": 0}, {"kernel": 5, "stride": 2, "h": 56, "w": 56}):
-        for channels in ((32, 4, 4), (3, 5, 7), (2, 64, 64)):
-            op = grouped(*channels, "u4", "s4", **{"h": 28, "w": 28, **words})
-            if chosen.why_not(op, target) is None:
-                assert chosen.default(op, target) in chosen.space(op, target)
 
 
 @TEMPLATES

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import LEVELS, assert_exact, bits, template, template_of
-from strategies import texts, value_of
+from kernels import LEVELS, bits, template, template_of
+from strategies import blockwise_denses
 
 from lpgen import runtime, templates
 from lpgen.algorithms.sections import joined_sections
@@ -18,49 +18,18 @@ from lpgen.build import build
 from lpgen.build.check import check_library
 from lpgen.choose import choose
 from lpgen.errors import FormatError, LibraryError, ScheduleRefused, WorkloadError
-from lpgen.formats import Format
-from lpgen.ops import Dense, parse
-from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale
+from lpgen.ops import parse
 from lpgen.ops.parameter import nearest_bfloat16
 from lpgen.runtime.memory import aligned_copy
 from lpgen.target import Target, known
 
 NAMES = [name for name in LEVELS if name.endswith("/blockwise_dot")]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
-BUILDS = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 LLAMA = parse("dense m=1 n=70 k=100 act=s8 weight=s4 out=f32 scale=group32")
 
 
-@st.composite
-def grouped(draw, rows=12, columns=70, depth=140):
-    """Dense operators with scales of groups: all formats, odd sizes, a short last group."""
-    m, n, k = (draw(st.integers(1, limit)) for limit in (rows, columns, depth))
-    act, weight = (Format.parse(draw(texts)) for _ in range(2))
-    zeros = {}
-    if act.encoding in "us":
-        zeros["zero_act"] = value_of(draw, act)
-    if weight.encoding in "us":
-        zeros["zero_weight"] = draw(st.one_of(st.just("group"), st.just(value_of(draw, weight))))
-    group = draw(st.one_of(st.sampled_from([8, 16, 32, 64, 128]), st.integers(4, 150)))
-    chain = [Scale(f"group{group}" + draw(st.sampled_from(["", ":bf16"])))]
-    residual = draw(st.sampled_from([Residual("f32"), Residual("s8", 3)]))
-    more = (Bias("f32"), residual, Clamp("relu"), Quantize("u8", 9))
-    chain += [step for step in more if draw(st.integers(0, 3)) == 0]
-    op = Dense(m, n, k, act, weight, **zeros, epilogue=tuple(chain))
-    if act.encoding in "us" and draw(st.integers(0, 3)) == 0:
-        return replace(op, input=draw(st.sampled_from(inputs_of(op))))
-    return op
-
-
-def inputs_of(op: Dense) -> list[str]:
-    """Choices of input= that the operator may have."""
-    return ["f32", "f32:tensor", "f32:row"] if op.lhs.levels else ["f32"]
-
-
 @settings(deadline=None, max_examples=50)
-@given(grouped(rows=3, columns=5), st.integers(0, 2**32 - 1))
+@given(blockwise_denses(rows=3, columns=5), st.integers(0, 2**32 - 1))
 def test_the_oracle_adds_up_group_by_group(op, seed):
     rng = np.random.default_rng(seed)
     op = replace(op, input="act", epilogue=op.epilogue[:1])
@@ -82,46 +51,15 @@ def test_the_oracle_adds_up_group_by_group(op, seed):
     np.testing.assert_array_equal(bits(y), bits(expected))
 
 
-@given(grouped())
+@given(blockwise_denses())
 def test_every_operator_survives_its_text(op):
     assert parse(str(op)) == op
     assert str(parse(str(op))) == str(op)
 
 
 @TEMPLATES
-@BUILDS
-@given(data=st.data())
-def test_any_point_of_the_space(name, data):
-    chosen, target = template(name)
-    op = data.draw(grouped())
-    if chosen.why_not(op, target):
-        return
-    seed = data.draw(st.integers(0, 2**31))
-    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("weight", ["u4 zero_weight=group", "s4", "s3", "s2", "b1", "s7", "t2"])
-@pytest.mark.parametrize("act", ["s8", "u8", "u8 zero_act=128", "u8 zero_act=3"])
-def test_formats_and_zero_points(name, act, weight):
-    chosen, target = template(name)
-    op = parse(f"dense m=3 n=37 k=100 act={act} weight={weight} out=f32 scale=group32")
-    if not chosen.why_not(op, target):
-        assert_exact(name, op)
-
-
-@pytest.mark.matrix
-@TEMPLATES
-@pytest.mark.parametrize("group", [4, 5, 31, 32, 33, 64, 128, 600, 1024, 2000])
-def test_groups_around_step_edges(name, group):
-    for scale in (f"group{group}", f"group{group}:bf16"):
-        assert_exact(name, parse(f"dense m=2 n=18 k=1030 act=s8 weight=s4 out=f32 scale={scale}"))
-
-
-@TEMPLATES
 @settings(max_examples=10, deadline=None)
-@given(op=grouped())
+@given(op=blockwise_denses())
 def test_both_packers_give_the_same_bytes(name, op):
     import tvm_ffi
 

@@ -1,0 +1,137 @@
+"""Every template of the registry computes exactly what the oracle does, at every level."""
+
+import numpy as np
+import pytest
+from algorithm_cases import CASES, GENERAL, Cases
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from kernels import LEVELS, assert_exact, runs_here, template, template_of
+
+from lpgen.ops import parse
+
+ALGORITHMS = sorted({name.partition("/")[2] for name in LEVELS})
+HEALTH = [HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+def cases_of(name: str) -> Cases:
+    return CASES.get(name.rpartition("/")[2], GENERAL)
+
+
+def _served(name: str, text: str) -> bool:
+    chosen, target = template_of(name)
+    return chosen.why_not(parse(text), target) is None
+
+
+def each(section: str) -> pytest.MarkDecorator:
+    """Each template at each level with each workload of a section of its cases that it serves."""
+    found = [
+        pytest.param(name, text, id=f"{name}-{text}")
+        for name in LEVELS
+        for text in getattr(cases_of(name), section)
+        if _served(name, text)
+    ]
+    return pytest.mark.parametrize(("name", "text"), found)
+
+
+def _pairs() -> list:
+    """Rows of one activation format with every third weight format: each algorithm begins with
+    another one by day, and meets the rest in the night."""
+    found = []
+    for name in LEVELS:
+        first = ALGORITHMS.index(name.rpartition("/")[2])
+        for number, row in enumerate(cases_of(name).rows_of_pairs()):
+            for part in range(3):
+                served = [text for text in row[part::3] if _served(name, text)]
+                marks = () if (first + number + part) % 3 == 0 else pytest.mark.nightly
+                if served:
+                    act = served[0].partition(" act=")[2].partition(" ")[0]
+                    found.append(pytest.param(name, served, id=f"{name}-{act}-{part}", marks=marks))
+    return found
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(("name", "row"), _pairs())
+def test_pairs_of_formats(name, row):
+    for text in row:
+        assert_exact(name, parse(text))
+
+
+@pytest.mark.matrix
+@each("formats")
+def test_formats(name, text):
+    assert_exact(name, parse(text))
+
+
+@pytest.mark.matrix
+@each("sizes")
+def test_sizes_around_edges(name, text):
+    assert_exact(name, parse(text))
+
+
+@pytest.mark.matrix
+@each("kinds")
+def test_kinds_of_convolution(name, text):
+    assert_exact(name, parse(text))
+
+
+def _any_point(data: st.DataObject, names: list[str]) -> None:
+    """A random point of the space of an operator that one of the templates serves."""
+    name = data.draw(st.sampled_from(names))
+    chosen, target = template(name)
+    op = data.draw(cases_of(name).operators)
+    assume(chosen.why_not(op, target) is None)
+    seed = data.draw(st.integers(0, 2**31))
+    assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@settings(max_examples=16, suppress_health_check=HEALTH)
+@given(data=st.data())
+def test_any_point_of_the_space(algorithm, data):
+    names = [name for name in LEVELS if name.endswith(f"/{algorithm}") and runs_here(name)]
+    if not names:
+        pytest.skip(f"this CPU has no level that {algorithm} is for")
+    _any_point(data, names)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", LEVELS)
+@settings(max_examples=100, suppress_health_check=HEALTH)
+@given(data=st.data())
+def test_many_points_of_the_space(name, data):
+    template(name)
+    _any_point(data, [name])
+
+
+@pytest.mark.parametrize("name", LEVELS)
+@settings(max_examples=8, suppress_health_check=HEALTH)
+@given(data=st.data())
+def test_the_default_is_a_point_of_the_space(name, data):
+    """Scheduled for every level, whatever this CPU has."""
+    chosen, target = template_of(name)
+    op = data.draw(cases_of(name).operators)
+    assume(chosen.why_not(op, target) is None)
+    assert chosen.default(op, target) in chosen.space(op, target)
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_a_choice_that_a_knob_has_not_is_refused_or_no_point(name):
+    chosen, target = template_of(name)
+    served = (t for s in ("sizes", "kinds", "formats") for t in getattr(cases_of(name), s))
+    op = parse(next(text for text in served if _served(name, text)))
+    knobs = chosen.default(op, target)
+    space = chosen.space(op, target)
+    assert knobs in space
+    for key in knobs:
+        assert {**knobs, key: 77_777} not in space
+        assert {k: v for k, v in knobs.items() if k != key} not in space
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_is_tried(algorithm):
+    names = [name for name in LEVELS if name.endswith(f"/{algorithm}")]
+    cases = cases_of(algorithm)
+    pairs = [text for row in cases.rows_of_pairs() for text in row]
+    texts = [*cases.formats, *cases.sizes, *cases.kinds, *pairs]
+    for name in names:
+        assert sum(_served(name, text) for text in texts) >= 15, name
