@@ -72,9 +72,10 @@ def kinds(shapes: dict[str, str], *formats: str) -> list[str]:
 class Cases:
     """Workloads of an algorithm: `pairs` a text for every pair of `acts` and `weights`, `formats`
     of one format beside a fixed one, `sizes` around the edges of tiles, vectors and steps, and
-    `kinds` of convolution; `operators` draws any that it may serve."""
+    `kinds` of convolution; `operators` draws any that it may serve, `examples` of them by day."""
 
     operators: SearchStrategy
+    examples: int = 16
     pairs: str = ""
     acts: tuple[str, ...] = UNSIGNED
     weights: tuple[str, ...] = SIGNED
@@ -190,6 +191,7 @@ CASES = {
     ),
     "grouped_conv": Cases(
         operators=grouped_convs(),
+        examples=8,  # straight-line code takes LLVM seconds
         pairs="conv2d h=2 w=3 ic=20 oc=20 groups=5 kernel=3 pad=1",
         formats=_one_side("conv2d h=2 w=3 ic=9 oc=15 groups=3 kernel=3 pad=1", "s8", "b3"),
         sizes=[

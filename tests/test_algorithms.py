@@ -85,13 +85,17 @@ def _any_point(data: st.DataObject, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@settings(max_examples=16, suppress_health_check=HEALTH)
-@given(data=st.data())
-def test_any_point_of_the_space(algorithm, data):
+def test_any_point_of_the_space(algorithm):
     names = [name for name in LEVELS if name.endswith(f"/{algorithm}") and runs_here(name)]
     if not names:
         pytest.skip(f"this CPU has no level that {algorithm} is for")
-    _any_point(data, names)
+
+    @settings(max_examples=cases_of(algorithm).examples, suppress_health_check=HEALTH)
+    @given(data=st.data())
+    def draw(data):
+        _any_point(data, names)
+
+    draw()
 
 
 @pytest.mark.nightly
