@@ -126,6 +126,7 @@ class TestBipolar:
         assert definition.prologue == []
         assert definition.layout.nbytes == 64 * 96 // 8
 
+    @pytest.mark.matrix
     @EVERYWHERE
     @pytest.mark.parametrize("act", ["b1", "b2", "b3"])
     @pytest.mark.parametrize("weight", ["b1", "b2"])

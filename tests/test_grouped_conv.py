@@ -11,6 +11,7 @@ from lpgen.ops import Conv2d, parse
 from lpgen.runtime.memory import aligned_copy
 from lpgen.schedules.common.grouped_conv import pieces
 from lpgen.schedules.common.grouped_conv.tile import Pieces
+from lpgen.schedules.x86.isa import isa_of
 from lpgen.target import Target
 
 NAMES = [f"{family}/grouped_conv" for family in ("sse4", "avx2", "avx512bw", "avx512vnni")]
@@ -60,8 +61,10 @@ def test_words_reach_half_as_far_as_bytes():
 
 
 def test_pieces_of_code_are_as_long_as_their_sums_fit():
+    isa = isa_of(Target.parse("avx2"))
+
     def taken(op, **knobs):
-        return pieces(op, {"rows": 1, "columns": 2, "vectors": 1, **knobs})
+        return pieces(op, isa, {"rows": 1, "columns": 2, "vectors": 1, **knobs})
 
     op = grouped(4, 8, 8, "u8", "s5")
     assert taken(op, step="bytes") == Pieces(steps=2, rows=3)

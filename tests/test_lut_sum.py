@@ -180,7 +180,7 @@ def test_without_vbmi_tables_are_small(cpu):
     assert Template("x86", "lut_sum").space(op, Target.parse(cpu)).knobs["inputs"] == (4,)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_large_tables_are_exact(data):
     target = Target.parse("icelake")
