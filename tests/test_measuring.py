@@ -7,6 +7,8 @@ from lpgen.ops import parse
 from lpgen.runtime.memory import aligned_copy
 from lpgen.target import Target
 from lpgen.tune import timing, workbench
+from lpgen.tune.builder import Builder
+from lpgen.tune.built import Machine, Weights
 from lpgen.tune.timing import compare_laps, time_beside, time_calls, time_in_turns
 from lpgen.tune.workbench import Miscomputed, Workbench
 
@@ -98,13 +100,21 @@ def test_laps_are_compared_within_their_rounds():
     assert alone.seconds == pytest.approx(2e-3)
 
 
-class Codes:
-    """Weights packed as they are."""
+MACHINE = Machine("", frozenset(), TARGET.l2, TARGET.l3, {})
 
-    nbytes = OP.n * OP.k
 
-    def pack(self, w):
-        return w.view(np.uint8).ravel()
+def workbench_of(op=OP, copies=1):
+    """A workbench for an operator, and its weights packed as they are, kept so many times."""
+    builder = Builder()
+    bench = Workbench(builder.problem(op, seed=0), MACHINE)
+    weights = [e.weights.view(np.uint8).ravel() for e in builder._examples.values()]
+    for number in range(copies):
+        bench.keep(Weights(str(number), tuple(weights)))
+    return bench
+
+
+def check(bench, function):
+    bench.check(function, bench.packed("0"))
 
 
 def kernel(change=lambda y: None, after=0):
@@ -122,39 +132,42 @@ def kernel(change=lambda y: None, after=0):
 
 
 def test_a_right_kernel_passes_and_runs():
-    bench = Workbench(OP, TARGET, seed=0)
-    bench.check(kernel(), Codes())
-    assert bench.run(kernel(), Codes())(2) > 0
+    bench = workbench_of()
+    check(bench, kernel())
+    assert bench.run(kernel(), bench.packed("0"))(2) > 0
 
 
 def test_every_wrong_result_is_found():
-    bench = Workbench(OP, TARGET, seed=0)
+    bench = workbench_of()
 
     def off_by_one(y):
         y[-1, -1] += 1
 
     with pytest.raises(Miscomputed, match="1 of 15 results differ on random input"):
-        bench.check(kernel(off_by_one), Codes())
+        check(bench, kernel(off_by_one))
     with pytest.raises(Miscomputed, match="15 of 15 results differ on random input"):
-        bench.check(lambda x, packed, y: None, Codes())
+        check(bench, lambda x, packed, y: None)
     with pytest.raises(Miscomputed, match="wrote outside of y on random input"):
-        bench.check(kernel(after=1), Codes())
+        check(bench, kernel(after=1))
 
 
 def test_an_overflow_on_extreme_input_is_found():
-    bench = Workbench(OP, TARGET, seed=0)
-    limit = int(np.abs(bench.cases[0].y).max())
+    bench = workbench_of()
+    limit = int(np.abs(bench.problem.cases[0].y).max())
 
     def saturate(y):
         np.clip(y, -limit, limit, out=y)
 
     with pytest.raises(Miscomputed, match="15 of 15 results differ on input max-max"):
-        bench.check(kernel(saturate), Codes())
+        check(bench, kernel(saturate))
 
 
 def test_extreme_inputs_reach_both_ends():
-    bench = Workbench(OP, TARGET, seed=0)
-    assert {int(case.y[0, 0]) for case in bench.cases[1:]} == {7 * 255 * 127, 7 * 255 * -128}
+    bench = workbench_of()
+    assert {int(case.y[0, 0]) for case in bench.problem.cases[1:]} == {
+        7 * 255 * 127,
+        7 * 255 * -128,
+    }
 
 
 def test_misaligned_inputs_are_tried():
@@ -164,51 +177,25 @@ def test_misaligned_inputs_are_tried():
         kernel()(x, packed, y)
         addresses.append([np.from_dlpack(t).ctypes.data % 64 for t in (x, packed, y)])
 
-    Workbench(OP, TARGET, seed=0).check(function, Codes())
+    check(workbench_of(), function)
     assert addresses == [[0, 0, 0], [1, 0, 4], [1, 0, 4]]
-
-
-def test_weights_are_packed_once_per_layout():
-    packed = []
-
-    class Counting(Codes):
-        def pack(self, w):
-            packed.append(w)
-            return super().pack(w)
-
-        def __eq__(self, other):
-            return isinstance(other, Counting)
-
-        def __hash__(self):
-            return 1
-
-    bench = Workbench(OP, TARGET, seed=0)
-    bench.packed(Counting())
-    bench.packed(Counting())
-    assert len(packed) == len(bench.cases)
 
 
 def test_packed_weights_are_kept_within_a_limit(monkeypatch):
     monkeypatch.setattr(workbench, "_KEPT_BYTES", 250)
-    bench = Workbench(OP, TARGET, seed=0)
-    layouts = [Codes() for _ in range(3)]
-    kept = [bench.packed(layout) for layout in layouts]
-    assert bench.packed(layouts[2]) is kept[2]
-    assert bench.packed(layouts[1]) is kept[1]
-    assert bench.packed(layouts[0]) is not kept[0]
+    bench = workbench_of(copies=2)
+    assert (bench.holds("0"), bench.holds("1")) == (True, True)
+    bench.packed("0")
+    bench.keep(Weights("2", tuple(packed[0] for packed in bench.packed("0"))))
+    assert [bench.holds(key) for key in "012"] == [True, False, True]
 
 
 def test_few_rows_read_their_weights_from_memory():
     gemv = parse("dense m=1 n=1024 k=1024 act=u8 weight=s8")
-    cold = Workbench(gemv, TARGET, seed=0)
-
-    class Large(Codes):
-        nbytes = gemv.n * gemv.k
-
-    copies = cold.packed(Large())[0]
-    assert len(copies) * Large.nbytes > TARGET.l3
+    copies = workbench_of(gemv).packed("0")[0]
+    assert len(copies) * gemv.n * gemv.k > TARGET.l3
     assert all(np.array_equal(copy, copies[0]) for copy in copies)
-    assert len(Workbench(OP, TARGET, seed=0).packed(Codes())[0]) == 1
+    assert len(workbench_of().packed("0")[0]) == 1
 
 
 @pytest.mark.parametrize("offset", [0, 1, 4])

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from lpgen.tune import (
     tune,
 )
 from lpgen.tune.pool import allowed_cores
+from lpgen.tune.runner import this_machine
 
 OP = parse("dense m=4 n=16 k=8 act=u8 weight=s8")
 NATIVE = Target.parse("native")
@@ -204,9 +206,32 @@ def test_bad_arguments_are_found_before_anything_starts(arguments, error, messag
 
 
 def test_a_target_that_this_cpu_lacks(monkeypatch):
-    monkeypatch.setattr(tune_package.session, "cpu_features", lambda: frozenset({"sse2"}))
+    lesser = replace(this_machine(), features=frozenset({"sse2"}))
+    monkeypatch.setattr(tune_package.session, "this_machine", lambda: lesser)
     with pytest.raises(TuneError, match=r"target avx2: .* its CPU lacks sse, sse3.*avx2"):
         tune([OP], "avx2")
+
+
+def test_records_name_the_machine_of_the_runner(monkeypatch, tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    board = replace(this_machine(), cpu="a board", versions={"lpgen": "2", "tvm": "1"})
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(tune_package.session, "this_machine", lambda: board)
+            (result,) = tune([OP], log=log, trials=2, templates=[Tiles()])
+    assert {(record.cpu, record.versions["lpgen"]) for record in log.records()} == {
+        ("a board", "2")
+    }
+    assert result.resumed == 2
+    (here,) = tune([OP], log=log, trials=2, templates=[Tiles()])
+    assert here.resumed == 0
+
+
+def test_without_a_linker(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(UserError, match=r"no linker found \(ld, ld.lld\), and no C compiler"):
+        tune([OP], templates=[Tiles()])
 
 
 def test_an_operator_that_no_template_serves():

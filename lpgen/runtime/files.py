@@ -47,7 +47,7 @@ class Code:
 
     def __init__(self, path: Path, data: bytes, digest: bytes) -> None:
         self.digest = digest
-        self._module = _load(path, data, next(_fresh))
+        self._module = load_module(path, data, next(_fresh))
 
     @classmethod
     def of(cls, path: Path) -> "Code":
@@ -148,7 +148,7 @@ def _check_machine(path: Path, data: bytes) -> None:
         raise LibraryError(f"{path}: was built for {name}, this machine is {next(known, here)}")
 
 
-def _load(path: Path, data: bytes, number: int) -> Any:
+def load_module(path: Path, data: bytes, number: int) -> Any:
     """The tvm-ffi module in `data`; number: another one at each call."""
     load = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")
     try:

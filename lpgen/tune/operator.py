@@ -14,6 +14,7 @@ from lpgen.record import RunnerUp
 from lpgen.records import Log, Record
 from lpgen.target import Target
 from lpgen.templates import Template
+from lpgen.tune.built import Machine
 from lpgen.tune.cost_model import CostModel
 from lpgen.tune.events import (
     CandidateMeasured,
@@ -37,7 +38,7 @@ Times = dict[tuple[str, str], float | None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the operators of a run share; the fields are the arguments of `tune`."""
+    """What the operators of a run share: the arguments of `tune`, and the runner's machine."""
 
     target: Target
     trials: int
@@ -46,13 +47,14 @@ class Settings:
     strategy: str
     model: CostModel
     on_event: Callable[[TuneEvent], None]
+    machine: Machine
     threads: int = 1
 
     def known(self) -> list[Record]:
         """What the log holds of this target, number of threads, CPU and versions, oldest first."""
         logged = self.log.records() if self.log is not None else []
-        wanted = self.target.name, self.threads
-        return [r for r in logged if (r.target, r.threads) == wanted and r.measured_here]
+        wanted = self.target.name, self.threads, self.machine.cpu, self.machine.versions
+        return [r for r in logged if (r.target, r.threads, r.cpu, r.versions) == wanted]
 
 
 class AllFailed(TuneError):
@@ -214,6 +216,8 @@ class OperatorSession:
             failed=outcome.failed,
             runner_up=runner_up,
             threads=self._settings.threads,
+            cpu=self._settings.machine.cpu,
+            versions=self._settings.machine.versions,
         )
         if self._settings.log is not None:
             self._settings.log.append(record)

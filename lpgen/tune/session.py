@@ -7,15 +7,18 @@ from numbers import Real
 from typing import Any
 
 from lpgen import templates as registry
+from lpgen.build.link import find_linker
 from lpgen.errors import TuneError
 from lpgen.ops import Operator, parse
 from lpgen.records import Log
-from lpgen.target import Target, cpu_features
+from lpgen.target import Target
 from lpgen.templates import Template
+from lpgen.tune.built import Machine
 from lpgen.tune.cost_model import CostModel, teach
 from lpgen.tune.events import OperatorFailed, TuneEvent, TuneResult
 from lpgen.tune.operator import AllFailed, OperatorSession, Settings
 from lpgen.tune.pool import Pool, allowed_cores
+from lpgen.tune.runner import this_machine
 from lpgen.tune.search import STRATEGIES
 
 MAX_TRIALS = 1_000_000
@@ -52,9 +55,9 @@ def tune(
 
     A candidate that crashes, hangs, refuses or computes anything but the oracle's result is a
     failed candidate and nothing more. Raises UserError for arguments out of range, RecordError
-    when the log cannot be written (before anything is measured), TuneError when all candidates of
-    an operator failed (after the other operators are done). KeyboardInterrupt leaves after all
-    processes are gone; what was measured is in the log.
+    when the log cannot be written and LibraryError without a linker (before anything is measured),
+    TuneError when all candidates of an operator failed (after the other operators are done).
+    KeyboardInterrupt leaves after all processes are gone; what was measured is in the log.
     """
     trials = _integer("trials", trials, 1, MAX_TRIALS)
     jobs = _integer("jobs", jobs, 1, 256)
@@ -64,7 +67,9 @@ def tune(
     if strategy not in STRATEGIES:
         raise TuneError(f"strategy={strategy} is unknown; known: {', '.join(STRATEGIES)}")
     threads = _threads(threads, jobs)
-    target = _runnable(target)
+    machine = this_machine()
+    target = _runnable(target, machine)
+    find_linker()
     log = log if isinstance(log, Log) or log is None else Log(log)
     distinct = list(dict.fromkeys(parse(op) if isinstance(op, str) else op for op in ops))
     chosen = templates and [t if isinstance(t, Template) else registry.get(t) for t in templates]
@@ -73,7 +78,7 @@ def tune(
         log.check_writable()
     report = on_event or (lambda event: None)
     model = CostModel(seed)
-    settings = Settings(target, trials, log, seed, strategy, model, report, threads)
+    settings = Settings(target, trials, log, seed, strategy, model, report, machine, threads)
     teach(model, settings.known(), target, besides=distinct)
     return _tune_all(settings, serving, Pool(jobs, timeout, threads))
 
@@ -110,10 +115,10 @@ def most_jobs(threads: int) -> int:
     return max(cores, 1) if threads == 1 else max(cores - threads, 1)
 
 
-def _runnable(target: Target | str) -> Target:
-    """The target. Raises TuneError when this machine cannot run its code."""
+def _runnable(target: Target | str, machine: Machine) -> Target:
+    """The target. Raises TuneError when the runner's machine cannot run its code."""
     target = target if isinstance(target, Target) else Target.parse(target)
-    if missing := target.missing_on(cpu_features()):
+    if missing := target.missing_on(machine.features):
         raise TuneError(
             f"target {target.name}: tuning measures on this machine, and its CPU lacks "
             f"{', '.join(missing)}"

@@ -1,46 +1,33 @@
-"""A worker process: builds, checks and times candidates, and may die of any of them.
+"""A worker process: a builder and a runner side by side, which may die of any candidate.
 
 pool.py starts it as `python -m lpgen.tune.worker PIPE PARENT LOCK CORES TIMING`: the file
 descriptor of its end of a pipe, its parent's process id, the file whose lock is its turn to time,
 and the cores it is bound to while it builds and while it times ("2,3"; "": any). It serves one
-request at a time until the pipe closes.
+request at a time until the pipe closes. The two halves pass only the values of built.py, so that a
+runner on another machine can take the place of this one's.
 """
 
 import contextlib
-import fcntl
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from typing import Any
 
 from lpgen import supervise
-from lpgen.algorithms.kernel import Layout
 from lpgen.errors import ScheduleRefused
-from lpgen.target import cpu_features, detect
+from lpgen.target import cpu_features
+from lpgen.tune.builder import Builder
 from lpgen.tune.messages import READY, Candidate, Laps, Measure, Outcome, Phase, Race
-from lpgen.tune.timing import BUDGET, Run, Timing, time_beside, time_calls, time_in_turns
-from lpgen.tune.workbench import KernelFunction, Miscomputed, Workbench
-
-GIVE_UP = 3.0
-"""A candidate this many times slower than the fastest is not timed further."""
-
-ROUNDS = 20
+from lpgen.tune.runner import Loaded, Runner, bind
+from lpgen.tune.workbench import Miscomputed
 
 
 class Worker:
     """Serves the requests of one pool."""
 
-    def __init__(
-        self, pipe: Connection, lock: int, cores: Sequence[int] = (), timing: Sequence[int] = ()
-    ) -> None:
-        self._pipe = pipe
-        self._lock = lock
-        self._cores, self._timing = cores, timing
-        self._workbench = lru_cache(maxsize=1)(Workbench)
-        self._machine = detect()
-        self._built_reference: tuple[Any, Run] | None = None
+    def __init__(self, pipe: Connection, builder: Builder, runner: Runner) -> None:
+        self._pipe, self._builder, self._runner = pipe, builder, runner
+        self._reference: tuple[object, Loaded] | None = None
 
     def serve(self) -> None:
         """Answer requests until the other end of the pipe is closed."""
@@ -57,84 +44,54 @@ class Worker:
 
     @contextlib.contextmanager
     def _turn_to_time(self) -> Iterator[None]:
-        """Hold the lock that lets one process time at once."""
         self._say("waiting for its turn", limited=False)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        try:
-            bind(self._timing)
+        with self._runner.turn():
             yield
-        finally:
-            bind(self._cores)
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _measure(self, request: Measure) -> Outcome:
         try:
-            function, layout = self._build(request, request.candidate)
-            reference = self._reference(request)
+            loaded = self._load(request, request.candidate)
+            reference, known = self._beside(request)
             with self._turn_to_time():
                 # Not beside another process's timing either: it would disturb it.
                 self._say("checking")
-                bench = self._workbench(request.op, self._machine, request.seed)
-                bench.check(function, layout)
+                self._runner.check(loaded)
                 self._say("timing")
-                run = bench.run(function, layout, request.threads)
-                timing = self._time(run, reference, request)
+                fastest = request.fastest or float("inf")
+                timing = self._runner.time(loaded, reference, known, fastest)
         except Exception as error:
             # Whatever a candidate does, it is a failed candidate and nothing more.
             return Outcome(None, failed=reason_of(error))
         return Outcome(timing.seconds, timing.spread)
 
-    @staticmethod
-    def _time(run: Run, reference: Run | None, request: Measure) -> Timing:
-        if reference is None or request.reference is None:
-            # The scale of all that follow.
-            return time_calls(run, 4 * BUDGET)
-        fastest = request.fastest or float("inf")
-        timing = time_beside(run, reference, request.reference[1], GIVE_UP * fastest)
-        if timing.seconds < fastest:
-            # A disturbance that met only the reference must not make a record: the worse of two.
-            timing = max(timing, time_beside(run, reference, request.reference[1]))
-        return timing
-
-    def _reference(self, request: Measure) -> Run | None:
-        """The run of the request's reference, built when it is a new one."""
+    def _beside(self, request: Measure) -> tuple[Loaded | None, float]:
+        """The request's reference and its seconds; loaded when it is a new one."""
         if request.reference is None:
-            return None
-        candidate = request.reference[0]
+            return None, 0.0
+        candidate, seconds = request.reference
         key = request.op, request.target, request.seed, request.threads, candidate.key
-        if self._built_reference is None or self._built_reference[0] != key:
-            self._built_reference = key, self._run(request, candidate)
-        return self._built_reference[1]
+        if self._reference is None or self._reference[0] != key:
+            self._reference = key, self._load(request, candidate)
+        return self._reference[1], seconds
 
     def _race(self, request: Race) -> Laps:
         try:
-            runs = [self._run(request, candidate) for candidate in request.candidates]
+            racing = [self._load(request, candidate) for candidate in request.candidates]
             with self._turn_to_time():
-                laps = time_in_turns(runs, ROUNDS, on_round=lambda: self._say("racing"))
+                laps = self._runner.race(racing, on_round=lambda: self._say("racing"))
         except Exception as error:
             return Laps((), failed=reason_of(error))
         return Laps(tuple(map(tuple, laps)))
 
-    def _run(self, request: Measure | Race, candidate: Candidate) -> Run:
-        function, layout = self._build(request, candidate)
-        bench = self._workbench(request.op, self._machine, request.seed)
-        return bench.run(function, layout, request.threads)
-
-    def _build(
-        self, request: Measure | Race, candidate: Candidate
-    ) -> tuple[KernelFunction, Layout | None]:
-        """The candidate as a function, and its layout, for which the weights are packed."""
-        from lpgen.build.lower import jit
-
+    def _load(self, request: Measure | Race, candidate: Candidate) -> Loaded:
+        """Build a candidate and load it."""
+        op, seed = request.op, request.seed
         self._say("computing the expected results", limited=False)
-        bench = self._workbench(request.op, self._machine, request.seed)
+        self._runner.open(self._builder.problem(op, seed))
         self._say("building")
-        kernel = candidate.template.kernel(request.op, request.target, candidate.knobs)
-        function = jit(kernel, request.target, request.threads)
+        built = self._builder.build(op, request.target, candidate, seed, request.threads)
         self._say("packing weights", limited=False)
-        if kernel.layout is not None:
-            bench.packed(kernel.layout)
-        return function, kernel.layout
+        return self._runner.load(built, self._builder.weights)
 
 
 def reason_of(error: Exception) -> str:
@@ -145,12 +102,6 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, ScheduleRefused):
         return f"refused: {message}"
     return f"{type(error).__name__}: {message}"
-
-
-def bind(cores: Sequence[int]) -> None:
-    """Bind this thread, and those it starts from now on, to some cores; none: leave it alone."""
-    if cores:
-        os.sched_setaffinity(0, cores)
 
 
 def main(arguments: list[str]) -> None:
@@ -166,7 +117,7 @@ def main(arguments: list[str]) -> None:
     import lpgen.build.lower  # noqa: F401  (TVM, now rather than in the first candidate's time)
 
     connection.send(READY)
-    Worker(connection, os.open(lock, os.O_RDONLY), cores, timing).serve()
+    Worker(connection, Builder(), Runner(os.open(lock, os.O_RDONLY), cores, timing)).serve()
 
 
 if __name__ == "__main__":
