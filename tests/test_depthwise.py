@@ -42,10 +42,10 @@ def test_narrow_sums_are_used_where_they_cannot_overflow(name, act, weight, wide
 
 def test_a_window_counts_the_products_of_a_lane():
     three = View.of(depthwise(4, "u8", "s8")).window(rows=2, columns=1, kq=4)
-    assert (three.span, three.steps, three.shift) == (4, 1, 1)
+    assert (three.span, three.count, three.shift) == (4, 1, 1)
     assert three.lane_products == 2 * 3  # two of a column's taps share a lane, three columns
     five = View.of(depthwise(4, "u8", "s8", kernel=5)).window(1, 1, 4)
-    assert (five.steps, five.lane_products) == (2, 3 * 5)
+    assert (five.count, five.lane_products) == (2, 3 * 5)
 
 
 def test_flat_kernels_are_seen_upright():
