@@ -13,14 +13,16 @@ from lpgen.runtime.memory import aligned_copy
 from lpgen.target import Target, cpu_features
 from lpgen.templates import Template
 
+_NAMED_ALIKE = ("generic", "sse4", "avx2", "avx512bw", "avx512vnni", "icelake")
 TARGETS = {
-    **{"generic": "generic", "sse4": "sse4", "avx2": "avx2", "avx512bw": "avx512bw"},
-    **{"avx512vnni": "avx512vnni", "icelake": "icelake", "amx": "sapphirerapids"},
+    **{name: name for name in _NAMED_ALIKE},
+    "avxvnni": "alderlake",
+    "amx": "sapphirerapids",
 }
 """The target that stands for each level; icelake: what counts bits and permutes bytes."""
 
-_ON_ICELAKE = ("bitserial", "lut_product", "lut_sum", "lut_weight")
-"""Algorithms for which icelake is more than avx512vnni, which for them is no more than avx512bw."""
+_WITHOUT_PRODUCTS = ("bitserial", "lut_product", "lut_sum", "lut_weight")
+"""Algorithms that gain nothing from products of bytes, but from what icelake has."""
 
 
 def _levels() -> Iterator[tuple[str, str]]:
@@ -28,8 +30,9 @@ def _levels() -> Iterator[tuple[str, str]]:
         if template.algorithm == "elementwise":
             continue
         levels = [level for level in TARGETS if level not in ("generic", "amx")]
-        left_out = "avx512vnni" if template.algorithm in _ON_ICELAKE else "icelake"
-        levels.remove(left_out)
+        products = ("avxvnni", "avx512vnni")
+        left_out = products if template.algorithm in _WITHOUT_PRODUCTS else ("icelake",)
+        levels = [level for level in levels if level not in left_out]
         for level in levels if template.family == "x86" else [template.family]:
             yield f"{level}/{template.algorithm}", TARGETS[level]
 

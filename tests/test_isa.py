@@ -1,5 +1,6 @@
 """Operations of instruction sets: what a level overrides computes what the operation means."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
 from lpgen import target as targets
-from lpgen.build.lower import aligned, jit
+from lpgen.build.lower import aligned, jit, jit_module
 from lpgen.isa import ALL_SIGNS, Isa
 from lpgen.ops import parse
 from lpgen.schedules.x86.isa import isa_of
@@ -209,8 +210,14 @@ def at(y: np.ndarray):
     return tvm_ffi.from_dlpack(aligned(y))
 
 
+STANDS_IN = {"avxvnni": "avx512vnni"}
+"""Level -> the feature that has the same instructions, in another encoding."""
+
+
 def on_this_cpu(isa: Isa) -> Isa:
     missing = isa.target.missing_on(cpu_features())
+    if missing and {STANDS_IN.get(isa.level), "avx512vl"} <= cpu_features():
+        return type(isa)(Target.parse("native"))
     if missing:
         pytest.skip(f"{isa.level}: this CPU lacks {', '.join(missing)}")
     return isa
@@ -290,6 +297,39 @@ def test_vectors_alone_are_enough(algorithm, text, monkeypatch):
     op = parse(text)
     assert template.why_not(op, target) is None
     assert_exact_on(template, target, op, template.default(op, target))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "text"),
+    [
+        ("blockwise_dot", "dense m=5 n=19 k=70 act=s8 weight=s4 out=f32 scale=group32"),
+        ("blockwise_dot", "dense m=5 n=19 k=70 act=u8 weight=s8 out=f32 scale=group32"),
+        ("depthwise", "conv2d h=6 w=7 ic=9 oc=9 groups=9 kernel=3x3 act=u8 weight=s8"),
+        ("dot", "dense m=5 n=19 k=70 act=s8 weight=s8 scale=tensor out=u8"),
+        ("dot", "dense m=5 n=19 k=70 act=u8 weight=u8"),
+        ("grouped_conv", "conv2d h=6 w=7 ic=16 oc=16 groups=4 kernel=3x3 act=s8 weight=s8"),
+        ("lane_pack", "dense m=5 n=19 k=70 act=u1 weight=b1"),
+        ("telescoped", "dense m=5 n=19 k=70 act=s8 weight=s4"),
+    ],
+)
+@pytest.mark.parametrize("level", ["alderlake"])
+def test_dot_products_in_256_bits(level, algorithm, text, monkeypatch):
+    isa = on_this_cpu(LEVELS[level])
+    monkeypatch.setattr("lpgen.schedules.x86.isa.isa_of", type(isa))
+    template, op = Template("x86", algorithm), parse(text)
+    assert template.level(isa.target) == type(isa).level
+    assert template.why_not(op, isa.target) is None
+    assert_exact_on(template, isa.target, op, template.default(op, isa.target))
+
+
+def test_dot_products_are_encoded_as_the_target_has_them():
+    """VEX: a CPU without AVX-512 has no other; one instruction, and no int16 in between."""
+    target = Target.parse("alderlake")
+    template, op = Template("x86", "dot"), parse("dense m=4 n=16 k=64 act=u8 weight=s8")
+    kernel = template.kernel(op, target, template.default(op, target))
+    assembly = jit_module(kernel, target).inspect_source("asm")
+    assert re.findall(r"{vex}\tvpdpbusd\t.*%ymm", assembly)
+    assert not re.findall("zmm|vpmaddubsw", assembly)
 
 
 def test_levels_say_what_they_multiply():

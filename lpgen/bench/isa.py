@@ -19,6 +19,7 @@ _ONEDNN = {
     "generic": "SSE41",
     "sse4": "SSE41",
     "avx2": "AVX2",
+    "avxvnni": "AVX2_VNNI",
     "avx512bw": "AVX512_CORE",
     "avx512vnni": "AVX512_CORE_VNNI",
 }

@@ -13,6 +13,7 @@ from lpgen.target.architecture import Architecture, Row
 SSE2 = ("sse", "sse2")
 SSE4 = (*SSE2, "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt")
 AVX2 = (*SSE4, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
+AVXVNNI = (*AVX2, "avxvnni", "gfni")
 AVX512BW = (*AVX2, "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl")
 AVX512VNNI = (*AVX512BW, "avx512vnni")
 ICELAKE = (
@@ -32,6 +33,7 @@ _ROWS = (
     Row("sse4", "nehalem", SSE4, 32, 256, 8192, cores=4),
     Row("avx2", "haswell", AVX2, 32, 256, 8192, cores=4),
     Row("zen3", "znver3", ZEN3, 32, 512, 32768, cores=8, vendor=AMD),
+    Row("alderlake", "alderlake", AVXVNNI, 48, 1280, 30720, cores=8),
     Row("avx512bw", "skylake-avx512", AVX512BW, 32, 1024, 25344, cores=18),
     Row("avx512vnni", "cascadelake", AVX512VNNI, 32, 1024, 36608, cores=26),
     Row("icelake", "icelake-server", ICELAKE, 48, 1280, 55296, cores=36),
@@ -70,6 +72,7 @@ X86 = Architecture(
         "amx-int8": "amx",
         "avx512vnni": "avx512vnni",
         "avx512bw": "avx512bw",
+        "avxvnni": "avxvnni",
         "avx2": "avx2",
         "sse4.1": "sse4",
     },

@@ -98,6 +98,17 @@ class Avx2(X86):
     bits, registers = 256, 16
 
 
+class Avxvnni(Avx2):
+    """The dot product of AVX-512 VNNI in 256 bits, for CPUs without AVX-512."""
+
+    level, needs = "avxvnni", "avxvnni"
+    has_dot4 = True
+
+    def dot4(self, acc, a, b):
+        name = "llvm.x86.avx512.vpdpbusd.256"
+        return vec.intrinsic("int32x8", name, acc, *unsigned_first(a, b))
+
+
 class Avx512bw(X86):
     level, needs = "avx512bw", "avx512bw"
     bits, registers = 512, 32
@@ -125,7 +136,7 @@ class Avx512vnni(Avx512bw):
         return vec.intrinsic("int32x16", name, acc, *unsigned_first(a, b))
 
 
-LEVELS = (Avx512vnni, Avx512bw, Avx2, Sse4)
+LEVELS = (Avx512vnni, Avx512bw, Avxvnni, Avx2, Sse4)
 """The best first."""
 
 
