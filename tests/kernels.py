@@ -17,6 +17,7 @@ _NAMED_ALIKE = ("generic", "sse4", "avx2", "avx512bw", "avx512vnni", "icelake")
 TARGETS = {
     **{name: name for name in _NAMED_ALIKE},
     "avxvnni": "alderlake",
+    "avxvnniint8": "arrowlake",
     "amx": "sapphirerapids",
 }
 """The target that stands for each level; icelake: what counts bits and permutes bytes."""
@@ -30,7 +31,7 @@ def _levels() -> Iterator[tuple[str, str]]:
         if template.algorithm == "elementwise":
             continue
         levels = [level for level in TARGETS if level not in ("generic", "amx")]
-        products = ("avxvnni", "avx512vnni")
+        products = ("avxvnni", "avxvnniint8", "avx512vnni")
         left_out = products if template.algorithm in _WITHOUT_PRODUCTS else ("icelake",)
         levels = [level for level in levels if level not in left_out]
         for level in levels if template.family == "x86" else [template.family]:

@@ -40,6 +40,14 @@ class Plain(Isa):
     bits, registers = 128, 16
 
 
+class BytesAsTheyAre(Plain):
+    """As schedules see avxvnniint8: the meaning of `dot4` is exact, whatever the signs."""
+
+    level = "bytes as they are"
+    bits = 256
+    has_dot4 = True
+
+
 @dataclass(frozen=True)
 class Case:
     """One call of an operation. arrays: the operands, vectors; result: what it gives, by NumPy;
@@ -312,9 +320,10 @@ def test_vectors_alone_are_enough(algorithm, text, monkeypatch):
         ("telescoped", "dense m=5 n=19 k=70 act=s8 weight=s4"),
     ],
 )
-@pytest.mark.parametrize("level", ["alderlake"])
+@pytest.mark.parametrize("level", ["alderlake", "arrowlake", "bytes as they are"])
 def test_dot_products_in_256_bits(level, algorithm, text, monkeypatch):
-    isa = on_this_cpu(LEVELS[level])
+    native = Target.parse("native")
+    isa = on_this_cpu(LEVELS[level]) if level in LEVELS else BytesAsTheyAre(native)
     monkeypatch.setattr("lpgen.schedules.x86.isa.isa_of", type(isa))
     template, op = Template("x86", algorithm), parse(text)
     assert template.level(isa.target) == type(isa).level
@@ -322,14 +331,26 @@ def test_dot_products_in_256_bits(level, algorithm, text, monkeypatch):
     assert_exact_on(template, isa.target, op, template.default(op, isa.target))
 
 
-def test_dot_products_are_encoded_as_the_target_has_them():
+@pytest.mark.parametrize(
+    ("level", "formats", "instruction"),
+    [
+        ("alderlake", "act=u8 weight=s8", "{vex}\tvpdpbusd"),
+        ("alderlake", "act=s8 weight=s8", "{vex}\tvpdpbusd"),
+        ("arrowlake", "act=u8 weight=s8", "{vex}\tvpdpbusd"),
+        ("arrowlake", "act=s8 weight=s8", "vpdpbssd"),
+        ("arrowlake", "act=u8 weight=u8", "vpdpbuud"),
+    ],
+)
+def test_dot_products_are_encoded_as_the_target_has_them(level, formats, instruction):
     """VEX: a CPU without AVX-512 has no other; one instruction, and no int16 in between."""
-    target = Target.parse("alderlake")
-    template, op = Template("x86", "dot"), parse("dense m=4 n=16 k=64 act=u8 weight=s8")
+    target = Target.parse(level)
+    template, op = Template("x86", "dot"), parse(f"dense m=4 n=16 k=64 {formats}")
     kernel = template.kernel(op, target, template.default(op, target))
     assembly = jit_module(kernel, target).inspect_source("asm")
-    assert re.findall(r"{vex}\tvpdpbusd\t.*%ymm", assembly)
+    assert re.findall(rf"\t{instruction}\t.*%ymm", assembly)
     assert not re.findall("zmm|vpmaddubsw", assembly)
+    offset = "correction" in {section.name for section in kernel.layout.sections}
+    assert offset == (level == "alderlake" and formats[4] == "s")
 
 
 def test_levels_say_what_they_multiply():

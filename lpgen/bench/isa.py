@@ -20,6 +20,7 @@ _ONEDNN = {
     "sse4": "SSE41",
     "avx2": "AVX2",
     "avxvnni": "AVX2_VNNI",
+    "avxvnniint8": "AVX2_VNNI_2",
     "avx512bw": "AVX512_CORE",
     "avx512vnni": "AVX512_CORE_VNNI",
 }

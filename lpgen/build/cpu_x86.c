@@ -44,6 +44,7 @@ static const struct feature {
     {"avxvnni", LEAF_7_1, EAX, 4, AVX_STATE},
     {"avxifma", LEAF_7_1, EAX, 23, AVX_STATE},
     {"avxvnniint8", LEAF_7_1, EDX, 4, AVX_STATE},
+    {"avxneconvert", LEAF_7_1, EDX, 5, AVX_STATE},
     {"avxvnniint16", LEAF_7_1, EDX, 10, AVX_STATE},
     {"avx512f", LEAF_7, EBX, 16, AVX512_STATE},
     {"avx512dq", LEAF_7, EBX, 17, AVX512_STATE},

@@ -14,6 +14,7 @@ SSE2 = ("sse", "sse2")
 SSE4 = (*SSE2, "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt")
 AVX2 = (*SSE4, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 AVXVNNI = (*AVX2, "avxvnni", "gfni")
+AVXVNNIINT8 = (*AVXVNNI, "avxifma", "avxneconvert", "avxvnniint8")
 AVX512BW = (*AVX2, "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl")
 AVX512VNNI = (*AVX512BW, "avx512vnni")
 ICELAKE = (
@@ -34,6 +35,7 @@ _ROWS = (
     Row("avx2", "haswell", AVX2, 32, 256, 8192, cores=4),
     Row("zen3", "znver3", ZEN3, 32, 512, 32768, cores=8, vendor=AMD),
     Row("alderlake", "alderlake", AVXVNNI, 48, 1280, 30720, cores=8),
+    Row("arrowlake", "arrowlake", AVXVNNIINT8, 48, 3072, 36864, cores=8),
     Row("avx512bw", "skylake-avx512", AVX512BW, 32, 1024, 25344, cores=18),
     Row("avx512vnni", "cascadelake", AVX512VNNI, 32, 1024, 36608, cores=26),
     Row("icelake", "icelake-server", ICELAKE, 48, 1280, 55296, cores=36),
@@ -72,6 +74,7 @@ X86 = Architecture(
         "amx-int8": "amx",
         "avx512vnni": "avx512vnni",
         "avx512bw": "avx512bw",
+        "avxvnniint8": "avxvnniint8",
         "avxvnni": "avxvnni",
         "avx2": "avx2",
         "sse4.1": "sse4",
@@ -89,6 +92,9 @@ X86 = Architecture(
         "avx512_bf16": "avx512bf16",
         "avx512_fp16": "avx512fp16",
         "avx_vnni": "avxvnni",
+        "avx_vnni_int8": "avxvnniint8",
+        "avx_ifma": "avxifma",
+        "avx_ne_convert": "avxneconvert",
     },
     permitted=_permitted,
 )

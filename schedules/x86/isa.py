@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tvm import tirx
 
-from lpgen.isa import MIXED, Isa, dtype_of
+from lpgen.isa import ALL_SIGNS, MIXED, Isa, dtype_of
 from lpgen.schedules.x86.narrow import narrowed
 from lpgen.target import Target
 from lpgen.tir import vectors as vec
@@ -109,6 +109,19 @@ class Avxvnni(Avx2):
         return vec.intrinsic("int32x8", name, acc, *unsigned_first(a, b))
 
 
+class Avxvnniint8(Avxvnni):
+    """Bytes of any signedness: nothing has to be added to make one side unsigned."""
+
+    level, needs = "avxvnniint8", "avxvnniint8"
+    signs = ALL_SIGNS
+
+    def dot4(self, acc, a, b):
+        if dtype_of(a) != dtype_of(b):
+            return super().dot4(acc, a, b)
+        name = "vpdpbssd" if dtype_of(a) == "int8" else "vpdpbuud"
+        return vec.intrinsic("int32x8", f"llvm.x86.avx2.{name}.256", acc, a, b)
+
+
 class Avx512bw(X86):
     level, needs = "avx512bw", "avx512bw"
     bits, registers = 512, 32
@@ -136,7 +149,7 @@ class Avx512vnni(Avx512bw):
         return vec.intrinsic("int32x16", name, acc, *unsigned_first(a, b))
 
 
-LEVELS = (Avx512vnni, Avx512bw, Avxvnni, Avx2, Sse4)
+LEVELS = (Avx512vnni, Avx512bw, Avxvnniint8, Avxvnni, Avx2, Sse4)
 """The best first."""
 
 
