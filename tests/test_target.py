@@ -40,15 +40,23 @@ def test_families_and_level_follow_from_features():
     assert known()["generic"].families == ("generic",)
     levels = {name: row.level for name, row in known().items()}
     assert levels["sapphirerapids"] == "amx"
-    assert levels["zen4"] == levels["icelake"] == levels["avx512vnni"] == "avx512vnni"
+    assert (
+        levels["zen5"]
+        == levels["zen4"]
+        == levels["icelake"]
+        == levels["avx512vnni"]
+        == "avx512vnni"
+    )
     assert (levels["zen3"], levels["sse4"], levels["generic"]) == ("avx2", "sse4", "generic")
+    assert (levels["alderlake"], levels["arrowlake"]) == ("avxvnni", "avxvnniint8")
+    assert [row.name for row in known()["alderlake"].lenders()] == ["avx2", "sse4", "generic"]
     less = replace(known()["icelake"], features=known()["avx2"].features)
     assert (less.level, less.families) == ("avx2", ("x86", "generic"))
 
 
 @pytest.mark.parametrize("row", known().values(), ids=str)
 def test_a_cpu_with_a_rows_features_gets_that_row(row):
-    vendor = "AuthenticAMD" if row.name in ("zen3", "zen4") else "GenuineIntel"
+    vendor = "AuthenticAMD" if row.name.startswith("zen") else "GenuineIntel"
     assert best_row(set(row.features), vendor) is row
     assert row.missing_on(set(row.features)) == ()
 
@@ -56,10 +64,15 @@ def test_a_cpu_with_a_rows_features_gets_that_row(row):
 @pytest.mark.parametrize(
     ("row", "without", "falls_to"),
     [
+        ("graniterapids", "amx-fp16", "sapphirerapids"),
         ("sapphirerapids", "amx-tile", "icelake"),
+        ("tigerlake", "avx512vp2intersect", "icelake"),
         ("icelake", "avx512vpopcntdq", "avx512vnni"),
         ("avx512vnni", "avx512vnni", "avx512bw"),
+        ("cooperlake", "avx512bf16", "avx512vnni"),
         ("avx512bw", "avx512vl", "avx2"),
+        ("arrowlake", "avxvnniint8", "alderlake"),
+        ("alderlake", "avxvnni", "avx2"),
         ("avx2", "fma", "sse4"),
         ("sse4", "popcnt", "generic"),
     ],
@@ -73,6 +86,7 @@ def test_one_missing_feature_falls_to_the_next_row(row, without, falls_to):
 def test_zen_rows_are_for_amd():
     zen4 = set(known()["zen4"].features)
     assert best_row(zen4, "AuthenticAMD").name == "zen4"
+    assert best_row(set(known()["zen5"].features), "GenuineIntel").name == "tigerlake"
     assert best_row(zen4, "GenuineIntel").name == "icelake"
     assert best_row(zen4 - {"avx512vnni"}, "AuthenticAMD").name == "avx512bw"
     assert best_row(set(), "AuthenticAMD").name == "generic"
@@ -82,7 +96,7 @@ def test_zen_rows_are_for_amd():
     ("name", "message"),
     [
         ("av512vnni", r"target 'av512vnni' is unknown; did you mean avx512vnni or .*known: native"),
-        ("zen5", r"did you mean zen4 or zen3\?"),
+        ("zen6", r"did you mean zen5 or zen4 or zen3\?"),
         ("nativ", r"did you mean native"),
         ("qqq", r"^target 'qqq' is unknown; known: native, generic, sse4,"),
     ],

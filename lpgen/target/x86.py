@@ -23,8 +23,11 @@ ICELAKE = (
 )
 AMX = ("amx-tile", "amx-int8", "amx-bf16")
 SAPPHIRERAPIDS = (*ICELAKE, "avxvnni", "avx512bf16", "avx512fp16", *AMX)
+GRANITERAPIDS = (*SAPPHIRERAPIDS, "amx-fp16")
+TIGERLAKE = (*ICELAKE, "avx512vp2intersect")
 ZEN3 = (*AVX2, "sse4a")
 ZEN4 = (*ICELAKE, "avx512bf16", "sse4a")
+ZEN5 = (*ZEN4, "avxvnni", "avx512vp2intersect")
 
 AMD = "AuthenticAMD"
 
@@ -38,9 +41,13 @@ _ROWS = (
     Row("arrowlake", "arrowlake", AVXVNNIINT8, 48, 3072, 36864, cores=8),
     Row("avx512bw", "skylake-avx512", AVX512BW, 32, 1024, 25344, cores=18),
     Row("avx512vnni", "cascadelake", AVX512VNNI, 32, 1024, 36608, cores=26),
+    Row("cooperlake", "cooperlake", (*AVX512VNNI, "avx512bf16"), 32, 1024, 39424, cores=28),
     Row("icelake", "icelake-server", ICELAKE, 48, 1280, 55296, cores=36),
+    Row("tigerlake", "tigerlake", TIGERLAKE, 48, 1280, 24576, cores=8),
     Row("zen4", "znver4", ZEN4, 32, 1024, 32768, cores=8, vendor=AMD),
+    Row("zen5", "znver5", ZEN5, 48, 1024, 32768, cores=8, vendor=AMD),
     Row("sapphirerapids", "sapphirerapids", SAPPHIRERAPIDS, 48, 2048, 107520, cores=56),
+    Row("graniterapids", "graniterapids", GRANITERAPIDS, 48, 2048, 344064, cores=86),
 )
 
 
@@ -61,7 +68,9 @@ def amx_permitted(features: frozenset[str] | set[str]) -> bool:
 
 def _permitted(features: frozenset[str]) -> frozenset[str]:
     """`features`, without AMX unless the system grants it."""
-    return features if amx_permitted(features) else features.difference(AMX)
+    if amx_permitted(features):
+        return features
+    return frozenset(feature for feature in features if not feature.startswith("amx-"))
 
 
 X86 = Architecture(
@@ -90,6 +99,7 @@ X86 = Architecture(
         "avx512_bitalg": "avx512bitalg",
         "avx512_vpopcntdq": "avx512vpopcntdq",
         "avx512_bf16": "avx512bf16",
+        "avx512_vp2intersect": "avx512vp2intersect",
         "avx512_fp16": "avx512fp16",
         "avx_vnni": "avxvnni",
         "avx_vnni_int8": "avxvnniint8",
