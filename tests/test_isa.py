@@ -13,9 +13,10 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
 from lpgen import target as targets
-from lpgen.build.lower import aligned, jit, jit_module
+from lpgen.build.lower import jit, jit_module
 from lpgen.isa import ALL_SIGNS, Isa
 from lpgen.ops import parse
+from lpgen.runtime.memory import aligned_copy
 from lpgen.schedules.x86.isa import isa_of
 from lpgen.target import Target, cpu_features
 from lpgen.templates import Template
@@ -210,12 +211,12 @@ def run(isa: Isa, operation: Callable, case: Case) -> np.ndarray:
                 value = value if count == y.size else vec.shuffle(value, range(y.size))
                 vec.store(out, [0], value, y.size)
     function = jit(IRModule({"main": builder.get()}), isa.target)
-    function(*(tvm_ffi.from_dlpack(aligned(array)) for array in arrays), to := at(y))
+    function(*(tvm_ffi.from_dlpack(aligned_copy(array)) for array in arrays), to := at(y))
     return np.from_dlpack(to)
 
 
 def at(y: np.ndarray):
-    return tvm_ffi.from_dlpack(aligned(y))
+    return tvm_ffi.from_dlpack(aligned_copy(y))
 
 
 STANDS_IN = {"avxvnni": "avx512vnni"}
@@ -349,7 +350,7 @@ def test_dot_products_are_encoded_as_the_target_has_them(level, formats, instruc
     assembly = jit_module(kernel, target).inspect_source("asm")
     assert re.findall(rf"\t{instruction}\t.*%ymm", assembly)
     assert not re.findall("zmm|vpmaddubsw", assembly)
-    offset = "correction" in {section.name for section in kernel.layout.sections}
+    offset = "compensation" in {section.name for section in kernel.layout.sections}
     assert offset == (level == "alderlake" and formats[4] == "s")
 
 
