@@ -74,14 +74,19 @@ class Template:
         """What of a family with levels the target has, such as "avx2"; else the family."""
         return self._cpu(target).level if self._common else self.family
 
+    @property
+    def serves(self) -> tuple[str, ...]:
+        """What the operators may need that it serves: kinds, and words for what not all do."""
+        return getattr(self.module, "SERVES", PRODUCTS)
+
     def why_not(self, op: Any, target: Any) -> str | None:
         """None where the template serves the operator on the target, else the reason why not."""
         if self.family not in target.families:
             return f"it is for {self.family}; {target.name} has {' '.join(target.families)}"
-        serves = getattr(self.module, "SERVES", PRODUCTS)
-        if missing := [need for need in op.needs if need not in serves]:
-            *first, last = serves
-            return f"it is for {', '.join(first)} and {last}, not {missing[0]}"
+        if missing := [need for need in op.needs if need not in self.serves]:
+            *first, last = self.serves
+            known = f"{', '.join(first)} and {last}" if first else last
+            return f"it is for {known}, not {missing[0]}"
         return self.module.why_not(op, self._cpu(target))
 
     def space(self, op: Any, target: Any) -> Space:

@@ -28,7 +28,7 @@ _WITHOUT_PRODUCTS = ("bitserial", "lut_product", "lut_sum", "lut_weight")
 
 def _levels() -> Iterator[tuple[str, str]]:
     for template in map(templates.get, templates.known()):
-        if template.algorithm == "elementwise":
+        if not {*template.serves} & {*templates.PRODUCTS}:
             continue
         levels = [level for level in TARGETS if level not in ("generic", "amx")]
         products = ("avxvnni", "avxvnniint8", "avx512vnni")

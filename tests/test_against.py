@@ -143,7 +143,7 @@ def test_a_library_that_cannot_run_an_operator_is_named(fake, library):
 
 
 def test_a_wrong_kernel_is_not_timed(fake, library, monkeypatch):
-    monkeypatch.setattr(turns.runtime.Kernel, "bind", lambda *args: lambda: None)
+    monkeypatch.setattr(turns.runtime.Kernel, "bind", lambda *args, **named: lambda: None)
     answer = turns.Turns([fake], 1, lambda phase: None).answer(task(library, DENSE))
     assert isinstance(answer, Failed)
     assert "128 of 128 results differ" in answer.reason

@@ -19,6 +19,7 @@ from strategies import (
 from lpgen import templates
 from lpgen.build.compiler import compile_apart
 from lpgen.ops import Dense, DequantizeLinear, QuantizeLinear, parse
+from lpgen.ops.add import Add
 from lpgen.ops.epilogue import Scale
 from lpgen.target import known
 
@@ -34,7 +35,8 @@ OPERATORS = {
     "grouped_conv": grouped_convs(),
     "elementwise": st.sampled_from([QuantizeLinear, DequantizeLinear]).flatmap(
         lambda kind: st.builds(kind, outer=sized, axis=sized, inner=sized, format=quantized)
-    ),
+    )
+    | st.builds(Add, outer=sized, inner=sized, a=quantized, b=quantized, out=quantized),
     "blockwise_dot": st.builds(
         lambda op, size: replace(op, epilogue=(Scale(f"group{size}"),)),
         products.filter(lambda op: op.kind == "dense"),
@@ -79,7 +81,8 @@ def test_any_point_of_the_space_compiles(name, data):
         target = alike[int(rng.integers(len(alike)))]
         knobs = template.space(op, target).sample(rng)
         kernel = template.kernel(op, target, knobs)
-        functions = {"kernel": kernel.function, "pack": kernel.packer}
+        functions = {"kernel": kernel.function}
+        functions |= {"pack": kernel.packer} if kernel.packer else {}
         compile_apart(f"{op}: {template} for {target}: {knobs}", functions, target)
 
 

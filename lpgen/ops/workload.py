@@ -4,6 +4,7 @@
     conv2d h=56 w=56 ic=64 oc=64 kernel=3x3 pad=1 act=u8 weight=s8
     dense m=64 n=256 k=512 act=u8 weight=s4 zero_act=3 out=u8 scale=channel bias=s32 relu zero_out=7
     quantize outer=1 axis=64 inner=3136 format=u8 per=axis
+    add outer=1 inner=200704 a=u8 b=u8 out=u8 relu
 
 The words of each kind, and their two-way texts, are the `WORDS` of its operator class, and those of
 the epilogue behind the sums are the same for all (`epilogue.words`). Words with a default may be
