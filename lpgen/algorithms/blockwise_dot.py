@@ -19,7 +19,6 @@ and compensations stream by once, in the order in which they are read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import te, tirx
@@ -52,9 +51,9 @@ class Operands:
     left_max: int
 
 
-def byte_operands(op: Dense, signs: Sequence[tuple[str, str]]) -> Operands:
-    """Operands for an instruction that multiplies bytes of these dtypes (left, right), among them
-    both of mixed signedness.
+def byte_operands(op: Dense) -> Operands:
+    """Operands for an instruction that multiplies an unsigned with a signed byte: codes as they
+    are stored are unsigned, and take no addition.
 
     Activations that fit int8 without their zero point are the signed side, and codes are the
     unsigned one. Otherwise activations are unsigned, and weights are signed.

@@ -1,4 +1,4 @@
-"""The lut_weight algorithm on x86: one schedule for SSE4, AVX2 and AVX-512BW.
+"""The lut_weight algorithm: one schedule for every Isa.
 
     for block of rows
       encode: the bits of its activations           # vptestmb, or a shift and vpmovmskb

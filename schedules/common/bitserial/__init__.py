@@ -1,4 +1,4 @@
-"""The bitserial algorithm on x86: one schedule for SSE4, AVX2 and AVX-512BW.
+"""The bitserial algorithm: one schedule for every Isa.
 
 Inside the blocks (see `blocks`), for every register tile:
 

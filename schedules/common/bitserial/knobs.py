@@ -1,4 +1,4 @@
-"""The knobs of the bitserial algorithm on x86, which combinations are valid, and their work.
+"""The knobs of the bitserial algorithm, which combinations are valid, and their work.
 
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|

@@ -1,4 +1,4 @@
-"""Products with scales of groups of k on x86: int32 sums of a group in registers, then float32.
+"""Products with scales of groups of k: int32 sums of a group in registers, then float32.
 
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|
@@ -42,19 +42,19 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     """Why the algorithm does not serve `op`; None if it does."""
     if not op.group_size:
         return "no scale=groupN: the sums over all of k are wanted"
-    operands = blockwise_dot.byte_operands(op, isa.signs)
+    operands = blockwise_dot.byte_operands(op)
     table = {int(value) - operands.right.base for value in op.weight.values()}
     if 0 not in table and min(op.group_size, op.k) % BYTES:
         groups = f"scale=group{op.group_size}"
         return f"{groups}: weight={op.weight.short} has no 0 to fill up steps of 4"
-    if not isa.has_dot4 and most(op, isa) == 0:
+    if not isa.has_dot4 and most(op) == 0:
         return f"act={op.act} weight={op.weight}: two products do not fit int16"
     return None
 
 
-def most(op: Dense, isa: Isa) -> int:
+def most(op: Dense) -> int:
     """How many steps of vpmaddubsw an int16 holds the sum of: each adds two products."""
-    operands = blockwise_dot.byte_operands(op, isa.signs)
+    operands = blockwise_dot.byte_operands(op)
     values = op.weight.values().astype(int) - operands.right.base
     largest = max(abs(int(values.min())), abs(int(values.max())), 1)
     return INT16_MAX // (2 * largest * max(operands.left_max, 1))
@@ -130,10 +130,10 @@ def kernel(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
     refuse(refuses(op, isa, knobs))
     form = FloatBits if FloatBits.serves(op, isa) else BlockwiseTile
     t = tiling(op, isa, knobs)
-    definition = blockwise_dot.define(op, blockwise_dot.byte_operands(op, isa.signs), t, form.start)
+    definition = blockwise_dot.define(op, blockwise_dot.byte_operands(op), t, form.start)
     sch = definition.schedule()
     _schedule(sch, isa, knobs)
-    most_steps = 0 if isa.has_dot4 else most(op, isa)
+    most_steps = 0 if isa.has_dot4 else most(op)
     func = form(isa, definition, knobs["prefetch"], most_steps).replace(sch.mod["main"], t)
     return finished(func, definition)
 

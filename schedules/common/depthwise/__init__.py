@@ -1,4 +1,4 @@
-"""The depthwise algorithm on x86: one schedule for SSE4, AVX2, AVX-512BW and AVX-512VNNI.
+"""The depthwise algorithm: one schedule for every Isa.
 
 for image, block of rows                # parallel
   pad = the block's input with its padding, rows in pairs

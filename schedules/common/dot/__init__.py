@@ -1,4 +1,4 @@
-"""The dot algorithm on x86: one schedule for SSE4, AVX2, AVX-512BW and AVX-512VNNI.
+"""The dot algorithm: one schedule for every Isa.
 
 Inside the blocks (see `blocks`), for every register tile:
 

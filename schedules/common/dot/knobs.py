@@ -1,4 +1,4 @@
-"""The knobs of the dot algorithm on x86, which of their combinations are valid, and their work.
+"""The knobs of the dot algorithm, which of their combinations are valid, and their work.
 
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|

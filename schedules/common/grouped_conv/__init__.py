@@ -1,4 +1,4 @@
-"""The grouped algorithm on x86: one schedule for SSE4, AVX2, AVX-512BW and AVX-512VNNI.
+"""The grouped algorithm: one schedule for every Isa.
 
 for image, block of row tiles           # parallel
   pad = the block's input with its padding

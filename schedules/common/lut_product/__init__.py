@@ -1,4 +1,4 @@
-"""The lut_product algorithm on x86: products looked up by vpshufb, for SSE4, AVX2 and AVX-512BW.
+"""The lut_product algorithm: products looked up in tables of 16 bytes.
 
 Inside the blocks (see `blocks`), for every register tile:
 

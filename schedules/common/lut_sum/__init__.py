@@ -1,4 +1,4 @@
-"""The lut_sum algorithm on x86: one schedule for SSE4, AVX2 and AVX-512BW.
+"""The lut_sum algorithm: one schedule for every Isa.
 
 for block of rows
   encode: the tables of its rows                # left=direct: all tables, before the blocks

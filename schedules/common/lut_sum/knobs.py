@@ -1,4 +1,4 @@
-"""The knobs of the lut_sum algorithm on x86, which combinations are valid, and their work.
+"""The knobs of the lut_sum algorithm, which combinations are valid, and their work.
 
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|
