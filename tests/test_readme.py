@@ -1,16 +1,33 @@
 """The Python examples of the README do what it says."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
+PROGRAM = """
+#include <stdio.h>
+#include <stdlib.h>
+#include "lib.h"
+int main(void) {
+  const uint8_t x[8] = {1, 1, 1, 1, 2, 2, 2, 2};
+  const int8_t weights[12] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  int32_t y[6];
+  int threads = 1, status;
+  void *packed = aligned_alloc(64, 4096), *workspace = aligned_alloc(64, 1 << 20);
+LINES
+  printf("%d\\n", status);
+  for (int i = 0; i < 6; i++) printf("%d\\n", (int)y[i]);
+  return 0;
+}
+"""
 
 
 def test_the_python_examples_run(home):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    _, build, call = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    build, call = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict = {}
     exec(build.replace("trials=64", "trials=2"), names)
     op = names["op"]
@@ -22,20 +39,22 @@ def test_the_python_examples_run(home):
     assert np.array_equal(names["y"], op.reference(x, weights))
 
 
-def test_the_example_of_an_epilogue_runs(home):
+def test_the_lines_of_c_run(home):
     from lpgen import build, parse, runtime
     from lpgen.choose import choose
 
+    op = parse("dense m=2 n=3 k=4 act=u8 weight=s8")
+    build.build([choose(op, "generic")], "lib.so")
+    symbol = runtime.load("lib.so")[op.name].variant["symbol"]
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    example, *_ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    op = parse(re.search(r'"(dense .*?)"', example)[1])
-    library = runtime.load(build.build([choose(op, "native")], "lib.so"))
-    rng = np.random.default_rng(0)
-    x, weights = op.random(rng)
-    names = {"lpgen": __import__("lpgen"), "kernel": library[op.name], "x": x, "weights": weights}
-    parameters = op.random_parameters(rng)
-    exec(example, names | parameters, names)
-    assert np.array_equal(names["y"], op.reference(x, weights, **parameters))
+    (lines,) = re.findall(r"```c\n(.*?)```", text, re.DOTALL)
+    assert len(lines.splitlines()) <= 8
+    # In capitals the names of sizes; what is called is in small letters.
+    lines = re.sub(r"KERNEL_([A-Z_]+\b)", rf"{symbol.upper()}_\1", lines).replace("KERNEL", symbol)
+    Path("main.c").write_text(PROGRAM.replace("LINES", lines))
+    subprocess.run(["cc", "main.c", "./lib.so", "-o", "main"], check=True)
+    run = subprocess.run(["./main"], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["0", "4", "4", "4", "8", "8", "8"]
 
 
 def test_the_two_commands_come_first():
@@ -48,4 +67,4 @@ def test_every_command_is_listed():
     from lpgen.cli.app import cli
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"\nlpgen {name} " in text for name in cli.list_commands(None))
+    assert all(re.search(rf"^\| `lpgen {name}[ `]", text, re.M) for name in cli.list_commands(None))
