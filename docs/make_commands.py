@@ -15,21 +15,22 @@ INTRO = """# Commands
 
 Made by `python docs/make_commands.py` from what each command says with `--help`.
 
-* A WORKLOAD is one quoted line; `@FILE` is a regular file of such lines, with `#` comments, as `lpgen suites
-  NAME` prints them. Words with a default (`n`, `stride`, `pad`, `dilation`, `groups`, `out`) may be left out, and
-  their order is free. `kernel`, `stride`, `dilation` and `pad` take one number or `HxW`; `pad` also top, left,
-  bottom, right (`0x1x0x1`).
-* `--bits wXaY` gives a suite the formats `act=uY weight=sX` (`b1` for one-bit weights); `--act` and `--weight` name
-  any others. `--epilogue "out=u8 scale=channel"` gives its operators an epilogue.
-* `--target` is `native` or a name of `lpgen targets`. Building works for every one of them; tuning, checking and
-  timing need a CPU that has its instructions.
-* Records go to `--log FILE`, by default to `$XDG_DATA_HOME/lpgen/TARGET.jsonl` (`~/.local/share/lpgen/`). `build`
-  reads that log first, then the ones that come with lpgen, and says whose record each kernel has: this target's, that
-  of a lesser CPU ("record of avx512vnni"), or none, so that a cost model chose it ([choice](choice.md)); and which get
-  the generic kernel.
-* A mistake is one line that names the value and the limit, and exit status 2. `check` exits with 1 when a kernel is
-  wrong. After Ctrl-C (status 130), TERM (143) or HUP (129) nothing is left behind, and the same `tune` goes on with
-  what is in the log.
+* A WORKLOAD is one quoted line; `@FILE` is a regular file of such lines, with `#` comments, as
+  `lpgen suites NAME` prints them. Words with a default (`n`, `stride`, `pad`, `dilation`,
+  `groups`, `out`) may be left out, and their order is free. `kernel`, `stride`, `dilation` and
+  `pad` take one number or `HxW`; `pad` also top, left, bottom, right (`0x1x0x1`).
+* `--bits wXaY` gives a suite the formats `act=uY weight=sX` (`b1` for one-bit weights); `--act`
+  and `--weight` name any others. `--epilogue "out=u8 scale=channel"` gives its operators an
+  epilogue.
+* `--target` is `native` or a name of `lpgen targets`. Building works for every one of them;
+  tuning, checking and timing need a CPU that has its instructions.
+* Records go to `--log FILE`, by default to `$XDG_DATA_HOME/lpgen/TARGET.jsonl`
+  (`~/.local/share/lpgen/`). `build` reads that log first, then the ones that come with lpgen, and
+  says whose record each kernel has: this target's, that of a lesser CPU ("record of avx512vnni"),
+  or none, so that a cost model chose it ([choice](choice.md)); and which get the generic kernel.
+* A mistake is one line that names the value and the limit, and exit status 2. `check` exits with
+  1 when a kernel is wrong. After Ctrl-C (status 130), TERM (143) or HUP (129) nothing is left
+  behind, and the same `tune` goes on with what is in the log.
 """
 
 

@@ -45,7 +45,7 @@ def test_the_lines_of_c_run(home):
 
     op = parse("dense m=2 n=3 k=4 act=u8 weight=s8")
     build.build([choose(op, "generic")], "lib.so")
-    symbol = runtime.load("lib.so")[op.name].variant["symbol"]
+    symbol = runtime.load("lib.so")[op.name].symbol
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"```c\n(.*?)```", text, re.DOTALL)
     assert len(lines.splitlines()) <= 8
