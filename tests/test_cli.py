@@ -308,18 +308,23 @@ def test_operators_that_work_are_reported_when_another_fails(lpgen, monkeypatch)
     assert "lpgen: dense: all 3 candidates failed" in text
 
 
-def test_ctrl_c_keeps_the_records_and_says_how_to_go_on(home):
-    log = home / "log.jsonl"
-    command = [sys.executable, "-m", "lpgen.cli", "tune", "--suite", "resnet18", "--log", str(log)]
-    process = subprocess.Popen(
+def started(command: list[str]) -> subprocess.Popen:
+    """The command in a session of its own, which Ctrl-C ends: also where pytest is a background job,
+    whose children ignore it."""
+    return subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        # A background job ignores Ctrl-C, and so would what it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def test_ctrl_c_keeps_the_records_and_says_how_to_go_on(home):
+    log = home / "log.jsonl"
+    command = [sys.executable, "-m", "lpgen.cli", "tune", "--suite", "resnet18", "--log", str(log)]
+    process = started(command)
     give_up = time.monotonic() + 120
     while not (log.exists() and log.stat().st_size) and time.monotonic() < give_up:
         time.sleep(0.05)
@@ -332,16 +337,13 @@ def test_ctrl_c_keeps_the_records_and_says_how_to_go_on(home):
     assert Log(log).records()
 
 
-def test_ctrl_c_is_one_line_while_a_process_checks(library):
-    command = [sys.executable, "-m", "lpgen.cli", "check", str(library)]
-    process = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+@pytest.mark.parametrize("parent", [signal.SIG_DFL, signal.SIG_IGN])
+def test_ctrl_c_is_one_line_while_a_process_checks(library, parent):
+    before = signal.signal(signal.SIGINT, parent)
+    try:
+        process = started([sys.executable, "-m", "lpgen.cli", "check", str(library)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     give_up = time.monotonic() + 60
     while not psutil.Process(process.pid).children() and time.monotonic() < give_up:
         time.sleep(0.01)

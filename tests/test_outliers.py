@@ -74,7 +74,7 @@ def test_outliers_are_added_to_the_weights(op, data):
     op = replace(op, outliers=count)
     x, w, _, parameters = problem(op, data.draw(st.integers(0, 2**31)))
     # An operator that is linear in w: the dense part, and the outliers as planes of s8.
-    r = dense(op, *(parameters[name] for name in op.parameters))
+    r = dense(op.w_shape, *(parameters[name] for name in op.parameters))
     rest = replace(op, weight="s8", outliers=0)
     expected = replace(op, outliers=0).reference(x, w) + rest.reference(x, r.astype(np.int8))
     np.testing.assert_array_equal(op.reference(x, w, **parameters), expected)
