@@ -284,10 +284,10 @@ def test_an_exhaustive_run_says_how_good_the_search_would_have_been(lpgen):
 
 def test_sharing_the_trials_is_compared_with_tuning_each_template_alone(lpgen):
     two = ("--template", "generic/generic", "--template", "generic/bitserial")
-    options = ("--trials", "4", "--jobs", "1", "--log", "log.jsonl", "--separately", *two)
+    options = ("--trials", "2", "--jobs", "1", "--log", "log.jsonl", "--separately", *two)
     text = lpgen("tune", "dense m=2 n=5 k=7 act=u4 weight=s4", *options)
     assert " tuned alone: " in text
-    assert "4 trials for all templates or for each of them: geometric mean " in text
+    assert "2 trials for all templates or for each of them: geometric mean " in text
     alone = {record.template for record in Log("log.alone.jsonl").records() if record.best}
     # The cost model leaves out what is far behind.
     assert alone >= {record.template for record in Log("log.jsonl").records()}
@@ -309,8 +309,8 @@ def test_operators_that_work_are_reported_when_another_fails(lpgen, monkeypatch)
 
 
 def started(command: list[str]) -> subprocess.Popen:
-    """The command in a session of its own, which Ctrl-C ends: also where pytest is a background job,
-    whose children ignore it."""
+    """The command in a session of its own, which Ctrl-C ends: also where pytest is a background
+    job, whose children ignore it."""
     return subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
