@@ -178,7 +178,51 @@ def _grouped(groups: int, ins: int, outs: int, formats: str, shape: str = "h=3 w
     return f"conv2d {shape} {sizes} kernel=3 pad=1 {formats}"
 
 
+FILTERED = {
+    "no padding": "h=9 w=8 kernel=3",
+    "uneven padding": "h=7 w=8 kernel=3 pad=0x1x2x1",
+    "much padding": "h=3 w=2 kernel=3 pad=3",
+    "batch": "n=3 h=6 w=7 kernel=3 pad=1",
+    "one row": "h=1 w=17 kernel=1x3 pad=0x1",
+    "one column": "h=13 w=1 kernel=3x1 pad=1x0",
+    "five": "h=8 w=9 kernel=5 pad=2",
+    "even": "h=8 w=9 kernel=2x4",
+    "one tile": "h=2 w=2 kernel=3 pad=1",
+}
+
+
+@st.composite
+def _filtered(draw):
+    """Convolutions of 3x3 at stride 1 with padding on any side, mostly of few bits."""
+    few = st.sampled_from(["b1", "t2", "s2", "s3", "b2", "u2"])
+    return Conv2d(
+        n=draw(st.integers(1, 2)),
+        h=draw(st.integers(3, 14)),
+        w=draw(st.integers(3, 14)),
+        ic=draw(st.integers(1, 40)),
+        oc=draw(st.integers(1, 70)),
+        kernel=3,
+        pad=draw(st.tuples(*[st.integers(0, 2)] * 4)),
+        act=draw(few | texts),
+        weight=draw(few),
+    )
+
+
 CASES = {
+    "winograd": Cases(
+        operators=_filtered() | with_epilogues(_filtered()),
+        examples=12,
+        pairs="conv2d h=5 w=6 ic=7 oc=18 kernel=3 pad=1",
+        formats=_one_side("conv2d h=5 w=4 ic=6 oc=9 kernel=3 pad=1", "s2", "t2"),
+        sizes=[
+            f"conv2d h=5 w=6 ic={ins} oc={outs} kernel=3 pad=1 act=u3 weight=s3"
+            for ins, outs in ((1, 1), (3, 15), (4, 16), (5, 17), (8, 33), (33, 8), (12, 65))
+        ],
+        kinds=[
+            *kinds(FILTERED, "ic=11 oc=19 act=u3 weight=s2"),
+            *kinds(FILTERED, "ic=6 oc=9 act=s3 weight=b2 zero_act=2 out=u8 scale=channel"),
+        ],
+    ),
     "depthwise": Cases(
         operators=_depthwise_of_any_shape(),
         pairs="conv2d h=3 w=4 ic=17 oc=17 groups=17 kernel=3 pad=1",

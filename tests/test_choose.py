@@ -114,7 +114,7 @@ def test_lenders_are_the_rows_whose_code_runs_here_nearest_first():
     assert lenders("avx2") == ["sse4", "generic"]
     assert lenders("zen3") == ["avx2", "sse4", "generic"]
     assert lenders("zen4") == [
-        *("icelake", "avx512vnni"),  # of the same level
+        *("icelake", "cooperlake", "avx512vnni"),  # of the same level
         *("avx512bw", "zen3", "avx2", "sse4", "generic"),
     ]
     for row in known().values():

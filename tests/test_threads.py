@@ -25,6 +25,7 @@ OPERATORS = {
     "lut_product": "dense m=23 n=9{} k=64 act=u2 weight=s2",
     "bitserial": "conv2d h=7 w=9 ic=40 oc=4{} kernel=3 pad=1 act=u2 weight=b1",
     "lane_pack": "dense m=30 n=15{} k=64 act=u2 weight=t2",
+    "winograd": "conv2d n=2 h=13 w=12 ic=24 oc=4{} kernel=3 pad=1 act=u3 weight=s3",
     "blockwise_dot": "dense m=9 n=12{} k=96 act=u8 weight=s4 scale=group32 out=f32",
 }
 

@@ -8,6 +8,7 @@ that each thread reads a part of that and all of the smaller one.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tvm.s_tir import Schedule
@@ -106,14 +107,23 @@ def traffic(
         (all_left * (blocks_across - 1), far[1]),
         (all_left * (panels - blocks_across), near[1]),
     )
+    found = by_distance(uses, target)
+    return {name: groups * nbytes for name, nbytes in found.items()}
+
+
+def by_distance(uses: Iterable[tuple[float, float]], target: Target) -> Counts:
+    """Bytes from beyond the L1, the L2 and the L3 cache: "l2", "l3", "dram".
+
+    uses: (bytes that are read, what all has been read since their last use).
+    """
     found = {"l2": 0.0, "l3": 0.0, "dram": 0.0}
     for nbytes, distance in uses:
         if distance > target.l3:
-            found["dram"] += groups * nbytes
+            found["dram"] += nbytes
         elif distance > target.l2 * NEAR:
-            found["l3"] += groups * nbytes
+            found["l3"] += nbytes
         elif distance > target.l1d * NEAR:
-            found["l2"] += groups * nbytes
+            found["l2"] += nbytes
     return found
 
 

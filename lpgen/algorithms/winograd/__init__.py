@@ -1,0 +1,258 @@
+"""The winograd algorithm: convolutions with fewer products, exact in integers (docs/winograd.md).
+
+A tile of m x m' outputs of a kernel of r x r' taps takes (m + r - 1)(m' + r' - 1) products for each
+pair of channels instead of m r m' r': the values under it and the kernel are transformed by small
+integer matrices (`sides`), multiplied place by place, and the sums over the channels transformed
+back. Codes of few bits stay bytes through both transformations, so that the products are those of
+the dot-product instruction, and the result is an exact multiple of the sum:
+
+    pad     the padded input, as large as whole register tiles read
+    patch   B^T d B modulo 256, plus an offset of its place that makes it a byte without sign
+    partial sums of pairs of products in int16, where the instruction set asks for chunks
+    tile    for every place (p, q) a matrix product over the channels
+    y       A^T M A plus what undoes the offsets, divided by the scale, and the epilogue
+
+A side of one output is not transformed: its taps are summed one by one (m = 1: 1-D filtering).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from tvm import te, tirx
+
+from lpgen.algorithms.definition import Definition, Sums, finish, reduce_axes
+from lpgen.algorithms.sections import placeholders
+from lpgen.algorithms.winograd.sides import Matrix
+from lpgen.algorithms.winograd.tile import Tile
+from lpgen.algorithms.winograd.weights import KQ, TransformedWeights
+from lpgen.ops import Conv2d
+
+# See `Epilogue`: the addition rounds to an integer, which the low bits of the sum then are.
+_ROUNDING, _ROUNDING_BITS = 1.5 * 2**23, 0x4B400000
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Sizes that shape the definition.
+
+    rows, columns: transformed tiles of a register tile; vectors, lanes: of output channels;
+    chunk: steps summed in int16 before they are widened to int32, 0 for int32 throughout.
+    """
+
+    rows: int
+    columns: int
+    vectors: int
+    lanes: int
+    chunk: int = 0
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Register tiles over the output, and the view of the input that they read."""
+
+    tile: Tile
+    tiling: Tiling
+
+    @cached_property
+    def x(self) -> te.Tensor:
+        """Placeholder of the input; signed values are bytes modulo 256."""
+        op = self.tile.op
+        return te.placeholder((op.n, op.h, op.w, op.ic), "uint8", name="x")
+
+    @property
+    def outputs(self) -> tuple[int, int]:
+        """Outputs of a register tile, down and across."""
+        t, tiling = self.tile, self.tiling
+        return tiling.rows * t.high.outputs, tiling.columns * t.wide.outputs
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Register tiles, down and across."""
+        sizes = zip((self.tile.op.oh, self.tile.op.ow), self.outputs, strict=True)
+        return tuple(-(-size // outputs) for size, outputs in sizes)
+
+    @property
+    def patches(self) -> tuple[int, int]:
+        """Transformed patches of a register tile; neighbours share those of a direct side."""
+        (down, across), tiling = self.tile.direct, self.tiling
+        return tiling.rows + down - 1, tiling.columns + across - 1
+
+    @property
+    def read(self) -> tuple[int, int]:
+        """Rows and columns of the padded input."""
+        (kh, kw), outputs = self.tile.op.kernel, self.outputs
+        return self.tiles[0] * outputs[0] + kh - 1, self.tiles[1] * outputs[1] + kw - 1
+
+    @property
+    def steps(self) -> int:
+        """Steps of the input channels, filled up to whole chunks."""
+        chunk = self.tiling.chunk or 1
+        return -(-self.tile.op.ic // (KQ * chunk)) * chunk
+
+
+def why_not(op: Conv2d) -> str | None:
+    """Why the algorithm does not serve the operator, whatever the tile."""
+    if op.kind != "conv2d" or max(op.kernel) == 1:
+        return "there are no neighbouring taps to share products"
+    if op.groups > 1:
+        return f"groups={op.groups}: few channels would be summed for each transformation"
+    for word in ("stride", "dilation"):
+        if getattr(op, word) != (1, 1):
+            return f"{word}={'x'.join(map(str, getattr(op, word)))}: tiles need neighbouring taps"
+    return None
+
+
+def define(op: Conv2d, tile: Tile, tiling: Tiling) -> Definition[Geometry, TransformedWeights]:
+    """The tensor expressions of `op`: stages pad, patch, partial (if chunked), tile and y."""
+    geometry = Geometry(tile, tiling)
+    weights = TransformedWeights(tile, geometry.steps, tiling.vectors, tiling.lanes)
+    sections = placeholders(weights.sections)
+    main, start = sections
+    products = _products(geometry, _patch(geometry, _pad(geometry)), main)
+    high, wide, panel = tile.high, tile.wide, weights.panel
+
+    def at(image, h, w, n):
+        row, column = h // high.outputs, w // wide.outputs
+        place = (row // tiling.rows, column // tiling.columns, n // panel)
+        inside = (row % tiling.rows, column % tiling.columns)
+        lane = (n % panel // tiling.lanes, n % tiling.lanes)
+
+        def across(p):
+            return transformed(
+                wide.output,
+                w % wide.outputs,
+                lambda q: products[(image, *place, p, q, *inside, *lane)],
+                "int32",
+            )
+
+        total = transformed(high.output, h % high.outputs, across, "int32")
+        total = total + start[h % high.outputs, w % wide.outputs, n]
+        return _divided(total, tile.scale)
+
+    def place(image, h, w, n):
+        return (image * op.oh + h) * op.ow + w, 0, n
+
+    sums = Sums((op.n, op.oh, op.ow, op.oc), 1, op.oc, at, place)
+    return finish(op, geometry, weights, sections, sums, zero=op.zero_act)
+
+
+def _pad(geometry: Geometry) -> te.Tensor:
+    op, x = geometry.tile.op, geometry.x
+    top, left = op.pad[:2]
+    zero = tirx.const(op.zero_act % 256, "uint8")
+
+    def value(image, h, w, k):
+        inside = tirx.all(h >= top, h < top + op.h, w >= left, w < left + op.w, k < op.ic)
+        return te.if_then_else(inside, x[image, h - top, w - left, k], zero)
+
+    return te.compute((op.n, *geometry.read, geometry.steps * KQ), value, name="pad")
+
+
+def _patch(geometry: Geometry, pad: te.Tensor) -> te.Tensor:
+    """patch[image, row tile, column tile, p, q, row, column, k]."""
+    tile, tiling = geometry.tile, geometry.tiling
+    high, wide = tile.high, tile.wide
+    offsets = tile.offsets.tolist()
+
+    def value(image, ro, co, p, q, r, c, k):
+        h = (ro * tiling.rows + r) * high.outputs
+        w = (co * tiling.columns + c) * wide.outputs
+
+        def down(j):
+            return transformed(high.input, p, lambda i: pad[image, h + i, w + j, k], "uint8")
+
+        offset = pick(p, [pick(q, [tirx.const(o, "uint8") for o in row]) for row in offsets])
+        return transformed(wide.input, q, down, "uint8") + offset
+
+    places = (high.products, wide.products)
+    shape = (tile.op.n, *geometry.tiles, *places, *geometry.patches, geometry.steps * KQ)
+    return te.compute(shape, value, name="patch")
+
+
+def _products(geometry: Geometry, patch: te.Tensor, weights: te.Tensor) -> te.Tensor:
+    """tile[image, row tile, column tile, panel, p, q, row, column, vector, lane], int32 sums."""
+    tile, t = geometry.tile, geometry.tiling
+    places = (tile.high.products, tile.wide.products)
+    outer = (tile.op.n, *geometry.tiles, int(weights.shape[0]), *places)
+    shape, (down, across) = (*outer, t.rows, t.columns, t.vectors, t.lanes), tile.direct
+
+    def product(dtype, index, r, s, k4, kt):
+        image, ro, co, panel, p, q, row, column, nv, nl = index
+        value = patch[image, ro, co, p, q, row + r, column + s, k4 * KQ + kt].astype(dtype)
+        return value * weights[panel, p, q, r, s, k4, nv, nl, kt].astype(dtype)
+
+    if not t.chunk:
+        taps = reduce_axes(r=down, s=across, k4=geometry.steps, kt=KQ)
+
+        def element(*index):
+            return te.sum(product("int32", index, *taps), axis=taps)
+
+        return te.compute(shape, element, name="tile")
+
+    ki, kt = reduce_axes(ki=t.chunk, kt=2)
+    chunks = geometry.steps // t.chunk
+
+    def partial(image, ro, co, panel, p, q, r, s, ko, row, column, nv, nl, pair):
+        index = (image, ro, co, panel, p, q, row, column, nv, nl)
+        value = product("int16", index, r, s, ko * t.chunk + ki, pair * 2 + kt)
+        return te.sum(value, axis=[ki, kt])
+
+    inner = (t.rows, t.columns, t.vectors, t.lanes, 2)
+    partials = te.compute((*outer, down, across, chunks, *inner), partial, name="partial")
+    axes = reduce_axes(r=down, s=across, ko=chunks, pair=2)
+    r, s, ko, pair = axes
+
+    def widened(*index):
+        value = partials[(*index[:6], r, s, ko, *index[6:], pair)]
+        return te.sum(value.astype("int32"), axis=axes)
+
+    return te.compute(shape, widened, name="tile")
+
+
+def transformed(matrix: Matrix, index: tirx.Expr, value, dtype: str) -> tirx.Expr:
+    """Element `index` of matrix @ (value(0), value(1), ...), modulo 2^bits of dtype.
+
+    Of the selection nothing remains where the loop over `index` is unrolled, and what elements
+    have in common is computed once.
+    """
+    return pick(index, [_combined(row, value, dtype) for row in matrix])
+
+
+def _combined(row: tuple[int, ...], value, dtype: str) -> tirx.Expr:
+    """The sum of row[i] * value(i) by additions and doublings: bytes have no multiplication."""
+    total = None
+    for bit in reversed(range(max(map(abs, row)).bit_length())):
+        if total is not None:
+            total = total << tirx.const(1, dtype)
+        # What is added comes first, so that nothing has to be negated.
+        for i in sorted(range(len(row)), key=lambda i: row[i] < 0):
+            if abs(row[i]) >> bit & 1:
+                if total is None:
+                    total = value(i) if row[i] > 0 else tirx.const(0, dtype) - value(i)
+                else:
+                    total = total + value(i) if row[i] > 0 else total - value(i)
+    return total
+
+
+def pick(index: tirx.Expr, values: list[tirx.Expr]) -> tirx.Expr:
+    """values[index]."""
+    *first, result = values
+    for i, value in reversed(list(enumerate(first))):
+        result = tirx.Select(index == i, value, result)
+    return result
+
+
+def _divided(total: tirx.Expr, scale: int) -> tirx.Expr:
+    """total / scale, which is exact. An odd factor goes through float32, where the quotient is
+    rounded to the integer that it nearly is (`tile.THIRDS`): TVM says of a product of int32 that it
+    does not wrap, so that the inverse modulo 2^32 cannot be multiplied with."""
+    shift = (scale & -scale).bit_length() - 1
+    total = total >> tirx.const(shift, "int32") if shift else total
+    odd = scale >> shift
+    if odd == 1:
+        return total
+    quotient = total.astype("float32") * tirx.const(1 / odd, "float32")
+    rounded = tirx.reinterpret("int32", quotient + tirx.const(_ROUNDING, "float32"))
+    return rounded - tirx.const(_ROUNDING_BITS, "int32")

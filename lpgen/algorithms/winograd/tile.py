@@ -1,0 +1,88 @@
+"""Tiles of the winograd algorithm: which are exact for an operator, and with which offsets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from lpgen.algorithms.winograd.sides import Side, limits, side
+from lpgen.ops import Conv2d
+
+INT8, UINT8, INT16_MAX = (-128, 127), 255, 2**15 - 1
+THIRDS = 2**21
+"""Quotients by odd numbers are exact below it: they are rounded in float32 (`definition`)."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Tiles of `high.outputs` x `wide.outputs` results of `op`."""
+
+    op: Conv2d
+    high: Side
+    wide: Side
+
+    @classmethod
+    def of(cls, op: Conv2d, name: str) -> Tile:
+        """The tile called "2x2" or the like: outputs, high x wide; 1 is a side without
+        transformation."""
+        outputs = map(int, name.split("x"))
+        high, wide = (side(m, taps) for m, taps in zip(outputs, op.kernel, strict=True))
+        return cls(op, high, wide)
+
+    @property
+    def scale(self) -> int:
+        """What the results are multiplied by before they are divided by it."""
+        return self.high.scale * self.wide.scale
+
+    @property
+    def direct(self) -> tuple[int, int]:
+        """Taps of the kernel, down and across, that are summed one by one."""
+        kernel = self.op.kernel
+        pairs = zip(kernel, (self.high, self.wide), strict=True)
+        return tuple(taps if s.outputs == 1 else 1 for taps, s in pairs)
+
+    @cached_property
+    def inputs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Limits of transformed activations; the zero point fills the padding."""
+        act, zero = self.op.act, self.op.zero_act
+        return limits(self.high.input, self.wide.input, min(act.min, zero), max(act.max, zero))
+
+    @cached_property
+    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Limits of transformed weights."""
+        weight = self.op.weight
+        return limits(self.high.weight, self.wide.weight, weight.min, weight.max)
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """What is added to each transformed activation so that it has no sign, int64[p][q]."""
+        return np.maximum(-self.inputs[0], 0)
+
+    @cached_property
+    def pairs(self) -> int:
+        """Sums of two products u8 x s8 that an int16 holds; 0: not even one."""
+        largest = np.maximum(-self.weights[0], self.weights[1])
+        return int(INT16_MAX // max(1, int((2 * (self.inputs[1] + self.offsets) * largest).max())))
+
+    @cached_property
+    def bound(self) -> int:
+        """The largest absolute sum of activations, as they are, times weights."""
+        act = max(self.op.act.largest, abs(self.op.zero_act))
+        return self.op.matrix.k * act * self.op.weight.largest
+
+    def why_not(self) -> str | None:
+        """Why the tile is not exact, with the value and the limit; None if it is."""
+        least, most = self.weights
+        if least.min() < INT8[0] or most.max() > INT8[1]:
+            return f"transformed weights are {least.min()}..{most.max()}, more than int8"
+        span = int((self.inputs[1] + self.offsets).max())
+        if span > UINT8:
+            return f"transformed activations have {span + 1} values, more than 256"
+        sums = self.scale * self.bound
+        if sums > 2**31 - 1:
+            return f"sums times {self.scale} reach {sums}, more than int32"
+        if self.scale & (self.scale - 1) and self.bound >= THIRDS:
+            return f"sums reach {self.bound}, too many to divide by {self.scale}: {THIRDS}"
+        return None

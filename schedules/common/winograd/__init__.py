@@ -1,0 +1,124 @@
+"""The winograd algorithm: transformed patches of a block, then a matrix product for each place.
+
+for image, block of register tile rows          # shared among threads
+  patch = the block's transformed input
+  for panel, row tile, column tile
+    for p, q                                    # places of the transformed tile
+      sums = 0                                  # rows x columns x vectors registers
+      for r, s, k4: sums += dot4(patch, weights)
+      tile[p, q] = sums
+    y = A^T tile A ...
+"""
+
+from tvm.s_tir import Schedule
+
+from lpgen.algorithms import winograd
+from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.lhs.view import PARALLEL_BYTES
+from lpgen.errors import refuse
+from lpgen.isa import Isa
+from lpgen.ops import Conv2d
+from lpgen.schedules.common.dot import intrinsics
+from lpgen.schedules.common.finish import finished
+from lpgen.schedules.common.winograd.knobs import refuses, space, tile_of, tiling, why_not, work
+from lpgen.space import Knobs
+from lpgen.tir.threads import bound_stage, number_tiles
+
+__all__ = ["kernel", "space", "why_not", "work"]
+
+
+def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
+    """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
+    refuse(winograd.why_not(op) or refuses(op, isa, knobs))
+    definition = winograd.define(op, tile_of(op, knobs["tile"]), tiling(isa, knobs))
+    sch = definition.schedule()
+    _schedule(sch, isa, definition.lhs, knobs["block"])
+    return finished(sch.mod["main"], definition, isa=isa)
+
+
+def _schedule(sch: Schedule, isa: Isa, geometry: winograd.Geometry, block: int) -> None:
+    y, tile, patch, pad = (sch.get_sblock(name) for name in ("y", "tile", "patch", "pad"))
+    t, high, wide = geometry.tiling, geometry.tile.high, geometry.tile.wide
+    rows, columns = geometry.tiles
+    # The loops of the result first, then its producers go to where they are needed: behind the
+    # tile y could not be placed, since it reads all places of a tile.
+    image, h, w, n = sch.get_loops(y)
+    ro, ri, r, i = sch.split(h, [None, block or rows, t.rows, high.outputs])
+    co, c, j = sch.split(w, [None, t.columns, wide.outputs])
+    panel, nv, nl = sch.split(n, [None, t.vectors, isa.lanes])
+    sch.reorder(image, ro, panel, ri, co, r, c, i, j, nv, nl)
+    _straight(sch, (i, j, nv))
+    sch.vectorize(nl)
+    panels = int(sch.get(panel).extent)
+    line = columns * panels
+    for loop, stride in ((panel, 1), (ri, line), (co, panels)):
+        number_tiles(sch, loop, (int(sch.get(loop).extent), stride))
+    outer = sch.fuse(image, ro)
+    inside = (block or rows) * line
+    number_tiles(sch, outer, (geometry.tile.op.n, rows * line), (rows * line // inside, inside))
+    sch.parallel(outer)
+    sch.compute_at(tile, co, preserve_unit_loops=True)
+    p, q, r, c, nv, nl, *taps, k, kt = sch.get_loops(tile)[-10:]
+    sch.reorder(p, q, *taps, k, r, c, nv, nl, kt)
+    if t.chunk:
+        sch.compute_at(sch.get_sblock("partial"), k, preserve_unit_loops=True)
+    _transform(sch, isa, patch, pad, outer if block else None, line)
+    _multiply(sch, isa, tile, bool(t.chunk))
+
+
+def _multiply(sch: Schedule, isa: Isa, tile, chunked: bool) -> None:
+    """The sums of a place in registers."""
+    q, first, *_, r, c, nv, nl, _ = sch.get_loops(tile)[-9:]
+    # Sums of their own: those of all places are more than the registers.
+    copy = sch.cache_write(tile, 0, "global")
+    sch.reverse_compute_at(copy, q, preserve_unit_loops=True)
+    if chunked:
+        partial = sch.get_sblock("partial")
+        *_, row, column, vector, lane, pair, ki, kt = sch.get_loops(partial)
+        sch.reorder(ki, row, column, vector, lane, pair, kt)
+        zero = sch.decompose_reduction(partial, ki)
+        _straight(sch, sch.get_loops(partial)[-6:-3])
+        sch.tensorize(lane, intrinsics.dot_pairs(isa, "uint8", "int8"))
+        *_, row, column, vector, lane, pair = sch.get_loops(zero)
+        _straight(sch, (row, column, vector))
+        sch.vectorize(sch.fuse(lane, pair))
+    init = sch.decompose_reduction(tile, first)
+    _straight(sch, (r, c, nv))
+    step = intrinsics.widen_pairs(isa) if chunked else intrinsics.dot_bytes(isa, "uint8", "int8")
+    sch.tensorize(nl, step)
+    for simple in (init, copy):
+        *_, r, c, nv, nl = sch.get_loops(simple)
+        _straight(sch, (r, c, nv))
+        sch.vectorize(nl)
+
+
+def _straight(sch: Schedule, loops) -> None:
+    for loop in loops:
+        sch.unroll(loop)
+
+
+def _transform(sch: Schedule, isa: Isa, patch, pad, block, line: int) -> None:
+    """The patches of a block, or of all before the blocks; the padded input before them."""
+    if block is not None:
+        sch.compute_at(patch, block, preserve_unit_loops=True)
+        bound_stage(sch, sch.get_loops(patch)[-8 + 1], line)
+    *outer, p, q, r, c, k = sch.get_loops(patch)
+    width = isa.bits // 8
+    ko, ki = sch.split(k, [None, width])
+    sch.reorder(r, c, ko, p, q, ki)
+    _straight(sch, (p, q))
+    sch.vectorize(ki)
+    if block is None and _nbytes(sch, patch) >= PARALLEL_BYTES:
+        sch.parallel(sch.fuse(*outer[:2]))
+    image, h, _, k = sch.get_loops(pad)
+    sch.vectorize(sch.split(k, [None, width])[1])
+    if _nbytes(sch, pad) >= PARALLEL_BYTES:
+        sch.parallel(sch.fuse(image, h))
+
+
+def _nbytes(sch: Schedule, stage) -> int:
+    """Bytes of a stage of bytes."""
+    total = 1
+    for loop in sch.get_loops(stage):
+        total *= int(sch.get(loop).extent)
+    return total

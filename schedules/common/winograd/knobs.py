@@ -1,0 +1,165 @@
+"""The knobs of the winograd algorithm, which of their combinations are valid, and their work.
+
+| knob    | meaning                                                                             |
+|---------|-------------------------------------------------------------------------------------|
+| step    | bytes: int32 sums of four products; pairsN: int16 sums of two, widened after N steps   |
+| tile    | outputs of a transformed tile, high x wide; 1: no transformation of that side       |
+| rows    | transformed tiles of the register tile, below each other                            |
+| columns | and side by side                                                                    |
+| vectors | vectors of output channels in the register tile                                     |
+| block   | rows of register tiles whose input is transformed together; 0: all                  |
+"""
+
+import math
+from functools import lru_cache
+
+from lpgen.algorithms.winograd import Geometry, Tiling
+from lpgen.algorithms.winograd import why_not as never
+from lpgen.algorithms.winograd.sides import Matrix
+from lpgen.algorithms.winograd.tile import Tile
+from lpgen.isa import Isa
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.common import blocks
+from lpgen.space import Counts, Knobs, Space
+
+TILES = ("2x2", "3x2", "2x3", "3x3", "4x2", "2x4", "4x4", "1x2", "2x1", "1x3", "3x1", "1x4", "4x1")
+ROWS, COLUMNS, VECTORS = (1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 4)
+BLOCKS = (0, 1, 2, 4)
+CHUNKS = (2, 3, 4, 8, 16)
+FEWEST = 4
+"""Sums that hide the latency of the instruction."""
+
+tile_of = lru_cache(maxsize=256)(Tile.of)
+
+
+def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
+    """Why the algorithm does not serve the operator."""
+    reason = never(op)
+    if reason is None and not fitting(op, isa):
+        reason = refuses_tile(op, isa, next(iter(possible(op))))
+    return reason
+
+
+def possible(op: Conv2d) -> tuple[str, ...]:
+    """Tiles that transform some side, and only sides that have taps."""
+    found = []
+    for name in TILES:
+        sides = zip(map(int, name.split("x")), op.kernel, (op.oh, op.ow), strict=True)
+        if all(m == 1 or (taps > 1 and size > 1) for m, taps, size in sides):
+            found.append(name)
+    return tuple(found) or (TILES[0],)
+
+
+@lru_cache(maxsize=256)
+def fitting(op: Conv2d, isa: Isa) -> tuple[str, ...]:
+    """The tiles that are exact."""
+    return tuple(name for name in possible(op) if refuses_tile(op, isa, name) is None)
+
+
+@lru_cache(maxsize=1024)
+def refuses_tile(op: Conv2d, isa: Isa, name: str) -> str | None:
+    """Why a tile is not exact."""
+    try:
+        tile = tile_of(op, name)
+    except ValueError as error:
+        return f"tile={name}: {error}"
+    reason = tile.why_not()
+    if reason is None and not isa.has_dot4 and tile.pairs == 0:
+        reason = "two products of transformed values do not fit int16"
+    return reason and f"tile={name}: {reason}"
+
+
+def steps(isa: Isa) -> tuple[str, ...]:
+    """Steps that the instruction set has."""
+    return ("bytes",) if isa.has_dot4 else ("bytes", *(f"pairs{count}" for count in CHUNKS))
+
+
+def space(op: Conv2d, isa: Isa) -> Space:
+    """All knobs with their choices for `op`."""
+    return Space(
+        {
+            "step": steps(isa),
+            "tile": fitting(op, isa),
+            "rows": ROWS,
+            "columns": COLUMNS,
+            "vectors": tuple(v for v in VECTORS if v == 1 or (v - 1) * isa.lanes < op.oc),
+            "block": BLOCKS,
+        },
+        lambda knobs: refuses(op, isa, knobs) is None,
+    )
+
+
+def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+    """Why the combination is not in the space."""
+    reason = refuses_tile(op, isa, knobs["tile"])
+    if reason:
+        return reason
+    rows, columns, vectors = knobs["rows"], knobs["columns"], knobs["vectors"]
+    sums, chunk = rows * columns * vectors, chunk_of(knobs["step"])
+    pairs = tile_of(op, knobs["tile"]).pairs
+    if chunk > pairs:
+        return f"step={knobs['step']}: an int16 holds the sums of {pairs} pairs"
+    if chunk and chunk != max((c for c in CHUNKS if c <= min(pairs, -(-op.ic // 4))), default=0):
+        return f"step={knobs['step']}: more steps fit, or there are fewer"
+    if sums + vectors + (1 if isa.has_dot4 else 3) > isa.registers:
+        return f"a tile of {rows} x {columns} x {vectors} vectors exceeds {isa.registers} registers"
+    tile = tile_of(op, knobs["tile"])
+    needed = -(-op.oh // tile.high.outputs), -(-op.ow // tile.wide.outputs)
+    if rows > needed[0] or columns > needed[1]:
+        return f"{rows} x {columns} tiles: there are {needed[0]} x {needed[1]}"
+    if sums < FEWEST and min(needed) > 1:
+        return f"{sums} sums are too few to hide the latency of the instruction"
+    whole = -(-needed[0] // rows)
+    if knobs["block"] and (knobs["block"] >= whole or whole % knobs["block"]):
+        return f"block={knobs['block']} does not divide {whole} rows of register tiles"
+    return None
+
+
+def tiling(isa: Isa, knobs: Knobs) -> Tiling:
+    """The sizes of the definition."""
+    chunk = chunk_of(knobs["step"])
+    return Tiling(knobs["rows"], knobs["columns"], knobs["vectors"], isa.lanes, chunk)
+
+
+def chunk_of(step: str) -> int:
+    """Steps between widenings, 0: none."""
+    return int(step.removeprefix("pairs")) if step.startswith("pairs") else 0
+
+
+def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    tile, t = tile_of(op, knobs["tile"]), tiling(isa, knobs)
+    geometry = Geometry(tile, t)
+    panels = -(-op.oc // (t.vectors * t.lanes))
+    register_tiles = op.n * math.prod(geometry.tiles)
+    places, taps = tile.high.products * tile.wide.products, math.prod(tile.direct)
+    count = places * taps * geometry.steps
+    sums = t.rows * t.columns * t.vectors
+    each = 1 if isa.has_dot4 else 2 + 2 / t.chunk if t.chunk else 3
+    copied = register_tiles * places * math.prod(geometry.patches) * geometry.steps * 4
+    weights = panels * places * taps * geometry.steps * 4 * t.vectors * t.lanes
+    outputs = math.prod(geometry.outputs) * t.vectors
+    rows = knobs["block"] or geometry.tiles[0]
+    block = copied * rows / (op.n * geometry.tiles[0])
+    loops = register_tiles * panels
+    uses = (
+        (weights * op.n * geometry.tiles[0] / rows, weights + block),
+        (loops * places * math.prod(geometry.patches) * geometry.steps * 4, block),
+    )
+    caches = blocks.by_distance(uses, isa.target)
+    return {
+        "products": loops * count * sums * each,
+        "loads": loops * count * (t.rows * t.columns + t.vectors),
+        "stall": loops * count * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
+        "copy": copied * _additions(tile.high.input, tile.wide.input) / places * 8 / isa.bits,
+        "finish": loops * sums * _additions(tile.high.output, tile.wide.output),
+        "tiles": loops * places,
+        "stores": loops * outputs,
+        **caches,
+    }
+
+
+def _additions(high: Matrix, wide: Matrix) -> int:
+    """Additions and doublings of a transformation by both matrices, the wide one first."""
+    each = [sum(sum(abs(value).bit_count() for value in row) for row in m) for m in (high, wide)]
+    return len(high[0]) * each[1] + len(wide) * each[0]

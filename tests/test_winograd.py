@@ -1,0 +1,131 @@
+"""The winograd algorithm computes exactly what the oracle does, and its tiles are exact where they
+say so: at their limits, with the inputs that reach them."""
+
+import itertools
+
+import numpy as np
+import pytest
+from kernels import aligned_copy, assert_exact, template, template_of
+
+from lpgen.algorithms.winograd.sides import DIRECT, limits, side
+from lpgen.algorithms.winograd.tile import Tile
+from lpgen.errors import ScheduleRefused
+from lpgen.ops import Conv2d, parse
+
+NAMES = [f"{level}/winograd" for level in ("sse4", "avx2", "avx512bw", "avx512vnni")]
+TEMPLATES = pytest.mark.parametrize("name", NAMES)
+
+
+def conv(act: str, weight: str, **words) -> Conv2d:
+    """A 3x3 convolution of 9x10 pixels with padding, but for what `words` say."""
+    shape = {"h": 9, "w": 10, "ic": 9, "oc": 20, "kernel": 3, "pad": 1, **words}
+    return Conv2d(act=act, weight=weight, **shape)
+
+
+@pytest.mark.parametrize(("outputs", "taps"), [(2, 3), (3, 3), (4, 3), (2, 5), (3, 2), (2, 2)])
+def test_a_side_is_a_multiple_of_the_filter(outputs, taps):
+    found, rng = side(outputs, taps), np.random.default_rng(0)
+    d, g = rng.integers(-99, 99, outputs + taps - 1), rng.integers(-99, 99, taps)
+    products = (np.array(found.weight) @ g) * (np.array(found.input) @ d)
+    filtered = np.correlate(d, g, "valid")
+    np.testing.assert_array_equal(np.array(found.output) @ products, found.scale * filtered)
+    assert found.products == outputs + taps - 1
+
+
+def test_one_output_is_not_transformed_and_too_many_are_refused():
+    assert side(1, 3) is DIRECT
+    with pytest.raises(ValueError, match=r"F\(6, 5\) needs 9 finite points"):
+        side(6, 5)
+
+
+def test_limits_are_reached():
+    matrix = side(2, 3).input
+    low, top = limits(matrix, matrix, -3, 5)
+    rows = np.array(matrix)
+    for p, q in itertools.product(range(4), repeat=2):
+        signs = np.outer(rows[p], rows[q])
+        best = (signs * np.where(signs > 0, 5, -3)).sum()
+        worst = (signs * np.where(signs > 0, -3, 5)).sum()
+        assert (low[p, q], top[p, q]) == (worst, best)
+
+
+@pytest.mark.parametrize(
+    ("name", "fits", "act", "weight", "reason"),
+    [
+        ("2x2", "act=u6 weight=s4", "act=u7 weight=s4", "act=u6 weight=s5", "256|int8"),
+        ("3x2", "act=u4 weight=s3", "act=u5 weight=s3", "act=u4 weight=s4", "256|int8"),
+        ("4x2", "act=u3 weight=s3", "act=u4 weight=s3", "act=u3 weight=s4", "256|int8"),
+        ("1x2", "act=u7 weight=s6", "act=u8 weight=s6", "act=u7 weight=s7", "256|int8"),
+    ],
+)
+def test_tiles_are_exact_up_to_a_format_and_refused_above(name, fits, act, weight, reason):
+    shape = "conv2d h=8 w=8 ic=8 oc=8 kernel=3 pad=1"
+    assert Tile.of(parse(f"{shape} {fits}"), name).why_not() is None
+    for formats in (act, weight):
+        found = Tile.of(parse(f"{shape} {formats}"), name).why_not()
+        assert any(word in found for word in reason.split("|")), found
+
+
+@pytest.mark.matrix
+@TEMPLATES
+@pytest.mark.parametrize("tile", ["2x2", "3x2", "2x3", "4x2", "1x2", "4x1", "3x3"])
+def test_every_tile_on_extremes(name, tile):
+    """Random inputs and all four pairs of extreme values (`assert_exact`)."""
+    chosen, target = template(name)
+    for act, weight in (("u3", "s3"), ("s3", "b2"), ("u2", "t2"), ("b2", "s2"), ("u1", "b1")):
+        op = conv(act, weight)
+        space = chosen.space(op, target)
+        if tile in space.knobs["tile"]:
+            knobs = next(k for k in space.enumerate() if k["tile"] == tile)
+            assert_exact(name, op, knobs)
+
+
+def test_sums_of_pairs_are_as_long_as_they_fit():
+    chosen, target = template_of("avx2/winograd")
+    op = conv("u4", "s4", ic=64)
+    pairs = Tile.of(op, "2x2").pairs
+    assert pairs == 32767 // (2 * 60 * 72) == 3
+    found = {k["step"] for k in chosen.space(op, target).enumerate() if k["tile"] == "2x2"}
+    assert found == {"bytes", "pairs3"}
+    knobs = next(k for k in chosen.space(op, target).enumerate() if k["tile"] == "2x2")
+    with pytest.raises(ScheduleRefused, match=r"step=pairs4: an int16 holds the sums of 3 pairs"):
+        chosen.kernel(op, target, knobs | {"step": "pairs4"})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("dense m=4 n=4 k=4", "it is for conv2d, not dense|no neighbouring taps"),
+        ("conv2d h=4 w=4 ic=4 oc=4 kernel=1", "no neighbouring taps"),
+        ("conv2d h=8 w=8 ic=4 oc=4 kernel=3 stride=2", "stride=2x2: tiles need neighbouring taps"),
+        ("conv2d h=8 w=8 ic=4 oc=4 kernel=3 dilation=2", "dilation=2x2: tiles need"),
+        ("conv2d h=8 w=8 ic=4 oc=4 groups=2 kernel=3", "groups=2: few channels"),
+        ("conv2d h=8 w=8 ic=4 oc=4 kernel=3 act=u8 weight=s8", "tile=2x2: transformed weights are"),
+    ],
+)
+def test_other_operators_are_refused(text, reason):
+    chosen, target = template_of("avx512vnni/winograd")
+    formats = "" if "act=" in text else " act=u2 weight=s2"
+    found = chosen.why_not(parse(text + formats), target)
+    assert any(part in found for part in reason.split("|")), found
+
+
+def test_the_packer_of_the_library_packs_as_numpy_does():
+    import tvm_ffi
+
+    from lpgen.build.lower import jit
+
+    chosen, target = template_of("sse4/winograd")
+    op = conv("s3", "s3", ic=6, oc=9)
+    for tile in ("2x2", "1x4", "3x1"):
+        knobs = next(k for k in chosen.space(op, target).enumerate() if k["tile"] == tile)
+        layout = chosen.kernel(op, target, knobs).layout
+        _, w = op.random(np.random.default_rng(3))
+        packed = aligned_copy(np.full(layout.nbytes, 0xA5, np.uint8), 0)
+        expected = layout.pack(w)
+        jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (w, packed)))
+        start = 0
+        for section in layout.sections:
+            part = slice(start, start + section.nbytes)
+            assert np.array_equal(packed[part], expected[part]), section.name
+            start += -(-section.nbytes // 64) * 64
