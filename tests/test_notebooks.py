@@ -117,8 +117,8 @@ class TestFirstSchedule:
         for kind in ("T.unroll", "T.vectorized"):
             assert kind not in before
             assert kind in after
-        # The copy of a padded input is parallel by itself.
-        assert after.count("T.parallel") == before.count("T.parallel") + 1
+        # The copy of a padded input is parallel by itself; weights may be unpacked per panel.
+        assert after.count("T.parallel") > before.count("T.parallel")
         assert re.search(r"before [\d,]+ µs, after [\d,]+ µs", text_of(notebook, "both"))
 
     def test_the_hot_loop_multiplies(self, notebook):
