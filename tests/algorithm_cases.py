@@ -210,6 +210,7 @@ def _filtered(draw):
 
 CASES = {
     "winograd": Cases(
+        examples=6,
         operators=_filtered() | with_epilogues(_filtered()),
         examples=12,
         pairs="conv2d h=5 w=6 ic=7 oc=18 kernel=3 pad=1",
