@@ -210,9 +210,8 @@ def _filtered(draw):
 
 CASES = {
     "winograd": Cases(
-        examples=6,
         operators=_filtered() | with_epilogues(_filtered()),
-        examples=12,
+        examples=6,
         pairs="conv2d h=5 w=6 ic=7 oc=18 kernel=3 pad=1",
         formats=_one_side("conv2d h=5 w=4 ic=6 oc=9 kernel=3 pad=1", "s2", "t2"),
         sizes=[
