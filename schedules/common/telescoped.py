@@ -38,6 +38,10 @@ def left_offset(op: Dense | Conv2d) -> int:
     return -128 if op.act.max > 127 else 0
 
 
+BESIDE = 2
+"""Registers of a step beside sums and left values: packed bytes and an operand of them."""
+
+
 def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     """Why the algorithm does not serve `op`; None if it does."""
     if op.weight.bits == 8:
@@ -70,7 +74,7 @@ def nibble_mask(plane: Plane, field: int) -> int:
 
 
 class Telescoped(fields.FieldTile):
-    """The form for vpdpbusd."""
+    """The form for dot4: int32 sums of all planes in registers."""
 
     def start(self) -> None:
         count = self.rows * self.vectors * len(self.layout.planes)
@@ -110,7 +114,7 @@ class Telescoped(fields.FieldTile):
 
 
 class Nibbles(Telescoped):
-    """The form for vpmaddubsw: int16 sums of one plane in registers, int32 sums in memory."""
+    """The form for add_pairs: int16 sums of one plane in registers, int32 sums in memory."""
 
     apart = True
 
@@ -149,6 +153,14 @@ class Nibbles(Telescoped):
         return value << amount if shift > 0 else value >> amount
 
 
+def in_one_pass(op: Dense | Conv2d, isa: Isa) -> bool:
+    """Whether dot4 sums all planes at once: one instruction does it, and the narrowest tile has
+    registers for the sums of each plane."""
+    planes = dense_planes(op.weight)
+    sums = max(plane.fields for plane in planes) * len(planes)
+    return isa.has_dot4 and sums + 1 + BESIDE <= isa.registers
+
+
 def space(op: Dense | Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
     m, n = op.matrix.m, op.matrix.n
@@ -167,37 +179,41 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
 def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space; None if it is."""
     rows, width = knobs["rows"], knobs["vectors"]
-    planes = dense_planes(op.weight) if isa.has_dot4 else (None,)
-    # The left values of all rows, and what a step holds: packed bytes and an operand of them,
-    # without vpdpbusd also the bytes shifted.
-    if rows * width * len(planes) + rows + (2 if isa.has_dot4 else 3) > isa.registers:
+    one_pass = in_one_pass(op, isa)
+    planes = dense_planes(op.weight) if one_pass else (None,)
+    # The left values of all rows, and what a step holds; else also the bytes shifted.
+    if rows * width * len(planes) + rows + BESIDE + (not one_pass) > isa.registers:
         return f"a tile of {rows} x {width} vectors exceeds {isa.registers} registers"
     return blocks.refuses(op, rows, width * isa.lanes, knobs)
 
 
 def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`)."""
-    t, planes = fields.tiling(op, isa, knobs), dense_planes(op.weight)
+    t, planes, one_pass = (
+        fields.tiling(op, isa, knobs),
+        dense_planes(op.weight),
+        in_one_pass(op, isa),
+    )
     c = cut(op, t.kq, 1, t.folded)
     tiles = op.matrix.groups * t.row_tiles * t.panels
     steps = tiles * c.steps
     bytes_ = sum(t.vectors // plane.fields for plane in planes)  # vectors of packed weights
     operands = len(planes) * t.vectors
-    chunks = c.r * c.s * (1 if isa.has_dot4 else -(-c.kg // min(chunk(op), c.kg)))
+    chunks = c.r * c.s * (1 if one_pass else -(-c.kg // min(chunk(op), c.kg)))
     sums = t.rows * t.vectors * len(planes)
     return {
-        "products": steps * sums * (1 if isa.has_dot4 else 2),
-        "unpack": steps * (operands - bytes_ if isa.has_dot4 else operands + bytes_),
-        "loads": steps * (t.rows * (1 if isa.has_dot4 else len(planes)) + bytes_),
-        "flush": tiles * chunks * sums * (not isa.has_dot4),
-        "stall": steps * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
+        "products": steps * sums * (1 if one_pass else 2),
+        "unpack": steps * (operands - bytes_ if one_pass else operands + bytes_),
+        "loads": steps * (t.rows * (1 if one_pass else len(planes)) + bytes_),
+        "flush": tiles * chunks * sums * (not one_pass),
+        "stall": steps * max(0, 5 - sums / 2) if one_pass else 0,
         **fields.work(op, isa, knobs, bytes_ * isa.lanes * c.steps * t.kq),
-        "runs": tiles * chunks * (1 if isa.has_dot4 else len(planes)),
+        "runs": tiles * chunks * (1 if one_pass else len(planes)),
     }
 
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(refuses(op, isa, knobs))
-    form = Telescoped if isa.has_dot4 else Nibbles
+    form = Telescoped if in_one_pass(op, isa) else Nibbles
     return fields.scheduled(op, isa, knobs, dense_planes(op.weight), left_offset(op), form)
