@@ -64,9 +64,9 @@ def test_edges_are_top_left_bottom_right():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "^workload is empty; it starts with one of conv2d, dense, "),
+        ("", "^workload is empty; it starts with one of add, conv2d, dense, "),
         ("   ", "^workload is empty"),
-        ("dens m=1", "^workload kind 'dens' is unknown; did you mean dense. known: conv2d, "),
+        ("dens m=1", "^workload kind 'dens' is unknown; did you mean dense. known: add, conv2d, "),
         ("Conv2D h=1", "kind 'Conv2D' is unknown"),
         ("m=1 n=1 k=1", "kind 'm=1' is unknown"),
         ("dense m=1 n=2 k", "^dense: 'k' is not key=value$"),
