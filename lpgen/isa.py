@@ -21,6 +21,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.tir import vectors as vec
+from lpgen.tir.vectors import ROUNDING
 
 if TYPE_CHECKING:
     from tvm import IRModule
@@ -33,10 +34,6 @@ Signs = tuple[str, str]
 
 MIXED: tuple[Signs, ...] = (("uint8", "int8"), ("int8", "uint8"))
 ALL_SIGNS: tuple[Signs, ...] = (*MIXED, ("int8", "int8"), ("uint8", "uint8"))
-
-ROUNDING = 1.5 * 2**23
-"""The sum f + ROUNDING has a unit in the last place of 1: the addition itself rounds f to an
-integer, half to even. Its bits are 0x4b400000 + round(f), whose low byte is round(f) modulo 256."""
 
 
 @dataclass(frozen=True)

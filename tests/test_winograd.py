@@ -66,6 +66,15 @@ def test_tiles_are_exact_up_to_a_format_and_refused_above(name, fits, act, weigh
         assert any(word in found for word in reason.split("|")), found
 
 
+def test_sums_on_the_way_back_fit_int32_up_to_a_depth():
+    def of(ic: int) -> Tile:
+        return Tile.of(conv("u3", "s3", ic=ic), "2x2")
+
+    deepest = (2**31 - 1) // of(1).sums
+    assert of(deepest).why_not() is None
+    assert "more than int32" in of(deepest + 1).why_not()
+
+
 @pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("tile", ["2x2", "3x2", "2x3", "4x2", "1x2", "4x1", "3x3"])

@@ -16,6 +16,7 @@ from tvm import te, tirx
 from lpgen.algorithms.result.epilogue import product
 from lpgen.algorithms.sections import argument_buffer
 from lpgen.ops.elementwise import QUANTIZE_LIMIT, Elementwise
+from lpgen.tir.vectors import ROUNDING, ROUNDING_BITS
 from lpgen.tir.views import wrapped
 
 if TYPE_CHECKING:
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from lpgen.formats import Format
     from lpgen.ops import Operator
     from lpgen.ops.add import Add
-
-# x + 1.5 * 2^23 is rounded to an integer, half to even, in the lowest bits of its float32.
-_ROUNDING = 1.5 * 2**23
-_ROUNDING_BITS = 0x4B400000
 
 Tensors = list[te.Tensor]
 
@@ -108,8 +105,8 @@ def quantized(v: tirx.Expr, zero: tirx.Expr, form: Format) -> tirx.Expr:
     """float32 v rounded half to even, plus the zero point, saturated; the lowest value for NaN."""
     limit = tirx.const(QUANTIZE_LIMIT, "float32")
     v = te.min(te.max(v, -limit), limit)  # NaN is not above -limit
-    v = tirx.reinterpret("int32", v + tirx.const(_ROUNDING, "float32"))
-    v = v - tirx.const(_ROUNDING_BITS, "int32") + zero
+    v = tirx.reinterpret("int32", v + tirx.const(ROUNDING, "float32"))
+    v = v - tirx.const(ROUNDING_BITS, "int32") + zero
     low, high = (tirx.const(bound, "int32") for bound in (form.min, form.max))
     return te.max(te.min(v, high), low).astype(form.dtype)
 

@@ -5,6 +5,13 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.tirx.script import builder as tb
 
+ROUNDING = 1.5 * 2**23
+"""The sum f + ROUNDING has a unit in the last place of 1: the addition itself rounds f to an
+integer, half to even. Its bits are 0x4b400000 + round(f), whose low byte is round(f) modulo 256."""
+
+ROUNDING_BITS = 0x4B400000
+"""The bits of ROUNDING: what is taken off those of a sum with it."""
+
 
 def const(value: int, dtype: str = "int32") -> tirx.Expr:
     return tirx.const(value, dtype)

@@ -16,12 +16,11 @@ from lpgen.algorithms.lhs.view import PARALLEL_BYTES
 from lpgen.ops import Operator
 from lpgen.ops.lhs import SMALLEST
 from lpgen.tir.rewrite import places
-from lpgen.tir.vectors import ramp, splat, vector
+from lpgen.tir.vectors import ROUNDING, ramp, splat, vector
 
 LANES = 16
 # See `lpgen.algorithms.result.epilogue`: the addition rounds, and the low byte of its bits is the
 # integer.
-_ROUNDING = 1.5 * 2**23
 _MAGNITUDE = 2**31 - 1
 """The bits of a float32 without its sign: the larger, the larger the number."""
 
@@ -106,7 +105,7 @@ def _quantize_row(op: Operator, x, q, row: list, count: int, inverse: tirx.Expr)
         factor = splat(inverse, "float32", lanes)
         # Max gives its second operand where the first is no number (NaN): the lowest value.
         value = tirx.Min(tirx.Max(value * factor, low), high)
-        bits = tirx.reinterpret(vector("int32", lanes), value + splat(_ROUNDING, "float32", lanes))
+        bits = tirx.reinterpret(vector("int32", lanes), value + splat(ROUNDING, "float32", lanes))
         zero = op.zero_act % 256 if dtype == "uint8" else op.zero_act
         return bits.astype(vector(dtype, lanes)) + splat(zero, dtype, lanes)
 

@@ -48,16 +48,12 @@ from lpgen.ops.epilogue import (
     find,
     integer_bounds,
 )
+from lpgen.tir.vectors import ROUNDING
 
 if TYPE_CHECKING:
     from lpgen.formats import Format
     from lpgen.ops import Operator
     from lpgen.ops.parameter import Parameter
-
-# The sum f + 1.5 * 2^23 has a unit in the last place of 1: the addition itself rounds f to an
-# integer, half to even. Its bits are 0x4b400000 + round(f), so that their low byte is round(f)
-# modulo 256: a narrowing, and no rounding or conversion instruction.
-_ROUNDING = 1.5 * 2**23
 
 
 @dataclass(frozen=True)
@@ -220,7 +216,7 @@ class Epilogue:
             v = v if low is None else te.max(tirx.const(low, dtype), v)
             return v if high is None else te.min(tirx.const(high, dtype), v)
         v = te.min(te.max(v, tirx.const(low, dtype)), tirx.const(high, dtype))
-        bits = tirx.reinterpret("int32", v + tirx.const(_ROUNDING, "float32"))
+        bits = tirx.reinterpret("int32", v + tirx.const(ROUNDING, "float32"))
         narrow = bits.astype(dtype_of(self.op.epilogue))
         return (
             narrow + tirx.const(quantize.zero, dtype_of(self.op.epilogue))
@@ -235,7 +231,7 @@ def real_value(value: tirx.Expr) -> tirx.Expr | None:
     sums: list[tirx.Add] = []
     structural_walk(value, (tirx.Add, sums.append))
     for v in sums:
-        if isinstance(v.b, tirx.FloatImm) and v.b.value == _ROUNDING:
+        if isinstance(v.b, tirx.FloatImm) and v.b.value == ROUNDING:
             bounded = v.a
             if isinstance(bounded, tirx.Min) and isinstance(bounded.a, tirx.Max):
                 return bounded.a.a

@@ -28,9 +28,7 @@ from lpgen.algorithms.winograd.sides import Matrix
 from lpgen.algorithms.winograd.tile import Tile
 from lpgen.algorithms.winograd.weights import KQ, TransformedWeights
 from lpgen.ops import Conv2d
-
-# See `Epilogue`: the addition rounds to an integer, which the low bits of the sum then are.
-_ROUNDING, _ROUNDING_BITS = 1.5 * 2**23, 0x4B400000
+from lpgen.tir.vectors import ROUNDING, ROUNDING_BITS
 
 
 @dataclass(frozen=True)
@@ -254,5 +252,5 @@ def _divided(total: tirx.Expr, scale: int) -> tirx.Expr:
     if odd == 1:
         return total
     quotient = total.astype("float32") * tirx.const(1 / odd, "float32")
-    rounded = tirx.reinterpret("int32", quotient + tirx.const(_ROUNDING, "float32"))
-    return rounded - tirx.const(_ROUNDING_BITS, "int32")
+    rounded = tirx.reinterpret("int32", quotient + tirx.const(ROUNDING, "float32"))
+    return rounded - tirx.const(ROUNDING_BITS, "int32")

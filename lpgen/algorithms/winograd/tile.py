@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,7 @@ from lpgen.ops import Conv2d
 
 INT8, UINT8, INT16_MAX = (-128, 127), 255, 2**15 - 1
 THIRDS = 2**21
-"""Quotients by odd numbers are exact below it: they are rounded in float32 (`definition`)."""
+"""Quotients by odd numbers are exact below it: they are rounded in float32."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,16 @@ class Tile:
         act = max(self.op.act.largest, abs(self.op.zero_act))
         return self.op.matrix.k * act * self.op.weight.largest
 
+    @cached_property
+    def sums(self) -> int:
+        """What int32 sums may reach while they are transformed back, `start` included: TVM says of
+        an int32 addition that it does not wrap."""
+        top = self.inputs[1] + self.offsets + self.offsets
+        largest = np.maximum(-self.weights[0], self.weights[1])
+        reach = self.op.ic * math.prod(self.direct) * top * largest
+        high, wide = (np.abs(np.array(side.output)) for side in (self.high, self.wide))
+        return int((high @ reach @ wide.T).max())
+
     def why_not(self) -> str | None:
         """Why the tile is not exact, with the value and the limit; None if it is."""
         least, most = self.weights
@@ -80,9 +91,8 @@ class Tile:
         span = int((self.inputs[1] + self.offsets).max())
         if span > UINT8:
             return f"transformed activations have {span + 1} values, more than 256"
-        sums = self.scale * self.bound
-        if sums > 2**31 - 1:
-            return f"sums times {self.scale} reach {sums}, more than int32"
+        if self.sums > 2**31 - 1:
+            return f"sums on the way back reach {self.sums}, more than int32"
         if self.scale & (self.scale - 1) and self.bound >= THIRDS:
             return f"sums reach {self.bound}, too many to divide by {self.scale}: {THIRDS}"
         return None

@@ -2,7 +2,7 @@
 
 | knob    | meaning                                                                             |
 |---------|-------------------------------------------------------------------------------------|
-| step    | bytes: int32 sums of four products; pairsN: int16 sums of two, widened after N steps   |
+| step    | bytes: int32 sums of four products; pairsN: int16 sums of two, N steps long         |
 | tile    | outputs of a transformed tile, high x wide; 1: no transformation of that side       |
 | rows    | transformed tiles of the register tile, below each other                            |
 | columns | and side by side                                                                    |
