@@ -19,8 +19,6 @@ from lpgen.tir.rewrite import places
 from lpgen.tir.vectors import ROUNDING, ramp, splat, vector
 
 LANES = 16
-# See `lpgen.algorithms.result.epilogue`: the addition rounds, and the low byte of its bits is the
-# integer.
 _MAGNITUDE = 2**31 - 1
 """The bits of a float32 without its sign: the larger, the larger the number."""
 
