@@ -37,10 +37,15 @@ Made by `python docs/make_commands.py` from what each command says with `--help`
 def page() -> str:
     """The page as it should be."""
     parts = [INTRO]
+    lpgen = click.Context(cli, **cli.context_settings)
     for name in cli.list_commands(None):
         command = cli.get_command(None, name)
         context = click.Context(
-            command, info_name=f"lpgen {name}", terminal_width=WIDTH, max_content_width=WIDTH
+            command,
+            lpgen,
+            info_name=name,
+            terminal_width=WIDTH,
+            max_content_width=WIDTH,
         )
         parts.append(f"## lpgen {name}\n\n```\n{command.get_help(context).rstrip()}\n```\n")
     return "\n".join(parts)

@@ -313,6 +313,7 @@ SHAPES = (
     "conv2d h=5 w=6 ic=36 oc=36 kernel=3 groups=9 act=u8 weight=s8 scale=channel",
     "dense m=70 n=37 k=32 act=u1 weight=s2 scale=channel",
     "dense m=6 n=37 k=64 act=u8 weight=s4 scale=group32",
+    "conv2d h=5 w=6 ic=7 oc=37 kernel=3 pad=1 act=u2 weight=s2 scale=channel",
 )
 
 

@@ -18,7 +18,7 @@ from strategies import (
 
 from lpgen import templates
 from lpgen.build.compiler import compile_apart
-from lpgen.ops import Dense, DequantizeLinear, QuantizeLinear, parse
+from lpgen.ops import Conv2d, Dense, DequantizeLinear, QuantizeLinear, parse
 from lpgen.ops.add import Add
 from lpgen.ops.epilogue import Scale
 from lpgen.target import known
@@ -28,7 +28,7 @@ products = denses() | convs() | st.builds(
 )  # fmt: skip
 few = st.sampled_from(["u1", "b1", "s2", "u2", "t2"])
 small = st.builds(lambda op, act, weight: replace(op, act=act, weight=weight), products, few, few)
-sized = st.integers(1, 40)
+sized, tall = st.integers(1, 40), st.integers(3, 9)
 
 OPERATORS = {
     "depthwise": depthwise_convs(),
@@ -41,6 +41,9 @@ OPERATORS = {
         lambda op, size: replace(op, epilogue=(Scale(f"group{size}"),)),
         products.filter(lambda op: op.kind == "dense"),
         st.integers(4, 40),
+    ),
+    "winograd": st.builds(
+        Conv2d, h=tall, w=tall, ic=sized, oc=sized, kernel=st.just(3), act=few, weight=few
     ),
     "lane_pack": small,
     "lut_product": small,
