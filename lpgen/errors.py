@@ -30,6 +30,10 @@ class OnnxError(UserError):
     """An ONNX node that no operator of lpgen computes."""
 
 
+class NetworkError(UserError):
+    """A network whose steps do not fit each other, or that cannot be computed as asked."""
+
+
 class RecordError(UserError):
     """A tuning log that cannot be read or written, or a record that no longer fits."""
 

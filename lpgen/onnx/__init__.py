@@ -19,7 +19,8 @@ exact, and the one rounding (half to even) is that of float32(sum) * (x_scale * 
 QLinearAdd is computed as it is defined; onnxruntime's own differs by 1 now and then (docs/onnx.md).
 """
 
-from lpgen.onnx.imported import Imported, TensorType
+from lpgen.onnx.imported import Imported
 from lpgen.onnx.nodes import import_node
+from lpgen.ops.tensor_type import TensorType
 
 __all__ = ["Imported", "TensorType", "import_node"]

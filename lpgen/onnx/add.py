@@ -9,8 +9,9 @@ import numpy as np
 
 from lpgen.errors import OnnxError
 from lpgen.onnx import checks
-from lpgen.onnx.imported import Imported, NodeKind, Relayout, TensorType
+from lpgen.onnx.imported import Imported, NodeKind, Relayout
 from lpgen.ops.add import Add
+from lpgen.ops.tensor_type import TensorType
 
 
 def add(

@@ -10,7 +10,7 @@ import numpy as np
 
 from lpgen.errors import OnnxError
 from lpgen.formats import Format
-from lpgen.onnx.imported import TensorType
+from lpgen.ops.tensor_type import TensorType
 
 BYTES = {"uint8": Format("u", 8), "int8": Format("s", 8)}
 REALS = ("float32", "float16", "bfloat16")

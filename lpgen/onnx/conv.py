@@ -10,9 +10,10 @@ import numpy as np
 from lpgen.errors import OnnxError
 from lpgen.onnx import checks
 from lpgen.onnx.arithmetic import REQUANTIZED, Requantize, combined_scale, quantization
-from lpgen.onnx.imported import Imported, NodeKind, Relayout, TensorType
+from lpgen.onnx.imported import Imported, NodeKind, Relayout
 from lpgen.ops import Conv2d
 from lpgen.ops.epilogue import Quantize
+from lpgen.ops.tensor_type import TensorType
 
 _TO_LAST = (0, 2, 3, 1)
 _TO_FIRST = (0, 3, 1, 2)

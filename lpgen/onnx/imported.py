@@ -12,13 +12,6 @@ from lpgen.errors import OnnxError
 from lpgen.ops import Operator
 
 
-class TensorType(NamedTuple):
-    """Shape and NumPy dtype of a tensor."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
 class NodeKind(NamedTuple):
     """Nodes of one operator of ONNX.
 

@@ -13,8 +13,9 @@ import numpy as np
 from lpgen.errors import OnnxError
 from lpgen.formats import Format
 from lpgen.onnx import checks
-from lpgen.onnx.imported import Imported, NodeKind, Relayout, TensorType
+from lpgen.onnx.imported import Imported, NodeKind, Relayout
 from lpgen.ops import DequantizeLinear, QuantizeLinear
+from lpgen.ops.tensor_type import TensorType
 
 FORMATS = {
     f"{sign}int{bits}": Format(sign or "s", bits) for sign in ("u", "") for bits in (2, 4, 8)

@@ -15,9 +15,10 @@ import numpy as np
 from lpgen.errors import OnnxError
 from lpgen.onnx import checks
 from lpgen.onnx.arithmetic import REQUANTIZED, Requantize, combined_scale, quantization
-from lpgen.onnx.imported import Imported, NodeKind, Relayout, TensorType, inverse
+from lpgen.onnx.imported import Imported, NodeKind, Relayout, inverse
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.epilogue import Quantize
+from lpgen.ops.tensor_type import TensorType
 
 
 def integer(

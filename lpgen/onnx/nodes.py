@@ -14,7 +14,8 @@ import numpy as np
 from lpgen.errors import LpgenError, OnnxError
 from lpgen.formats import as_array
 from lpgen.onnx.checks import tensor_type
-from lpgen.onnx.imported import Imported, NodeKind, TensorType
+from lpgen.onnx.imported import Imported, NodeKind
+from lpgen.ops.tensor_type import TensorType
 
 if TYPE_CHECKING:
     import onnx
