@@ -1,7 +1,7 @@
 """lpgen generates, tunes and exports low-precision CPU kernels.
 
 `lpgen.parse(text)` (or `Dense`, `Conv2d`) makes an operator, `lpgen.tune.tune` searches how to run
-it, `lpgen.choose.choose` takes the best known way, `lpgen.build.build` writes a library of such
+it, `lpgen.choose` takes the best known way, `lpgen.build.build` writes a library of such
 choices, `lpgen.runtime.load` loads it. Everything is imported when it is first used, because the
 compiler takes seconds to import.
 """
@@ -22,7 +22,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Target": ("lpgen.target", "Target"),
     "bench": ("lpgen.bench", None),
     "build": ("lpgen.build", None),
-    "choose": ("lpgen.choose", None),
+    "choose": ("lpgen.records.choose", "choose"),
     "parse": ("lpgen.ops.workload", "parse"),
     "runtime": ("lpgen.runtime", None),
     "suites": ("lpgen.ops.suites", None),

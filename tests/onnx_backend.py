@@ -34,7 +34,7 @@ def _kind(model) -> str | None:
 def run(imported, x: np.ndarray) -> np.ndarray:
     """The node's result for its first input, by the kernel that a library would have."""
     from lpgen.build.lower import jit
-    from lpgen.choose import choose
+    from lpgen.records.choose import choose
     from lpgen.target import Target
 
     target = Target.parse("native")

@@ -8,10 +8,10 @@ from kernels import assert_exact_on
 from strategies import quantized
 
 from lpgen import runtime
-from lpgen.choose import choose
 from lpgen.errors import FormatError, OnnxError, WorkloadError
 from lpgen.ops import parse
 from lpgen.ops.add import Add
+from lpgen.records.choose import choose
 from lpgen.target import Target, cpu_features
 from lpgen.templates import Template, explain
 

@@ -21,9 +21,9 @@ from lpgen.bench.contest import Contest
 from lpgen.bench.messages import Failed, Phase, Task
 from lpgen.bench.quiet import wait_until_quiet
 from lpgen.build import build
-from lpgen.choose import choose
 from lpgen.errors import LibraryError, UserError
 from lpgen.ops import parse, with_epilogue
+from lpgen.records.choose import choose
 from lpgen.target import Target, detect
 
 DENSE = "dense m=4 n=32 k=64 act=u8 weight=s8 out=s32"

@@ -1,4 +1,4 @@
-from lpgen.assembly import functions, hot_loops, innermost_loops
+from lpgen.build.assembly import functions, hot_loops, innermost_loops
 
 ASSEMBLY = """\
 	.text

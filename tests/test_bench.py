@@ -11,15 +11,15 @@ import tvm_ffi
 
 from lpgen import runtime, templates
 from lpgen.algorithms.kernel import Function
-from lpgen.assembly import hot_loops
 from lpgen.bench import ComputeProbe, ReadProbe, bench, measure, measured_peak, pinned
 from lpgen.bench.measure import level
 from lpgen.bench.probes import _read_function
 from lpgen.build import build
+from lpgen.build.assembly import hot_loops
 from lpgen.build.lower import jit, lower
-from lpgen.choose import choose
 from lpgen.errors import LibraryError
 from lpgen.ops import parse
+from lpgen.records.choose import choose
 from lpgen.runtime.memory import aligned
 from lpgen.target import Target, cpu_features, detect
 

@@ -16,10 +16,10 @@ from lpgen import runtime, templates
 from lpgen.algorithms.sections import joined_sections
 from lpgen.build import build
 from lpgen.build.check import check_library
-from lpgen.choose import choose
 from lpgen.errors import FormatError, LibraryError, ScheduleRefused, WorkloadError
 from lpgen.ops import parse
 from lpgen.ops.parameter import nearest_bfloat16
+from lpgen.records.choose import choose
 from lpgen.runtime.memory import aligned_copy
 from lpgen.target import Target, known
 

@@ -2,10 +2,10 @@ import pytest
 
 from lpgen import records, templates
 from lpgen.build import Choice
-from lpgen.choose import choose, ranking
 from lpgen.errors import ScheduleRefused, UserError
 from lpgen.ops import parse
 from lpgen.records import Log, Record, RecordWarning
+from lpgen.records.choose import choose, ranking
 from lpgen.target import Target, known
 from lpgen.templates import Template
 

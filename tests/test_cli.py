@@ -18,8 +18,7 @@ from lpgen.cli import app
 from lpgen.errors import TuneError
 from lpgen.ops import parse, read_workloads
 from lpgen.ops.suites import suite
-from lpgen.record import RunnerUp
-from lpgen.records import Log, Record
+from lpgen.records import Log, Record, RunnerUp
 from lpgen.target import Target
 from lpgen.templates import templates_for
 

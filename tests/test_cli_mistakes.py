@@ -109,7 +109,8 @@ def test_a_mistake_is_one_line_and_status_2(lpgen, line):
 
 
 def test_an_unwritable_log_or_output_is_found_before_any_work(lpgen, monkeypatch):
-    from lpgen import choose, tune
+    from lpgen import tune
+    from lpgen.records import choose
 
     def fail(*args, **kwargs):
         raise AssertionError("work has begun")

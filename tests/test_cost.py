@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from strategies import convs, denses
 
 from lpgen import cost, templates
-from lpgen.choose import choose, ranking
 from lpgen.cost.features import COUNTS, NAMES, features
 from lpgen.cost.model import Model
 from lpgen.cost.trees import Forest
 from lpgen.ops import parse
 from lpgen.records import Log, Record
+from lpgen.records.choose import choose, ranking
 from lpgen.target import Target, known
 from lpgen.templates import Template
 

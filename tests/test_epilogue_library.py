@@ -10,9 +10,9 @@ from kernels import bits
 from lpgen import runtime
 from lpgen.build import build, header_path
 from lpgen.build.check import check_library
-from lpgen.choose import choose
 from lpgen.errors import LibraryError
 from lpgen.ops import parse
+from lpgen.records.choose import choose
 from lpgen.runtime.memory import aligned
 
 CONV = parse(

@@ -79,7 +79,7 @@ def test_weights_of_one_row_are_prefetched(name):
 
 
 def test_telescoping_takes_one_and_for_all_fields_but_one():
-    from lpgen.assembly import hot_loops
+    from lpgen.build.assembly import hot_loops
     from lpgen.build.lower import jit_module
 
     chosen, target = template("avx512vnni/telescoped")

@@ -5,9 +5,9 @@ import pytest
 from kernels import assert_exact, template
 
 from lpgen.algorithms.weights.lanes import Lanes
-from lpgen.choose import ranking
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, parse
+from lpgen.records.choose import ranking
 from lpgen.runtime.memory import aligned_copy
 from lpgen.schedules.common.grouped_conv import pieces
 from lpgen.schedules.common.grouped_conv.tile import Pieces

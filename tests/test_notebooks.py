@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from lpgen.assembly import KEY
+from lpgen.build.assembly import KEY
 from lpgen.ops import parse
 from lpgen.records import Record
 

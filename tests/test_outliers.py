@@ -13,13 +13,13 @@ from kernels import LEVELS, assert_exact, template
 from scipy import sparse
 from strategies import convs, denses, depthwise_convs, with_epilogues
 
-from lpgen import outliers, runtime
+from lpgen import runtime
 from lpgen.build import build
 from lpgen.build.check import check_library
-from lpgen.choose import choose
 from lpgen.errors import FormatError, LibraryError, WorkloadError
-from lpgen.ops import Dense, parse
+from lpgen.ops import Dense, outliers, parse
 from lpgen.ops.sparse import dense
+from lpgen.records.choose import choose
 from lpgen.runtime.memory import aligned_copy
 
 BUILDS = settings(

@@ -15,12 +15,12 @@ from lpgen.algorithms.lhs.planes import reads_planes
 from lpgen.algorithms.result import pack as packing
 from lpgen.build import build, header_path
 from lpgen.build.check import check_library
-from lpgen.choose import choose
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format
 from lpgen.ops import Dense, parse
 from lpgen.ops.epilogue import Pack
 from lpgen.ops.packed import LAYOUTS, check_layout, pack, packed_shape, unpack
+from lpgen.records.choose import choose
 from lpgen.runtime.memory import aligned_copy
 
 BUILDS = settings(

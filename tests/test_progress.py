@@ -8,7 +8,7 @@ from rich.console import Console
 
 from lpgen.cli import output, progress
 from lpgen.ops import parse
-from lpgen.record import Record, RunnerUp
+from lpgen.records import Record, RunnerUp
 from lpgen.tune import (
     CandidateMeasured,
     OperatorFailed,

@@ -8,9 +8,9 @@ from kernels import arguments, assert_exact_on
 from strategies import quantized
 
 from lpgen import runtime
-from lpgen.choose import choose
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.ops import DequantizeLinear, Example, QuantizeLinear, parse
+from lpgen.records.choose import choose
 from lpgen.target import Target, cpu_features
 from lpgen.templates import Template, explain
 

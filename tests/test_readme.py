@@ -42,7 +42,7 @@ def test_the_python_examples_run(home):
 
 def test_the_lines_of_c_run(home):
     from lpgen import build, parse, runtime
-    from lpgen.choose import choose
+    from lpgen.records.choose import choose
 
     op = parse("dense m=2 n=3 k=4 act=u8 weight=s8")
     build.build([choose(op, "generic")], "lib.so")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from lpgen import records, target, templates
 from lpgen.errors import RecordError
 from lpgen.ops import parse
-from lpgen.record import MAX_LINE, RunnerUp
-from lpgen.records import Log, Record, RecordWarning, best, misfit
+from lpgen.records import Log, Record, RecordWarning, RunnerUp, best, misfit
+from lpgen.records.record import MAX_LINE
 from lpgen.space import Space
 
 OP = parse("dense m=4 n=16 k=32 act=u8 weight=s8")

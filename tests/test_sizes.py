@@ -7,9 +7,9 @@ from tvm import IRModule, te
 from lpgen import templates
 from lpgen.algorithms.kernel import Function
 from lpgen.build.lower import lower
-from lpgen.choose import DefaultWarning, choose
 from lpgen.errors import ScheduleRefused, TooLarge, UserError
 from lpgen.ops import Dense, parse
+from lpgen.records.choose import DefaultWarning, choose
 from lpgen.target import Target
 from lpgen.tune.worker import reason_of
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lpgen.split import LEAST_TASK, Split, balance, most_threads, split_of
+from lpgen.runtime.split import LEAST_TASK, Split, balance, most_threads, split_of
 
 
 @pytest.mark.parametrize(

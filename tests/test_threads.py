@@ -6,8 +6,8 @@ from kernels import LEVELS, template_of
 
 from lpgen import runtime
 from lpgen.build import build
-from lpgen.choose import choice_of
 from lpgen.ops import parse
+from lpgen.records.choose import choice_of
 from lpgen.target import Target, cpu_features
 
 THREADS = (1, 2, 3, 7, 64)

@@ -13,10 +13,10 @@ from fake_templates import BEHAVIOURS, Moody, Tiles
 
 from lpgen import target as targets
 from lpgen import tune as tune_package
-from lpgen.choose import ranking
 from lpgen.errors import RecordError, TuneError, UserError
 from lpgen.ops import parse
 from lpgen.records import Log, RecordWarning, best
+from lpgen.records.choose import ranking
 from lpgen.target import Target
 from lpgen.templates import templates_for
 from lpgen.tune import (

@@ -13,9 +13,9 @@ from lpgen.bench.isa import restraint
 from lpgen.bench.messages import Failed, Phase, Present, Task
 from lpgen.bench.turns import compared
 from lpgen.build import build, scratch_folder
-from lpgen.choose import choose
 from lpgen.errors import LibraryError
 from lpgen.ops import Operator, parse
+from lpgen.records.choose import choose
 from lpgen.runtime.arrays import count
 from lpgen.runtime.kernel import MAX_THREADS
 from lpgen.supervise import Child, Gone

@@ -12,9 +12,9 @@ from typing import Any
 from lpgen import runtime
 from lpgen.bench.measure import ROUNDS, calls, packed_weights, pinned
 from lpgen.build import Choice, build, scratch_folder
-from lpgen.choose import choose
 from lpgen.ops import Operator, parse
 from lpgen.records import Log
+from lpgen.records.choose import choose
 from lpgen.target import Target, detect
 from lpgen.tune.timing import compare_laps, time_in_turns
 

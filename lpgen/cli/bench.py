@@ -151,7 +151,7 @@ def _build(
     library: Path,
 ) -> None:
     from lpgen.build import build
-    from lpgen.choose import choose
+    from lpgen.records.choose import choose
     from lpgen.target import Target
 
     chosen = Target.parse(target)

@@ -58,7 +58,7 @@ def command(
     check_output(out)
     compiler.start()
     logs = options.logs_to_read(log_path, chosen)
-    from lpgen.choose import choose
+    from lpgen.records.choose import choose
 
     choices = [choose(op, chosen, logs, threads=threads) for op in labels]
     path = build(choices, out)

@@ -57,7 +57,7 @@ def _print_title(choice: Choice) -> None:
 
 def _choice(op: Operator, target: Target, logs: list[Log], template: str | None) -> Choice:
     from lpgen import templates
-    from lpgen.choose import choice_of, choose
+    from lpgen.records.choose import choice_of, choose
 
     if template is None:
         return choose(op, target, logs)
@@ -68,7 +68,7 @@ def _choice(op: Operator, target: Target, logs: list[Log], template: str | None)
 
 
 def _print_assembly(choice: Choice) -> None:
-    from lpgen.assembly import hot_loops
+    from lpgen.build.assembly import hot_loops
     from lpgen.build.compiler import compile_apart
 
     what = f"{choice.op.name}: {choice.template} for {choice.target.name}"

@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lpgen.record import Record
+    from lpgen.records import Record
 
 
 def console(stderr: bool = False) -> Console:

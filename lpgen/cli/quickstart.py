@@ -97,7 +97,7 @@ def _log(folder: Path, target: Target) -> Log:
 
 def _build(labels: dict[Operator, str], target: Target, log: Log, library: Path) -> None:
     from lpgen.build import build
-    from lpgen.choose import choose
+    from lpgen.records.choose import choose
 
     build([choose(op, target, [log]) for op in labels], library)
 

@@ -74,7 +74,7 @@ def _show_library(path: Path, threads: int | None, as_json: bool) -> None:
 
 def _split(variant: dict[str, Any], threads: int | None) -> dict[str, Any]:
     """What --threads adds to the JSON of a kernel."""
-    from lpgen.split import split_of
+    from lpgen.runtime.split import split_of
 
     if threads is None:
         return {}
@@ -83,7 +83,7 @@ def _split(variant: dict[str, Any], threads: int | None) -> dict[str, Any]:
 
 
 def _split_row(variant: dict[str, Any], threads: int) -> tuple:
-    from lpgen.split import split_of
+    from lpgen.runtime.split import split_of
 
     found = split_of(variant, threads)
     if found is None:

@@ -16,8 +16,7 @@ from lpgen.errors import TuneError
 
 if TYPE_CHECKING:
     from lpgen.ops import Operator
-    from lpgen.record import Record
-    from lpgen.records import Log
+    from lpgen.records import Log, Record
     from lpgen.target import Target
     from lpgen.tune import TuneEvent, TuneResult
 

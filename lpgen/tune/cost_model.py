@@ -16,7 +16,7 @@ import numpy as np
 from lpgen import templates
 from lpgen.errors import UserError
 from lpgen.ops import Product, parse
-from lpgen.record import Record
+from lpgen.records import Record
 from lpgen.space import Knobs, Space
 from lpgen.target import Target
 from lpgen.templates import Template

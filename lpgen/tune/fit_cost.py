@@ -24,7 +24,7 @@ from lpgen.cost.features import NAMES, features
 from lpgen.cost.model import DATA, ELSE, Model, price_name
 from lpgen.cost.trees import Forest
 from lpgen.ops import parse
-from lpgen.record import Record, RunnerUp, this_cpu
+from lpgen.records import Record, RunnerUp, this_cpu
 from lpgen.space import Counts
 from lpgen.target import Target, detect
 

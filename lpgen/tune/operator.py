@@ -10,8 +10,7 @@ import numpy as np
 from lpgen import cost, records
 from lpgen.errors import TuneError
 from lpgen.ops import Operator
-from lpgen.record import RunnerUp
-from lpgen.records import Log, Record
+from lpgen.records import Log, Record, RunnerUp
 from lpgen.target import Target
 from lpgen.templates import Template
 from lpgen.tune.built import Machine

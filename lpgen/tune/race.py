@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from lpgen import templates
 from lpgen.errors import TuneError
-from lpgen.record import Record
+from lpgen.records import Record
 from lpgen.tune.messages import Candidate, Laps, Race
 from lpgen.tune.pool import Pool
 from lpgen.tune.search import Search

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lpgen.record import this_cpu, this_versions
+from lpgen.records import this_cpu, this_versions
 from lpgen.runtime.files import load_module
 from lpgen.target import cpu_features, detect
 from lpgen.tune.built import Built, Machine, Problem, Weights

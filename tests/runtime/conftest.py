@@ -7,8 +7,8 @@ from loaded import BIPOLAR, BYTES, LARGE
 
 from lpgen import runtime
 from lpgen.build import Choice, build
-from lpgen.choose import choose
 from lpgen.ops import parse
+from lpgen.records.choose import choose
 from lpgen.target import Target
 
 

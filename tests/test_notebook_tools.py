@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from tvm import te
 
-from lpgen import explore, templates
+from lpgen import notebook, templates
 from lpgen.errors import TuneError
 from lpgen.ops import parse
 from lpgen.records import Record
@@ -34,7 +34,7 @@ class TestBrief:
         a = te.placeholder((8, 8), "uint8", "a")
         module = te.create_prim_func([a, te.compute((8, 8), lambda i, j: a[j, i], "b")])
         assert "T.axis" in module.script()
-        assert explore.brief(module).splitlines() == [
+        assert notebook.brief(module).splitlines() == [
             "@T.prim_func(s_tir=True)",
             'def main(a: T.Buffer((8, 8), "uint8"), b: T.Buffer((8, 8), "uint8")):',
             "  for i, j in T.grid(8, 8):",
@@ -44,14 +44,14 @@ class TestBrief:
 
     def test_long_lines_are_cut_off(self):
         a = te.placeholder((8, 8), "uint8", "a")
-        lines = explore.brief(te.create_prim_func([a]), width=20).splitlines()
+        lines = notebook.brief(te.create_prim_func([a]), width=20).splitlines()
         assert lines[1] == "def main(a: T.Buffe…"
 
     def test_instructions_are_called_by_their_names(self):
         target = Target.parse("avx512vnni")
         template = templates.get("x86/dot")
         kernel = template.kernel(OP, target, template.default(OP, target))
-        text = explore.brief(kernel.module, width=200)
+        text = notebook.brief(kernel.module, width=200)
         assert "= avx512.vpdpbusd.512(C[" in text
         assert "T.parallel" in text
 
@@ -73,7 +73,7 @@ class TestTuningPlot:
         yield OperatorFinished(OP, TuneResult(OP, record, None, 3, 0))
 
     def draw(self, events):
-        plot = explore.TuningPlot(every=0)
+        plot = notebook.TuningPlot(every=0)
         for event in events:
             plot.take(event)
         return plot.figure
@@ -102,10 +102,10 @@ class TestTuningPlot:
 
 
 class TestRoofline:
-    ROOFS = explore.Roofs({"vpdpbusd zmm": 900.0}, {"L2": 160.0, "DRAM": 16.0})
+    ROOFS = notebook.Roofs({"vpdpbusd zmm": 900.0}, {"L2": 160.0, "DRAM": 16.0})
 
     def test_roofs_and_kernels_carry_their_figures(self):
-        figure = explore.roofline(self.ROOFS, {"conv": (500, [800, 700, 300]), "fc": (4, [60])})
+        figure = notebook.roofline(self.ROOFS, {"conv": (500, [800, 700, 300]), "fc": (4, [60])})
         assert legend(figure) == ["conv: 800 GOP/s", "fc: 60 GOP/s"]
         assert [text.strip() for text in texts(figure)] == [
             "L2 160 GB/s",
@@ -118,25 +118,25 @@ class TestRoofline:
         assert axes.get_ylabel() == "speed [GOP/s]"
 
     def test_slopes_end_at_the_highest_peak(self):
-        figure = explore.roofline(self.ROOFS, {"fc": (4, [60])})
+        figure = notebook.roofline(self.ROOFS, {"fc": (4, [60])})
         slope = figure.axes[0].lines[0]
         assert slope.get_ydata()[-1] == 900
         assert slope.get_xdata()[-1] == pytest.approx(900 / 160)
 
     def test_a_machine_without_a_measured_peak(self):
         roofs = replace(self.ROOFS, peaks={})
-        figure = explore.roofline(roofs, {"fc": (4, [60])})
+        figure = notebook.roofline(roofs, {"fc": (4, [60])})
         assert figure.axes[0].lines[0].get_ydata()[-1] == 60
 
     def test_the_picture_is_a_png_of_the_figure(self):
-        shown = explore.picture(explore.roofline(self.ROOFS, {"fc": (4, [60])}))
+        shown = notebook.picture(notebook.roofline(self.ROOFS, {"fc": (4, [60])}))
         assert shown.data.startswith(b"\x89PNG")
         assert shown.width == 750
 
 
 class TestRoofs:
     def sizes(self, l2, l3):
-        return explore._sizes(replace(Target.parse("avx2"), l1d=32 * KIB, l2=l2, l3=l3))
+        return notebook._sizes(replace(Target.parse("avx2"), l1d=32 * KIB, l2=l2, l3=l3))
 
     def test_each_level_is_read_where_it_holds_the_data(self):
         sizes = self.sizes(l2=512 * KIB, l3=8 * KIB * KIB)
@@ -150,7 +150,7 @@ class TestRoofs:
         assert list(self.sizes(l2=512 * KIB, l3=2**40)) == ["L2", "L3"]
 
     def test_measured_on_this_machine(self, monkeypatch):
-        monkeypatch.setattr(explore, "_sizes", lambda target: {"L2": 64 * KIB})
-        roofs = explore.measure_roofs(OP, Target.parse("native"))
+        monkeypatch.setattr(notebook, "_sizes", lambda target: {"L2": 64 * KIB})
+        roofs = notebook.measure_roofs(OP, Target.parse("native"))
         assert list(roofs.bandwidths) == ["L2"]
         assert all(value > 0 for value in (*roofs.peaks.values(), *roofs.bandwidths.values()))
