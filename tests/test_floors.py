@@ -30,6 +30,7 @@ FLOORS = {
     "templates": 4,
     "records": 4,
     "build": 4,
+    "network": 5,
     "onnx": 5,
     "tune": 5,
     "bench": 5,
