@@ -9,7 +9,7 @@ from strategies import convs, denses
 
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format
-from lpgen.ops import Conv2d, Dense, Matrix
+from lpgen.ops import Conv2d, Dense, Matrix, Product
 
 
 def naive_dense(op, x, w):
@@ -254,3 +254,11 @@ def test_the_oracle_refuses_inputs_of_another_kind():
         op.reference(x, w)
     with pytest.raises(WorkloadError, match="extreme 'mid' is unknown; known: max-max, max-min"):
         op.extreme("mid")
+
+
+def test_a_class_of_operators_that_lacks_a_part_makes_none():
+    class Shapeless(Product):
+        kind = "shapeless"
+
+    with pytest.raises(TypeError, match=r"abstract methods .*label.*matrix.*smallest.*w_shape"):
+        Shapeless()

@@ -10,7 +10,8 @@ import numpy as np
 from lpgen.formats import Format
 from lpgen.ops.epilogue import Chain
 from lpgen.ops.lhs import INPUT
-from lpgen.ops.product import Matrix, Product, rows_per_block
+from lpgen.ops.product import Matrix, Product
+from lpgen.ops.product_oracle import rows_per_block
 from lpgen.ops.words import (
     COUNT,
     EDGES,

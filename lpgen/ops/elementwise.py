@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -96,14 +97,14 @@ class Elementwise(Operator):
         return (self.outer, self.axis, self.inner)
 
     @property
+    @abstractmethod
     def act(self) -> Format | Real:
         """What the values of x are."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def made(self) -> Format | Real:
         """What the values of y are."""
-        raise NotImplementedError
 
     @property
     def block(self) -> int:
@@ -172,8 +173,9 @@ class Elementwise(Operator):
         each = np.repeat(blocks, self.block, axis=1)[:, : self.axis]
         return np.broadcast_to(each, self.extents)
 
+    @abstractmethod
     def _values(self, x: np.ndarray, zero: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """y of legal x, zero points and scales of each element, [extents]."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
@@ -37,7 +38,7 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Operator:
+class Operator(ABC):
     """Base of the operators: frozen dataclasses whose fields are the words of the workload.
 
     A subclass states its `kind` and its `WORDS`, one for each field that has one, in canonical
@@ -74,14 +75,14 @@ class Operator:
         return self.name
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """A short name for tables: kind, sizes, formats."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def identifier(self) -> str:
         """Kind, sizes and formats as a part of a C name."""
-        raise NotImplementedError
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -90,34 +91,30 @@ class Operator:
         return (self.kind,)
 
     @property
+    @abstractmethod
     def signature(self) -> Signature:
         """The arguments of a kernel; of how many bytes packed weights are its layout says."""
-        raise NotImplementedError
-
-    def packing(self, nbytes: int) -> Signature:
-        """The arguments of what packs the weights into so many bytes, of operators that have any:
-        (weights, parameters, packed)."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def ops(self) -> int:
         """Arithmetic operations: two for each multiply-accumulate, or for each element."""
-        raise NotImplementedError
 
     @property
     def plain(self) -> Self:
         """The operator without what costs next to nothing: its records serve this one, too."""
         return self
 
+    @abstractmethod
     def example(self, rng: np.random.Generator, name: str = "random") -> Example:
         """Random arguments of a call, or one of EXTREMES."""
-        raise NotImplementedError
 
     @property
     def far_ends(self) -> list[str]:
         """Those of EXTREMES that show the most."""
         return list(self.EXTREMES)
 
+    @abstractmethod
     def reference(self, *tensors: np.ndarray, **named: np.ndarray) -> np.ndarray:
         """The exact result, the signature's output, computed by NumPy alone: the oracle of every
         test.
@@ -125,7 +122,6 @@ class Operator:
         Raises WorkloadError on another shape and on an argument that is missing or not asked for,
         and FormatError on a value outside its format.
         """
-        raise NotImplementedError
 
     def _checked(
         self, what: str, value: Any, shape: tuple[int, ...], form: Format | Real | None

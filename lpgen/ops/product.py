@@ -1,23 +1,21 @@
-"""Products x * w: what dense and conv2d share. Formats, zero points, exact sums and their limit,
-the chain of steps behind the sums."""
+"""Products x * w: what dense and conv2d share. Formats, zero points, shapes, the limit of the sums,
+the chain of steps behind them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
-import numpy as np
-
-from lpgen.formats import REAL, Format
+from lpgen.formats import Format
 from lpgen.ops import epilogue, packed, scales, sparse
-from lpgen.ops.epilogue import Given, Pack, Quantize, Residual, Scale, Threshold, check_zero
+from lpgen.ops.epilogue import Pack, Quantize, Residual, Scale, Threshold, check_zero
 from lpgen.ops.epilogue.words import words_of
 from lpgen.ops.lhs import Lhs
-from lpgen.ops.parameter import FLOAT_LIMIT, Parameter, legal, values
-from lpgen.ops.product_examples import ProductExamples
+from lpgen.ops.parameter import FLOAT_LIMIT, Parameter, values
+from lpgen.ops.product_oracle import ProductOracle
 from lpgen.ops.reach import Reach
 from lpgen.ops.signature import Argument, Limits, Role, Signature, of_packer, packed_weights
 
@@ -32,7 +30,7 @@ class Matrix(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Product(ProductExamples):
+class Product(ProductOracle):
     """Base of the products.
 
     A subclass states its shapes, its `matrix` and `_sums`. It has fields `act`, `weight` (Format),
@@ -61,24 +59,24 @@ class Product(ProductExamples):
         return f"{self.act} x {self.weight}" + ("" if self.out == "s32" else f" -> {self.out}")
 
     @property
+    @abstractmethod
     def matrix(self) -> Matrix:
         """The operator as matrix products."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def x_extents(self) -> tuple[int, ...]:
         """Shape of the activations as values."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def w_shape(self) -> tuple[int, ...]:
         """Shape of the weights."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def y_extents(self) -> tuple[int, ...]:
         """Shape of the result as values, and of a residual."""
-        raise NotImplementedError
 
     @cached_property
     def lhs(self) -> Lhs:
@@ -160,9 +158,9 @@ class Product(ProductExamples):
         work."""
         return replace(self, zero_act=0, zero_weight=0, outliers=0, epilogue=(), input="act")
 
+    @abstractmethod
     def smallest(self) -> Self:
         """An operator of the same kind and formats with next to nothing to do."""
-        raise NotImplementedError
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -207,86 +205,6 @@ class Product(ProductExamples):
         zeros = (self.zero_act, self.zero_weight)
         return Reach(self.matrix.k, self.act, self.weight, *zeros, self.outliers)
 
-    def reference(
-        self,
-        x: np.ndarray,
-        w: np.ndarray,
-        residual: np.ndarray | None = None,
-        **parameters: np.ndarray,
-    ) -> np.ndarray:
-        """The exact result, `y_dtype`[y_shape], computed by NumPy alone: the oracle of every test.
-
-        x: integers[x_shape] in format `act`, packed, or float32 (`ops.lhs`); w:
-        integers[w_shape] in format `weight`; residual (float32, or integers of its format) and
-        parameters: as the epilogue asks.
-        Padding adds nothing, also in formats that have no zero.
-        Raises WorkloadError on another shape and on an argument that is missing or not asked for,
-        and FormatError on a value outside its format.
-        """
-        given = self.legal_parameters(parameters)
-        layout = self.lhs.layout
-        form = REAL if self.lhs.real else self.act
-        x = self._checked("x", x, self.x_shape, None if layout else form)
-        w = self._checked("w", w, self.w_shape, self.weight)
-        if (residual is None) != (self.residual is None):
-            self._fail(f"residual is {'missing' if residual is None else 'not asked for'}")
-        if residual is not None:
-            form = self.residual.values
-            residual = self._checked("residual", residual, self.y_extents, form)
-        with np.errstate(all="ignore"):  # infinities and what is no number have results, too
-            x = packed.unpack(x, self.act, layout, self.x_extents[-1]) if layout else x
-            return self._result(x, w, residual, given)
-
-    def _result(
-        self,
-        x: np.ndarray,
-        w: np.ndarray,
-        residual: np.ndarray | None,
-        given: dict[str, np.ndarray],
-    ) -> np.ndarray:
-        """What `reference` gives for legal arguments, x unpacked."""
-        step = None
-        if self.lhs.real:
-            x, step = self.lhs.quantized(x, given.pop("input_scale", None))
-        zero = given.pop("zero_weight", self.zero_weight)
-        if self.zero_act:
-            x = x.astype(np.int16) - self.zero_act
-        if np.any(zero):
-            w = w.astype(np.int16) - scales.spread(zero, self.w_shape, self.group_size)
-        if self.outliers:
-            w = w.astype(np.int16) + sparse.dense(self.w_shape, *map(given.get, sparse.NAMES))
-        if self.group_size:
-            sums = scales.scaled(self._sums, x, w, given["scale"], self.group_size)
-        else:
-            sums = self._sums(x, w)
-        return epilogue.apply(self.epilogue, sums, Given(given, residual, step))
-
-    def legal_parameters(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The parameters as arrays of their shapes and dtypes, in the order of `parameters`.
-
-        Raises WorkloadError for one that is missing or not asked for, FormatError for one that has
-        another shape or dtype, a value outside its limits, or outliers in another order.
-        """
-        for name in (*self.parameters, *given):
-            if name not in given:
-                self._fail(f"parameter {name} is missing")
-            if name not in self.parameters:
-                known = ", ".join(self.parameters) or "none"
-                self._fail(f"parameter {name} is not asked for; asked for: {known}")
-        found = {name: legal(name, given[name], p) for name, p in self.parameters.items()}
-        if self.outliers:
-            sparse.check_order(*map(found.get, sparse.NAMES))
-        return found
-
-    def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-        """The sums of products, exact integers of any dtype, [y_shape]."""
-        raise NotImplementedError
-
-    @property
-    def _exact_float(self) -> type:
-        """The float in which BLAS adds up exactly."""
-        return self._reach.exact_float
-
     # The checks that all products make when they are created.
 
     def _check_words(self) -> None:
@@ -310,8 +228,3 @@ class Product(ProductExamples):
         self._check_elements(x=self.x_extents, w=self.w_shape, y=self.y_extents)
         if reason := self._reach.check():
             self._fail(reason)
-
-
-def rows_per_block(row: int) -> int:
-    """How many rows of `row` floats keep a block of an oracle's operands at 32 MiB or less."""
-    return max(1, 2**22 // row)

@@ -28,6 +28,7 @@ class ProductExamples(Operator):
     parameters: dict[str, Parameter]
     x_extents: tuple[int, ...]
     w_shape: tuple[int, ...]
+    y_extents: tuple[int, ...]
     bound: int
 
     # Pairs of ends: which end of its format fills x, and which fills w.

@@ -16,6 +16,7 @@ Inside the blocks, for every register tile, in straight-line code for all rows a
     finish
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from tvm import tirx
@@ -83,7 +84,7 @@ class Registers:
             self[i] = vectors.splat(0, self.dtype, self.lanes)
 
 
-class FieldTile:
+class FieldTile(ABC):
     """The code of a register tile. A form of the algorithm derives from it; each method emits.
 
     chunk: k steps from `begin` to `end`, 0: all of a run; apart: one plane after the other in each
@@ -120,30 +121,23 @@ class FieldTile:
             for plane in together:
                 self.end(plane)
 
-    def multiply(self, site: Site, place: dict, planes: Sequence[int]) -> None:
-        left = [self.left(site, mi, place) for mi in range(self.rows)]
-        for number in planes:
-            fields = self.layout.planes[number].fields
-            for vector in range(0, self.vectors, fields):
-                weights = self.weights(site, number, {**place, "nv": vector})
-                self.step(number, vector, weights, left)
-
+    @abstractmethod
     def start(self) -> None:
         """Before everything: accumulators and their zeros."""
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027, some forms have nothing to do here
         """Before a chunk."""
 
-    def step(self, plane: int, vector: int, weights: tirx.Expr, left: list[tirx.Expr]) -> None:
-        """Multiply packed weights, whose first field is that of `vector`, with the left values."""
-        raise NotImplementedError
+    @abstractmethod
+    def multiply(self, site: Site, place: dict, planes: Sequence[int]) -> None:
+        """The products of a k step with some planes."""
 
-    def end(self, plane: int) -> None:
+    def end(self, plane: int) -> None:  # noqa: B027
         """Behind a chunk of a plane."""
 
+    @abstractmethod
     def finish(self, site: Site) -> None:
         """Behind everything: `store` every vector of the tile."""
-        raise NotImplementedError
 
     def store(self, site: Site, mi: int, nv: int, value: tirx.Expr) -> None:
         """The sums with codes of a row and a vector of columns."""

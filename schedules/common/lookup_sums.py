@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -84,7 +85,7 @@ def for_parts(box: Box, most: int, unit: int, body: Callable[[Box], None]) -> No
         body(box.part(axis, whole * length, size % length))
 
 
-class Sums:
+class Sums(ABC):
     """The registers of a tile of lookups and the statements on them, for tables x vectors of bytes
     and the digits of the tables.
 
@@ -104,17 +105,17 @@ class Sums:
         self.total = {place: vec.scratch((self.half,), "uint16") for place in self.places}
         self.odd = {place: vec.scratch((self.half,), "uint16") for place in self.places}
 
+    @abstractmethod
     def indices(self, group: tuple, plane: Index) -> list[list]:
         """The index vectors [group][vector] of the `unit` k steps that start here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def table(self, number: int, digit: int, group: tuple) -> tirx.Expr:
         """A table of a k step, `tables.entries` bytes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def widen(self, add: bool) -> None:
         """Store the sums; add: to what is there."""
-        raise NotImplementedError
 
     def tile(self) -> None:
         """Emit the whole tile."""
@@ -126,9 +127,9 @@ class Sums:
             self.clear()
         for_parts(whole, most, self.unit, lambda box: self.block(box, add=several))
 
+    @abstractmethod
     def clear(self) -> None:
         """Store zeros."""
-        raise NotImplementedError
 
     # ---- from lookups to 16 bits
 

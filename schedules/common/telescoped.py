@@ -85,7 +85,15 @@ class Telescoped(fields.FieldTile):
         """Which accumulator belongs to a plane, a vector of columns and a row."""
         return (plane * self.vectors + vector) * self.rows + mi
 
+    def multiply(self, site, place: dict, planes) -> None:
+        left = [self.left(site, mi, place) for mi in range(self.rows)]
+        for number in planes:
+            for vector in range(0, self.vectors, self.layout.planes[number].fields):
+                weights = self.weights(site, number, {**place, "nv": vector})
+                self.step(number, vector, weights, left)
+
     def step(self, plane: int, vector: int, weights: tirx.Expr, left: list[tirx.Expr]) -> None:
+        """Multiply packed weights, whose first field is that of `vector`, with the left values."""
         p = self.layout.planes[plane]
         for field in range(p.fields):
             operand = weights

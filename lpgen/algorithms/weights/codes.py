@@ -11,6 +11,7 @@ compensation of the column, offset * (sum of codes), is taken away; x here is x 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CodeWeights(Sectioned):
+class CodeWeights(Sectioned, ABC):
     """Packed-weight layout of codes: `groups` x `columns` columns in `panels` panels of `panel`.
 
     shape: op.w_shape; offset: what the left side holds for nothing, zero_act among its values.
@@ -64,18 +65,18 @@ class CodeWeights(Sectioned):
             **own,
         )
 
+    @abstractmethod
     def code_sections(self) -> list[Section]:
         """The sections that hold the codes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def arrange(self, codes: np.ndarray) -> list[np.ndarray]:
         """Those sections' contents; codes: uint8[groups, panels * panel, runs, kg, kq]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def te_arrange(self, code) -> list[te.Tensor]:
         """The same as tensors; code(group, column, k step, kt) is a uint8 expression, 0 in empty
         places; the k step counts through all runs (and may lie behind the last)."""
-        raise NotImplementedError
 
     @cached_property
     def sections(self) -> list[Section]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from enum import IntEnum, auto
 from typing import Any, ClassVar, NamedTuple
@@ -45,7 +46,7 @@ class Given(NamedTuple):
     input_step: np.ndarray | None = None
 
 
-class Step:
+class Step(ABC):
     """Base of the steps, frozen dataclasses. `chain` is always the whole one with the step in it.
 
     READ: how the texts of its words are read. needs_scale: whether it works on real numbers, which
@@ -68,9 +69,9 @@ class Step:
         """The parameters that it needs, by name."""
         return {}
 
+    @abstractmethod
     def apply(self, v: np.ndarray, chain: Chain, given: Given) -> np.ndarray:
         """What it makes of v, the channels in the last dimension."""
-        raise NotImplementedError
 
 
 Chain = tuple[Step, ...]
