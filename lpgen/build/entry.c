@@ -14,7 +14,7 @@ PUBLIC const char *lpgen_status_message(lpgen_status status) {
       [LPGEN_WEIGHTS_BYTES] = "weights_bytes is not the size of the weights (_WEIGHTS_BYTES)",
       [LPGEN_PACKED_BYTES] = "packed_bytes is not the size of the packed weights (_PACKED_BYTES)",
       [LPGEN_WORKSPACE_BYTES] = "workspace_bytes is less than _workspace_bytes(threads) says",
-      [LPGEN_MISALIGNED] = "packed or workspace does not start on a 64-byte boundary",
+      [LPGEN_MISALIGNED] = "packed, workspace or arena does not start on a 64-byte boundary",
       [LPGEN_THREADS] = "threads is not within 1..1024",
       [LPGEN_WEIGHT_VALUE] = "a weight is not a value of its format (see the header)",
       [LPGEN_CPU] = "this CPU lacks instructions the kernel needs (lpgen_missing_features)",
@@ -24,6 +24,8 @@ PUBLIC const char *lpgen_status_message(lpgen_status status) {
       [LPGEN_PARAMETER_VALUE] = "a parameter is not a number, not within its limits, or no bfloat16",
       [LPGEN_AFFINITY] = "a CPU is one that this process may not use",
       [LPGEN_ENVIRONMENT] = "LPGEN_AFFINITY, LPGEN_SPIN_US or LPGEN_TASK_US is not as in the header",
+      [LPGEN_ARENA_BYTES] = "arena_bytes is less than _arena_bytes(threads) says",
+      [LPGEN_STEPS] = "first..last are no steps of the network",
       [LPGEN_OUTLIER_ORDER] = "outlier_indptr does not ascend from 0, or indices of a channel do not",
       [LPGEN_OVERLAP] = "what is written overlaps another argument in memory",
       [LPGEN_PACKED_HEADER] = "packed does not begin as weights do that _pack_weights wrote",
@@ -52,11 +54,11 @@ size_t kernel_workspace_bytes(const struct kernel *kernel, int threads) {
   return workspace_bytes_of(variant ? variant : kernel->variants[0], threads);
 }
 
-static int misaligned(const void *pointer, uintptr_t alignment) {
+int misaligned(const void *pointer, uintptr_t alignment) {
   return (uintptr_t)pointer % alignment != 0;
 }
 
-static int overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes) {
+int overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes) {
   uintptr_t first = (uintptr_t)a, second = (uintptr_t)b;
   return first < second + b_bytes && second < first + a_bytes;
 }

@@ -1,6 +1,7 @@
 /* The same functions for tvm-ffi: __tvm_ffi_NAME(x, packed, y[, workspace][, threads]), or what else
  * the kernel's arguments are; __tvm_ffi_NAME_pack_weights(weights, parameters in the header's order,
- * packed), and __tvm_ffi_NAME_check_weights(packed).
+ * packed), and __tvm_ffi_NAME_check_weights(packed). Of a network __tvm_ffi_NAME_run(inputs, outputs,
+ * arena, threads[, first, last, nanoseconds]), each tensor an argument.
  *
  * Tensors are checked (type, dimensions, shape, contiguity) and named in the error. libtvm_ffi is
  * imported weakly: a plain C program neither has nor needs it. */
@@ -134,6 +135,13 @@ static int wrong_call(const struct kernel *kernel) {
   return wrong_count(kernel->symbol, text);
 }
 
+/* An argument as a number of threads; what is none is outside of their limits. */
+static int threads_of(const TVMFFIAny *arg) {
+  if (arg->type_index != kTVMFFIInt) return 0;
+  int64_t threads = arg->v_int64;
+  return threads > MAX_THREADS ? MAX_THREADS + 1 : threads < 0 ? 0 : (int)threads;
+}
+
 int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFFIAny *result) {
   int first = kernel->count; /* of the optional arguments */
   if (count < first || count > first + 2) return wrong_call(kernel);
@@ -141,8 +149,7 @@ int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFF
   int threads = 1, next = workspace ? first + 1 : first;
   if (next < count) {
     if (args[next].type_index != kTVMFFIInt || next + 1 < count) return wrong_call(kernel);
-    int64_t value = args[next].v_int64;
-    threads = value > MAX_THREADS ? MAX_THREADS + 1 : value < 0 ? 0 : (int)value;
+    threads = threads_of(&args[next]);
   }
   struct value given[MAX_ARGUMENTS];
   for (int i = 0; i < kernel->count; i++)
@@ -192,16 +199,57 @@ int ffi_check_weights(const struct kernel *kernel, const TVMFFIAny *args, int co
   return finish(kernel->symbol, kernel_check_weights(kernel, packed.data, packed.bytes), result);
 }
 
-int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int count,
-                        TVMFFIAny *result) {
-  if (count != 1 || args[0].type_index != kTVMFFIInt)
-    return wrong_count(kernel->symbol, "(threads)");
-  int64_t threads = args[0].v_int64;
-  threads = threads > MAX_THREADS ? MAX_THREADS : threads < 1 ? 1 : threads;
+static int return_size(size_t bytes, TVMFFIAny *result) {
   result->type_index = kTVMFFIInt;
   result->zero_padding = 0;
-  result->v_int64 = (int64_t)kernel_workspace_bytes(kernel, (int)threads);
+  result->v_int64 = (int64_t)bytes;
   return 0;
+}
+
+int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int count,
+                        TVMFFIAny *result) {
+  if (count != 1) return wrong_count(kernel->symbol, "(threads)");
+  return return_size(kernel_workspace_bytes(kernel, threads_of(&args[0])), result);
+}
+
+int ffi_arena_bytes(const struct network *network, const TVMFFIAny *args, int count,
+                    TVMFFIAny *result) {
+  if (count != 1) return wrong_count(network->name, "(threads)");
+  return return_size(network_arena_bytes(network, threads_of(&args[0])), result);
+}
+
+/* The data of a dense tensor of so many bytes, or NULL. */
+static void *data_of(const TVMFFIAny *value, size_t bytes) {
+  const DLTensor *tensor = tensor_of(value);
+  if (!tensor || !is_dense(tensor) || tensor->device.device_type != kDLCPU) return NULL;
+  size_t own = (size_t)tensor->dtype.bits / 8;
+  for (int i = 0; i < tensor->ndim; i++) own *= (size_t)tensor->shape[i];
+  return own >= bytes ? start_of(tensor) : NULL;
+}
+
+int ffi_network_run(const struct network *network, const TVMFFIAny *args, int count,
+                    TVMFFIAny *result) {
+  int inputs = network->input_count, outputs = network->output_count, tensors = inputs + outputs;
+  const char *expected = "(inputs, outputs, arena, threads[, first, last, nanoseconds])";
+  if (count != tensors + 2 && count != tensors + 5) return wrong_count(network->name, expected);
+  void *given[tensors + 1];
+  for (int i = 0; i < tensors; i++) {
+    size_t bytes = i < inputs ? network->input_bytes[i] : network->output_bytes[i - inputs];
+    if (!(given[i] = data_of(&args[i], bytes))) return wrong_count(network->name, expected);
+  }
+  args += tensors;
+  void *arena = data_of(&args[0], 0);
+  size_t arena_bytes = arena ? (size_t)tensor_of(&args[0])->shape[0] : 0;
+  lpgen_steps steps = {0, network->step_count, NULL, -1};
+  if (count == tensors + 5) {
+    steps.first = (int)args[2].v_int64, steps.last = (int)args[3].v_int64;
+    steps.nanoseconds = data_of(&args[4], sizeof(int64_t) * (size_t)network->step_count);
+  }
+  lpgen_status status = network_run(network, (const void *const *)given, given + inputs, arena,
+                                    arena_bytes, threads_of(&args[1]), &steps);
+  char where[64];
+  snprintf(where, sizeof where, "%.40s: step %d", network->name, steps.failed);
+  return finish(steps.failed < 0 ? network->name : where, status, result);
 }
 
 /* lpgen_set_affinity(cpu, ...) */

@@ -1,5 +1,6 @@
 /* The public functions of one kernel for tvm-ffi, as the generated file asks for them:
- * LPGEN_KERNEL(symbol, &its struct kernel), and LPGEN_PACKER of one that has packed weights. */
+ * LPGEN_KERNEL(symbol, &its struct kernel), and LPGEN_PACKER of one that has packed weights; those
+ * of a network, in C too: LPGEN_NETWORK(name, &its struct network). */
 
 #ifndef LPGEN_FFI_H
 #define LPGEN_FFI_H
@@ -15,6 +16,10 @@ int ffi_check_weights(const struct kernel *kernel, const TVMFFIAny *args, int co
                       TVMFFIAny *result);
 int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int count,
                         TVMFFIAny *result);
+int ffi_network_run(const struct network *network, const TVMFFIAny *args, int count,
+                    TVMFFIAny *result);
+int ffi_arena_bytes(const struct network *network, const TVMFFIAny *args, int count,
+                    TVMFFIAny *result);
 
 #define LPGEN_FFI(NAME, FUNCTION, KERNEL)                                                      \
   PUBLIC int __tvm_ffi_##NAME(void *self, const TVMFFIAny *args, int32_t count,                \
@@ -36,5 +41,21 @@ int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int 
   }                                                                                          \
   LPGEN_FFI(SYMBOL##_pack_weights, ffi_pack_weights, KERNEL)                                 \
   LPGEN_FFI(SYMBOL##_check_weights, ffi_check_weights, KERNEL)
+
+#define LPGEN_NETWORK(NAME, NETWORK)                                                         \
+  PUBLIC size_t NAME##_arena_bytes(int threads) {                                            \
+    return network_arena_bytes(NETWORK, threads);                                            \
+  }                                                                                          \
+  PUBLIC lpgen_status NAME##_run(const void *const *inputs, void *const *outputs,            \
+                                 void *arena, size_t arena_bytes, int threads) {             \
+    return network_run(NETWORK, inputs, outputs, arena, arena_bytes, threads, NULL);         \
+  }                                                                                          \
+  PUBLIC lpgen_status NAME##_run_steps(const void *const *inputs, void *const *outputs,      \
+                                       void *arena, size_t arena_bytes, int threads,         \
+                                       lpgen_steps *steps) {                                 \
+    return network_run(NETWORK, inputs, outputs, arena, arena_bytes, threads, steps);        \
+  }                                                                                          \
+  LPGEN_FFI(NAME##_run, ffi_network_run, NETWORK)                                            \
+  LPGEN_FFI(NAME##_arena_bytes, ffi_arena_bytes, NETWORK)
 
 #endif

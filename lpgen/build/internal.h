@@ -1,6 +1,6 @@
 /* What the parts of a library share. Every library is compiled from support.c, pool.c, affinity.c,
- * cpu.c, the cpu_*.c of its architecture, packed.c, entry.c, ffi.c and one generated file that
- * describes its kernels; users see only the generated header. */
+ * cpu.c, the cpu_*.c of its architecture, packed.c, entry.c, network.c, ffi.c and one generated file
+ * that describes its kernels and its network; users see only the generated header. */
 
 #ifndef LPGEN_INTERNAL_H
 #define LPGEN_INTERNAL_H
@@ -42,6 +42,8 @@ typedef enum {
   LPGEN_PACKED_DAMAGED,
   LPGEN_AFFINITY,
   LPGEN_ENVIRONMENT,
+  LPGEN_ARENA_BYTES,
+  LPGEN_STEPS,
   LPGEN_STATUS_COUNT
 } lpgen_status;
 
@@ -105,6 +107,36 @@ struct kernel {
   const struct variant *const *variants; /* best first, ended by NULL */
 };
 
+/* Where a step finds what it gives for an argument. */
+struct operand {
+  enum { ARENA, GIVEN, WANTED, CONSTANT, NUMBER } place;
+  int64_t at; /* bytes from the start; which input or output of the network; the number */
+};
+
+/* A call of a kernel; operands: for each of its arguments. */
+struct step {
+  const struct kernel *kernel;
+  const struct operand *operands;
+};
+
+/* Steps in the order in which they run. Sizes are in bytes; kernels have one variant each. */
+struct network {
+  const char *name;
+  const struct step *steps;
+  int step_count, input_count, output_count;
+  const size_t *input_bytes, *output_bytes;
+  size_t tensor_bytes; /* of the arena: in front of the workspace that all steps share */
+  const void *constants;
+};
+
+/* Steps first .. last - 1. nanoseconds: what each of them takes, NULL: not asked for; failed: the
+ * one that failed, or -1. */
+typedef struct {
+  int first, last;
+  int64_t *nanoseconds;
+  int failed;
+} lpgen_steps;
+
 /* entry.c. given: for each argument, or for each parameter. */
 size_t tensor_bytes(const struct tensor *tensor);
 size_t kernel_workspace_bytes(const struct kernel *kernel, int threads);
@@ -112,7 +144,15 @@ lpgen_status kernel_run(const struct kernel *kernel, const struct value *given, 
                         size_t workspace_bytes, int threads);
 lpgen_status kernel_pack(const struct kernel *kernel, const struct value *given, void *packed,
                          size_t packed_bytes);
+int misaligned(const void *pointer, uintptr_t alignment);
+int overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes);
 const char *lpgen_status_message(lpgen_status status);
+
+/* network.c. steps: which of them, NULL: all. */
+size_t network_arena_bytes(const struct network *network, int threads);
+lpgen_status network_run(const struct network *network, const void *const *inputs,
+                         void *const *outputs, void *arena, size_t arena_bytes, int threads,
+                         lpgen_steps *steps);
 
 /* packed.c. packed_belongs: LPGEN_OK if it begins as weights of this variant do, at the cost of a
  * few comparisons; packed_sign: writes that beginning, when all else is there. */

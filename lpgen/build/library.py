@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from lpgen.build.choice import (
     variant_symbol,
 )
 from lpgen.build.manifest import manifest
+from lpgen.build.part import Builder, Part
 from lpgen.build.scratch import scratch_folder
 from lpgen.errors import LibraryError
 from lpgen.runtime.files import HASH_BYTES, find_hash, hash_of
@@ -32,11 +33,14 @@ if TYPE_CHECKING:
     from lpgen.target import Target
 
 # And the cpu_*.c of the architecture.
-C_FILES = ("support.c", "pool.c", "affinity.c", "cpu.c", "packed.c", "entry.c", "ffi.c")
+C_FILES = (
+    *("support.c", "pool.c", "affinity.c", "cpu.c"),
+    *("packed.c", "entry.c", "network.c", "ffi.c"),
+)
 H_FILES = ("internal.h", "pool.h", "ffi.h")
 
 # Everything else is internal, so that two libraries in one program do not meet.
-_EXPORTS = "{ global: lpgen_*; __tvm_ffi_*; local: *; };"
+_EXPORTS = ("lpgen_*", "__tvm_ffi_*")
 
 # -O3: the check of the weights vectorizes. Baseline CPU: it must run before the CPU is known.
 _C_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
@@ -46,10 +50,16 @@ _LINK_FLAGS = ("-Wl,--strip-debug", "-Wl,-z,defs", "-Wl,-z,noexecstack")
 _HASH_FLAG = f"-Wl,--build-id=0x{bytes(HASH_BYTES).hex()}"
 
 
-def build(choices: Sequence[Choice], out: str | os.PathLike[str]) -> Path:
+def build(
+    choices: Sequence[Choice],
+    out: str | os.PathLike[str],
+    part: Builder | None = None,
+    on_kernel: Callable[[int], None] = lambda done: None,
+) -> Path:
     """Write a library with a kernel for every choice to `out`, and its header beside it (.h).
 
     The order of several choices for one workload is the order in which the runtime prefers them.
+    part: makes what the library holds beside kernels; on_kernel: is told how many are compiled.
     Both files appear complete or not at all. Returns the path of the library.
     Kernels are compiled in a process of their own, which a crash of LLVM ends.
     Raises LibraryError when nothing or the same twice is chosen, when `out` cannot be written, or
@@ -61,10 +71,12 @@ def build(choices: Sequence[Choice], out: str | os.PathLike[str]) -> Path:
     _check_choices(choices)
     try:
         with scratch_folder() as folder:
-            variants, objects = _compile(choices, folder)
+            variants, objects = _compile(choices, folder, on_kernel)
             kernels = exported(variants)
-            _write_sources(kernels, folder)
-            (folder / "header").write_text(source.header(kernels, out.name), encoding="utf-8")
+            more = part(kernels) if part else Part("", "", {}, ())
+            _write_sources(kernels, more, folder)
+            text = source.header(kernels, out.name, more.header)
+            (folder / "header").write_text(text, encoding="utf-8")
             _link(linker, [_cpu_file(choices[0].target), *C_FILES], objects, folder)
             _seal(folder / "library")
             _publish(folder, out)
@@ -127,7 +139,9 @@ def _check_choices(choices: Sequence[Choice]) -> None:
         seen.add(key)
 
 
-def _compile(choices: Sequence[Choice], folder: Path) -> tuple[list[Variant], list[Path]]:
+def _compile(
+    choices: Sequence[Choice], folder: Path, on_kernel: Callable[[int], None]
+) -> tuple[list[Variant], list[Path]]:
     """An object file for each choice, with its kernel and its packer."""
     variants, objects = [], []
     for choice in choices:
@@ -140,6 +154,7 @@ def _compile(choices: Sequence[Choice], folder: Path) -> tuple[list[Variant], li
         number = identity(choice, packer.module if packer else None)
         scratch = done.scratch[run], done.scratch.get(pack)
         variants.append(Variant(choice, number, *scratch, done.pieces[run]))
+        on_kernel(len(variants))
     return variants, objects
 
 
@@ -148,14 +163,17 @@ def _cpu_file(target: Target) -> str:
     return f"cpu_{target.architecture}.c"
 
 
-def _write_sources(kernels: Sequence[Exported], folder: Path) -> None:
+def _write_sources(kernels: Sequence[Exported], part: Part, folder: Path) -> None:
     cpu_file = _cpu_file(kernels[0].variants[0].choice.target)
     for name in (*C_FILES, cpu_file, *H_FILES):
         text = (resources.files("lpgen.build") / name).read_text(encoding="utf-8")
         (folder / name).write_text(text, encoding="utf-8")
-    text = source.c_source(kernels, manifest(kernels))
+    text = source.c_source(kernels, manifest(kernels) | part.manifest, part.source)
     (folder / "kernels.c").write_text(text, encoding="utf-8")
-    (folder / "exports").write_text(_EXPORTS, encoding="utf-8")
+    public = "".join(f"{name}; " for name in (*_EXPORTS, *part.exports))
+    (folder / "exports").write_text(f"{{ global: {public}local: *; }};", encoding="utf-8")
+    for name, write in part.files.items():
+        write(folder / name)
 
 
 def _link(linker: list[str], c_files: Sequence[str], objects: Sequence[Path], folder: Path) -> None:

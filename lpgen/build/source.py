@@ -14,8 +14,9 @@ from lpgen.build.choice import Exported, Variant, identifier, pack_symbol, run_s
 from lpgen.build.interface import c_string, c_strings
 
 
-def c_source(kernels: Sequence[Exported], manifest: Mapping[str, Any]) -> str:
-    """The generated C file: a description of every kernel, its public functions, the manifest."""
+def c_source(kernels: Sequence[Exported], manifest: Mapping[str, Any], more: str = "") -> str:
+    """The generated C file: a description of every kernel, its public functions, more that is built
+    on them, the manifest."""
     text = json.dumps(manifest, separators=(",", ":"))
     lines = (text[i : i + 90] for i in range(0, len(text), 90))
     return "\n".join(
@@ -25,6 +26,7 @@ def c_source(kernels: Sequence[Exported], manifest: Mapping[str, Any]) -> str:
             "const struct kernel *const lpgen_kernels[] = {",
             *(f"    &{kernel.symbol}_kernel," for kernel in kernels),
             "    NULL};",
+            *([more] if more else []),
             "PUBLIC const char *lpgen_manifest(void) {",
             "  return",
             *(f"      {c_string(line)}" for line in lines),
@@ -81,8 +83,8 @@ static const struct variant {symbol} = {{
     .run = {symbol}_run, .pack = {pack}, .cpu = &{symbol}_cpu}};"""
 
 
-def header(kernels: Sequence[Exported], library: str) -> str:
-    """The header of the library file `library`."""
+def header(kernels: Sequence[Exported], library: str, more: str = "") -> str:
+    """The header of the library file `library`; more: what stands behind its kernels."""
     folder = resources.files("lpgen.build")
     values = {
         "NAME": library.rpartition(".")[0] + ".h",
@@ -90,7 +92,7 @@ def header(kernels: Sequence[Exported], library: str) -> str:
         "LIBRARY": library,
         "GUARD": f"LPGEN_{identifier(library).upper()}_H",
         "STATUSES": _statuses((folder / "internal.h").read_text(encoding="utf-8")),
-        "KERNELS": "".join(map(_header_kernel, kernels)),
+        "KERNELS": "".join(map(_header_kernel, kernels)) + more,
     }
     text = (folder / "header.h").read_text(encoding="utf-8")
     return re.sub(r"@([A-Z]+)@", lambda match: values[match[1]], text)

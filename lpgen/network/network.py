@@ -10,7 +10,7 @@ import numpy as np
 
 from lpgen.errors import NetworkError
 from lpgen.ops import Operator
-from lpgen.ops.signature import Argument
+from lpgen.ops.signature import Argument, Role
 from lpgen.ops.tensor_type import TensorType
 
 
@@ -20,7 +20,8 @@ class Step:
 
     name: what messages call it, unique in its network, such as the name of a node of ONNX.
     inputs: the tensor that each input of the operator reads, by the argument's name; constants: the
-    arrays of those inputs that are the same in every call (scales, zero points, tables). output:
+    arrays of those inputs that are the same in every call (scales, zero points, tables), and
+    numbers (int32, of no dimensions) of those that are scalars. output:
     the tensor that it writes. weights, parameters: what is packed once, in the operator's layout,
     as `Operator.reference` takes it; None and {} for an operator without weights. sources: names of
     the nodes that it computes.
@@ -118,7 +119,8 @@ def _size(kind: TensorType | Argument) -> tuple[int, str]:
 def _check_inputs(step: Step, known: Mapping[str, TensorType]) -> None:
     """Raise NetworkError unless every input of the operator is given, and once."""
     where = f"step {step.name}"
-    arguments = {argument.name: argument for argument in step.op.signature.inputs}
+    signature = step.op.signature
+    arguments = {a.name: a for a in signature.of_role(Role.INPUT, Role.SCALAR)}
     given = [*step.inputs, *step.constants]
     if unknown := sorted(set(given) - set(arguments)):
         raise NetworkError(f"{where}: {step.op.kind} has no input {unknown[0]}")

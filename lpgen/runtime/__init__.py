@@ -4,6 +4,7 @@
     kernel = lib["dense m=1024 n=1024 k=1024 act=u2 weight=s2 out=s32"]
     packed = kernel.pack_weights(w)           # w: one value per element, [n, k] or OHWI
     y = kernel(x, packed)                     # x: one value per byte, [m, k] or NHWC
+    y = lib.network(x)                        # of a library that `lpgen compile` made
 
 It needs NumPy and apache-tvm-ffi, and of lpgen only `lpgen.errors`.
 """
@@ -11,6 +12,7 @@ It needs NumPy and apache-tvm-ffi, and of lpgen only `lpgen.errors`.
 from lpgen.runtime.arguments import Argument
 from lpgen.runtime.kernel import Kernel
 from lpgen.runtime.library import Library, load
+from lpgen.runtime.network import Network
 from lpgen.runtime.weights import PackedWeights
 
-__all__ = ["Argument", "Kernel", "Library", "PackedWeights", "load"]
+__all__ = ["Argument", "Kernel", "Library", "Network", "PackedWeights", "load"]

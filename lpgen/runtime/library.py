@@ -9,6 +9,7 @@ from typing import Any
 from lpgen.errors import LibraryError
 from lpgen.runtime.files import Code, read_manifest
 from lpgen.runtime.kernel import Kernel
+from lpgen.runtime.network import Network
 
 
 def load(path: str | os.PathLike[str]) -> "Library":
@@ -31,7 +32,8 @@ class Library:
 
     `kernels`: names of the kernels that this CPU can run; `workloads`: all names in it;
     `manifest`: what the file says it holds, as JSON values; `missing`: instruction set extensions
-    that kernels of the library need and this CPU lacks. Threads may share it.
+    that kernels of the library need and this CPU lacks; `network`: what runs all of them as one
+    network, None: it is a library of kernels alone. Threads may share it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -43,6 +45,8 @@ class Library:
         try:
             self._entries = {entry["workload"]: entry for entry in self.manifest["kernels"]}
             self._chosen = {name: self._choose(entry) for name, entry in self._entries.items()}
+            network = self.manifest.get("network")
+            self.network = Network(self._code, network) if network else None
         except (KeyError, TypeError):
             raise LibraryError(f"{self.path}: its manifest is damaged") from None
         self._kernels: dict[str, Kernel] = {}

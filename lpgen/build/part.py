@@ -1,0 +1,31 @@
+"""What a library may hold beside its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lpgen.build.choice import Exported
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that is built on the kernels of a library.
+
+    source: C text behind their descriptions (`struct kernel`, SYMBOL_kernel); header: text behind
+    their declarations; manifest: entries beside "kernels"; exports: patterns of the names that are
+    public; files: what the C text includes, by name, each written by a function that is given its
+    path.
+    """
+
+    source: str
+    header: str
+    manifest: Mapping[str, Any]
+    exports: Sequence[str]
+    files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+
+
+Builder = Callable[[Sequence[Exported]], Part]
+"""What makes a part of kernels that are compiled."""

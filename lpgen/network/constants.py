@@ -1,0 +1,70 @@
+"""Constants of a network: packed weights, tables and the like, in one piece that is only read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from lpgen.build.choice import Variant
+from lpgen.build.packed import with_header
+from lpgen.errors import FormatError, LpgenError, NetworkError
+from lpgen.network.arena import rounded
+from lpgen.network.network import Step
+from lpgen.ops.signature import Argument
+
+
+class Constants:
+    """Arrays one behind the other, each on a 64-byte boundary; equal ones are kept once.
+
+    nbytes: of all of them.
+    """
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+        self._arrays: list[np.ndarray] = []
+        self._known: dict[bytes, int] = {}
+
+    def place(self, array: np.ndarray) -> int:
+        """The offset of the array's bytes."""
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        digest = hashlib.sha256(data).digest()
+        if digest not in self._known:
+            self._known[digest] = self.nbytes
+            self._arrays.append(data)
+            self.nbytes += rounded(data.size)
+        return self._known[digest]
+
+    def write(self, path: Path) -> None:
+        """All of them as a file of `nbytes`."""
+        with path.open("wb") as file:
+            for data in self._arrays:
+                file.write(data)
+                file.write(bytes(-data.size % 64))
+
+
+def packed_weights(step: Step, variant: Variant) -> np.ndarray:
+    """The step's weights and parameters, uint8[n], as the kernel takes them.
+
+    NumPy packs them: for other CPUs it gives the same bytes. Raises NetworkError, naming the step,
+    for values that the kernel's formats do not have.
+    """
+    op, layout = step.op, variant.choice.kernel.layout
+    try:
+        weights = np.asarray(step.weights)
+        if weights.shape != op.w_shape:
+            raise FormatError(f"weights have shape {weights.shape}, expected {op.w_shape}")
+        op.weight.check(weights, "weights")
+        parameters: Mapping[str, np.ndarray] = op.legal_parameters(step.parameters)
+    except LpgenError as error:
+        raise NetworkError(f"step {step.name}: {error}") from None
+    weights = np.ascontiguousarray(weights, op.weight.dtype)
+    return with_header(variant, layout.pack(weights, **parameters))
+
+
+def constant(step: Step, argument: Argument) -> np.ndarray:
+    """The array that the step always has for an argument, as its kernel takes it."""
+    array = np.asarray(step.constants[argument.name])
+    return np.ascontiguousarray(array, argument.dtype)

@@ -1,0 +1,198 @@
+"""The network of a loaded library."""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import tvm_ffi
+
+from lpgen.errors import LibraryError
+from lpgen.runtime import arrays
+from lpgen.runtime.files import Code
+from lpgen.runtime.kernel import MAX_THREADS
+from lpgen.runtime.memory import aligned
+
+
+class Tensor(NamedTuple):
+    """A tensor of a network: its name, shape and dtype; where: "input", "output" or "arena"; at:
+    which of the inputs or outputs, or its first byte in the arena."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    where: str
+    at: int
+
+    @classmethod
+    def of_entry(cls, entry: dict, where: str = "", at: int = 0) -> "Tensor":
+        """From an entry of the manifest."""
+        shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
+        return cls(entry["name"], shape, dtype, entry.get("where", where), entry.get("at", at))
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}{list(self.shape)}"
+
+
+class Step(NamedTuple):
+    """A step of a network: its name, the workload of its kernel, the names of the tensors that it
+    reads, by the kernel's arguments, and of the one that it writes; constants: the first byte of
+    each in the library's constants; sources: what it computes, such as names of ONNX nodes."""
+
+    name: str
+    workload: str
+    inputs: dict[str, str]
+    output: str
+    constants: dict[str, int]
+    numbers: dict[str, int]
+    sources: list[str]
+
+
+class Network:
+    """What runs all of a network: `name`, and its entry of the manifest as `interface`.
+
+    inputs, outputs: what a call takes and gives (`Tensor`), by name, in order; steps: in the order
+    in which they run; tensors: all of them, by name. Threads may share it; each has its own arena,
+    which is kept.
+    """
+
+    def __init__(self, code: Code, interface: dict) -> None:
+        self.name: str = interface["name"]
+        self.interface = interface
+        self.inputs = {
+            entry["name"]: Tensor.of_entry(entry, "input", i)
+            for i, entry in enumerate(interface["inputs"])
+        }
+        self.outputs = {
+            entry["name"]: Tensor.of_entry(entry, "output", i)
+            for i, entry in enumerate(interface["outputs"])
+        }
+        self.steps = [Step(**entry) for entry in interface["steps"]]
+        self.tensors = {entry["name"]: Tensor.of_entry(entry) for entry in interface["tensors"]}
+        self._code = code  # keeps it loaded
+        self._run = code.get_function(f"{self.name}_run")
+        self._arena_bytes = code.get_function(f"{self.name}_arena_bytes")
+        self._kept = threading.local()
+
+    def __repr__(self) -> str:
+        takes, gives = ", ".join(map(str, self.inputs.values())), ", ".join(self.outputs)
+        return f"<lpgen network {self.name}: {len(self.steps)} steps, {takes} -> {gives}>"
+
+    def arena_bytes(self, threads: int = 1) -> int:
+        """Bytes of memory that a call on `threads` threads uses."""
+        return self._arena_bytes(arrays.count("threads", threads, MAX_THREADS))
+
+    def __call__(self, *inputs: Any, out: Any = None, threads: int = 1) -> Any:
+        """The outputs for the inputs, computed on `threads` threads.
+
+        inputs: in the order of `inputs`, or one dict of all by name: NumPy arrays or DLPack tensors
+        in the CPU's memory, of their shapes and dtypes; what is not contiguous is copied.
+        out: contiguous memory for the output, or a dict of it for each by name; it may not overlap
+        inputs. Returns the output, of several a dict by name: `out`, or new arrays of the first
+        input's library (of NumPy where that takes no DLPack tensors). Other Python threads run
+        meanwhile. Raises LibraryError naming what does not fit.
+        """
+        given = self._given(inputs)
+        threads = arrays.count("threads", threads, MAX_THREADS)
+        read = self._readable(given)
+        if out is None:
+            made = {t.name: np.empty(t.shape, t.dtype) for t in self.outputs.values()}
+            self._call(*read, *made.values(), self._arena(threads), threads)
+            first = next(iter(given.values()), None)
+            plain = first is None or isinstance(first, np.ndarray)
+            result = made if plain else {n: arrays.like(first, y) for n, y in made.items()}
+        else:
+            result = self._named("out", out if isinstance(out, Mapping) else (out,), self.outputs)
+            wanted = (
+                arrays.writable(t.name, result[t.name], t.shape, t.dtype)
+                for t in self.outputs.values()
+            )
+            self._call(*read, *wanted, self._arena(threads), threads)
+        return next(iter(result.values())) if len(result) == 1 else result
+
+    def bind(self, *inputs: Any, out: Any, threads: int = 1) -> Callable[[], None]:
+        """A function that computes `out` from what is in the inputs by then, checked once, here.
+
+        For loops in which the microseconds that Python takes for a checked call would count. The
+        arguments are those of a call; all have to be NumPy arrays, contiguous and writeable: none
+        is copied. The function belongs to the calling thread. Raises LibraryError as a call does.
+        """
+        self(*inputs, out=out, threads=threads)
+        given = self._given(inputs)
+        for name, array in given.items():
+            if not (array.flags.c_contiguous and array.flags.writeable):
+                raise LibraryError(f"{name} is not contiguous, or read-only: bind would use a copy")
+        out = self._named("out", out if isinstance(out, Mapping) else (out,), self.outputs)
+        wanted = [tvm_ffi.from_dlpack(out[name]) for name in self.outputs]
+        return partial(self._run, *self._readable(given), *wanted, self._arena(threads), threads)
+
+    def trace(self, *inputs: Any, threads: int = 1) -> Iterator[tuple[Step, np.ndarray]]:
+        """Each step and what it wrote, a copy in the shape of its kernel's output, one after the
+        other."""
+        read, arena = self._readable(self._given(inputs)), self._arena(threads)
+        made = {t.name: np.empty(t.shape, t.dtype) for t in self.outputs.values()}
+        memory = np.from_dlpack(arena)
+        times = np.zeros(len(self.steps), np.int64)
+        for i, step in enumerate(self.steps):
+            self._call(*read, *made.values(), arena, threads, i, i + 1, tvm_ffi.from_dlpack(times))
+            tensor = self.tensors[step.output]
+            if tensor.where == "output":
+                yield step, made[step.output].reshape(tensor.shape).copy()
+            else:
+                data = memory[tensor.at : tensor.at + tensor.nbytes]
+                yield step, data.view(tensor.dtype).reshape(tensor.shape).copy()
+
+    def times(self, *inputs: Any, threads: int = 1) -> np.ndarray:
+        """Nanoseconds of each step of one call, int64[steps]."""
+        read, times = self._readable(self._given(inputs)), np.zeros(len(self.steps), np.int64)
+        made = [np.empty(t.shape, t.dtype) for t in self.outputs.values()]
+        every = (0, len(self.steps), tvm_ffi.from_dlpack(times))
+        self._call(*read, *made, self._arena(threads), threads, *every)
+        return times
+
+    def _given(self, inputs: tuple) -> dict[str, Any]:
+        """What a call gives, by the names of the inputs."""
+        one = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], Mapping) else inputs
+        return self._named(f"network {self.name}", one, self.inputs)
+
+    def _named(
+        self, what: str, values: Mapping[str, Any] | tuple, tensors: Mapping[str, Tensor]
+    ) -> dict[str, Any]:
+        """The values by the names of the tensors, in their order."""
+        takes = ", ".join(map(str, tensors.values())) or "nothing"
+        if not isinstance(values, Mapping):
+            if len(values) != len(tensors):
+                raise LibraryError(f"{what}: {len(values)} tensors, expected {takes}")
+            values = dict(zip(tensors, values, strict=True))
+        for name in (*tensors, *values):
+            if name not in values:
+                raise LibraryError(f"{what}: {name} is missing")
+            if name not in tensors:
+                raise LibraryError(f"{what}: {name!r} is not asked for, expected {takes}")
+        return {name: values[name] for name in tensors}
+
+    def _readable(self, given: dict[str, Any]) -> list[Any]:
+        expected = self.inputs.values()
+        return [arrays.readable(t.name, given[t.name], t.shape, t.dtype) for t in expected]
+
+    def _call(self, *arguments: Any) -> None:
+        """Run steps; what the library refuses is a LibraryError."""
+        try:
+            self._run(*arguments)
+        except (RuntimeError, TypeError) as error:
+            raise LibraryError(f"network {str(error).strip()}") from None
+
+    def _arena(self, threads: int) -> Any:
+        """This thread's arena, made larger where it is too small: fresh memory is slow."""
+        nbytes = self.arena_bytes(threads)
+        kept = getattr(self._kept, "arena", None)
+        if kept is None or kept.shape[0] < nbytes:
+            kept = self._kept.arena = tvm_ffi.from_dlpack(aligned(max(nbytes, 1)))
+        return kept

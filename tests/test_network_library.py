@@ -1,0 +1,213 @@
+"""Libraries of networks: results of Python and C, what is inside, wrong calls."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import networks
+import numpy as np
+import pytest
+import tvm_ffi
+from fake_kernel import fake_kernel
+
+from lpgen import runtime
+from lpgen.build import Choice
+from lpgen.errors import LibraryError, NetworkError
+from lpgen.network import Network, TensorType, build
+from lpgen.ops import parse
+from lpgen.target import Target
+
+EXAMPLES = Path(__file__).parent / "c_example"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("networks")
+    build(networks.two_layers(), "native", folder / "two.so")
+    build(networks.residual_blocks(), "native", folder / "residual.so", name="blocks")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    return runtime.load(folder / "two.so").network
+
+
+@pytest.fixture(scope="module")
+def blocks(folder):
+    return runtime.load(folder / "residual.so").network
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_network_is_its_oracle(blocks, threads):
+    network = networks.residual_blocks()
+    x = networks.example(network, threads)
+    expected = network.reference(x)
+    assert len(np.unique(expected["y"])) > 100
+    y = blocks(x, threads=threads)
+    assert list(y) == ["y", "t2"]
+    for name, array in y.items():
+        assert array.dtype == expected[name].dtype
+        np.testing.assert_array_equal(array, expected[name])
+
+
+def test_every_step_can_be_read_and_timed(blocks):
+    network = networks.residual_blocks()
+    x = networks.example(network)
+    expected = network.run(x)
+    traced = list(blocks.trace(x))
+    assert [step.name for step, _ in traced] == [step.name for step in network.steps]
+    for step, tensor in traced:
+        np.testing.assert_array_equal(tensor.ravel(), expected[step.output].ravel(), step.name)
+    assert (blocks.times(x) > 0).all()
+
+
+def test_calls_take_arrays_by_place_and_by_name(two):
+    network = networks.two_layers()
+    x = networks.example(network)["image"]
+    expected = network.reference({"image": x})["y"]
+    np.testing.assert_array_equal(two(x), expected)
+    np.testing.assert_array_equal(two({"image": x}), expected)
+    np.testing.assert_array_equal(two(np.moveaxis(np.moveaxis(x, 1, 2).copy(), 2, 1)), expected)
+    y = np.zeros((1, 30), np.int32)
+    assert two(x, out=y) is y
+    np.testing.assert_array_equal(y, expected)
+    y[...] = 0
+    two(x, out={"y": y})
+    np.testing.assert_array_equal(y, expected)
+    tensor = two(tvm_ffi.from_dlpack(x))
+    assert isinstance(tensor, tvm_ffi.Tensor)
+    np.testing.assert_array_equal(np.from_dlpack(tensor), expected)
+    run = two.bind(x, out=y)
+    x[...] = 1
+    run()
+    np.testing.assert_array_equal(y, network.reference({"image": x})["y"])
+
+
+def test_what_a_network_says_of_itself(two, blocks):
+    assert repr(two) == "<lpgen network two: 2 steps, image uint8[1, 2, 6] -> y>"
+    assert two.outputs["y"].shape == (1, 30)
+    assert two.tensors["hidden"].where == "arena"
+    arena = blocks.interface["arena"]
+    assert arena["lower_bound"] <= arena["tensor_bytes"] <= 1.15 * arena["lower_bound"]
+    assert blocks.arena_bytes(2) >= blocks.arena_bytes(1) >= arena["tensor_bytes"]
+    assert len({step.workload for step in blocks.steps}) == 5
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda two, x: two(), "network two: 0 tensors, expected image uint8[1, 2, 6]"),
+        (lambda two, x: two({}), "network two: image is missing"),
+        (lambda two, x: two({"image": x, "b": x}), "network two: 'b' is not asked for, expected"),
+        (lambda two, x: two(x[:, :1]), "image has shape [1, 1, 6], expected [1, 2, 6]"),
+        (lambda two, x: two(x.astype(np.int8)), "image: int8, expected uint8"),
+        (lambda two, x: two(x, threads=0), "threads=0 is not an integer within 1..1024"),
+        (lambda two, x: two(x, out=x), "y has shape [1, 2, 6], expected [1, 30]"),
+        (lambda two, x: two(x, out={}), "out: y is missing"),
+    ],
+)
+def test_wrong_calls_are_said(two, call, message):
+    x = np.zeros((1, 2, 6), np.uint8)
+    with pytest.raises(LibraryError) as raised:
+        call(two, x)
+    assert str(raised.value).startswith(message)
+
+
+def test_outputs_do_not_share_memory(blocks):
+    x = networks.example(networks.residual_blocks())["x"]
+    memory = np.zeros(x.size * 5, np.uint8)
+    y, t2 = memory[: x.nbytes].view(np.float32), memory[x.nbytes - 8 :][: x.size]
+    out = {"y": y.reshape(x.shape), "t2": t2.reshape(x.shape)}
+    with pytest.raises(LibraryError, match=r"^network blocks: what is written overlaps another"):
+        blocks(x, out=out)
+
+
+def test_equal_kernels_and_constants_are_there_once(folder, blocks):
+    library = runtime.load(folder / "residual.so")
+    assert len(library.kernels) == 5
+    offsets = [s.constants.get("packed") for s in blocks.steps if "packed" in s.constants]
+    assert len(set(offsets)) == 6
+    same = {s.constants["zeros"] for s in blocks.steps if "zeros" in s.constants}
+    assert len(same) == 1
+
+
+def test_constants_are_what_the_kernel_packs(folder):
+    """But for the checksum; also for another CPU."""
+    network, library = networks.two_layers(), runtime.load(folder / "two.so")
+    data = (folder / "two.so").read_bytes()
+    for step in network.steps:
+        packed = library[step.op.name].pack_weights(step.weights, **step.parameters).numpy().copy()
+        packed[48:56] = 0
+        assert packed.tobytes() in data
+
+
+def test_c_programs_can_rely_on_the_header(folder, tmp_path):
+    program = tmp_path / "contract"
+    defines = ["-DNAME=blocks", "-DSIZES=BLOCKS", "-include", folder / "residual.h"]
+    source = EXAMPLES / "network_contract.c"
+    flags = ["-Wall", "-Wextra", "-Werror", "-pthread"]
+    command = ["cc", *flags, *defines, source, folder / "residual.so", "-o", program]
+    subprocess.run(command, check=True)
+    network = networks.residual_blocks()
+    x = networks.example(network)
+    files = []
+    for array in (x["x"], *network.reference(x).values()):
+        files.append(tmp_path / str(len(files)))
+        files[-1].write_bytes(array.tobytes())
+    run = subprocess.run([program, *files], capture_output=True, text=True, check=False)
+    assert run.stdout == "ok\n", (run.stdout, run.stderr, run.returncode)
+
+
+def test_its_c_compiles_without_warnings(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "cc -Wall -Wextra -Wno-missing-field-initializers -Werror")
+    op = parse("dense m=2 n=3 k=4 act=u8 weight=s8")
+    rng = np.random.default_rng(0)
+    step = networks.step(rng, "only", op, "y */", x='x "1"')
+    inputs, outputs = TensorType((2, 4), "uint8"), TensorType((2, 3), "int32")
+    network = Network({'x "1"': inputs}, {"y */": outputs}, (step,))
+    choice = Choice(op, Target.parse("native"), "fake/dense", {}, fake_kernel(op))
+    build(network, "native", tmp_path / "odd-name.so", chooser=lambda _: choice)
+    compiled = runtime.load(tmp_path / "odd-name.so").network
+    x = networks.example(network)
+    np.testing.assert_array_equal(compiled(x), network.reference(x)["y */"])
+
+
+def test_the_example_in_c(tmp_path):
+    """The classes that the C program prints are those of the largest scores."""
+    rng = np.random.default_rng(0)
+    head = "dense m=1 n=10 k=48 act=u8 weight=s8 out=f32 scale=channel"
+    steps = (
+        networks.step(rng, "q", "quantize axis=48 format=u8 per=tensor", "q", x="image"),
+        networks.step(rng, "head", head, "scores", x="q"),
+    )
+    image, scores = TensorType((1, 4, 4, 3), "float32"), TensorType((1, 10), "float32")
+    network = Network({"image": image}, {"scores": scores}, steps)
+    library = build(network, "native", tmp_path / "classifier.so")
+    program = tmp_path / "classify"
+    command = ["cc", "-Wall", "-Wextra", "-Werror", "-I", tmp_path, EXAMPLES / "classify.c"]
+    subprocess.run([*command, library, "-o", program], check=True)
+    x = networks.example(network)
+    (tmp_path / "image.raw").write_bytes(x["image"].tobytes())
+    run = subprocess.run([program, tmp_path / "image.raw"], capture_output=True, text=True)
+    expected = network.reference(x)["scores"].ravel()
+    order = np.argsort(-expected, kind="stable")[:5]
+    assert run.stdout.splitlines() == [f"{i} {expected[i]:.6g}" for i in order], run.stderr
+    assert subprocess.run([program, program], capture_output=True).returncode == 0
+    assert subprocess.run([program], capture_output=True).returncode == 1
+
+
+def test_weights_that_cannot_be_packed_are_said(tmp_path):
+    network = networks.two_layers()
+    first = replace(network.steps[0], weights=np.full((12, 6), 9))
+    with pytest.raises(
+        NetworkError, match=r"^step first: weights\[0, 0\] = 9 is not a value of s3"
+    ):
+        build(replace(network, steps=(first, network.steps[1])), "native", tmp_path / "a.so")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["1st", "a-b", "pool", ""])
+def test_names_that_c_does_not_take_are_said(tmp_path, name):
+    with pytest.raises(NetworkError, match="name"):
+        build(networks.two_layers(), "native", tmp_path / f"{name or '-'}.so", name=name)
