@@ -10,13 +10,13 @@ from pathlib import Path
 from lpgen import build as kernels
 from lpgen.build import Choice
 from lpgen.build.choice import identifier
-from lpgen.records.choose import choose
 from lpgen.errors import NetworkError
 from lpgen.network.network import Network
 from lpgen.network.plan import plan
 from lpgen.network.program import Program
 from lpgen.ops import Operator
 from lpgen.records import Log
+from lpgen.records.choose import choose
 from lpgen.target import Target
 
 RESERVED = ("pool", "kernel", "network", "ffi", "lpgen")
@@ -36,7 +36,7 @@ def build(
 ) -> Path:
     """Write a library that runs `network` to `out`, and its header beside it (.h).
 
-    logs, threads: as `lpgen.choose.choose` takes them, for the kernel of each operator; equal ones
+    logs, threads: as `lpgen.choose` takes them, for the kernel of each operator; equal ones
     share it. chooser: chooses in its place. name: what its C functions begin with [the name of the
     file]. on_progress: is told what is done, how much of it, and of how much.
     Both files appear complete or not at all. Raises as `lpgen.build.build` and `choose` do;
