@@ -27,6 +27,7 @@ def operators(draw, longest=150):
         inner=draw(st.integers(1, longest)),
         **{name: draw(quantized) for name in ("a", "b", "out")},
         clamp=draw(st.sampled_from(["none", "relu"])),
+        rounded=draw(st.sampled_from(["sum", "quotient"])),
     )
 
 
@@ -45,7 +46,8 @@ def test_the_oracle_is_the_formula(op, seed):
         a = np.float32(int(inputs["a"][o, i]) - za) * sa
         total = a + np.float32(int(inputs["b"][i]) - zb) * sb
         total = max(total, np.float32(0)) if op.clamp == "relu" else total
-        value = round(float(total / sy + np.float32(zy)))
+        value = round(float(total / sy)) + zy
+        value = value if op.rounded == "quotient" else round(float(total / sy + np.float32(zy)))
         assert y[o, i] == min(max(value, op.out.min), op.out.max)
     assert y.dtype == op.out.dtype
 
@@ -90,6 +92,7 @@ def test_no_other_template_serves_it():
         ("add inner=3 a=b2 b=u8 out=u8", r"^add: a=b2: quantized values are u1\.\.u8 or s2\.\.s8"),
         ("add inner=3 a=u8 b=u8 out=f32", "'out=f32': format encoding 'f' is unknown"),
         ("add inner=3 a=u8 b=u8 out=u8 relu6", "'clamp=relu6': 'relu6' is none of none, relu$"),
+        ("add inner=3 a=u8 b=u8 out=u8 rounded=up", "'rounded=up': 'up' is none of sum, quotient$"),
         ("add inner=3 a=u8 b=u8 out=u8 scale=tensor", "'scale=tensor' has an unknown key"),
         ("add outer=65536 inner=65536 a=u8 b=u8 out=u8", "a has 4294967296 elements"),
     ],

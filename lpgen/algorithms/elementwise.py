@@ -95,8 +95,10 @@ def _add(op: Add) -> Tensors:
         )
         v = real_a + real_b
         v = te.max(v, tirx.const(0, "float32")) if op.clamp == "relu" else v
-        v = v / scales[2] + zeros[2].astype("float32")
-        return quantized(v, tirx.const(0, "int32"), op.out)
+        v = v / scales[2]
+        if op.rounded == "quotient":
+            return quantized(v, zeros[2], op.out)
+        return quantized(v + zeros[2].astype("float32"), tirx.const(0, "int32"), op.out)
 
     return [a, b, scales, zeros, te.compute((op.outer, op.inner), element, name="y")]
 

@@ -16,6 +16,7 @@ from lpgen.ops.signature import Argument, Role, Signature
 from lpgen.ops.words import FORMAT, NUMBER, Word, one_of
 
 CLAMPS = ("none", "relu")
+ROUNDED = ("sum", "quotient")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,10 @@ class Add(Operator):
 
     a and y: [outer, inner]; b: [inner], the same for every outer. A call takes them, `scales` (of
     a, b and y, float32) and `zeros` (int32, values of the formats). Every operation is one of IEEE
-    754 in float32, in the order written. QuantizeLinear behind an Add would round before it adds
-    zero_y: the other way where the quotient is a tie and zero_y odd. The result is the lowest value
-    where the quotient is no number (NaN), and zero_y where the sum is none and clamp=relu.
+    754 in float32, in the order written. rounded: "sum", what is written above, is QLinearAdd; with
+    "quotient" zero_y is added behind the rounding, as QuantizeLinear behind an Add does it, which
+    differs where the quotient is a tie and zero_y odd. The result is the lowest value where the
+    quotient is no number (NaN), and zero_y where the sum is none and clamp=relu.
     Raises WorkloadError when a size is outside its limits or a format is not u1..u8 or s2..s8.
     Source: QLinearAdd, https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
     """
@@ -38,6 +40,7 @@ class Add(Operator):
     b: Format
     out: Format
     clamp: str = "none"
+    rounded: str = "sum"
 
     kind: ClassVar[str] = "add"
     WORDS: ClassVar[dict[str, Word]] = {
@@ -47,6 +50,7 @@ class Add(Operator):
         "b": FORMAT,
         "out": FORMAT,
         "clamp": Word(one_of(*CLAMPS), str, quiet=True),
+        "rounded": Word(one_of(*ROUNDED), str, quiet=True),
     }
     # The ends of their formats that fill a and b.
     EXTREMES: ClassVar[tuple[str, ...]] = ("max-max", "max-min", "min-max", "min-min")
@@ -58,8 +62,9 @@ class Add(Operator):
             self._take_format(key)
             if (form := getattr(self, key)).encoding not in "us":
                 self._fail(f"{key}={form}: quantized values are u1..u8 or s2..s8")
-        if self.clamp not in CLAMPS:
-            self._fail(f"clamp={self.clamp} is unknown; known: {', '.join(CLAMPS)}")
+        for key, known in (("clamp", CLAMPS), ("rounded", ROUNDED)):
+            if (word := getattr(self, key)) not in known:
+                self._fail(f"{key}={word} is unknown; known: {', '.join(known)}")
         self._check_elements(a=(self.outer, self.inner))
 
     @property
@@ -127,5 +132,7 @@ class Add(Operator):
             b = (b.astype(np.int32) - zeros[1]).astype(np.float32) * scales[1]
             v = a + b
             v = np.where(v > 0, v, np.float32(0)) if self.clamp == "relu" else v
-            v = v / scales[2] + np.float32(zeros[2])
-            return quantized(v, np.int32(0), self.out)
+            v = v / scales[2]
+            if self.rounded == "quotient":
+                return quantized(v, zeros[2], self.out)
+            return quantized(v + np.float32(zeros[2]), np.int32(0), self.out)
