@@ -13,19 +13,18 @@ finds the instructions of a Shuffle on every CPU (`lpgen.tir.vectors`). So it do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from tvm import tirx
+from tvm import IRModule, tirx
+from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
 from lpgen.tir import vectors as vec
 from lpgen.tir.vectors import ROUNDING
 
 if TYPE_CHECKING:
-    from tvm import IRModule
-
     from lpgen.algorithms.weights.panels import Lookup
     from lpgen.target import Target
 
@@ -162,6 +161,22 @@ class Peak:
     ops: int
     outputs: int
     module: IRModule
+
+    @classmethod
+    def of(cls, instruction: str, ops: int, outputs: int, loop: Callable[..., None]) -> Self:
+        """The peak of the loop that `loop`(x, packed, y) emits."""
+        with IRBuilder() as builder:
+            with tb.prim_func(s_tir=True):
+                tb.func_name("main")
+                tb.func_attr({"tirx.noalias": True, "global_symbol": "main"})
+                x = tb.arg("x", tb.buffer((64,), "uint8"))
+                packed = tb.arg("packed", tb.buffer((64,), "uint8"))
+                y = tb.arg("y", tb.buffer((outputs,), "int32"))
+                with tb.sblock("root"):
+                    tb.reads([])
+                    tb.writes([])
+                    loop(x, packed, y)
+        return cls(instruction, ops, outputs, IRModule({"main": builder.get()}))
 
 
 def dtype_of(vector: tirx.Expr) -> str:

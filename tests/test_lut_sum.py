@@ -10,7 +10,8 @@ from strategies import TEXTS, convs, texts
 from lpgen.algorithms.lut_sum import (
     PACK,
     IndexWeights,
-    column_order,
+    byte_of,
+    column_of,
     k_split_of,
     offset_of,
     tables_of,
@@ -85,7 +86,7 @@ def test_indices_are_stored_in_reading_order():
     # plane, k steps / 2, byte, vector, lane
     packed = layout_of(op, 4).pack(w).reshape(1, 2, 1, 2, 16)
     for vector, byte in ((0, 0), (0, 1), (1, 5)):
-        column = vector * 16 + column_order(16)[byte]
+        column = vector * 16 + column_of(byte, 16)
         bits = np.packbits(w[column, 8:16], bitorder="little")[0]
         assert packed[0, 1, 0, vector, byte] == bits
 
@@ -103,7 +104,8 @@ def test_code_books_of_activations_are_values(act):
 
 @pytest.mark.parametrize("lanes", [16, 32, 64])
 def test_even_bytes_are_the_first_half_of_the_columns(lanes):
-    order = column_order(lanes)
+    order = column_of(np.arange(lanes), lanes)
+    np.testing.assert_array_equal(byte_of(order, lanes), np.arange(lanes))
     np.testing.assert_array_equal(order[::2], np.arange(lanes // 2))
     np.testing.assert_array_equal(order[1::2], np.arange(lanes // 2, lanes))
 

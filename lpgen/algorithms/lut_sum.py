@@ -116,8 +116,7 @@ bytes, whose top two bits are the fourth.
 class IndexWeights(CodeWeights):
     """indices[group][panel][plane][k steps / shared][byte][vector][lane], uint8 (see `PACK`).
 
-    A byte of a vector belongs to the column that `column_order` says: adding up even and odd bytes
-    apart then leaves neighbours side by side.
+    A byte of a vector belongs to the column that `column_of` says.
     """
 
     lanes: int = 64
@@ -141,7 +140,8 @@ class IndexWeights(CodeWeights):
         index = np.pad(index, [*[(0, 0)] * 3, (0, spare)])
         vectors = self.panel // self.lanes
         index = index.reshape(groups, self.panels, vectors, self.lanes, planes.size, -1, shared)
-        index = index[:, :, :, column_order(self.lanes)].transpose(0, 1, 4, 5, 6, 2, 3)
+        order = column_of(np.arange(self.lanes), self.lanes)
+        index = index[:, :, :, order].transpose(0, 1, 4, 5, 6, 2, 3)
         if self.cut.kq == 4:
             packed = index[:, :, :, :, :1] | index[:, :, :, :, 1:] << 4
         else:
@@ -161,8 +161,7 @@ class IndexWeights(CodeWeights):
             return _union(bits)
 
         def byte(group, panel, plane, kgs, part, vector, lane):
-            column = lane % 2 * (self.lanes // 2) + lane // 2
-            column = panel * self.panel + vector * self.lanes + column
+            column = panel * self.panel + vector * self.lanes + column_of(lane, self.lanes)
             at = (group, column, plane.astype("uint8"))
             own = index(*at, kgs * shared + part)
             last = index(*at, kgs * shared + shared - 1)
@@ -187,9 +186,15 @@ class IndexWeights(CodeWeights):
         return tirx.Select(field == shared - 1, _union(parts), own)
 
 
-def column_order(lanes: int) -> np.ndarray:
-    """The column of each byte of a vector: the even bytes are its first half."""
-    return np.arange(lanes).reshape(2, -1).T.ravel()
+def column_of(byte, lanes: int):
+    """The column of a byte of a vector, numbers or expressions: the even bytes are its first half,
+    and so `lookup_sums.Sums.halves` has neighbours side by side."""
+    return byte % 2 * (lanes // 2) + byte // 2
+
+
+def byte_of(column, lanes: int):
+    """The byte of a column of a vector."""
+    return column % (lanes // 2) * 2 + column // (lanes // 2)
 
 
 def _byte(value: int) -> tirx.Expr:
@@ -246,8 +251,7 @@ def _tile(op, lhs_at, index_at, c: KSplit, t: Tiling, tables: Tables) -> te.Tens
 
     def element(g, mo, no, mi, nv, nl):
         m = te.min(mo * t.rows + mi, last)
-        byte = nl % (t.lanes // 2) * 2 + nl // (t.lanes // 2)
-        index = index_at(g, no, q, (r * c.s + s) * c.kg + kg, nv, byte)
+        index = index_at(g, no, q, (r * c.s + s) * c.kg + kg, nv, byte_of(nl, t.lanes))
         found = lhs_at(g, mo, mi, m, r, s, kg, d, index.astype("int32"))
         return te.sum(found.astype("int32") << (q + d * tables.shift), axis=[r, s, kg, q, d])
 

@@ -9,7 +9,7 @@ import numpy as np
 from lpgen.formats import Format
 from lpgen.ops import sparse
 
-INT32_MAX = 2**31 - 1
+INT16_MAX, INT32_MAX = 2**15 - 1, 2**31 - 1
 
 
 @dataclass(frozen=True)

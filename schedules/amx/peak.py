@@ -1,8 +1,7 @@
 """The compute peak of AMX: tdpbusd on tile registers only."""
 
 import numpy as np
-from tvm import IRModule, tirx
-from tvm.script.ir_builder import IRBuilder
+from tvm import tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.isa import Peak
@@ -19,22 +18,7 @@ _STEPS = 200
 
 def peak(target: Target, knobs: Knobs) -> Peak:
     """The loop that bounds a kernel of this family with these knobs."""
-    return Peak("tdpbusd", _OPS * _TILES * _STEPS, _TILES * _SUMS, _module())
-
-
-def _module() -> IRModule:
-    with IRBuilder() as builder:
-        with tb.prim_func(s_tir=True):
-            tb.func_name("main")
-            tb.func_attr({"tirx.noalias": True, "global_symbol": "main"})
-            x = tb.arg("x", tb.buffer((64,), "uint8"))
-            packed = tb.arg("packed", tb.buffer((64,), "uint8"))
-            y = tb.arg("y", tb.buffer((_TILES * _SUMS,), "int32"))
-            with tb.sblock("root"):
-                tb.reads([])
-                tb.writes([])
-                _loop(x, packed, y)
-    return IRModule({"main": builder.get()})
+    return Peak.of("tdpbusd", _OPS * _TILES * _STEPS, _TILES * _SUMS, _loop)
 
 
 def _loop(x, packed, y) -> None:

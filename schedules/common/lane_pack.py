@@ -19,14 +19,14 @@ from lpgen.algorithms.weights.bit_fields import spread_planes
 from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
+from lpgen.ops.reach import INT16_MAX, INT32_MAX
 from lpgen.schedules.common import bit_fields as fields
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.dot import knobs as dot_knobs
-from lpgen.schedules.common.dot.knobs import INT16_MAX
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir import vectors
 
-INT8_MAX, INT32_MAX = 2**7 - 1, 2**31 - 1
+INT8_MAX = 2**7 - 1
 SHORTEST = 3
 """Steps between two splits below which they cost more than the second column saves."""
 

@@ -60,10 +60,10 @@ class _Nest:
     @classmethod
     def of(cls, loops: list[tirx.For], realize: SBlockRealize, op: Operator, isa: Isa):
         """The nest, or None where the loops have another form."""
-        real = real_value(realize.block.body.value)
         vectorized = loops[-1].kind == tirx.ForKind.VECTORIZED
-        if real is None or len(loops) < 2 or not vectorized or int(loops[-1].extent) != isa.lanes:
+        if len(loops) < 2 or not vectorized or int(loops[-1].extent) != isa.lanes:
             return None
+        real = real_value(realize.block.body.value, find(op.epilogue, Quantize))
         return cls(op, isa, loops, realize, real)
 
     def statement(self, unrolled: bool) -> tirx.Stmt:

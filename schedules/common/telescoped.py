@@ -21,10 +21,11 @@ from lpgen.algorithms.weights.bit_fields import Plane, dense_planes
 from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
+from lpgen.ops.reach import INT16_MAX
 from lpgen.schedules.common import bit_fields as fields
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.dot import knobs as dot_knobs
-from lpgen.schedules.common.dot.knobs import INT16_MAX, STREAMED, distances, tile_rows
+from lpgen.schedules.common.dot.knobs import STREAMED, distances, tile_rows
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir import vectors
 

@@ -1,7 +1,8 @@
 """The compute peak of an x86 vector instruction set: its 8-bit dot product on registers only."""
 
-from tvm import IRModule, tirx
-from tvm.script.ir_builder import IRBuilder
+from functools import partial
+
+from tvm import tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.isa import Peak
@@ -33,31 +34,15 @@ def peak(target: Target, knobs: Knobs) -> Peak | None:
         names = f"{v}pmaddubsw + {v}paddw" if pairs else f"{v}pmaddubsw + {v}pmaddwd + {v}paddd"
         # One sum takes the products of several chains: an addition takes a single cycle.
         sums, step = isa.registers // 5, _add_pairs if pairs else _add_widened
-    return Peak(
-        instruction=f"{names} {_WIDTH[isa.bits]}",
-        ops=2 * 4 * isa.lanes * chains * _STEPS,
-        outputs=sums * isa.lanes,
-        module=_module(isa, chains, sums, step),
+    return Peak.of(
+        f"{names} {_WIDTH[isa.bits]}",
+        2 * 4 * isa.lanes * chains * _STEPS,
+        sums * isa.lanes,
+        partial(_loop, isa, chains, sums, step),
     )
 
 
-def _module(isa: X86, chains: int, sums: int, step) -> IRModule:
-    with IRBuilder() as builder:
-        with tb.prim_func(s_tir=True):
-            tb.func_name("main")
-            tb.func_attr({"tirx.noalias": True, "global_symbol": "main"})
-            x = tb.arg("x", tb.buffer((64,), "uint8"))
-            packed = tb.arg("packed", tb.buffer((64,), "uint8"))
-            y = tb.arg("y", tb.buffer((sums * isa.lanes,), "int32"))
-            with tb.sblock("root"):
-                tb.reads([])
-                tb.writes([])
-                _loop(isa, chains, sums, step, (x, packed, y))
-    return IRModule({"main": builder.get()})
-
-
-def _loop(isa: X86, chains: int, sums: int, step, parameters) -> None:
-    x, packed, y = parameters
+def _loop(isa: X86, chains: int, sums: int, step, x, packed, y) -> None:
     lanes, width = isa.lanes, 4 * isa.lanes
     total = tb.sblock_alloc_buffer((sums * lanes,), "int32")
     operand = tb.sblock_alloc_buffer((chains * width,), "uint8")

@@ -28,7 +28,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tvm import te, tirx
-from tvm_ffi import structural_walk
 
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.lhs.quantize import steps_of
@@ -225,17 +224,13 @@ class Epilogue:
         )
 
 
-def real_value(value: tirx.Expr) -> tirx.Expr | None:
-    """The float32 value that a quantized result rounds, before it is bounded; None if `value` is
-    not what `Epilogue` makes."""
-    sums: list[tirx.Add] = []
-    structural_walk(value, (tirx.Add, sums.append))
-    for v in sums:
-        if isinstance(v.b, tirx.FloatImm) and v.b.value == ROUNDING:
-            bounded = v.a
-            if isinstance(bounded, tirx.Min) and isinstance(bounded.a, tirx.Max):
-                return bounded.a.a
-    return None
+def real_value(result: tirx.Expr, quantize: Quantize) -> tirx.Expr:
+    """The float32 value in a result that `Epilogue` quantizes: what it bounds and rounds."""
+    narrow = result.a if quantize.zero else result  # + zero
+    bits = narrow.value  # as bytes
+    (shifted,) = bits.args  # reinterpreted
+    bounded = shifted.a  # + ROUNDING
+    return bounded.a.a  # Min(Max(value, low), high)
 
 
 def product(a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:

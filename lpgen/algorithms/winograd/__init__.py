@@ -26,7 +26,7 @@ from lpgen.algorithms.definition import Definition, Sums, finish, reduce_axes
 from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.winograd.sides import Matrix
 from lpgen.algorithms.winograd.tile import Tile
-from lpgen.algorithms.winograd.weights import KQ, TransformedWeights
+from lpgen.algorithms.winograd.weights import KQ, TransformedWeights, pick
 from lpgen.ops import Conv2d
 from lpgen.tir.vectors import ROUNDING, ROUNDING_BITS
 
@@ -232,14 +232,6 @@ def _combined(row: tuple[int, ...], value, dtype: str) -> tirx.Expr:
                 else:
                     total = total + value(i) if row[i] > 0 else total - value(i)
     return total
-
-
-def pick(index: tirx.Expr, values: list[tirx.Expr]) -> tirx.Expr:
-    """values[index]."""
-    *first, result = values
-    for i, value in reversed(list(enumerate(first))):
-        result = tirx.Select(index == i, value, result)
-    return result
 
 
 def _divided(total: tirx.Expr, scale: int) -> tirx.Expr:

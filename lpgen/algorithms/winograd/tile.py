@@ -10,8 +10,9 @@ import numpy as np
 
 from lpgen.algorithms.winograd.sides import Side, limits, side
 from lpgen.ops import Conv2d
+from lpgen.ops.reach import INT16_MAX, INT32_MAX
 
-INT8, UINT8, INT16_MAX = (-128, 127), 255, 2**15 - 1
+INT8, UINT8 = (-128, 127), 255
 THIRDS = 2**21
 """Quotients by odd numbers are exact below it: they are rounded in float32."""
 
@@ -91,7 +92,7 @@ class Tile:
         span = int((self.inputs[1] + self.offsets).max())
         if span > UINT8:
             return f"transformed activations have {span + 1} values, more than 256"
-        if self.sums > 2**31 - 1:
+        if self.sums > INT32_MAX:
             return f"sums on the way back reach {self.sums}, more than int32"
         if self.scale & (self.scale - 1) and self.bound >= THIRDS:
             return f"sums reach {self.bound}, too many to divide by {self.scale}: {THIRDS}"

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+from tvm import IRModule, te, tirx
 
 from lpgen.algorithms.sections import Section, Sectioned, pack_entry
+from lpgen.algorithms.winograd.sides import Matrix
 from lpgen.algorithms.winograd.tile import Tile
-
-if TYPE_CHECKING:
-    from tvm import IRModule, tirx
 
 KQ = 4
 """Input channels of a step."""
@@ -75,8 +73,6 @@ class TransformedWeights(Sectioned):
 
     def te_module(self) -> IRModule:
         """The packer as TIR: "main"(w, packed), see `Layout`."""
-        from tvm import te, tirx
-
         t, op = self.tile, self.tile.op
         high, wide, (down, across) = t.high, t.wide, t.direct
         w = te.placeholder(op.w_shape, op.weight.dtype, name="w")
@@ -85,8 +81,7 @@ class TransformedWeights(Sectioned):
             total = tirx.const(0, "int32")
             for a in range(high.taps):
                 for b in range(wide.taps):
-                    factor = chosen(p, [row[a] for row in high.weight])
-                    factor = factor * chosen(q, [row[b] for row in wide.weight])
+                    factor = _element(high.weight, p, a) * _element(wide.weight, q, b)
                     total = total + factor * w[channel, r + a, s + b, k].astype("int32")
             return total
 
@@ -107,8 +102,7 @@ class TransformedWeights(Sectioned):
             total = tirx.const(0, "int32")
             for p in range(high.products):
                 for q in range(wide.products):
-                    factor = chosen(i, [row[p] for row in high.output])
-                    factor = factor * chosen(j, [row[q] for row in wide.output])
+                    factor = _element(high.output, i, p) * _element(wide.output, j, q)
                     offset = tirx.const(-int(t.offsets[p, q]), "int32")
                     total = total + factor * offset * sums[n, p, q]
             return te.if_then_else(n < op.oc, total, tirx.const(0, "int32"))
@@ -118,11 +112,14 @@ class TransformedWeights(Sectioned):
         return pack_entry(w, outputs, self.sections, op.w_shape, op.weight.dtype)
 
 
-def chosen(index: tirx.Expr, values: list[int]) -> tirx.Expr:
-    """values[index], int32."""
-    from tvm import tirx
-
-    result = tirx.const(values[-1], "int32")
-    for i, number in reversed(list(enumerate(values[:-1]))):
-        result = tirx.Select(index == i, tirx.const(number, "int32"), result)
+def pick(index: tirx.Expr, values: list[tirx.Expr]) -> tirx.Expr:
+    """values[index]."""
+    *first, result = values
+    for i, value in reversed(list(enumerate(first))):
+        result = tirx.Select(index == i, value, result)
     return result
+
+
+def _element(matrix: Matrix, row: tirx.Expr, column: int) -> tirx.Expr:
+    """matrix[row][column], int32."""
+    return pick(row, [tirx.const(values[column], "int32") for values in matrix])

@@ -26,10 +26,11 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
+from lpgen.ops.reach import INT16_MAX
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.blockwise_dot.tile import BYTES, BlockwiseTile, FloatBits
 from lpgen.schedules.common.cuts import fits
-from lpgen.schedules.common.dot.knobs import INT16_MAX, distances, tile_rows
+from lpgen.schedules.common.dot.knobs import distances, tile_rows
 from lpgen.schedules.common.finish import finished
 from lpgen.space import Counts, Knobs, Space
 

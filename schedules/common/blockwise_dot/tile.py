@@ -226,13 +226,12 @@ class BlockwiseTile:
 class FloatBits(BlockwiseTile):
     """The form for scales in bfloat16: conversion and multiplication in one instruction.
 
-    The sums start from the bits of M = 1.5 * 2^23, so that as float32 they are M + S, exactly, for
-    |S| < 2^22. And (M + S) * scale - M * scale, rounded once at its end (fused multiply-add), is
-    S * scale rounded: M * scale has no more than 9 bits and is exact.
+    The sums start from the bits of M = 1.5 * 2^23 (`vectors.ROUNDING`), so that as float32 they are
+    M + S, exactly, for |S| < 2^22. And (M + S) * scale - M * scale, rounded once at its end (fused
+    multiply-add), is S * scale rounded: M * scale has no more than 9 bits and is exact.
     """
 
-    magic = 1.5 * 2**23
-    start = 0x4B400000
+    start = vectors.ROUNDING_BITS
 
     @staticmethod
     def serves(op: Dense, isa: Isa) -> bool:
@@ -243,7 +242,7 @@ class FloatBits(BlockwiseTile):
 
     def _scale(self, nv: int):
         scale, lanes = super()._scale(nv), self.isa.lanes
-        less = tirx.Broadcast(tirx.const(-self.magic, "float32"), lanes)
+        less = tirx.Broadcast(tirx.const(-vectors.ROUNDING, "float32"), lanes)
         return scale, vectors.bind(scale * less)
 
     def scaled(self, sums: tirx.Expr, scale: tuple[tirx.Expr, tirx.Expr]) -> tirx.Expr:

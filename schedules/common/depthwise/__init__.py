@@ -26,10 +26,11 @@ from lpgen.algorithms.weights.taps import Window
 from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
+from lpgen.ops.reach import INT16_MAX
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.cuts import block_refusal, cuts
 from lpgen.schedules.common.depthwise.tile import WindowStep, use_windows
-from lpgen.schedules.common.dot.knobs import INT16_MAX, operands_of
+from lpgen.schedules.common.dot.knobs import operands_of
 from lpgen.schedules.common.finish import finished
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir.threads import parallel_tiles

@@ -29,6 +29,7 @@ from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.panels import PLANES
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
+from lpgen.ops.reach import INT16_MAX
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.cuts import cuts, fits
 from lpgen.space import Counts, Knobs, Space
@@ -36,7 +37,6 @@ from lpgen.space import Counts, Knobs, Space
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28)
 VECTORS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 STREAMED = 64  # rows up to which weights stream by, used too rarely to stay in a cache
-INT16_MAX = 2**15 - 1
 
 
 def operands_of(op: Dense | Conv2d, isa: Isa, step: str) -> Operands:

@@ -27,8 +27,9 @@ from lpgen.algorithms.weights.lanes import Lanes
 from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
+from lpgen.ops.reach import INT16_MAX
 from lpgen.schedules.common.cuts import block_refusal, cuts
-from lpgen.schedules.common.dot.knobs import INT16_MAX, operands_of
+from lpgen.schedules.common.dot.knobs import operands_of
 from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.grouped_conv.tile import Pieces, use_windows
 from lpgen.space import Counts, Knobs, Space
