@@ -68,7 +68,8 @@ MISTAKES = {
     "check README --seed -1": "-1 is not in the range 0<=x<=2147483647",
     "quickstart --seed -1": "-1 is not in the range 0<=x<=2147483647",
     "bench README --against nobody": (
-        "peer 'nobody' is unknown; known: litert, onnxruntime, openvino, torch"
+        "peer 'nobody' is unknown; known: executorch, litert, llama_cpp, ncnn, onnxruntime, "
+        "openvino, torch, zentorch"
     ),
     "bench README --against all --save nowhere/x": "nowhere/x.json: No such file or directory",
     f"bench README --against all --save {LONG}": f"{LONG}.json: File name too long",

@@ -1,11 +1,18 @@
 """What other libraries compute: cases of operators for them, and libraries that are installed."""
 
+import importlib.util
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from lpgen.bench import peers
 from lpgen.bench.case import Case, Contender, Disagrees, Unsupported
 from lpgen.bench.grouped import GroupedCase
+from lpgen.bench.peers import _foreign, executorch, llama_cpp, ncnn
 from lpgen.errors import UserError
 from lpgen.ops import parse
 
@@ -28,6 +35,14 @@ AGREED = [
     "conv2d h=9 w=9 ic=16 oc=32 kernel=3 stride=2 pad=1 act=u8 weight=s8 zero_act=100 "
     "out=s8 scale=channel bias=s32 zero_out=-3",
 ]
+# What a library may say of them, rather than run them.
+REFUSALS = {
+    "torch": "pads both sides alike",
+    "zentorch": "no int8 conv2d|require the CPU to support AVX512",
+    "llama_cpp": "no operator for conv2d",
+    "ncnn": "a scale per group",
+}
+NAMES = ["executorch", "litert", "llama_cpp", "ncnn", "onnxruntime", "openvino", "torch"]
 GROUPED = [
     "dense m=2 n=32 k=128 act=s8 weight=s4 out=f32 scale=group32",
     "dense m=3 n=48 k=96 act=s8 weight=u4 zero_weight=group out=f32 scale=group32:bf16 bias=f32",
@@ -35,9 +50,40 @@ GROUPED = [
 ]
 
 
+def installed(name):
+    peer = peers.get(name)
+    try:
+        peer.version()
+    except ImportError as error:
+        pytest.skip(f"{name} is not installed: {error}")
+    return peer
+
+
+def agreeing(peer, case):
+    """The first way that agrees with the oracle, twice, or why none does: {way: reason}."""
+    reasons = {}
+    try:
+        ways = peer.variants(case, 1)
+    except Unsupported as error:
+        return {"": str(error)}
+    for way, prepare in ways.items():
+        try:
+            contender = prepare()
+            contender.call()
+            case.check(contender)
+        except (Unsupported, Disagrees, RuntimeError) as error:
+            reasons[way] = str(error)
+        else:
+            # It computes what is asked for at each call, and not once.
+            contender.call()
+            case.check(contender)
+            return way
+    return reasons
+
+
 def test_peers_are_found_by_path():
-    assert peers.known() == ["litert", "onnxruntime", "openvino", "torch"]
-    with pytest.raises(UserError, match="peer 'tvm' is unknown; known: litert, onnxruntime"):
+    assert peers.known() == [*NAMES, "zentorch"]
+    with pytest.raises(UserError, match="peer 'tvm' is unknown; known: executorch, litert"):
         peers.get("tvm")
     for name in peers.known():
         assert callable(peers.get(name).version)
@@ -47,41 +93,106 @@ def test_peers_are_found_by_path():
 @pytest.mark.parametrize("name", peers.known())
 @pytest.mark.parametrize("workload", AGREED)
 def test_an_installed_library_agrees_with_the_oracle(name, workload):
-    peer = peers.get(name)
-    try:
-        peer.version()
-    except ImportError as error:
-        pytest.skip(f"{name} is not installed: {error}")
-    case = Case.random(parse(workload))
-    reasons = {}
-    for way, prepare in peer.variants(case, 1).items():
-        try:
-            contender = prepare()
-            contender.call()
-            case.check(contender)
-        except (Unsupported, Disagrees) as error:
-            reasons[way] = str(error)
-        else:
-            # It computes what is asked for at each call, and not once.
-            case.check(contender)
-            return
-    assert name == "torch", reasons
-    assert "pads both sides alike" in reasons["onednn"]
+    found = agreeing(installed(name), Case.random(parse(workload)))
+    if not isinstance(found, str):
+        assert name in REFUSALS, found
+        assert any(re.search(REFUSALS[name], reason) for reason in found.values()), found
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["executorch", "llama_cpp", "onnxruntime", "openvino"])
 @pytest.mark.parametrize("workload", GROUPED)
 def test_an_installed_library_agrees_on_groups(name, workload):
-    peer = peers.get(name)
-    try:
+    found = agreeing(installed(name), GroupedCase.random(parse(workload)))
+    if not isinstance(found, str):
+        assert name == "executorch", found
+        (reason,) = found.values()
+        assert reason.startswith(("weights in blocks have no zero", "no weights in s8 with"))
+
+
+@pytest.mark.parametrize(
+    ("name", "workload", "reason"),
+    [
+        ("ncnn", "conv2d n=2 h=4 w=4 ic=8 oc=8 kernel=1 act=u7 weight=s7", "one image at a time"),
+        ("ncnn", "dense m=1 n=4 k=64 act=s8 weight=s4 scale=group32 out=f32", "scales of groups"),
+        ("llama_cpp", "conv2d h=4 w=4 ic=8 oc=8 kernel=1 act=u8 weight=s8", "no operator for conv"),
+        ("llama_cpp", "dense m=1 n=8 k=48 act=u8 weight=s4", "whole blocks of 32, not 48"),
+        ("llama_cpp", "dense m=1 n=8 k=128 act=u8 weight=t2", "whole blocks of 256, not 128"),
+        ("executorch", "dense m=1 n=8 k=48 act=s8 weight=s4 scale=group16 out=f32", "multiples of"),
+    ],
+)
+def test_what_a_library_has_not_is_said_without_it(name, workload, reason):
+    op = parse(workload)
+    case = (GroupedCase if op.group_size else Case).random(op)
+    found = agreeing(peers.get(name), case)
+    assert reason in "; ".join(found.values())
+
+
+@pytest.mark.parametrize("peer", [executorch, llama_cpp])
+def test_a_package_without_its_library_is_absent(peer, monkeypatch, tmp_path):
+    peer._library.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"^no package "):
         peer.version()
-    except ImportError as error:
-        pytest.skip(f"{name} is not installed: {error}")
-    case = GroupedCase.random(parse(workload))
-    (prepare,) = peer.variants(case, 1).values()
-    contender = prepare()
-    contender.call()
-    case.check(contender)
+    package = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)
+    with pytest.raises(ImportError, match=r"^lib\w+\.so: .*cannot open"):
+        peer.version()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a library of Unix")
+def test_a_function_that_is_missing_is_named():
+    with pytest.raises(ImportError, match=r"libm\.so\.6: .*no_such_function"):
+        _foreign.load(Path("libm.so.6"), {"no_such_function": (None, [])})
+
+
+@pytest.mark.parametrize(("kind", "codes"), [("Q4_0", 16), ("Q8_0", 256), ("TQ2_0", 3)])
+def test_blocks_of_ggml_are_those_of_its_dequantization(kind, codes):
+    """As dequantize_row_* of ggml/src/ggml-quants.c reads them."""
+    rng, size = np.random.default_rng(0), llama_cpp._BLOCKS[kind]
+    q = rng.integers(0, codes, (3, 2 * size), dtype=np.uint8)
+    scale = rng.uniform(0.5, 1, (3, 2)).astype(np.float16)
+    block = llama_cpp._packed(kind, q, scale, None).reshape(3, 2, -1)
+    fields = block[..., :-2] if kind == "TQ2_0" else block[..., 2:]
+    halves = block[..., -2:] if kind == "TQ2_0" else block[..., :2]
+    assert np.array_equal(np.ascontiguousarray(halves).view(np.float16)[..., 0], scale)
+    if kind == "Q8_0":
+        read = fields.view(np.int8).astype(int) + 128
+    elif kind == "Q4_0":
+        read = np.concatenate([fields & 15, fields >> 4], axis=2)
+    else:
+        parts = [fields[..., j : j + 32] >> 2 * place & 3 for j in (0, 32) for place in range(4)]
+        read = np.concatenate(parts, axis=2)
+    assert np.array_equal(read.reshape(q.shape), q)
+
+
+def test_activations_that_ncnn_does_not_hold_count_as_their_neighbours():
+    case = Case.random(parse("dense m=4 n=8 k=512 act=u8 weight=s8"))
+    seen, codes, zero = ncnn._codes(case)
+    assert (codes.min(), codes.max(), zero) == (-127, 127, -127)
+    assert np.array_equal(codes.astype(int) - zero, np.minimum(case.x, 254))
+    assert np.array_equal(seen.sums, np.minimum(case.x, 254).astype(int) @ case.w.T.astype(int))
+    signed = Case.random(parse("dense m=4 n=8 k=512 act=s8 weight=s8"))
+    assert ncnn._codes(signed)[1].min() == -127
+    small = Case.random(parse("dense m=4 n=8 k=512 act=u7 weight=s8"))
+    seen, codes, zero = ncnn._codes(small)
+    assert seen is small
+    assert (codes.max(), zero) == (127, 0)
+
+
+def test_two_bits_go_to_the_blocks_that_onnxruntime_has_kernels_for():
+    """With blocks of 256 it computes in float, a few hundred times slower."""
+    onnxruntime, sizes = peers.get("onnxruntime"), {}
+
+    def blocks(case, threads, bits, block, codes, scale):
+        sizes[bits] = block
+        assert scale.shape[1] == -(-case.op.k // block)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "_blocks", blocks)
+        case = Case.random(parse("dense m=1 n=4 k=512 act=u8 weight=s2"))
+        for bits in (2, 4, 8):
+            onnxruntime._matmul_nbits(case, 1, bits)
+    assert sizes == {2: 128, 4: 256, 8: 256}
 
 
 @pytest.mark.parametrize("workload", GROUPED)

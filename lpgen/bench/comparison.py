@@ -16,10 +16,12 @@ OURS = "lpgen"
 _CALLS = (
     "One call on warm caches: inputs, results and prepared weights lie in memory that stays the "
     "same; each library is called through its own Python interface with everything bound or "
-    "prepacked beforehand (lpgen: Kernel.bind; onnxruntime: run_with_iobinding; torch: the "
-    "operator under inference mode, its result allocated by each call; openvino: infer of a bound "
-    "request; litert: invoke). us_call is what such a call takes for the smallest operator of the "
-    "same kind. All take turns in one process, in rounds; us_best is the best of all rounds."
+    "prepacked beforehand (lpgen: Kernel.bind; onnxruntime: run_with_iobinding; torch, zentorch: "
+    "the operator under inference mode, torch's result allocated by each call; openvino: infer of "
+    "a bound request; litert: invoke; executorch: xnn_invoke_runtime; ncnn: input and extract of "
+    "an Extractor; llama_cpp: ggml_backend_graph_compute). us_call is what such a call takes for "
+    "the smallest operator of the same kind. All take turns in one process, in rounds; us_best is "
+    "the best of all rounds."
 )
 
 _THREADS = (

@@ -24,7 +24,9 @@ _QUANTIZED = ("x", "x_scale", "x_zero", "w", "w_scale", "w_zero", "y_scale", "y_
 _GEMM = (*_QUANTIZED[:6], "bias", *_QUANTIZED[6:])
 _ABSENT = ""
 _BLOCKS = 16, 256
-"""MatMulNBits' smallest and largest block of weights with one scale; the largest is its fastest."""
+"""MatMulNBits' smallest and largest block of weights with one scale."""
+_FASTEST = {2: 128, 4: 256, 8: 256}
+"""Its fastest block for each width; with any other than 32, 64 and 128 two bits become floats."""
 _INT8_COMPUTE = 4
 """MatMulNBits' accuracy_level that lets it quantize activations to int8, its fastest."""
 
@@ -96,8 +98,7 @@ def _integer_matmul(case: Case, threads: int) -> Contender:
 def _matmul_nbits(case: Case, threads: int, bits: int) -> Contender:
     """Float activations, which it quantizes itself; weights in blocks that share a scale."""
     op, zero = case.op, 1 << bits - 1
-    smallest, largest = _BLOCKS
-    block = min(largest, max(smallest, 1 << (op.k - 1).bit_length()))
+    block = min(_FASTEST[bits], max(_BLOCKS[0], 1 << (op.k - 1).bit_length()))
     codes = (case.signed_weights().astype(np.int16) + zero).astype(np.uint8)
     scale = np.repeat(case.w_scale[:, None], -(-op.k // block), axis=1)
     return _blocks(case, threads, bits, block, codes, scale)
