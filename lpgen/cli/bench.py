@@ -34,7 +34,7 @@ PREFIX = "against"
 @click.option(
     "--against",
     metavar="NAMES",
-    help="Compare with other libraries: onnxruntime,torch,openvino,litert, or all.",
+    help="Compare with other libraries, such as onnxruntime,openvino, or all.",
 )
 @click.option("--rounds", type=click.IntRange(3, 1000), help="Rounds of a comparison [15].")
 @click.option(

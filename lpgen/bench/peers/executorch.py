@@ -8,6 +8,7 @@ and copies tensors at each call, is left out.
 import ctypes
 import importlib.metadata
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_float, c_int, c_int32, c_size_t, c_uint32, c_void_p
 from functools import cache, partial
@@ -76,6 +77,8 @@ _FUNCTIONS = {
     "xnn_reshape_runtime": [c_void_p],
     "xnn_setup_runtime_v2": [c_void_p, c_size_t, c_void_p],
     "xnn_invoke_runtime": [c_void_p],
+    "xnn_delete_runtime": [c_void_p],
+    "xnn_delete_subgraph": [c_void_p],
 }
 
 
@@ -209,7 +212,9 @@ class _Subgraph:
     def __init__(self) -> None:
         self._handle = c_void_p()
         self._kept: list[Any] = []
-        _done("create_subgraph", _library().xnn_create_subgraph(2, 0, byref(self._handle)))
+        lib = _library()
+        _done("subgraph", lib.xnn_create_subgraph(2, 0, byref(self._handle)))
+        weakref.finalize(self, lib.xnn_delete_subgraph, self._handle)
 
     def define(self, kind: str, *arguments: Any) -> None:
         """One node or value. Raises Unsupported where XNNPACK does not have it."""
@@ -259,6 +264,7 @@ class _Subgraph:
         lib, runtime = _library(), c_void_p()
         pool = _pool(threads)
         _done("runtime", lib.xnn_create_runtime_v2(self._handle, pool, 0, byref(runtime)))
+        weakref.finalize(self, lib.xnn_delete_runtime, runtime)
         _done("shapes", lib.xnn_reshape_runtime(runtime))
         x = _with_room(x)
         ends = (_External * 2)((_INPUT - 1, x.ctypes.data), (_OUTPUT - 1, y.ctypes.data))

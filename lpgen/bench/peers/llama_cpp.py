@@ -7,6 +7,7 @@ for their type. Activations are float, and ggml quantizes them to int8 in blocks
 
 import ctypes
 import importlib.metadata
+import weakref
 from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_int64, c_size_t, c_void_p
 from functools import cache, partial
@@ -41,9 +42,12 @@ _FUNCTIONS = {
     "ggml_add": (c_void_p, [c_void_p] * 3),
     "ggml_new_graph": (c_void_p, [c_void_p]),
     "ggml_build_forward_expand": (None, [c_void_p] * 2),
+    "ggml_free": (None, [c_void_p]),
     "ggml_get_data": (c_void_p, [c_void_p]),
     "ggml_nbytes": (c_size_t, [c_void_p]),
     "ggml_backend_cpu_init": (c_void_p, []),
+    "ggml_backend_free": (None, [c_void_p]),
+    "ggml_backend_buffer_free": (None, [c_void_p]),
     "ggml_backend_cpu_set_n_threads": (None, [c_void_p, c_int]),
     "ggml_backend_cpu_reg": (c_void_p, []),
     "ggml_backend_reg_dev_get": (c_void_p, [c_void_p, c_size_t]),
@@ -142,7 +146,11 @@ def _multiplied(
         y = lib.ggml_add(graph.context, y, bias)
     result = graph.place(y)
     call = graph.call(y)
-    return Contender(call, lambda: result.reshape(op.y_shape).copy(), "f32", weight)
+
+    def fetch(kept=graph) -> np.ndarray:
+        return result.reshape(op.y_shape).copy()
+
+    return Contender(call, fetch, "f32", weight)
 
 
 class _Graph:
@@ -154,6 +162,8 @@ class _Graph:
         self.context = lib.ggml_init(_InitParams(_OBJECTS, None, True))
         self._backend = lib.ggml_backend_cpu_init()
         lib.ggml_backend_cpu_set_n_threads(self._backend, threads)
+        self._buffers: list[int] = []
+        weakref.finalize(self, _freed, self.context, self._backend, self._buffers)
 
     def tensor(self, kind: str, columns: int, rows: int) -> int:
         return _library().ggml_new_tensor_2d(self.context, _TYPES[kind], columns, rows)
@@ -165,7 +175,7 @@ class _Graph:
         for buffers in [*_repacking(device), lib.ggml_backend_cpu_buffer_type()]:
             # A tensor keeps to its first buffer.
             w = self.tensor(kind, self._k, n)
-            _allocate(buffers, w)
+            self._allocate(buffers, w)
             y = lib.ggml_mul_mat(self.context, w, x)
             if lib.ggml_backend_dev_supports_op(device, y):
                 lib.ggml_backend_tensor_set(w, data.ctypes.data, 0, data.nbytes)
@@ -175,7 +185,7 @@ class _Graph:
     def place(self, tensor: int, data: np.ndarray | None = None) -> np.ndarray:
         """Plain memory for a float tensor, as float32[size], filled with `data`."""
         lib = _library()
-        _allocate(lib.ggml_backend_cpu_buffer_type(), tensor)
+        self._allocate(lib.ggml_backend_cpu_buffer_type(), tensor)
         floats = ctypes.c_float * (lib.ggml_nbytes(tensor) // ctypes.sizeof(ctypes.c_float))
         view = np.ctypeslib.as_array(floats.from_address(lib.ggml_get_data(tensor)))
         if data is not None:
@@ -189,11 +199,19 @@ class _Graph:
         lib.ggml_build_forward_expand(graph, result)
         run, backend = lib.ggml_backend_graph_compute, self._backend
 
-        def call() -> None:
+        def call(kept=self) -> None:
             if run(backend, graph) != 0:
                 raise RuntimeError("ggml did not compute the graph")
 
         return call
+
+    def _allocate(self, kind: int, tensor: int) -> None:
+        """Memory of this type for the tensor."""
+        lib = _library()
+        size = lib.ggml_backend_buft_get_alloc_size(kind, tensor)
+        buffer = lib.ggml_backend_buft_alloc_buffer(kind, size)
+        self._buffers.append(buffer)
+        lib.ggml_backend_tensor_alloc(buffer, tensor, lib.ggml_backend_buffer_get_base(buffer))
 
 
 def _repacking(device: int) -> list[int]:
@@ -205,12 +223,12 @@ def _repacking(device: int) -> list[int]:
     return list(takewhile(bool, (kinds[place] for place in count())))
 
 
-def _allocate(kind: int, tensor: int) -> None:
-    """A buffer of this type for the tensor; it stays to the end of the process."""
+def _freed(context: int, backend: int, buffers: list[int]) -> None:
     lib = _library()
-    size = lib.ggml_backend_buft_get_alloc_size(kind, tensor)
-    buffer = lib.ggml_backend_buft_alloc_buffer(kind, size)
-    lib.ggml_backend_tensor_alloc(buffer, tensor, lib.ggml_backend_buffer_get_base(buffer))
+    for buffer in buffers:
+        lib.ggml_backend_buffer_free(buffer)
+    lib.ggml_backend_free(backend)
+    lib.ggml_free(context)
 
 
 def _packed(kind: str, codes: np.ndarray, scale: np.ndarray, lows: np.ndarray | None) -> np.ndarray:
