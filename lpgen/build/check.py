@@ -24,7 +24,7 @@ from lpgen.supervise import ONE_THREAD, Child, Gone, connect
 THREADS = (1, 2)
 RANDOM_INPUTS = 2
 
-_ALWAYS = ONE_THREAD | {"LPGEN_TASK_US": "0"}
+ALWAYS = ONE_THREAD | {"LPGEN_TASK_US": "0"}
 """Kernels of any size are split."""
 
 
@@ -49,7 +49,7 @@ def check_library(path: str | os.PathLike[str], seed: int = 0) -> Iterator[Check
         raise LibraryError(f"seed={seed} is negative")
     remaining = runtime.load(path).workloads
     while remaining:
-        child = Child("lpgen.build.check", str(path), str(seed), *remaining, environment=_ALWAYS)
+        child = Child("lpgen.build.check", str(path), str(seed), *remaining, environment=ALWAYS)
         try:
             while remaining:
                 child.enter("checking")
@@ -79,7 +79,7 @@ def _check_kernel(library: runtime.Library, name: str, seed: int) -> Checked:
                 kernel(**inputs, out=y, threads=threads)
                 calls += 1
                 if not np.array_equal(y, expected):
-                    different = _difference(kernel.output.name, y, expected)
+                    different = difference(kernel.output.name, y, expected)
                     failure = f"{different} ({example.name} input, threads={threads})"
                     return Checked(name, template, calls, failure)
     except LpgenError as error:
@@ -98,7 +98,8 @@ def _unaligned(value: Any) -> Any:
     return aligned_copy(value, value.itemsize) if isinstance(value, np.ndarray) else value
 
 
-def _difference(name: str, y: np.ndarray, expected: np.ndarray) -> str:
+def difference(name: str, y: np.ndarray, expected: np.ndarray) -> str:
+    """How many elements differ, and the first of them."""
     first = np.unravel_index(int(np.argmax(y != expected)), y.shape)
     where, count = ", ".join(map(str, map(int, first))), np.count_nonzero(y != expected)
     where = f"{name}[{where}]"

@@ -1,7 +1,8 @@
 /* The same functions for tvm-ffi: __tvm_ffi_NAME(x, packed, y[, workspace][, threads]), or what else
  * the kernel's arguments are; __tvm_ffi_NAME_pack_weights(weights, parameters in the header's order,
  * packed), and __tvm_ffi_NAME_check_weights(packed). Of a network __tvm_ffi_NAME_run(inputs, outputs,
- * arena, threads[, first, last, nanoseconds]), each tensor an argument.
+ * arena, threads[, first, last, nanoseconds]), each tensor an argument, and __tvm_ffi_NAME_constant
+ * (offset, bytes), which copies constants.
  *
  * Tensors are checked (type, dimensions, shape, contiguity) and named in the error. libtvm_ffi is
  * imported weakly: a plain C program neither has nor needs it. */
@@ -250,6 +251,17 @@ int ffi_network_run(const struct network *network, const TVMFFIAny *args, int co
   char where[64];
   snprintf(where, sizeof where, "%.40s: step %d", network->name, steps.failed);
   return finish(steps.failed < 0 ? network->name : where, status, result);
+}
+
+int ffi_constant(const struct network *network, const TVMFFIAny *args, int count,
+                 TVMFFIAny *result) {
+  void *data = count == 2 && args[0].type_index == kTVMFFIInt ? data_of(&args[1], 1) : NULL;
+  if (!data) return wrong_count(network->name, "(offset, uint8[bytes])");
+  size_t bytes = (size_t)tensor_of(&args[1])->shape[0], offset = (size_t)args[0].v_int64;
+  if (offset > network->constant_bytes || bytes > network->constant_bytes - offset)
+    return wrong_count(network->name, "an offset and a size within the constants");
+  memcpy(data, (const char *)network->constants + offset, bytes);
+  return finish(network->name, LPGEN_OK, result);
 }
 
 /* lpgen_set_affinity(cpu, ...) */

@@ -20,6 +20,8 @@ int ffi_network_run(const struct network *network, const TVMFFIAny *args, int co
                     TVMFFIAny *result);
 int ffi_arena_bytes(const struct network *network, const TVMFFIAny *args, int count,
                     TVMFFIAny *result);
+int ffi_constant(const struct network *network, const TVMFFIAny *args, int count,
+                 TVMFFIAny *result);
 
 #define LPGEN_FFI(NAME, FUNCTION, KERNEL)                                                      \
   PUBLIC int __tvm_ffi_##NAME(void *self, const TVMFFIAny *args, int32_t count,                \
@@ -56,6 +58,7 @@ int ffi_arena_bytes(const struct network *network, const TVMFFIAny *args, int co
     return network_run(NETWORK, inputs, outputs, arena, arena_bytes, threads, steps);        \
   }                                                                                          \
   LPGEN_FFI(NAME##_run, ffi_network_run, NETWORK)                                            \
-  LPGEN_FFI(NAME##_arena_bytes, ffi_arena_bytes, NETWORK)
+  LPGEN_FFI(NAME##_arena_bytes, ffi_arena_bytes, NETWORK)                                    \
+  LPGEN_FFI(NAME##_constant, ffi_constant, NETWORK)
 
 #endif

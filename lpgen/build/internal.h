@@ -127,6 +127,7 @@ struct network {
   const size_t *input_bytes, *output_bytes;
   size_t tensor_bytes; /* of the arena: in front of the workspace that all steps share */
   const void *constants;
+  size_t constant_bytes;
 };
 
 /* Steps first .. last - 1. nanoseconds: what each of them takes, NULL: not asked for; failed: the

@@ -26,6 +26,7 @@ _COMMANDS = {
     "suites": "suites",
     "tune": "tune",
     "build": "build",
+    "compile": "compile",
     "check": "check",
     "bench": "bench",
     "show": "show",

@@ -6,21 +6,47 @@ from pathlib import Path
 
 import click
 
-from lpgen.cli import options, output
+from lpgen.cli import networks, options, output
+from lpgen.cli.compile import read, shapes_option
+from lpgen.errors import UserError
 
 WRONG = 1
 
 
 @click.command()
 @click.argument("library", type=click.Path(path_type=Path), metavar="LIB.so")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    metavar="MODEL.onnx",
+    help="What a network was compiled of: its steps are compared with the oracle's.",
+)
+@shapes_option
 @options.seed
 @options.as_json
-def command(library: Path, seed: int, as_json: bool) -> int:
+def command(
+    library: Path, model: Path | None, shapes: tuple[str, ...], seed: int, as_json: bool
+) -> int:
     """Compare every kernel of a library with the NumPy oracle, in a fresh process.
+
+    Of a network each step is then compared with what its kernel makes of the same tensors, with the
+    weights that the library holds, and whole calls with the steps one by one; with --model the
+    steps are compared with the oracle of the model's, too, and the first that differs is named.
 
     Exits with status 1 when a result differs in any bit.
     """
-    return WRONG if run(library, seed, as_json) else 0
+    from lpgen import runtime
+
+    has_network = runtime.load(library).network is not None
+    if model is None and shapes:
+        raise UserError("--shape is for --model MODEL.onnx")
+    if model is not None and not has_network:
+        raise UserError(f"{library}: holds no network, and --model is for one")
+    network = read(model, shapes) if model else None
+    wrong = run(library, seed, as_json)
+    if has_network:
+        wrong += networks.check(library, network, seed, as_json)
+    return WRONG if wrong else 0
 
 
 def run(library: Path, seed: int, as_json: bool) -> int:

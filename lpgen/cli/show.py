@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lpgen.cli import options, output
+from lpgen.cli import networks, options, output
 from lpgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,11 +18,14 @@ _ELF = b"\x7fELF"
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path), metavar="LOG|LIB.so")
-@click.option("--all", "everything", is_flag=True, help="Every record, not only the best ones.")
+@click.option("--all", "everything", is_flag=True, help="Every record, not only the best.")
 @click.option("--threads", type=int, help="How a library's kernels are split among so many.")
 @options.as_json
 def command(path: Path, everything: bool, threads: int | None, as_json: bool) -> None:
     """Show the best records of a tuning log, or what a library says it holds.
+
+    Of a network these are its steps, with where each writes, and its memory; with --all its kernels
+    too.
 
     With --threads: for each kernel how many tasks have work, what share of it the largest has, and
     the balance, which is the mean share over the largest.
@@ -30,6 +33,10 @@ def command(path: Path, everything: bool, threads: int | None, as_json: bool) ->
     if threads is not None:
         options.check_threads(threads)
     if _is_library(path):
+        if threads is None and _holds_network(path):
+            networks.show(path, as_json)
+            if not everything:
+                return
         _show_library(path, threads, as_json)
     elif threads is not None:
         raise UserError(f"{path}: --threads is for a library, and this is a log")
@@ -45,6 +52,12 @@ def _is_library(path: Path) -> bool:
             return file.read(4) == _ELF or path.suffix == ".so"
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+
+
+def _holds_network(path: Path) -> bool:
+    from lpgen.runtime import Library
+
+    return Library(path).network is not None
 
 
 def _show_library(path: Path, threads: int | None, as_json: bool) -> None:

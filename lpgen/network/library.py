@@ -42,7 +42,7 @@ def build(
     Both files appear complete or not at all. Raises as `lpgen.build.build` and `choose` do;
     NetworkError for a name that C does not take, and for weights that cannot be packed.
     """
-    name = checked_name(name or identifier(Path(out).stem))
+    name = default_name(out, name)
     target = target if isinstance(target, Target) else Target.parse(target)
     kernels.check_output(out)
     operators = list(dict.fromkeys(step.op for step in network.steps))
@@ -59,8 +59,12 @@ def build(
     )
 
 
-def checked_name(name: str) -> str:
-    """The name in front of a network's C functions; NetworkError where it cannot be."""
+def default_name(out: str | os.PathLike[str], name: str | None = None) -> str:
+    """What the C functions of the library `out` begin with: `name`, or what the file is called.
+
+    Raises NetworkError for what C does not take as a name, and for what is taken.
+    """
+    name = identifier(Path(out).stem) if name is None else name
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise NetworkError(f"name {name!r} is no C identifier of letters, digits and _")
     if name in RESERVED:

@@ -48,7 +48,7 @@ class Program:
         ]
         symbols = [by_name[step.op.name].symbol for step in self.network.steps]
         return Part(
-            source=self._source(symbols, operands),
+            source=self._source(symbols, operands, constants.nbytes),
             header=self._header(constants.nbytes),
             manifest={"network": self._manifest(operands, constants.nbytes)},
             exports=(f"{self.name}_*",),
@@ -71,7 +71,9 @@ class Program:
             return Place(Where.NUMBER, int(step.constants[name]))
         return Place(Where.CONSTANT, constants.place(constant(step, argument)))
 
-    def _source(self, symbols: Sequence[str], operands: Sequence[Sequence[Place]]) -> str:
+    def _source(
+        self, symbols: Sequence[str], operands: Sequence[Sequence[Place]], constant_bytes: int
+    ) -> str:
         name, network = self.name, self.network
         table = "\n".join(
             f"    {', '.join(f'{{{_C_NAMES[p.where]}, {p.at}}}' for p in places)},"
@@ -103,7 +105,8 @@ static const struct network {name}_network = {{
     .name = "{name}", .steps = {name}_steps, .step_count = {len(symbols)},
     .input_count = {len(network.inputs)}, .output_count = {len(network.outputs)},
     .input_bytes = {name}_input_bytes, .output_bytes = {name}_output_bytes,
-    .tensor_bytes = {self.plan.arena_bytes}, .constants = {name}_constants}};
+    .tensor_bytes = {self.plan.arena_bytes},
+    .constants = {name}_constants, .constant_bytes = {constant_bytes}}};
 LPGEN_NETWORK({name}, &{name}_network)"""
 
     def _header(self, constant_bytes: int) -> str:

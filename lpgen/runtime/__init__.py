@@ -12,7 +12,7 @@ It needs NumPy and apache-tvm-ffi, and of lpgen only `lpgen.errors`.
 from lpgen.runtime.arguments import Argument
 from lpgen.runtime.kernel import Kernel
 from lpgen.runtime.library import Library, load
-from lpgen.runtime.network import Network
+from lpgen.runtime.network import Network, Step, Tensor
 from lpgen.runtime.weights import PackedWeights
 
-__all__ = ["Argument", "Kernel", "Library", "Network", "PackedWeights", "load"]
+__all__ = ["Argument", "Kernel", "Library", "Network", "PackedWeights", "Step", "Tensor", "load"]

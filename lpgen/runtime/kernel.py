@@ -72,6 +72,11 @@ class Kernel:
         """
         return self._packer.restore(self._function("check_weights"), data)
 
+    def own_weights(self, data: np.ndarray) -> PackedWeights:
+        """Packed weights of a network in the same library, uint8[packed_bytes] on a 64-byte
+        boundary; they are not checked, and not copied."""
+        return PackedWeights(self.name, self.identity, self.variant["level"], data)
+
     def _function(self, what: str) -> Callable:
         """A function for packed weights."""
         if self.weights is None:

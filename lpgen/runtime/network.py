@@ -157,6 +157,12 @@ class Network:
         self._call(*read, *made, self._arena(threads), threads, *every)
         return times
 
+    def constant(self, offset: int, nbytes: int) -> np.ndarray:
+        """A copy of constants, uint8[nbytes] on a 64-byte boundary."""
+        data = aligned(nbytes)
+        self._code.get_function(f"{self.name}_constant")(offset, tvm_ffi.from_dlpack(data))
+        return data
+
     def _given(self, inputs: tuple) -> dict[str, Any]:
         """What a call gives, by the names of the inputs."""
         one = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], Mapping) else inputs

@@ -1,0 +1,122 @@
+"""`lpgen compile`: a model as one library that runs all of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lpgen.cli import networks, options, output
+from lpgen.errors import UserError
+
+if TYPE_CHECKING:
+    from lpgen.network import Network
+
+model = click.Path(path_type=Path)
+shapes_option = click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=1x3x224x224",
+    help="Shape of an input whose own has open dimensions; may be repeated.",
+)
+
+
+@click.command()
+@click.argument("model", type=model, metavar="MODEL.onnx")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="LIB.so",
+    help="The library; its header LIB.h is written beside it.",
+)
+@shapes_option
+@options.target
+@options.log("Records to build with, before those that come with lpgen [the user's log].")
+@click.option(
+    "--threads",
+    default=1,
+    show_default=True,
+    help="Threads of a call, mostly: records tuned on as many come first.",
+)
+@click.option("--name", metavar="NAME", help="What its C functions begin with [LIB].")
+@options.as_json
+def command(
+    model: Path,
+    out: Path,
+    shapes: tuple[str, ...],
+    target: str,
+    log_path: Path | None,
+    threads: int,
+    name: str | None,
+    as_json: bool,
+) -> None:
+    """Compile a network: an ONNX file becomes one library and its header.
+
+    It holds a kernel for each distinct operator, chosen as `lpgen build` does, the weights, packed,
+    and the plan of the memory. It is called as LIB_run in C and as `load("LIB.so").network` in
+    Python. What of the model is not served is said before anything is compiled.
+    """
+    from lpgen.build import check_output, compiler
+    from lpgen.cli.app import interruptible
+    from lpgen.network import build, default_name
+    from lpgen.target import Target
+
+    options.check_threads(threads)
+    chosen = Target.parse(target)
+    check_output(out)
+    default_name(out, name)
+    logs = options.logs_to_read(log_path, chosen)
+    with interruptible(f"interrupted; {out} was not written"):
+        compiler.start()
+        network = read(model, shapes)
+        with _progress() as show:
+            settings = {"name": name, "threads": threads, "on_progress": show}
+            build(network, chosen, out, logs, **settings)
+    networks.show(out, as_json)
+
+
+def read(model: Path, shapes: tuple[str, ...]) -> Network:
+    """The network of an ONNX file; shapes: as --shape gives them."""
+    try:
+        from lpgen.onnx import read_network
+    except ImportError as error:
+        raise UserError(f"{error}; pip install 'lpgen[onnx]'") from None
+
+    return read_network(model, dict(map(_shape, shapes)))
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """NAME=1x3x224x224; a name may have a "=" itself."""
+    name, equals, sizes = text.rpartition("=")
+    parts = sizes.split("x")
+    if not (name and equals) or not all(part.isascii() and part.isdigit() for part in parts):
+        raise UserError(f"--shape {text!r} is not NAME=SIZExSIZE..., such as image=1x3x224x224")
+    return name, tuple(map(int, parts))
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A function that is told what is done; a bar on a terminal, nothing elsewhere."""
+    console = output.console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what, done, of: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    text, number = TextColumn("{task.description}"), TextColumn("{task.completed}/{task.total}")
+    with Progress(text, BarColumn(), number, TimeElapsedColumn(), console=console) as bar:
+        tasks: dict[str, int] = {}
+
+        def show(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=of)
+            bar.update(tasks[what], completed=done)
+
+        yield show

@@ -1,0 +1,174 @@
+"""Checking a network's library: its steps one after the other, in a process of their own.
+
+What the network writes at each step is compared with what the step's kernel alone makes of the same
+tensors and of the weights that the library holds; that the kernels are exact `lpgen.build.check`
+finds. With the network that was built it is compared with the oracle, too, weights and all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+from lpgen import runtime
+from lpgen.build.check import ALWAYS, difference
+from lpgen.errors import LibraryError, LpgenError, NetworkError
+from lpgen.formats import Format
+from lpgen.network.network import Network
+from lpgen.ops import parse
+from lpgen.supervise import Child, Gone, connect
+
+THREADS = (1, 2)
+
+
+@dataclass(frozen=True)
+class StepChecked:
+    """What came of one step: `failure` is None when what it wrote was exact, else the reason."""
+
+    step: str
+    workload: str
+    failure: str | None = None
+
+
+def check_network(
+    path: str | os.PathLike[str], seed: int = 0, network: Network | None = None
+) -> Iterator[StepChecked]:
+    """Check the network of the library `path` on random inputs, each step as soon as it is done.
+
+    network: what the library was built of, where that is known. Raises LibraryError when the
+    library cannot be loaded or holds no network, NetworkError when it holds another one.
+    """
+    built = runtime.load(path).network
+    if built is None:
+        raise LibraryError(f"{path}: holds no network")
+    if network is not None:
+        _check_same(built, network)
+    child = Child("lpgen.network.check", str(path), str(seed), environment=ALWAYS)
+    try:
+        child.send(network)
+        for step in built.steps:
+            child.enter(f"running step {step.name}")
+            message = child.receive()
+            if isinstance(message, Gone):
+                yield StepChecked(step.name, step.workload, str(message))
+                return
+            yield StepChecked(*message)
+    finally:
+        child.stop()
+
+
+def inputs_of(network: runtime.Network, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random inputs; codes are values of the format in which the first step reads them."""
+    return {t.name: _values(network, t, rng) for t in network.inputs.values()}
+
+
+def _values(
+    network: runtime.Network, tensor: runtime.Tensor, rng: np.random.Generator
+) -> np.ndarray:
+    for step in network.steps:
+        for argument in parse(step.workload).signature.inputs:
+            if step.inputs.get(argument.name) == tensor.name:
+                if argument.limits is not None and ":" not in argument.format:
+                    return Format.parse(argument.format).random(rng, tensor.shape)
+    if tensor.dtype.kind == "f":
+        return rng.normal(size=tensor.shape).astype(tensor.dtype)
+    limits = np.iinfo(tensor.dtype)
+    return rng.integers(limits.min, limits.max, tensor.shape, tensor.dtype, endpoint=True)
+
+
+def _check_same(built: runtime.Network, network: Network) -> None:
+    """Raise NetworkError, naming the first step that is another, unless the steps are the same."""
+    for place, (ours, given) in enumerate(zip(built.steps, network.steps, strict=False)):
+        theirs = (given.name, given.op.name, dict(given.inputs), given.output)
+        if (ours.name, ours.workload, ours.inputs, ours.output) != theirs:
+            raise NetworkError(
+                f"step {place} is {ours.name}: {ours.workload}, the model has {given.name}: "
+                f"{given.op.name}"
+            )
+    if len(built.steps) != len(network.steps):
+        raise NetworkError(f"{len(built.steps)} steps, the model has {len(network.steps)}")
+
+
+def _steps(
+    library: runtime.Library, inputs: dict[str, np.ndarray], reference: Network | None
+) -> Iterator[StepChecked]:
+    """The steps of a call on one thread, each with what is wrong; with the last one, what is wrong
+    with calls as a whole, on several threads, too."""
+    network, tensors = library.network, dict(inputs)
+    expected = reference.run(inputs) if reference else {}
+    last = len(network.steps) - 1
+    for i, (step, tensor) in enumerate(network.trace(inputs)):
+        tensors[step.output] = tensor
+        alone = _alone(library, step, tensors)
+        failure = _differs(step.output, tensor, alone, "its kernel alone")
+        if step.output in expected:
+            found = expected[step.output].reshape(tensor.shape)
+            failure = failure or _differs(step.output, tensor, found, "the oracle")
+        if i == last:
+            failure = failure or _whole(network, inputs, tensors)
+        yield StepChecked(step.name, step.workload, failure)
+
+
+def _alone(
+    library: runtime.Library, step: runtime.Step, tensors: dict[str, np.ndarray]
+) -> np.ndarray:
+    """What the step's kernel makes of tensors of the network and of its own constants."""
+    kernel = library[step.workload]
+    given = dict(step.numbers)
+    for argument in kernel.arguments.values():
+        name = argument.name
+        if name in step.inputs:
+            given[name] = tensors[step.inputs[name]].reshape(argument.shape)
+        elif name in step.constants:
+            data = library.network.constant(step.constants[name], argument.nbytes)
+            if argument.role == "packed":
+                given[name] = kernel.own_weights(data)
+            else:
+                given[name] = data.view(argument.dtype).reshape(argument.shape)
+    return kernel(**given)
+
+
+def _whole(
+    network: runtime.Network, inputs: dict[str, np.ndarray], tensors: dict[str, np.ndarray]
+) -> str | None:
+    """What of whole calls, on one thread and on two, differs from the steps one by one."""
+    for threads in THREADS:
+        made = network(inputs, threads=threads)
+        made = made if isinstance(made, dict) else dict(zip(network.outputs, [made], strict=True))
+        for name, y in made.items():
+            expected = tensors[name].reshape(y.shape)
+            if failure := _differs(name, y, expected, "the steps one by one"):
+                return f"{failure} (threads={threads})"
+    return None
+
+
+def _differs(name: str, y: np.ndarray, expected: np.ndarray, of: str) -> str | None:
+    if y.tobytes() == expected.tobytes():
+        return None
+    same = (y == expected) | ((y != y) & (expected != expected))
+    if same.all():
+        return None
+    return f"not as {of}: {difference(name, y, expected)}"
+
+
+def _main(pipe: str, parent: str, path: str, seed: str) -> None:
+    connection = connect(pipe, parent)
+    reference: Network | None = connection.recv()
+    library = runtime.Library(path)
+    inputs = inputs_of(library.network, np.random.default_rng(int(seed)))
+    waiting = iter(library.network.steps)
+    try:
+        for checked in _steps(library, inputs, reference):
+            connection.send(astuple(checked))
+            next(waiting)
+    except LpgenError as error:
+        step = next(waiting)
+        connection.send(astuple(StepChecked(step.name, step.workload, str(error))))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,134 @@
+"""Commands on networks: compile, show, check, bench."""
+
+import json
+from dataclasses import replace
+
+import networks
+import numpy as np
+import pytest
+
+from lpgen import runtime
+from lpgen.network import Network
+from lpgen.network.check import check_network
+
+
+@pytest.fixture
+def model(home, monkeypatch):
+    """A file that is read as a network of residual blocks; `model.network` says which."""
+
+    class Model:
+        network: Network = networks.residual_blocks(2)
+        asked = None
+
+        def read(self, path, shapes):
+            self.asked = path, shapes
+            return self.network
+
+    found = Model()
+    monkeypatch.setattr("lpgen.onnx.read_network", found.read, raising=False)
+    return found
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory):
+    """residual_blocks(2) as a library."""
+    from lpgen.network import build
+
+    path = tmp_path_factory.mktemp("blocks") / "blocks.so"
+    return build(networks.residual_blocks(2), "native", path)
+
+
+def test_compile_makes_a_library_that_runs(lpgen, model, home):
+    model.network = networks.two_layers()
+    said = lpgen("compile", "m.onnx", "-o", "two.so", "--shape", "image=1x2x6", "--name", "net")
+    assert str(model.asked[0]) == "m.onnx"
+    assert model.asked[1] == {"image": (1, 2, 6)}
+    assert "takes image uint8[1, 2, 6], gives y int32[1, 30]" in said
+    assert "2 steps on 2 kernels" in said
+    network = runtime.load("two.so").network
+    assert network.name == "net"
+    x = networks.example(model.network)
+    np.testing.assert_array_equal(network(x), model.network.reference(x)["y"])
+    assert sorted(path.name for path in home.iterdir() if path.is_file()) == ["two.h", "two.so"]
+
+
+def test_show_lists_steps_and_memory(lpgen, blocks):
+    said = lpgen("show", str(blocks))
+    assert "arena 3.0 KiB: 1.00 of the 3.0 KiB that are needed at once" in said
+    assert "8 steps on 5 kernels for" in said
+    assert len([line for line in said.splitlines() if " conv2d " in line]) == 4
+    values = [json.loads(line) for line in lpgen("show", str(blocks), "--json").splitlines()]
+    assert [value["step"] for value in values[:-1]] == [
+        step.name for step in networks.residual_blocks(2).steps
+    ]
+    assert values[-1]["network"]["arena"]["lower_bound"] == 3072
+    assert "workspace" in lpgen("show", str(blocks), "--all")
+
+
+def test_check_goes_through_all_steps(lpgen, model, blocks):
+    said = lpgen("check", str(blocks))
+    assert "5 of 5 kernels are exact" in said
+    assert "8 of 8 steps are as their kernels alone" in said
+    said = lpgen("check", str(blocks), "--model", "m.onnx", "--seed", "3")
+    assert "8 of 8 steps are as the oracle and their kernels alone" in said
+
+
+def test_check_names_the_first_step_that_differs(lpgen, model, blocks):
+    """A model with other weights than the library has."""
+    steps = list(model.network.steps)
+    wrong = steps[2].weights.copy()
+    wrong[:, 0] ^= 64
+    steps[2] = replace(steps[2], weights=wrong)
+    model.network = replace(model.network, steps=tuple(steps))
+    said = lpgen("check", str(blocks), "--model", "m.onnx", status=1)
+    assert "step b0 (conv2d" in said
+    assert "not as the oracle: " in said
+    assert said.endswith("the first that differs is step b0\n")
+
+
+def test_another_model_is_said(lpgen, model, blocks):
+    model.network = networks.two_layers()
+    said = lpgen("check", str(blocks), "--model", "m.onnx", status=2)
+    assert said.splitlines()[-1].startswith("lpgen: step 0 is q: quantize")
+
+
+def test_a_kernel_that_crashes_is_named(tmp_path, monkeypatch):
+    from fake_kernel import fake_kernel
+
+    from lpgen.build import Choice
+    from lpgen.network import TensorType, build
+    from lpgen.ops import Dense
+    from lpgen.target import Target
+
+    op, huge = Dense(5, 7, 34, "u8", "s8"), Dense(5, 200_000, 4000, "u8", "s8")
+    kernel = replace(fake_kernel(op), module=fake_kernel(huge).module)
+    choice = Choice(op, Target.parse("native"), "fake/crash", {}, kernel)
+    step = networks.step(np.random.default_rng(0), "first", op, "y", x="x")
+    types = {"x": TensorType((5, 34), "uint8")}, {"y": TensorType((5, 7), "int32")}
+    path = tmp_path / "crash.so"
+    build(Network(*types, (step,)), "native", path, chooser=lambda _: choice)
+    (result,) = check_network(path)
+    assert (result.step, result.workload) == ("first", op.name)
+    assert "crashed: SIG" in result.failure
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compile", "m.onnx", "-o", "a.txt"], "output a.txt does not end in .so"),
+        (["compile", "m.onnx", "-o", "a.so", "--shape", "x"], "--shape 'x' is not NAME=SIZExSIZE"),
+        (["compile", "m.onnx", "-o", "a.so", "--shape", "x=1x-2"], "--shape 'x=1x-2' is not NAME"),
+        (["compile", "m.onnx", "-o", "1.so"], "name '1' is no C identifier"),
+        (["compile", "m.onnx", "-o", "pool.so"], "name 'pool' is taken inside of the library"),
+        (["compile", "m.onnx", "-o", "a.so", "--threads", "0"], "--threads 0 is outside 1..1024"),
+        (["check", "a.so", "--shape", "x=1"], "--shape is for --model MODEL.onnx"),
+    ],
+)
+def test_mistakes_are_one_line(lpgen, model, home, blocks, arguments, message):
+    if arguments[0] == "check":
+        arguments[1] = str(blocks)
+    said = lpgen(*arguments, status=2)
+    assert said.startswith(f"lpgen: {message}")
+    assert said.count("\n") == 1
+    assert model.asked is None or arguments[-2] == "--shape"
+    assert not [path for path in home.iterdir() if path.is_file()]
