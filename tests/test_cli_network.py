@@ -112,6 +112,53 @@ def test_a_kernel_that_crashes_is_named(tmp_path, monkeypatch):
     assert "crashed: SIG" in result.failure
 
 
+def test_bench_times_the_whole_and_its_steps(lpgen, blocks):
+    said = lpgen("bench", str(blocks)).splitlines()
+    assert [line.split()[0] for line in said[1:-1]] == [
+        step.name for step in networks.residual_blocks(2).steps
+    ]
+    assert said[-1].startswith("blocks on 1 thread: ")
+    measured = json.loads(lpgen("bench", str(blocks), "--json", "--threads", "2"))
+    assert len(measured["steps"]) == 8
+    assert 0.99 < sum(step["share"] for step in measured["steps"]) < 1.01
+    assert measured["us_best"] > max(step["us_alone"] for step in measured["steps"])
+
+
+def test_bench_against_takes_the_model_and_says_who_cannot_run_it(lpgen, blocks, home):
+    said = lpgen("bench", str(blocks), "--against", "torch", status=2)
+    assert "is a network: --against takes --model MODEL.onnx" in said
+    (home / "m.onnx").write_text("no model")
+    said = lpgen("bench", str(blocks), "--against", "onnxruntime,torch", "--model", "m.onnx")
+    assert "not run: torch: runs no ONNX files" in said
+    assert "not run: onnxruntime: " in said
+    assert "1.00" in next(line for line in said.splitlines() if line.startswith("lpgen  "))
+
+
+def test_others_run_the_same_model(lpgen, home, monkeypatch):
+    """One node of ONNX, and the same operator as a network."""
+    onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    from lpgen.network import Step, TensorType, build
+    from lpgen.ops import parse
+
+    made = onnx.helper.make_model(
+        onnx.parser.parse_graph(
+            """g (float[2, 8] x) => (uint8[2, 8] y)
+            <float scale = {0.5}, uint8 zero = {3}> { y = QuantizeLinear(x, scale, zero) }"""
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+        ir_version=9,
+    )
+    onnx.save(made, "q.onnx")
+    op = parse("quantize axis=16 format=u8 per=tensor")
+    constants = {"scale": np.float32([0.5]), "zero": np.uint8([3])}
+    step = Step("q", op, {"x": "x"}, "y", constants=constants)
+    types = {"x": TensorType((2, 8), "float32")}, {"y": TensorType((2, 8), "uint8")}
+    build(Network(*types, (step,)), "native", "q.so")
+    said = lpgen("bench", "q.so", "--against", "onnxruntime,openvino", "--model", "q.onnx")
+    line = next(line for line in said.splitlines() if line.startswith("onnxruntime"))
+    assert line.endswith("equal outputs")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -59,7 +59,9 @@ def test_every_step_can_be_read_and_timed(blocks):
     assert [step.name for step, _ in traced] == [step.name for step in network.steps]
     for step, tensor in traced:
         np.testing.assert_array_equal(tensor.ravel(), expected[step.output].ravel(), step.name)
-    assert (blocks.times(x) > 0).all()
+    walk = blocks.walk(x, threads=2)
+    walk.run(0, len(blocks.steps))
+    assert (walk.nanoseconds > 0).all()
 
 
 def test_calls_take_arrays_by_place_and_by_name(two):

@@ -121,7 +121,7 @@ class Contest:
             self._stop()
             names = [name for name in self._names if name not in self._dead]
             arguments = [str(int(self._refuse_amx)), str(self.threads), *names]
-            environment = self._environment | _settings(self.threads)
+            environment = self._environment | settings(self.threads)
             process = Child("lpgen.bench.turns", *arguments, environment=environment)
             self._process = process
             answer = self._answer(process)
@@ -161,7 +161,7 @@ class _Death(NamedTuple):
     reason: str
 
 
-def _settings(threads: int) -> dict[str, str]:
+def settings(threads: int) -> dict[str, str]:
     """The environment of the process: all libraries get as many threads.
 
     The memory of results that a library allocates at each call is kept, rather than mapped and

@@ -44,3 +44,23 @@ class Present(NamedTuple):
 
     versions: dict[str, str]
     absent: dict[str, str]
+
+
+class NetworkTask(NamedTuple):
+    """Time the network of a library beside `names`, which run the ONNX file `model`."""
+
+    library: str
+    model: str
+    names: tuple[str, ...]
+    rounds: int
+    seed: int
+
+
+class NetworkTimes(NamedTuple):
+    """What came of it: library -> (best, median) microseconds, its version, how its outputs differ
+    from ours ("" where they are equal); and why others did not run."""
+
+    times: dict[str, tuple[float, float]]
+    versions: dict[str, str]
+    differences: dict[str, str]
+    refused: dict[str, str]

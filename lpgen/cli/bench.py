@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lpgen.cli import against as others
-from lpgen.cli import options, output
+from lpgen.cli import networks, options, output
 from lpgen.cli import untuned as untuned_kernels
 from lpgen.errors import UserError
 
@@ -35,6 +35,12 @@ PREFIX = "against"
     "--against",
     metavar="NAMES",
     help="Compare with other libraries, such as onnxruntime,openvino, or all.",
+)
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    metavar="MODEL.onnx",
+    help="What a network was compiled of: others run it with --against.",
 )
 @click.option("--rounds", type=click.IntRange(3, 1000), help="Rounds of a comparison [15].")
 @click.option(
@@ -62,6 +68,7 @@ def command(
     threads: int,
     warm: bool,
     against: str | None,
+    model: Path | None,
     rounds: int | None,
     prefix: Path | None,
     untuned: bool,
@@ -78,6 +85,10 @@ def command(
     With --against every other library that is installed (pip install 'lpgen[bench]') runs the same
     operators on its prepacked weights, in its fastest layout, on as many threads, in turns with
     ours, after its results were checked; weights are the same at each call.
+
+    A library of a network is timed as a whole, and step by step: in calls of the whole, and alone.
+    With --against and --model other libraries run the ONNX file on the same inputs, in turns with
+    it.
 
     With --untuned every WORKLOAD is built three times and timed in turns: as the cost model chooses
     without any record, with records of lesser CPUs alone, and with the record of this one, where
@@ -99,9 +110,6 @@ def command(
     from lpgen.build.scratch import scratch_folder
 
     names = None if against is None else others.names_of(against)
-    prefix = prefix or Path(PREFIX)
-    if names:
-        others.check_prefix(prefix)
     with contextlib.ExitStack() as stack:
         named = [text for text in what if _names_a_library(text)]
         if named:
@@ -112,15 +120,25 @@ def command(
             if log_path or target != "native":
                 raise UserError(f"{what[0]} is a library: --target and --log are for workloads")
             library = Path(what[0])
+            if networks.holds_network(library):
+                if warm or prefix:
+                    raise UserError(f"{what[0]} is a network: --warm and --save are for kernels")
+                settings = {"threads": threads, "rounds": rounds or ROUNDS}
+                networks.bench(library, model, names, settings, as_json)
+                return
             labels = _labels(library)
         else:
             library = stack.enter_context(scratch_folder()) / "bench.so"
             operators = options.operators(what, suite, bits, act, weight, epilogue)
             _build(operators, target, log_path, threads, library)
             labels = {op.name: label for op, label in operators.items()}
+        if model is not None:
+            raise UserError("--model is for a library that holds a network")
         if names is None:
             _bench(library, labels, threads, warm, as_json)
             return
+        prefix = prefix or Path(PREFIX)
+        others.check_prefix(prefix)
         settings = {"threads": threads, "rounds": rounds or ROUNDS}
         report = others.run(_contest(library, names, settings), library, labels, as_json)
     if not as_json:

@@ -6,10 +6,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from lpgen.cli import output
+from lpgen.errors import UserError
 
 if TYPE_CHECKING:
-    from lpgen.runtime import Library, Network, Step
+    from lpgen.bench.network import NetworkMeasurement
+    from lpgen.network import Network
+    from lpgen.runtime import Library, Step
+
+
+def holds_network(path: Path) -> bool:
+    """Whether a library holds a network. Raises LibraryError for what is none."""
+    from lpgen.runtime import Library
+
+    return Library(path).network is not None
 
 
 def show(path: Path, as_json: bool) -> None:
@@ -88,11 +100,84 @@ def _tensors(tensors: Any) -> str:
     return ", ".join(map(str, tensors.values()))
 
 
+def bench(
+    path: Path,
+    model: Path | None,
+    names: list[str] | None,
+    settings: dict[str, int],
+    as_json: bool,
+) -> None:
+    """Time a network, and beside the libraries `names`, if any, the ONNX file that they run."""
+    if names is None and model is not None:
+        raise UserError("--model is for --against NAMES, or for `lpgen check`")
+    if names is not None and model is None:
+        raise UserError(
+            f"{path} is a network: --against takes --model MODEL.onnx, which others run"
+        )
+    from lpgen.bench.network import bench_network
+
+    measured = bench_network(path, threads=settings["threads"])
+    if as_json:
+        output.print_json(measured.describe())
+    else:
+        _print_steps(measured)
+    if names is not None:
+        _compare(path, model, names, settings, as_json)
+
+
+def _print_steps(measured: NetworkMeasurement) -> None:
+    rows = [
+        (
+            step.step,
+            step.label,
+            step.template,
+            step.origin,
+            output.microseconds(step.us * 1e-6),
+            output.percent(measured.share(step)),
+            output.microseconds(step.us_alone * 1e-6),
+        )
+        for step in measured.steps
+    ]
+    names = ("step", "kernel", "template", "knobs of", ">us", ">share", ">us alone")
+    output.print_table(names, rows)
+    best, middle, kernels = (
+        output.microseconds(us * 1e-6)
+        for us in (measured.us_best, measured.us_median, measured.us_kernels)
+    )
+    click.echo(
+        f"{measured.network} on {output.count(measured.threads, 'thread')}: {best} us "
+        f"(median {middle}), {measured.overhead:.2f} times the {kernels} us of its steps alone"
+    )
+
+
+def _compare(
+    path: Path, model: Path, names: list[str], settings: dict[str, int], as_json: bool
+) -> None:
+    from lpgen.bench.comparison import OURS
+    from lpgen.bench.network_contest import compare_network
+
+    contest = compare_network(path, model, names, **settings)
+    if as_json:
+        output.print_json(contest._asdict())
+        return
+    ours = contest.times[OURS][0]
+    rows = [
+        (
+            f"{name} {contest.versions.get(name, '')}".strip(),
+            *(output.microseconds(us * 1e-6) for us in times),
+            f"{times[0] / ours:.2f}",
+            "" if name == OURS else contest.differences[name] or "equal outputs",
+        )
+        for name, times in contest.times.items()
+    ]
+    output.print_table(("library", ">us best", ">median", ">times ours", "outputs"), rows)
+    for name, reason in contest.refused.items():
+        click.echo(f"not run: {name}: {reason}")
+
+
 def check(path: Path, network: Network | None, seed: int, as_json: bool) -> int:
     """Check the steps and print; the number of those that are wrong."""
     from dataclasses import asdict
-
-    import click
 
     from lpgen.network.check import check_network
 

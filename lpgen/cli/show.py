@@ -33,7 +33,7 @@ def command(path: Path, everything: bool, threads: int | None, as_json: bool) ->
     if threads is not None:
         options.check_threads(threads)
     if _is_library(path):
-        if threads is None and _holds_network(path):
+        if threads is None and networks.holds_network(path):
             networks.show(path, as_json)
             if not everything:
                 return
@@ -52,12 +52,6 @@ def _is_library(path: Path) -> bool:
             return file.read(4) == _ELF or path.suffix == ".so"
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-
-
-def _holds_network(path: Path) -> bool:
-    from lpgen.runtime import Library
-
-    return Library(path).network is not None
 
 
 def _show_library(path: Path, threads: int | None, as_json: bool) -> None:

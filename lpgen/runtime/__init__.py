@@ -12,7 +12,17 @@ It needs NumPy and apache-tvm-ffi, and of lpgen only `lpgen.errors`.
 from lpgen.runtime.arguments import Argument
 from lpgen.runtime.kernel import Kernel
 from lpgen.runtime.library import Library, load
-from lpgen.runtime.network import Network, Step, Tensor
+from lpgen.runtime.network import Network, Step, Tensor, Walk
 from lpgen.runtime.weights import PackedWeights
 
-__all__ = ["Argument", "Kernel", "Library", "Network", "PackedWeights", "Step", "Tensor", "load"]
+__all__ = [
+    "Argument",
+    "Kernel",
+    "Library",
+    "Network",
+    "PackedWeights",
+    "Step",
+    "Tensor",
+    "Walk",
+    "load",
+]

@@ -104,7 +104,7 @@ class Network:
         read = self._readable(given)
         if out is None:
             made = {t.name: np.empty(t.shape, t.dtype) for t in self.outputs.values()}
-            self._call(*read, *made.values(), self._arena(threads), threads)
+            self.call(*read, *made.values(), self.arena(threads), threads)
             first = next(iter(given.values()), None)
             plain = first is None or isinstance(first, np.ndarray)
             result = made if plain else {n: arrays.like(first, y) for n, y in made.items()}
@@ -114,7 +114,7 @@ class Network:
                 arrays.writable(t.name, result[t.name], t.shape, t.dtype)
                 for t in self.outputs.values()
             )
-            self._call(*read, *wanted, self._arena(threads), threads)
+            self.call(*read, *wanted, self.arena(threads), threads)
         return next(iter(result.values())) if len(result) == 1 else result
 
     def bind(self, *inputs: Any, out: Any, threads: int = 1) -> Callable[[], None]:
@@ -131,31 +131,19 @@ class Network:
                 raise LibraryError(f"{name} is not contiguous, or read-only: bind would use a copy")
         out = self._named("out", out if isinstance(out, Mapping) else (out,), self.outputs)
         wanted = [tvm_ffi.from_dlpack(out[name]) for name in self.outputs]
-        return partial(self._run, *self._readable(given), *wanted, self._arena(threads), threads)
+        return partial(self._run, *self._readable(given), *wanted, self.arena(threads), threads)
+
+    def walk(self, *inputs: Any, threads: int = 1) -> "Walk":
+        """A call that goes step by step; the arguments are those of a call."""
+        return Walk(self, self._readable(self._given(inputs)), threads)
 
     def trace(self, *inputs: Any, threads: int = 1) -> Iterator[tuple[Step, np.ndarray]]:
         """Each step and what it wrote, a copy in the shape of its kernel's output, one after the
         other."""
-        read, arena = self._readable(self._given(inputs)), self._arena(threads)
-        made = {t.name: np.empty(t.shape, t.dtype) for t in self.outputs.values()}
-        memory = np.from_dlpack(arena)
-        times = np.zeros(len(self.steps), np.int64)
+        walk = self.walk(*inputs, threads=threads)
         for i, step in enumerate(self.steps):
-            self._call(*read, *made.values(), arena, threads, i, i + 1, tvm_ffi.from_dlpack(times))
-            tensor = self.tensors[step.output]
-            if tensor.where == "output":
-                yield step, made[step.output].reshape(tensor.shape).copy()
-            else:
-                data = memory[tensor.at : tensor.at + tensor.nbytes]
-                yield step, data.view(tensor.dtype).reshape(tensor.shape).copy()
-
-    def times(self, *inputs: Any, threads: int = 1) -> np.ndarray:
-        """Nanoseconds of each step of one call, int64[steps]."""
-        read, times = self._readable(self._given(inputs)), np.zeros(len(self.steps), np.int64)
-        made = [np.empty(t.shape, t.dtype) for t in self.outputs.values()]
-        every = (0, len(self.steps), tvm_ffi.from_dlpack(times))
-        self._call(*read, *made, self._arena(threads), threads, *every)
-        return times
+            walk.run(i, i + 1)
+            yield step, walk.written(step)
 
     def constant(self, offset: int, nbytes: int) -> np.ndarray:
         """A copy of constants, uint8[nbytes] on a 64-byte boundary."""
@@ -188,17 +176,45 @@ class Network:
         expected = self.inputs.values()
         return [arrays.readable(t.name, given[t.name], t.shape, t.dtype) for t in expected]
 
-    def _call(self, *arguments: Any) -> None:
-        """Run steps; what the library refuses is a LibraryError."""
+    def call(self, *arguments: Any) -> None:
+        """Call the library's function; what the library refuses is a LibraryError."""
         try:
             self._run(*arguments)
         except (RuntimeError, TypeError) as error:
             raise LibraryError(f"network {str(error).strip()}") from None
 
-    def _arena(self, threads: int) -> Any:
+    def arena(self, threads: int) -> Any:
         """This thread's arena, made larger where it is too small: fresh memory is slow."""
         nbytes = self.arena_bytes(threads)
         kept = getattr(self._kept, "arena", None)
         if kept is None or kept.shape[0] < nbytes:
             kept = self._kept.arena = tvm_ffi.from_dlpack(aligned(max(nbytes, 1)))
         return kept
+
+
+class Walk:
+    """A call of a network that goes step by step, on this thread's arena.
+
+    nanoseconds: of each step when it ran last, int64[steps].
+    """
+
+    def __init__(self, network: Network, read: list[Any], threads: int) -> None:
+        self._network, self._read, self._arena = network, read, network.arena(threads)
+        self._threads = threads
+        self._outputs = {t.name: np.empty(t.shape, t.dtype) for t in network.outputs.values()}
+        self.nanoseconds = np.zeros(len(network.steps), np.int64)
+
+    def run(self, first: int, last: int) -> None:
+        """Run steps first .. last - 1, behind those in front of them; one may run again."""
+        steps = first, last, tvm_ffi.from_dlpack(self.nanoseconds)
+        outputs = self._outputs.values()
+        self._network.call(*self._read, *outputs, self._arena, self._threads, *steps)
+
+    def written(self, step: Step) -> np.ndarray:
+        """A copy of what a step wrote, in the shape of its kernel's output, as long as it is there:
+        until the last step that reads it."""
+        tensor = self._network.tensors[step.output]
+        if tensor.where == "output":
+            return self._outputs[tensor.name].reshape(tensor.shape).copy()
+        data = np.from_dlpack(self._arena)[tensor.at : tensor.at + tensor.nbytes]
+        return data.view(tensor.dtype).reshape(tensor.shape).copy()

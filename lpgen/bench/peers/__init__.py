@@ -5,6 +5,7 @@ and `variants(case, threads)`: the ways in which the library can run the operato
 many threads, {name: function without arguments that prepares it}. Such a function returns a
 Contender whose call does what a user of the library repeats for every input: weights are prepacked,
 the layout is the library's fastest. It raises Unsupported with the reason where the library cannot.
+One that runs ONNX files has `model(path, inputs, outputs, threads)`: a call on arrays by name.
 A module whose name starts with an underscore is a helper.
 """
 

@@ -57,6 +57,13 @@ def variants(case: Case, threads: int) -> Variants:
     raise Unsupported(f"no operator for {case.op.kind}")
 
 
+def model(
+    path: str, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray], threads: int
+) -> Callable[[], None]:
+    """A call that runs an ONNX file on the inputs and writes the outputs, both by name."""
+    return _call_of(_session_of(path, threads), inputs, outputs)
+
+
 def _linear_conv(case: Case, threads: int) -> Contender:
     inputs = _QUANTIZED if case.bias is None else (*_QUANTIZED, "bias")
     node = _node("QLinearConv", inputs, _CONTRIB, channels_last=1, **_geometry(case.op))
@@ -213,13 +220,20 @@ def _bound(
     node: Any, x: np.ndarray, y: np.ndarray, constants: dict[str, np.ndarray], threads: int
 ) -> Callable[[], None]:
     """A call that runs a model of one node from x to y, both used in place."""
+    return _call_of(_session(node, x, y, constants, threads), {"x": x}, {"y": y})
+
+
+def _call_of(
+    session: Any, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray]
+) -> Callable[[], None]:
+    """A call of a session on arrays that are used in place."""
     import onnxruntime
 
-    session = _session(node, x, y, constants, threads)
     binding = session.io_binding()
-    for bind, name, array in ((binding.bind_input, "x", x), (binding.bind_output, "y", y)):
-        bind(name, "cpu", 0, array.dtype, list(array.shape), array.ctypes.data)
-    options, kept = onnxruntime.RunOptions(), (x, y, session, binding)
+    for bind, arrays in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+        for name, array in arrays.items():
+            bind(name, "cpu", 0, array.dtype, list(array.shape), array.ctypes.data)
+    options, kept = onnxruntime.RunOptions(), (inputs, outputs, session, binding)
     # What the public methods of both call in the end: they take a microsecond more, and with
     # options a hundred.
     run, bound = session._sess.run_with_iobinding, binding._iobinding
@@ -233,7 +247,6 @@ def _bound(
 def _session(
     node: Any, x: np.ndarray, y: np.ndarray, constants: dict[str, np.ndarray], threads: int
 ) -> Any:
-    import onnxruntime
     from onnx import helper, numpy_helper
 
     def value(name: str, array: np.ndarray) -> Any:
@@ -244,10 +257,17 @@ def _session(
     graph = helper.make_graph([node], "operator", [value("x", x)], [value("y", y)], tensors)
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_CONTRIB, 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+    return _session_of(model.SerializeToString(), threads)
+
+
+def _session_of(model: str | bytes, threads: int) -> Any:
+    """A session of a model, or of a file."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4
     providers = ["CPUExecutionProvider"]
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    return onnxruntime.InferenceSession(model, options, providers=providers)

@@ -42,6 +42,25 @@ def variants(case: Case, threads: int) -> Variants:
     raise Unsupported(f"no operator for {case.op.kind}")
 
 
+def model(
+    path: str, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray], threads: int
+) -> Callable[[], None]:
+    """A call that runs an ONNX file on the inputs and writes the outputs, both by name."""
+    import openvino
+
+    core = openvino.Core()
+    read = core.read_model(path)
+    read.reshape({name: list(array.shape) for name, array in inputs.items()})
+    request = core.compile_model(read, "CPU", _settings(threads)).create_infer_request()
+    for name, array in (inputs | outputs).items():
+        request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+
+    def call(run=request.infer, kept=(inputs, outputs, request)) -> None:
+        run(share_outputs=True)  # or else it copies the result
+
+    return call
+
+
 def _quantized(case: Case, threads: int, operator: Callable) -> Contender:
     """8-bit activations in, uint8 out."""
     import openvino.opset13 as o
@@ -144,16 +163,8 @@ def _contender(
     import openvino
 
     model = openvino.Model([result], [parameter], "operator")
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": threads,
-        "ENABLE_CPU_PINNING": False,
-        # Not bfloat16, which it takes where it may: that is another operator.
-        "INFERENCE_PRECISION_HINT": "f32",
-        # Float activations of compressed weights share a scale in groups of as many: its fastest.
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
-    }
+    # Float activations of compressed weights share a scale in groups of as many: its fastest.
+    settings = _settings(threads) | {"DYNAMIC_QUANTIZATION_GROUP_SIZE": group}
     request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
     y = aligned_copy(np.zeros(y_shape, dtype))
     request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
@@ -164,3 +175,14 @@ def _contender(
 
     out = "f32" if dtype is np.float32 else "u8"
     return Contender(call, lambda: y, out, weight)
+
+
+def _settings(threads: int) -> dict[str, Any]:
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,
+        # Not bfloat16, which it takes where it may: that is another operator.
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
