@@ -41,7 +41,8 @@ class Isa:
 
     level: its name; bits: width of a vector; registers: vectors that the register file holds;
     signs: pairs of bytes that `dot4` and `add_pairs` multiply, see `lpgen.algorithms.dot`;
-    tables: sizes of tables that a lookup takes: 16 (`lookup16`), perhaps 64 (`lookup64`);
+    tables: sizes of tables that a lookup takes: 16 (`lookup16`), perhaps 64 (`lookup64`) and 128
+    (`lookup128`); none where it is no instruction;
     has_dot4: whether `dot4` is one instruction, and so exact for all bytes;
     has_bit_logic: whether any function of three bits is one instruction;
     has_count_bits: whether an instruction counts the bits of 32-bit words;
@@ -100,6 +101,11 @@ class Isa:
     def lookup64(self, table: tirx.Expr, index: tirx.Expr) -> tirx.Expr:
         """table[index & 63] of 64 bytes; where `tables` has it."""
         return _looked_up(table, index & vec.splat(63, "uint8", _lanes(index)), 64)
+
+    def lookup128(self, low: tirx.Expr, high: tirx.Expr, index: tirx.Expr) -> tirx.Expr:
+        """(low, high)[index & 127] of two times 64 bytes; where `tables` has it."""
+        table = vec.joined([low, high], range(128))
+        return _looked_up(table, index & vec.splat(127, "uint8", _lanes(index)), 128)
 
     def lookup_in_loop(self, nbytes: int) -> Lookup | None:
         """What looks up table[code], both uint8 and up to 16 of them, in a loop that is vectorized

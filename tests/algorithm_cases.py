@@ -17,6 +17,7 @@ from strategies import (
     texts,
     with_epilogues,
 )
+from without_weights import operators_of, texts_of
 
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense
@@ -209,6 +210,10 @@ def _filtered(draw):
 
 
 CASES = {
+    **{
+        name: Cases(operators=operators_of(name), examples=25, sizes=texts_of(name))
+        for name in ("elementwise", "rows")
+    },
     "winograd": Cases(
         operators=_filtered() | with_epilogues(_filtered()),
         examples=6,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from kernels import LEVELS
+from kernels import LEVELS, WITHOUT_WEIGHTS
 
 from lpgen.target import Target, cpu_features
 
@@ -44,7 +44,7 @@ def _level(item: pytest.Item) -> str:
 
 
 def _runs(level: str) -> bool:
-    return not Target.parse(LEVELS.get(level, level)).missing_on(cpu_features())
+    return not Target.parse((LEVELS | WITHOUT_WEIGHTS).get(level, level)).missing_on(cpu_features())
 
 
 @pytest.fixture

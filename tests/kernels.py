@@ -41,17 +41,25 @@ def _levels() -> Iterator[tuple[str, str]]:
 LEVELS = dict(_levels())
 """Every template of products at every level, such as "avx2/dot", with the target for it."""
 
+WITHOUT_WEIGHTS = {
+    "generic/elementwise": "generic",
+    **{f"{level}/rows": level for level in ("generic", "sse4", "avx2", "avx512bw", "icelake")},
+}
+"""The templates of operators without weights at every level that differs for them."""
+
+_TARGET_OF = LEVELS | WITHOUT_WEIGHTS
+
 
 def template_of(name: str) -> tuple[Template, Target]:
-    """The template and the target of a name in LEVELS."""
+    """The template and the target of a name in LEVELS or WITHOUT_WEIGHTS."""
     level, _, algorithm = name.partition("/")
     family = level if level in ("generic", "amx") else "x86"
-    return Template(family, algorithm), Target.parse(LEVELS[name])
+    return Template(family, algorithm), Target.parse(_TARGET_OF[name])
 
 
 def runs_here(name: str) -> bool:
-    """Whether this CPU has all instructions of a name in LEVELS."""
-    return not Target.parse(LEVELS[name]).missing_on(cpu_features())
+    """Whether this CPU has all instructions of a name in LEVELS or WITHOUT_WEIGHTS."""
+    return not Target.parse(_TARGET_OF[name]).missing_on(cpu_features())
 
 
 def template(name: str) -> tuple[Template, Target]:

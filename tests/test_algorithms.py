@@ -5,11 +5,12 @@ import pytest
 from algorithm_cases import CASES, GENERAL, Cases
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from kernels import LEVELS, assert_exact, runs_here, template, template_of
+from kernels import LEVELS, WITHOUT_WEIGHTS, assert_exact, runs_here, template, template_of
 
 from lpgen.ops import parse
 
-ALGORITHMS = sorted({name.partition("/")[2] for name in LEVELS})
+NAMES = (*LEVELS, *WITHOUT_WEIGHTS)
+ALGORITHMS = sorted({name.partition("/")[2] for name in NAMES})
 HEALTH = [HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
@@ -26,7 +27,7 @@ def each(section: str) -> pytest.MarkDecorator:
     """Each template at each level with each workload of a section of its cases that it serves."""
     found = [
         pytest.param(name, text, id=f"{name}-{text}")
-        for name in LEVELS
+        for name in NAMES
         for text in getattr(cases_of(name), section)
         if _served(name, text)
     ]
@@ -37,7 +38,7 @@ def _pairs() -> list:
     """Rows of one activation format with every third weight format: each algorithm begins with
     another one by day, and meets the rest in the night."""
     found = []
-    for name in LEVELS:
+    for name in NAMES:
         first = ALGORITHMS.index(name.rpartition("/")[2])
         for number, row in enumerate(cases_of(name).rows_of_pairs()):
             for part in range(3):
@@ -86,7 +87,7 @@ def _any_point(data: st.DataObject, names: list[str]) -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_any_point_of_the_space(algorithm):
-    names = [name for name in LEVELS if name.endswith(f"/{algorithm}") and runs_here(name)]
+    names = [name for name in NAMES if name.endswith(f"/{algorithm}") and runs_here(name)]
     if not names:
         pytest.skip(f"this CPU has no level that {algorithm} is for")
 
@@ -99,7 +100,7 @@ def test_any_point_of_the_space(algorithm):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=100, suppress_health_check=HEALTH)
 @given(data=st.data())
 def test_many_points_of_the_space(name, data):
@@ -107,7 +108,7 @@ def test_many_points_of_the_space(name, data):
     _any_point(data, [name])
 
 
-@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=8, suppress_health_check=HEALTH)
 @given(data=st.data())
 def test_the_default_is_a_point_of_the_space(name, data):
@@ -118,7 +119,7 @@ def test_the_default_is_a_point_of_the_space(name, data):
     assert chosen.default(op, target) in chosen.space(op, target)
 
 
-@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_choice_that_a_knob_has_not_is_refused_or_no_point(name):
     chosen, target = template_of(name)
     served = (t for s in ("sizes", "kinds", "formats") for t in getattr(cases_of(name), s))
@@ -133,7 +134,7 @@ def test_a_choice_that_a_knob_has_not_is_refused_or_no_point(name):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_is_tried(algorithm):
-    names = [name for name in LEVELS if name.endswith(f"/{algorithm}")]
+    names = [name for name in NAMES if name.endswith(f"/{algorithm}")]
     cases = cases_of(algorithm)
     pairs = [text for row in cases.rows_of_pairs() for text in row]
     texts = [*cases.formats, *cases.sizes, *cases.kinds, *pairs]

@@ -12,14 +12,13 @@ from strategies import (
     denses,
     depthwise_convs,
     grouped_convs,
-    quantized,
     texts,
 )
+from without_weights import operators_of
 
 from lpgen import templates
 from lpgen.build.compiler import compile_apart
-from lpgen.ops import Conv2d, Dense, DequantizeLinear, QuantizeLinear, parse
-from lpgen.ops.add import Add
+from lpgen.ops import Conv2d, Dense, parse
 from lpgen.ops.epilogue import Scale
 from lpgen.target import known
 
@@ -33,10 +32,8 @@ sized, tall = st.integers(1, 40), st.integers(3, 9)
 OPERATORS = {
     "depthwise": depthwise_convs(),
     "grouped_conv": grouped_convs(),
-    "elementwise": st.sampled_from([QuantizeLinear, DequantizeLinear]).flatmap(
-        lambda kind: st.builds(kind, outer=sized, axis=sized, inner=sized, format=quantized)
-    )
-    | st.builds(Add, outer=sized, inner=sized, a=quantized, b=quantized, out=quantized),
+    "rows": operators_of("rows"),
+    "elementwise": operators_of("elementwise"),
     "blockwise_dot": st.builds(
         lambda op, size: replace(op, epilogue=(Scale(f"group{size}"),)),
         products.filter(lambda op: op.kind == "dense"),

@@ -110,6 +110,9 @@ def lookups(isa: Isa) -> list[Case]:
     if 64 in isa.tables:
         anything = random("uint8", n)
         cases.append(Case("lookup64", (table, anything), table[anything % 64]))
+    if 128 in isa.tables:
+        both = np.concatenate([table, more := random("uint8", n)])
+        cases.append(Case("lookup128", (table, more, anything), both[anything % 128]))
     return cases
 
 
@@ -161,7 +164,13 @@ def narrowing(isa: Isa) -> list[Case]:
 
 MAKERS = {
     **{"dot4": products, "add_pairs": products, "dot2": sums, "sum2": sums, "sum4": sums},
-    **{"lookup16": lookups, "lookup64": lookups, "count_bits": bits, "bit_logic": bits},
+    **{
+        "lookup16": lookups,
+        "lookup64": lookups,
+        "lookup128": lookups,
+        "count_bits": bits,
+        "bit_logic": bits,
+    },
     **{"bits_to_word": bits, "narrow4": narrowing},
 }
 """By operation what makes its cases (and others)."""
@@ -182,7 +191,7 @@ OVERRIDES = [
     for name, isa in LEVELS.items()
     for operation in MAKERS
     if getattr(type(isa), operation) is not getattr(Isa, operation)
-    and (operation != "lookup64" or 64 in isa.tables)
+    and (not operation.startswith("lookup") or int(operation[6:]) in isa.tables)
 ]
 
 
@@ -253,11 +262,12 @@ def test_every_meaning(operation):
 def test_meaning_of_large_tables():
     class Large(Plain):
         bits = 512
-        tables = (16, 64)
+        tables = (16, 64, 128)
 
     isa = Large(Target.parse("native"))
-    for case in cases_of(isa, "lookup64"):
-        np.testing.assert_array_equal(run(isa, isa.lookup64, case), case.result)
+    for operation in ("lookup64", "lookup128"):
+        for case in cases_of(isa, operation):
+            np.testing.assert_array_equal(run(isa, getattr(isa, operation), case), case.result)
 
 
 @pytest.mark.parametrize("level", LEVELS)

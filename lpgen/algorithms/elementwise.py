@@ -16,7 +16,8 @@ from tvm import te, tirx
 from lpgen.algorithms.result.epilogue import product
 from lpgen.algorithms.sections import argument_buffer
 from lpgen.ops.elementwise import QUANTIZE_LIMIT, Elementwise
-from lpgen.tir.vectors import ROUNDING, ROUNDING_BITS
+from lpgen.ops.pairs import ALL_AXES
+from lpgen.tir.vectors import ROUNDING, ROUNDING_BITS, vector
 from lpgen.tir.views import wrapped
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from lpgen.formats import Format
     from lpgen.ops import Operator
     from lpgen.ops.add import Add
+    from lpgen.ops.mul import Mul
+    from lpgen.ops.pairs import Pair, QuantizedPair
 
 Tensors = list[te.Tensor]
 
@@ -85,38 +88,80 @@ def _dequantize(op: Elementwise) -> Tensors:
     return _scaled(op, element)
 
 
-def _add(op: Add) -> Tensors:
-    a, b, scales, zeros = _placeholders(op, {"a": (op.outer, op.inner)})
+def _pair(op: Pair, element: Callable[..., tirx.Expr]) -> Tensors:
+    """The definition whose elements are element(a, b, *the other inputs)."""
+    rows = op.outer * op.middle
+    whole = {name: (rows, op.inner) for name in "ab" if op.axes_of(name) == ALL_AXES}
+    a, b, *others = _placeholders(op, whole)
 
-    def element(r, c):
-        values = enumerate((a[r, c], b[c]))
-        real_a, real_b = (
-            product((v.astype("int32") - zeros[i]).astype("float32"), scales[i]) for i, v in values
-        )
+    def at(name: str, tensor: te.Tensor, r: tirx.Expr, c: tirx.Expr) -> tirx.Expr:
+        if name in whole:
+            return tensor[r, c]
+        outer, middle = (r, 0) if op.middle == 1 else (r // op.middle, r % op.middle)
+        places = {"o": (outer, op.outer), "m": (middle, op.middle), "i": (c, op.inner)}
+        index = tirx.const(0, "int32")
+        for axis in op.axes_of(name):
+            place, extent = places[axis]
+            index = index * extent + place
+        return tensor[index]
+
+    def value(r, c):
+        return element(at("a", a, r, c), at("b", b, r, c), *others)
+
+    return [a, b, *others, te.compute((rows, op.inner), value, name="y")]
+
+
+def _add(op: Add) -> Tensors:
+    def element(a, b, scales, zeros):
+        real_a, real_b = (_real(v, scales[i], zeros[i]) for i, v in enumerate((a, b)))
         v = real_a + real_b
         v = te.max(v, tirx.const(0, "float32")) if op.clamp == "relu" else v
-        v = v / scales[2]
-        if op.rounded == "quotient":
-            return quantized(v, zeros[2], op.out)
-        return quantized(v + zeros[2].astype("float32"), tirx.const(0, "int32"), op.out)
+        return _rounded(op, v / scales[2], zeros[2])
 
-    return [a, b, scales, zeros, te.compute((op.outer, op.inner), element, name="y")]
+    return _pair(op, element)
+
+
+def _mul(op: Mul) -> Tensors:
+    def element(a, b, scales, zeros):
+        if op.rounded == "quotient":
+            real_a, real_b = (_real(v, scales[i], zeros[i]) for i, v in enumerate((a, b)))
+            return _rounded(op, real_a * real_b / scales[2], zeros[2])
+        products = (a.astype("int32") - zeros[0]) * (b.astype("int32") - zeros[1])
+        factor = scales[0] * scales[1] / scales[2]
+        return _rounded(op, product(products.astype("float32"), factor), zeros[2])
+
+    return _pair(op, element)
+
+
+def _real(value: tirx.Expr, scale: tirx.Expr, zero: tirx.Expr) -> tirx.Expr:
+    """A quantized value in float32."""
+    return product((value.astype("int32") - zero).astype("float32"), scale)
+
+
+def _rounded(op: QuantizedPair, v: tirx.Expr, zero: tirx.Expr) -> tirx.Expr:
+    """y of a quotient."""
+    if op.rounded == "quotient":
+        return quantized(v, zero, op.out)
+    return quantized(v + zero.astype("float32"), tirx.const(0, "int32"), op.out)
 
 
 def quantized(v: tirx.Expr, zero: tirx.Expr, form: Format) -> tirx.Expr:
-    """float32 v rounded half to even, plus the zero point, saturated; the lowest value for NaN."""
+    """float32 v (a number or a vector) rounded half to even, plus the zero point, saturated; the
+    lowest value for NaN."""
     limit = tirx.const(QUANTIZE_LIMIT, "float32")
     v = te.min(te.max(v, -limit), limit)  # NaN is not above -limit
-    v = tirx.reinterpret("int32", v + tirx.const(ROUNDING, "float32"))
+    lanes = int(v.ty.dtype.lanes)
+    v = tirx.reinterpret(vector("int32", lanes), v + tirx.const(ROUNDING, "float32"))
     v = v - tirx.const(ROUNDING_BITS, "int32") + zero
     low, high = (tirx.const(bound, "int32") for bound in (form.min, form.max))
-    return te.max(te.min(v, high), low).astype(form.dtype)
+    return te.max(te.min(v, high), low).astype(vector(form.dtype, lanes))
 
 
 DEFINITIONS: dict[str, Callable[..., Tensors]] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
     "add": _add,
+    "mul": _mul,
 }
 """For each kind of operator what makes its tensors: the arguments of its signature in order, with
 any shape of the same size, but the scales with theirs; the last one is the stage y."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from lpgen.cost.features import features
 from lpgen.cost.trees import Forest
+from lpgen.ops import Product
 from lpgen.space import Counts, Knobs
 
 DATA = "model.json"
@@ -49,9 +50,9 @@ class Model:
         points: Sequence[Knobs],
         counts: Sequence[Counts],
     ) -> np.ndarray:
-        """log of the cost of each point with the trees' part: float64[len(points)]."""
+        """log of the cost of each point: float64[len(points)]; of products with the trees' part."""
         priced = np.log([self.nanoseconds(template, target, count) for count in counts])
-        if self.forest is None or not points:
+        if self.forest is None or not points or not isinstance(op, Product):
             return priced
         prices = self.prices_of(template, target)
         rows = [

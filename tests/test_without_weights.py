@@ -1,0 +1,195 @@
+"""Operators without weights: oracles against plain formulas, texts, mistakes, libraries."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from without_weights import OPERATORS, TEXTS
+
+from lpgen import runtime
+from lpgen.choose import choose
+from lpgen.errors import FormatError, WorkloadError
+from lpgen.formats import REAL
+from lpgen.ops import QuantizeLinear, parse
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def problem(op, seed=0):
+    """(inputs by name, the result)."""
+    example = op.example(np.random.default_rng(seed))
+    return example.inputs, op.reference(**example.given)
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+@settings(max_examples=30)
+@given(data=st.data())
+def test_every_operator_survives_its_text(kind, data):
+    op = data.draw(OPERATORS[kind])
+    assert op.kind == kind
+    assert parse(str(op)) == op
+    assert op.identifier.isidentifier()
+    assert op.label.startswith(kind)
+    inputs, y = problem(op)
+    output = op.signature.output
+    assert (y.shape, y.dtype.name) == (output.shape, output.dtype)
+    assert list(inputs) == [argument.name for argument in op.signature.inputs]
+
+
+def saturated(value, form):
+    return min(max(round(float(value)), form.min), form.max)
+
+
+@settings(max_examples=40)
+@given(OPERATORS["pool"], seeds)
+def test_pool_is_the_formula(op, seed):
+    inputs, y = problem(op, seed)
+    x = inputs["x"]
+    for n, oh, ow, c in np.ndindex(y.shape):
+        rows = [oh * op.stride[0] - op.pad[0] + r * op.dilation[0] for r in range(op.kernel[0])]
+        columns = [ow * op.stride[1] - op.pad[1] + s * op.dilation[1] for s in range(op.kernel[1])]
+        values = [x[n, h, w, c] for h in rows for w in columns if 0 <= h < op.h and 0 <= w < op.w]
+        if op.how == "max":
+            lowest = -np.inf if op.act == REAL else op.act.min
+            assert y[n, oh, ow, c] == max([lowest, *values])
+            continue
+        count = max(len(values), 1) if op.count == "valid" else op.kernel[0] * op.kernel[1]
+        if op.act == REAL:
+            assert y[n, oh, ow, c] == np.float32(sum(values, np.float32(0))) / np.float32(count)
+            continue
+        scales, zeros = inputs["scales"], inputs["zeros"]
+        total = sum(int(value) - int(zeros[0]) for value in values)
+        factor = scales[0] / (scales[1] * np.float32(count))
+        expected = round(float(np.float32(total) * factor)) + int(zeros[1])
+        assert y[n, oh, ow, c] == min(max(expected, op.out.min), op.out.max)
+
+
+@given(OPERATORS["lookup"], seeds)
+def test_lookup_is_the_formula(op, seed):
+    inputs, y = problem(op, seed)
+    assert y.tolist() == [inputs["table"][int(x) - op.act.min] for x in inputs["x"]]
+
+
+@given(OPERATORS["mul"], seeds)
+def test_mul_is_the_formula(op, seed):
+    inputs, y = problem(op, seed)
+    a, b = (op._repeated(name, inputs[name]) for name in "ab")
+    a, b = (np.broadcast_to(v, (op.outer, op.middle, op.inner)).ravel() for v in (a, b))
+    (sa, sb, sy), (za, zb, zy) = inputs["scales"], map(int, inputs["zeros"])
+    for found, one, other in zip(y.ravel(), a, b, strict=True):
+        product = np.float32((int(one) - za) * (int(other) - zb)) * (sa * sb / sy)
+        assert found == saturated(product + np.float32(zy), op.out)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"), [("i", (5,)), ("oi", (2, 5)), ("m", (3,)), ("none", (1,))]
+)
+@pytest.mark.parametrize("kind", ["add", "mul"])
+def test_repeated_operands_are_those_written_out(kind, axes, shape):
+    op = parse(f"{kind} outer=2 middle=3 inner=5 a=u8 b=u8 out=u8 b_axes={axes}")
+    inputs, y = problem(op)
+    assert inputs["b"].shape == shape
+    index = {"o": np.arange(2)[:, None, None], "m": np.arange(3)[:, None], "i": np.arange(5)}
+    b = inputs["b"][tuple(index[axis] for axis in axes.replace("none", "")) or 0]
+    full = parse(f"{kind} outer=2 middle=3 inner=5 a=u8 b=u8 out=u8 b_axes=omi")
+    whole = inputs | {"b": np.ascontiguousarray(np.broadcast_to(b, (2, 3, 5)))}
+    np.testing.assert_array_equal(full.reference(**whole), y)
+
+
+@given(OPERATORS["transpose"], seeds)
+def test_transpose_is_the_formula(op, seed):
+    inputs, y = problem(op, seed)
+    x = inputs["x"]
+    if op.out:
+        x = QuantizeLinear(axis=x.size, format=op.out).reference(
+            x.reshape(1, -1, 1), inputs["scales"], inputs["zeros"].astype(op.out.dtype)
+        )
+    x = x.reshape(op.shape)
+    for place in np.ndindex(x.shape):
+        assert y[tuple(place[axis] for axis in op.axes)] == x[place]
+
+
+@given(OPERATORS["slice"] | OPERATORS["pad"], seeds)
+def test_slice_and_pad_are_the_formulas(op, seed):
+    inputs, y = problem(op, seed)
+    x, found = inputs["x"], y.ravel().tolist()
+    for place, value in zip(np.ndindex(y.shape), found, strict=True):
+        if op.kind == "slice":
+            at = [a + i * s for a, i, s in zip(op.start, place, op.step, strict=True)]
+            assert value == x[tuple(at)]
+            continue
+        at = [i - b for i, b in zip(place, op.before, strict=True)]
+        inside = all(0 <= i < n for i, n in zip(at, op.shape, strict=True))
+        assert value == (x[tuple(at)] if inside else inputs["value"][0])
+
+
+MISTAKES = {
+    "mul inner=3 a=u8 b=u8 out=u8 b_axes=io": "'io' is none of o, m, i, om, oi, mi, omi, none$",
+    "mul inner=3 a=u8 b=b2 out=u8": r"^mul: b=b2: quantized values are u1..u8 or s2..s8$",
+    "transpose shape=2x3 axes=0x0 dtype=int8": "^transpose: axes=0x0 is no order of 2 axes$",
+    "transpose shape=1x1x1x1x1x1 axes=0 dtype=int8": "^transpose: shape has 6 axes, the limit",
+    "transpose shape=2 axes=0 dtype=int8 out=u8": "only float32 is quantized, not int8$",
+    "transpose shape=2 axes=0 dtype=int64": "'int64' is none of uint8, int8, int32, float32$",
+    "concat sizes=3 dtype=int8": r"^concat: 1 sizes, expected 2..16$",
+    "slice shape=4x5 start=0x1 size=4x5 dtype=int8": "^slice: element 5 of axis 1, which has 5$",
+    "slice shape=4x5 start=0 size=4x5 dtype=int8": "^slice: start has 1 axes, shape has 2$",
+    "pad shape=4x5 before=1 after=0x0 dtype=int8": "^pad: before has 1 axes, shape has 2$",
+    "gather rows=0 columns=5 count=1 dtype=int8": "^gather: rows=0 is outside 1",
+    "pool h=3 w=3 c=4 how=max kernel=3 pad=3 act=u8": "^pool: pad=3 is not below the window$",
+    "pool h=3 w=3 c=4 how=max kernel=5 act=u8": "^pool: a window of 5 does not fit h with padding",
+    "pool h=3 w=3 c=4 how=sum kernel=3 act=u8": "'how=sum': 'sum' is none of max, average$",
+    "pool h=3 w=3 c=4 how=max kernel=3 act=u8 out=s8": "only means of integers change format$",
+    "pool h=3 w=3 c=4 how=average kernel=3 act=f32 out=u8": "only means of integers change",
+    "pool h=3 w=3 c=4 how=max kernel=3 act=b2": r"values are u1..u8 or s2..s8 or f32$",
+    "pool h=9999 w=9999 c=1 how=average kernel=9999 act=u8": "9999x9999 values may leave int32$",
+    "lookup size=0 act=u8 out=u8": "^lookup: size=0 is outside 1",
+    "lookup size=5 act=t2 out=u8": r"^lookup: act=t2: quantized values are u1..u8 or s2..s8$",
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_operators_that_cannot_be(text):
+    with pytest.raises(WorkloadError, match=MISTAKES[text]) as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_are_checked():
+    op = parse("pool h=2 w=3 c=2 how=average kernel=2 act=u4 out=u8")
+    inputs, _ = problem(op)
+    for name, value, message in (
+        ("x", inputs["x"] * 0 + 16, r"^x\[0, 0, 0, 0\] = 16 is not a value of u4"),
+        ("scales", inputs["scales"].astype(float), "^scales: dtype float64, expected float32"),
+        ("zeros", np.int32([16, 0]), r"^zeros: 16 of x is outside 0\.\.15 \(u4\)$"),
+        ("zeros", np.zeros(2), "^zeros: dtype float64, expected int32"),
+    ):
+        with pytest.raises(FormatError, match=message):
+            op.reference(**inputs | {name: value})
+    with pytest.raises(WorkloadError, match=r"^pool: zeros is missing$"):
+        op.reference(x=inputs["x"], scales=inputs["scales"])
+    with pytest.raises(WorkloadError, match=r"^pool: more is no input$"):
+        op.reference(**inputs, more=1)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    from lpgen.build import build
+
+    folder = tmp_path_factory.mktemp("rows")
+    return build([choose(parse(texts[0])) for texts in TEXTS.values()], folder / "lib.so")
+
+
+def test_libraries_hold_them(library, lpgen):
+    lib = runtime.load(library)
+    assert len(lib.kernels) == len(TEXTS)
+    for name in lib.kernels:
+        inputs, expected = problem(parse(name))
+        for threads in (1, 2, 3):
+            np.testing.assert_array_equal(lib[name](**inputs, threads=threads), expected)
+    assert f"{len(TEXTS)} of {len(TEXTS)} kernels are exact" in lpgen("check", str(library))
+
+
+def test_they_can_be_tuned_and_timed(lpgen, library):
+    text = "pool h=20 w=20 c=64 how=max kernel=3 stride=2 pad=1 act=u8"
+    assert "/rows" in lpgen("tune", text, "--trials", "2", "--log", "log.jsonl")
+    assert "lookup 20000 u8 s8" in lpgen("bench", str(library))

@@ -1,0 +1,203 @@
+"""Operators without weights for tests: what draws them, and texts of each kind."""
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+from strategies import quantized
+
+from lpgen.ops import DequantizeLinear, QuantizeLinear, movement
+from lpgen.ops.add import Add
+from lpgen.ops.lookup import Lookup
+from lpgen.ops.mul import Mul
+from lpgen.ops.pool import Pool
+from lpgen.templates import Template
+
+few, size = st.integers(1, 3), st.integers(1, 70)
+real = st.just("f32")
+
+
+@st.composite
+def pools(draw):
+    """Small images, any windows."""
+    kernel = draw(st.tuples(few, few))
+    dilation = draw(st.tuples(*[st.integers(1, 2)] * 2))
+    window = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    pads = [draw(st.integers(0, w - 1)) for w in window * 2]
+    room = [max(1, window[i] - pads[i] - pads[i + 2]) for i in (0, 1)]
+    act = draw(quantized | real)
+    how = draw(st.sampled_from(["max", "average"]))
+    return Pool(
+        n=draw(few),
+        h=draw(st.integers(room[0], room[0] + 6)),
+        w=draw(st.integers(room[1], room[1] + 6)),
+        c=draw(size),
+        how=how,
+        kernel=kernel,
+        stride=draw(st.tuples(few, few)),
+        pad=tuple(pads),
+        dilation=dilation,
+        count=draw(st.sampled_from(["valid", "all"])),
+        act=act,
+        out=draw(quantized) if how == "average" and act != "f32" else None,
+    )
+
+
+axes = st.sampled_from(["o", "m", "i", "om", "oi", "mi", "omi", "none"])
+
+
+def pairs(kind, **more):
+    """Small operators on two tensors."""
+    sizes = {"outer": few, "middle": few, "inner": st.integers(1, 100)}
+    return st.builds(kind, **sizes, a_axes=axes | st.just("omi"), b_axes=axes, **more)
+
+
+dtypes = st.sampled_from(movement.DTYPES)
+shapes = st.lists(st.integers(1, 20), min_size=1, max_size=3) | st.lists(
+    few, max_size=5, min_size=1
+)
+
+
+@st.composite
+def transposes(draw):
+    """Any axes in any order; some are quantized."""
+    shape = draw(shapes)
+    quantize = draw(st.booleans())
+    return movement.Transpose(
+        shape=tuple(shape),
+        axes=tuple(draw(st.permutations(range(len(shape))))),
+        dtype="float32" if quantize else draw(dtypes),
+        out=draw(quantized) if quantize else None,
+    )
+
+
+@st.composite
+def slices(draw):
+    """Any part of any shape."""
+    shape = draw(shapes)
+    axes = []
+    for extent in shape:
+        start, step = draw(st.integers(0, extent - 1)), draw(few)
+        axes.append((start, draw(st.integers(1, (extent - start - 1) // step + 1)), step))
+    start, size, step = (tuple(numbers) for numbers in zip(*axes, strict=True))
+    return movement.Slice(shape=tuple(shape), start=start, size=size, step=step, dtype=draw(dtypes))
+
+
+@st.composite
+def pads(draw):
+    """Any shape, padded by a little on some sides."""
+    shape = draw(shapes)
+    before, after = (tuple(draw(st.integers(0, 2)) for _ in shape) for _ in range(2))
+    return movement.Pad(shape=tuple(shape), before=before, after=after, dtype=draw(dtypes))
+
+
+formats = {name: quantized for name in ("a", "b", "out")}
+
+linear = {"outer": few, "axis": size, "inner": few, "format": quantized}
+
+OPERATORS = {
+    "quantize": st.builds(QuantizeLinear, **linear),
+    "dequantize": st.builds(DequantizeLinear, **linear),
+    "add": pairs(Add, **formats, clamp=st.sampled_from(["none", "relu"])),
+    "mul": pairs(Mul, **formats),
+    "pool": pools(),
+    "concat": st.builds(
+        movement.Concat,
+        outer=few,
+        sizes=st.lists(st.integers(1, 80), min_size=2, max_size=4).map(tuple),
+        dtype=dtypes,
+    ),
+    "gather": st.builds(movement.Gather, rows=few, columns=size, count=few, dtype=dtypes),
+    "pad": pads(),
+    "slice": slices(),
+    "transpose": transposes(),
+    "lookup": st.builds(Lookup, size=st.integers(1, 300), act=quantized, out=quantized),
+}
+"""For each kind what draws small operators."""
+
+TEXTS = {
+    "concat": [
+        "concat outer=100 sizes=64x31x1 dtype=uint8",
+        "concat sizes=3x40 dtype=float32",
+        "concat outer=3 sizes=" + "x".join(map(str, range(1, 17))) + " dtype=int8",
+    ],
+    "gather": [
+        "gather rows=50 columns=77 count=300 dtype=float32",
+        "gather rows=7 columns=1 count=5 dtype=int32",
+        "gather rows=1 columns=130 count=2 dtype=uint8",
+    ],
+    "pad": [
+        "pad shape=1x20x21x32 before=0x1x2x0 after=0x2x1x0 dtype=uint8",
+        "pad shape=5x7 before=0x3 after=1x0 dtype=float32",
+        "pad shape=4x5x6 before=0x0x0 after=0x0x0 dtype=int32",
+    ],
+    "slice": [
+        "slice shape=2x20x21x32 start=0x1x2x0 size=2x19x18x32 dtype=uint8",
+        "slice shape=1x20x20x3 start=0x1x0x0 size=1x10x10x3 step=1x2x2x1 dtype=float32",
+        "slice shape=40 start=3 size=9 step=4 dtype=int8",
+    ],
+    "transpose": [
+        "transpose shape=1x3x50x61 axes=0x2x3x1 dtype=float32 out=u8",
+        "transpose shape=2x37x40 axes=0x2x1 dtype=uint8",
+        "transpose shape=65x33 axes=1x0 dtype=float32",
+        "transpose shape=1x50x61x3 axes=0x3x1x2 dtype=uint8",
+        "transpose shape=3x4x5x6 axes=2x0x1x3 dtype=int32",
+        "transpose shape=8x9x2x3x5 axes=0x3x1x4x2 dtype=float32 out=s4",
+        "transpose shape=1x7x200 axes=0x1x2 dtype=float32 out=u8",
+        "transpose shape=5x4x200 axes=2x0x1 dtype=int8",
+        "transpose shape=1 axes=0 dtype=int8",
+    ],
+    "quantize": [
+        "quantize axis=1000 format=u8",
+        "quantize outer=3 axis=7 inner=20 format=s4 per=axis",
+        "quantize outer=2 axis=70 format=s8 per=block32",
+        "quantize outer=20 axis=33 format=u2 per=axis",
+    ],
+    "dequantize": [
+        "dequantize axis=1000 format=s8",
+        "dequantize outer=3 axis=7 inner=20 format=u4 per=axis",
+        "dequantize outer=2 axis=70 inner=3 format=s8 per=block32",
+        "dequantize outer=20 axis=33 format=s2 per=axis",
+    ],
+    "add": [
+        "add outer=3 middle=4 inner=33 a=u8 b=s8 out=u8 b_axes=oi",
+        "add inner=1001 a=u8 b=u8 out=u8 clamp=relu",
+        "add outer=4 inner=31 a=s4 b=u3 out=s8",
+        "add outer=2 middle=2 inner=64 a=s8 b=s8 out=s8 a_axes=oi b_axes=mi",
+    ],
+    "mul": [
+        "mul outer=2 middle=49 inner=72 a=u8 b=u8 out=u8 b_axes=oi",
+        "mul inner=1000 a=u8 b=s8 out=s8 b_axes=none",
+        "mul outer=5 inner=17 a=s4 b=u2 out=u8 b_axes=o",
+        "mul outer=3 inner=65 a=u8 b=u8 out=u8",
+    ],
+    "pool": [
+        "pool h=9 w=8 c=70 how=max kernel=3 stride=2 pad=1 act=u8",
+        "pool n=2 h=7 w=7 c=17 how=average kernel=7 act=u8 out=s8",
+        "pool h=6 w=5 c=130 how=average kernel=3 pad=1 act=s4 out=u8 count=all",
+        "pool h=9 w=11 c=33 how=max kernel=2x3 dilation=2 pad=1x0x2x3 act=f32",
+        "pool h=9 w=8 c=24 how=average kernel=3x2 stride=2 pad=1 act=f32",
+        "pool h=1 w=1 c=1 how=max kernel=2 pad=1 dilation=1x2 act=s8",
+    ],
+    "lookup": [
+        "lookup size=20000 act=u8 out=s8",
+        "lookup size=8192 act=s8 out=u8",
+        "lookup size=177 act=s4 out=u2",
+        "lookup size=1000 act=s7 out=u8",
+        "lookup size=300 act=u5 out=u8",
+        "lookup size=1 act=u6 out=s3",
+    ],
+}
+"""Texts of each kind, with sizes around those of vectors."""
+
+
+def _served_by(algorithm: str) -> list[str]:
+    return [kind for kind in OPERATORS if kind in Template("generic", algorithm).serves]
+
+
+def operators_of(algorithm: str) -> SearchStrategy:
+    """Operators of all kinds that an algorithm is for."""
+    return st.one_of(*(OPERATORS[kind] for kind in _served_by(algorithm)))
+
+
+def texts_of(algorithm: str) -> list[str]:
+    """The texts of these kinds."""
+    return [text for kind in _served_by(algorithm) for text in TEXTS[kind]]
