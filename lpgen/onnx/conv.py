@@ -28,7 +28,7 @@ def integer(
 ) -> Imported:
     """ConvInteger."""
     _check_sides(x, w)
-    return _conv(x, w, x_zero, w_zero, attributes)
+    return product(x, w, x_zero, w_zero, attributes)
 
 
 def requantized(
@@ -55,7 +55,7 @@ def requantized(
         checks.check_type("B", bias, "int32")
         checks.check_shape("B", bias, w.shape[:1])
     last = Requantize(scale, Quantize(out, checks.single("y_zero_point", y_zero)), bias)
-    return _conv(x, w, x_zero, w_zero, attributes, last)
+    return product(x, w, x_zero, w_zero, attributes, last)
 
 
 def _check_sides(x: TensorType, w: np.ndarray) -> None:
@@ -67,7 +67,7 @@ def _check_sides(x: TensorType, w: np.ndarray) -> None:
     checks.tensor_type("w", (w.shape, w.dtype))
 
 
-def _conv(
+def product(
     x: TensorType,
     w: np.ndarray,
     x_zero: np.ndarray | None,
@@ -75,6 +75,7 @@ def _conv(
     attributes: dict[str, Any],
     last: Requantize | None = None,
 ) -> Imported:
+    """The convolution of codes, with the attributes of Conv."""
     *_, h, wide = (1, *x.shape[2:])
     n, channels = x.shape[:2]
     weights = np.ascontiguousarray(_image(w).transpose(_TO_LAST))

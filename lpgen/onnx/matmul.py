@@ -28,7 +28,7 @@ def integer(
     w_zero: np.ndarray | None = None,
 ) -> Imported:
     """MatMulInteger."""
-    return _matmul(x, w, x_zero, w_zero)
+    return product(x, w, x_zero, w_zero)
 
 
 def requantized(
@@ -42,15 +42,15 @@ def requantized(
     y_zero: np.ndarray,
 ) -> Imported:
     """QLinearMatMul."""
-    product = _Product.of(x, w)
+    sides = _Product.of(x, w)
     scale = combined_scale(
-        checks.single("a_scale", checks.real("a_scale", x_scale), *product.of_rows),
-        product.of_columns("b_scale", checks.real("b_scale", w_scale)),
-        checks.single("y_scale", checks.real("y_scale", y_scale), *product.of_result),
+        checks.single("a_scale", checks.real("a_scale", x_scale), *sides.of_rows),
+        sides.of_columns("b_scale", checks.real("b_scale", w_scale)),
+        checks.single("y_scale", checks.real("y_scale", y_scale), *sides.of_result),
     )
     out = checks.format_of("y_zero_point", y_zero.dtype.name)
-    zero = checks.single("y_zero_point", y_zero, *product.of_result)
-    return _matmul(x, w, x_zero, w_zero, Requantize(scale, Quantize(out, zero)))
+    zero = checks.single("y_zero_point", y_zero, *sides.of_result)
+    return product(x, w, x_zero, w_zero, Requantize(scale, Quantize(out, zero)))
 
 
 @dataclass(frozen=True)
@@ -135,15 +135,16 @@ class _Product:
         return moved.reshape(-1, depth)
 
 
-def _matmul(
+def product(
     x: TensorType,
     w: np.ndarray,
     x_zero: np.ndarray | None,
     w_zero: np.ndarray | None,
     last: Requantize | None = None,
 ) -> Imported:
-    product = _Product.of(x, w)
-    batches, m, n, k = product.batches, product.m, product.n, product.k
+    """The product of codes."""
+    sides = _Product.of(x, w)
+    batches, m, n, k = sides.batches, sides.m, sides.n, sides.k
     rows, groups, columns = batches.rows, batches.groups, batches.columns
     axes = len(batches.all)
     if w_zero is None:
@@ -151,9 +152,9 @@ def _matmul(
     checks.check_type("b_zero_point", w_zero, w.dtype.name)
     fields, weights, parameters = quantization(
         checks.format_of("a", x.dtype),
-        checks.zero_point("a_zero_point", x_zero, x.dtype, *product.of_rows),
-        product.by_column(w if w.ndim > 1 else w[:, None]),
-        product.of_columns("b_zero_point", w_zero),
+        checks.zero_point("a_zero_point", x_zero, x.dtype, *sides.of_rows),
+        sides.by_column(w if w.ndim > 1 else w[:, None]),
+        sides.of_columns("b_zero_point", w_zero),
         last,
     )
     op = _operator(x, len(weights), k, math.prod(batches.left[i] for i in groups), fields)

@@ -1,0 +1,103 @@
+"""Quantized nodes of com.microsoft, as onnxruntime's quantizer writes them: the same as ordinary
+nodes between DequantizeLinear and QuantizeLinear.
+
+Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lpgen.errors import OnnxError
+from lpgen.onnx import checks
+from lpgen.onnx.linear import FORMATS
+from lpgen.onnx.rules import functions, products, quantization
+from lpgen.onnx.rules.attributes import attributes
+from lpgen.onnx.values import Constant, Mapped, Scale, Stored, Target, Value
+
+if TYPE_CHECKING:
+    import onnx
+
+    from lpgen.onnx.lowering import Lowering
+
+
+def _scale(name: str, scale: Value | None, zero: Value | None, dtype: str) -> Scale:
+    """A scale and a zero point of a tensor of codes; 0 where that is left out."""
+    for value, what in ((scale, "scale"), (zero, "zero_point")):
+        if value is not None and not isinstance(value, Constant):
+            raise OnnxError(f"{name}_{what} is no constant")
+    if scale is None:
+        raise OnnxError(f"input {name}_scale is missing")
+    form = checks.format_of(name, dtype, FORMATS)
+    numbers = checks.real(f"{name}_scale", scale.array).reshape(-1)
+    if zero is None:
+        return Scale(numbers, np.zeros(1, form.dtype))
+    checks.check_type(f"{name}_zero_point", zero.array, dtype)
+    return Scale(numbers, zero.array.reshape(-1).astype(form.dtype))
+
+
+def _mapped(name: str, codes: Value | None, scale: Value | None, zero: Value | None) -> Mapped:
+    """A dequantized tensor."""
+    if not isinstance(codes, Stored):
+        raise OnnxError(f"{name} is no tensor of codes")
+    how = _scale(name, scale, zero, codes.type.dtype)
+    if not how.single or how.zero.size != 1:
+        raise OnnxError(f"{name} has {how.scale.size} scales, lpgen has one for a tensor")
+    return Mapped.of(codes, how)
+
+
+def _target(scale: Value | None, zero: Value | None, dtype: str) -> Target:
+    """What the result is quantized to; dtype: where the zero point is left out."""
+    dtype = dtype if zero is None else zero.type.dtype
+    how = _scale("y", scale, zero, dtype)
+    form = checks.format_of("y", dtype, FORMATS)
+    return Target(form, dtype, how.scale[0], np.int32(how.zero[0]))
+
+
+def gemm(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """QGemm: a product of codes with a bias, quantized, or real where y_scale is left out."""
+    given = lowering.inputs(node)
+    a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero = given + [None] * (9 - len(given))
+    known = attributes(node, alpha=1.0, transA=0, transB=0)
+    if known["transA"] or known["alpha"] != 1:
+        raise OnnxError("alpha is 1 and transA 0 in what lpgen has")
+    if not isinstance(b, Constant):
+        raise OnnxError("B is no constant")
+    codes = b.array.T if known["transB"] else b.array
+    how = _scale("b", b_scale, b_zero, b.type.dtype)._replace(axis=1)
+    form = checks.format_of("b", b.type.dtype, FORMATS)
+    weights = Constant(codes, np.ascontiguousarray(codes).astype(form.dtype), how, form)
+    product = products.matrix_product(_mapped("a", a, a_scale, a_zero), weights, None)
+    if c is not None:
+        if not isinstance(c, Constant) or c.array.size != codes.shape[1]:
+            raise OnnxError(f"C is not int32[{codes.shape[1]}]")
+        checks.check_type("C", c.array, "int32")
+        product = replace(product, bias=c.array.reshape(-1))
+    name = node.output[0]
+    if y_scale is None:
+        return [product.real(lowering, name)]
+    return [product.quantized(lowering, name, _target(y_scale, y_zero, a.type.dtype))]
+
+
+def function(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """QLinearSigmoid, QLinearLeakyRelu: a table."""
+    from onnx import helper
+
+    given = lowering.inputs(node)
+    x, x_scale, x_zero, y_scale, y_zero = given + [None] * (5 - len(given))
+    plain = helper.make_node(node.op_type.removeprefix("QLinear"), ["x"], ["y"])
+    plain.attribute.extend(node.attribute)
+    value = functions.of_table(lowering, plain, _mapped("x", x, x_scale, x_zero))
+    to = _target(y_scale, y_zero, x.type.dtype)
+    return [quantization.recoded(lowering, node.output[0], value, to)]
+
+
+RULES = {
+    "com.microsoft.QGemm": gemm,
+    "com.microsoft.QLinearSigmoid": function,
+    "com.microsoft.QLinearLeakyRelu": function,
+}

@@ -1,0 +1,222 @@
+"""Conv, MatMul and Gemm of quantized values: products of codes, whose epilogue comes behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lpgen.errors import OnnxError
+from lpgen.formats import Format
+from lpgen.onnx import conv, matmul
+from lpgen.onnx.imported import Imported
+from lpgen.onnx.rules.attributes import attributes
+from lpgen.onnx.values import Constant, Mapped, Pending, Stored, Target, Value
+from lpgen.ops.epilogue import Bias, Clamp, Quantize, Scale, Step
+from lpgen.ops.tensor_type import TensorType
+
+if TYPE_CHECKING:
+    import onnx
+
+    from lpgen.onnx.lowering import Lowering
+
+
+@dataclass(frozen=True)
+class Product(Pending):
+    """Sums of products of codes.
+
+    imported: the operator with int32 sums; scale: what one of a sum is worth, float32[channels];
+    channels: the axis of the result that they are on; bias: int32 in these steps, or float32, or
+    None.
+    """
+
+    x: Stored
+    imported: Imported
+    scale: np.ndarray
+    channels: int
+    bias: np.ndarray | None
+
+    def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
+        """Requantized: sums times scale / that of the codes, in float32."""
+        low, high = to.code(self.low), to.code(self.high)
+        bounds = [] if (low, high) == (to.form.min, to.form.max) else [Clamp((low, high))]
+        with np.errstate(all="ignore"):
+            scale, bias = self.scale / to.scale, self.bias
+            bias = bias / to.scale if bias is not None and bias.dtype == np.float32 else bias
+        made = self._step(lowering, name, scale, bias, [*bounds, Quantize(to.form, int(to.zero))])
+        return replace(made, form=to.form)
+
+    def real(self, lowering: Lowering, name: str) -> Stored:
+        """float32: sums times scale."""
+        bounds: list[Step] = []
+        if (self.low, self.high) != (-np.inf, np.inf):
+            if not all(np.isinf(b) or float(b).is_integer() for b in (self.low, self.high)):
+                raise OnnxError(f"bounds {self.low}..{self.high} of a float32 result: not integers")
+            low, high = (int(np.clip(b, -(2.0**31), 2.0**31 - 1)) for b in (self.low, self.high))
+            bounds = [Clamp("relu" if (self.low, self.high) == (0, np.inf) else (low, high))]
+        return self._step(lowering, name, self.scale, self.bias, bounds)
+
+    def _step(
+        self,
+        lowering: Lowering,
+        name: str,
+        scale: np.ndarray,
+        bias: np.ndarray | None,
+        last: Sequence[Step],
+    ) -> Stored:
+        each = bool(np.any(scale != scale[0]))
+        steps: list[Step] = [Scale("channel" if each else "tensor")]
+        parameters = {"scale": scale if each else scale[:1]}
+        if bias is not None:
+            real = bias.dtype == np.float32
+            steps.insert(1 if real else 0, Bias("f32" if real else "s32"))
+            parameters["bias"] = bias
+        op = replace(self.imported.op, epilogue=(*steps, *last))
+        parameters = self.imported.parameters | parameters
+        op.legal_parameters(parameters)
+        imported = replace(self.imported, op=op, parameters=parameters)
+        return lowering.apply(imported, name, [self.x])
+
+    def biased(self, values: np.ndarray) -> Product | None:
+        """With float32 numbers added, one for each channel or the same for all; None where they are
+        others."""
+        if self.bias is not None or (self.low, self.high) != (-np.inf, np.inf):
+            return None
+        shape = (*[1] * (len(self.type.shape) - values.ndim), *values.shape)
+        along = [axis for axis, size in enumerate(shape) if size > 1]
+        if len(shape) > len(self.type.shape) or along not in ([], [self.channels]):
+            return None
+        each = np.broadcast_to(values.ravel(), self.scale.shape).astype(np.float32)
+        return replace(self, bias=np.ascontiguousarray(each))
+
+
+def _codes(value: Value | None, what: str) -> Mapped:
+    """Activations with one scale and zero point."""
+    if not isinstance(value, Mapped) or value.scale is None:
+        kind = "float32" if not isinstance(value, Constant) else "constant"
+        raise OnnxError(f"{what} is {kind}, not dequantized with one scale")
+    return value
+
+
+def _weights(value: Value | None) -> Constant:
+    """Constant weights that were dequantized."""
+    if not isinstance(value, Constant) or value.codes is None or value.scale is None:
+        kind = "constant float32" if isinstance(value, Constant) else "no constant"
+        raise OnnxError(f"the tensor of weights is {kind}, not dequantized from 8 bits or fewer")
+    if value.form is None:
+        raise OnnxError(f"weights have type {value.codes.dtype.name}, lpgen has 8 bits or fewer")
+    return value
+
+
+def _product(
+    x: Mapped,
+    w: Constant,
+    axis: int,
+    bias: Value | None,
+    make: Callable[[TensorType, np.ndarray, np.ndarray], Imported],
+) -> Product:
+    """A product; axis: where the channels of w are; make: gives it from the type of x, codes and
+    zero points of w, for all or [channels]."""
+    channels = w.codes.shape[axis]
+    if not w.scale.single and w.scale.axis != axis:
+        raise OnnxError(f"scales of weights on axis {w.scale.axis}, expected {axis}: the channels")
+    imported = make(x.codes.type, w.codes, w.scale.zero.reshape(-1))
+    imported = _narrowed(imported, x.form, w.form)
+    scale = x.scale.scale.reshape(()) * np.broadcast_to(w.scale.scale.ravel(), (channels,))
+    shape = imported.y.shape
+    place = len(shape) - 1 if axis != 0 else 1
+    return Product(
+        TensorType(shape, "float32"),
+        *(-np.inf, np.inf),
+        *(x.codes, imported, scale.astype(np.float32), place),
+        _bias(bias, scale, channels),
+    )
+
+
+def _narrowed(imported: Imported, act: Format, weight: Format) -> Imported:
+    """With the formats that codes have where they are of fewer than 8 bits."""
+    op = replace(imported.op, act=act)
+    if weight.bits < 8:
+        low, high = int(imported.weights.min()), int(imported.weights.max())
+        if low < 0:
+            bits = max((-low - 1).bit_length(), high.bit_length()) + 1
+        else:
+            bits = max(1, high.bit_length())
+        form = Format("s" if low < 0 else "u", max(bits, 2 if low < 0 else 1))
+        weights = imported.weights.astype(form.dtype)
+        if not op.zero_weight:
+            return replace(imported, op=replace(op, weight=form), weights=weights)
+    return replace(imported, op=op)
+
+
+def _bias(value: Value | None, scale: np.ndarray, channels: int) -> np.ndarray | None:
+    """int32 where it is in steps of the scale, else float32; [channels]."""
+    if value is None:
+        return None
+    if not isinstance(value, Constant):
+        raise OnnxError("the bias is no constant")
+    array = value.array
+    if array.size not in (1, channels) or max(array.shape, default=1) != array.size:
+        raise OnnxError(f"the bias has shape {array.shape}, expected ({channels},)")
+    codes = value.codes
+    if codes is not None and codes.dtype == np.int32 and value.scale and not value.scale.zero.any():
+        steps = np.broadcast_to(value.scale.scale, scale.shape)
+        if np.allclose(steps, scale, rtol=1e-5, atol=0):
+            return np.ascontiguousarray(np.broadcast_to(codes.ravel(), (channels,)))
+    return np.ascontiguousarray(np.broadcast_to(array.ravel(), (channels,)), dtype=np.float32)
+
+
+def convolution(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """Conv of dequantized values and weights."""
+    x, w, *rest = lowering.inputs(node)
+    x, w = _codes(x, "x"), _weights(w)
+    given = {a.name for a in node.attribute}
+    names = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "group")
+    known = attributes(node, **dict.fromkeys(names))
+    kept = {name: value for name, value in known.items() if name in given}
+    zero = x.scale.zero.astype(x.form.dtype)
+
+    def make(kind: TensorType, codes: np.ndarray, zeros: np.ndarray) -> Imported:
+        zeros = zeros if zeros.size > 1 else zeros.reshape(())
+        return conv.product(kind, codes, zero, zeros, kept)
+
+    return [_product(x, w, 0, rest[0] if rest else None, make)]
+
+
+def matrix(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
+    """MatMul of dequantized values and a matrix of dequantized weights."""
+    x, w = lowering.inputs(node)
+    if not isinstance(w, Constant) and not isinstance(x, Constant):
+        return None  # of two tensors
+    return [matrix_product(_codes(x, "the left side"), _weights(w), None)]
+
+
+def matrix_product(x: Mapped, w: Constant, bias: Value | None) -> Product:
+    """The product with a matrix [k, n] of weights."""
+    if w.array.ndim != 2:
+        raise OnnxError(f"weights have shape {w.array.shape}, expected a matrix")
+    zero = x.scale.zero.astype(x.form.dtype)
+
+    def make(kind: TensorType, codes: np.ndarray, zeros: np.ndarray) -> Imported:
+        zeros = zeros if zeros.size > 1 else zeros.reshape(())
+        return matmul.product(kind, codes, zero, zeros)
+
+    return _product(x, w, 1, bias, make)
+
+
+def gemm(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """Gemm of dequantized values: x times B, or its transpose, plus C."""
+    x, w, *rest = lowering.inputs(node)
+    given = attributes(node, alpha=1.0, beta=1.0, transA=0, transB=0)
+    if given["transA"] or given["alpha"] != 1 or given["beta"] != 1:
+        raise OnnxError("alpha and beta are 1 and transA 0 in what lpgen has")
+    x, w = _codes(x, "A"), _weights(w)
+    if given["transB"]:
+        scale = w.scale if w.scale.single else w.scale._replace(axis=1 - w.scale.axis)
+        w = replace(w, array=w.array.T, codes=np.ascontiguousarray(w.codes.T), scale=scale)
+    return [matrix_product(x, w, rest[0] if rest else None)]
+
+
+RULES = {"Conv": convolution, "MatMul": matrix, "Gemm": gemm}

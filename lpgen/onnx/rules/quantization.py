@@ -1,0 +1,135 @@
+"""DequantizeLinear, QuantizeLinear and max pooling between them.
+
+A tensor that is dequantized stays as codes: what comes behind decides what becomes of it. Where
+nothing can be done with codes, a step makes real numbers of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lpgen.errors import OnnxError
+from lpgen.onnx import checks
+from lpgen.onnx.linear import FORMATS
+from lpgen.onnx.nodes import import_node
+from lpgen.onnx.rules.attributes import attributes
+from lpgen.onnx.rules.structure import known
+from lpgen.onnx.values import Constant, Mapped, Pending, Scale, Stored, Target, Value
+from lpgen.ops.lookup import Lookup
+
+if TYPE_CHECKING:
+    import onnx
+
+    from lpgen.onnx.lowering import Lowering
+
+
+def dequantize(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
+    """DequantizeLinear: of a constant, the numbers with their codes; of a tensor with one scale, a
+    function of its codes."""
+    value = lowering.inputs(node)[0]
+    scale = known(lowering, node, 1, "the scale")
+    zero = known(lowering, node, 2, "the zero point")
+    given = attributes(node, axis=1, block_size=0, output_dtype=0)
+    checks.check_type("the scale", scale, "float32")
+    if zero is None:
+        zero = np.zeros(scale.shape, "int32" if value.type.dtype == "int32" else value.type.dtype)
+    checks.check_type("the zero point", zero, value.type.dtype)
+    if not np.isfinite(scale).all():
+        raise OnnxError(f"the scale has values that are not finite ({scale.ravel()[:3].tolist()})")
+    if isinstance(value, Constant):
+        return [_constant(value, scale, zero, given)]
+    if scale.size == 1 and zero.size == 1 and isinstance(value, Stored) and value.form:
+        return [Mapped.of(value, Scale(scale.reshape(1), zero.reshape(1)))]
+    return None
+
+
+def _constant(value: Constant, scale: np.ndarray, zero: np.ndarray, given: dict) -> Constant:
+    """(code - zero) * scale in float32, and what it was made of."""
+    codes, axes = value.array, value.array.ndim
+    axis = given["axis"]
+    if axes and not -axes <= axis < axes:
+        raise OnnxError(f"axis={axis}, but x has {axes} axes")
+    axis %= max(1, axes)
+    if block := given["block_size"]:
+        scales, zeros = (np.repeat(v, block, axis) for v in (scale, zero))
+        places = np.arange(codes.shape[axis])
+        scales, zeros = scales.take(places, axis), zeros.take(places, axis)
+    elif scale.size == 1:
+        scales, zeros = scale.reshape(()), zero.reshape(())
+    else:
+        checks.check_shape("the scale", scale, (codes.shape[axis],))
+        along = tuple(-1 if other == axis else 1 for other in range(axes))
+        scales, zeros = scale.reshape(along), zero.reshape(along)
+    wide = np.int64 if codes.dtype == np.int32 else np.int32
+    array = (codes.astype(wide) - zeros.astype(wide)).astype(np.float32) * scales
+    if block:
+        return Constant(array)
+    form = FORMATS.get(value.type.dtype)
+    if form is not None:
+        codes, zero = codes.astype(form.dtype), zero.astype(form.dtype)
+    return Constant(array, codes, Scale(scale.reshape(-1), zero.reshape(-1), axis), form)
+
+
+def target(lowering: Lowering, node: onnx.NodeProto) -> Target | None:
+    """What a QuantizeLinear makes, None where places on an axis have scales of their own."""
+    scale = known(lowering, node, 1, "the scale")
+    zero = known(lowering, node, 2, "the zero point")
+    given = attributes(node, axis=1, block_size=0, output_dtype=0, saturate=1, precision=0)
+    dtype = "uint8" if zero is None else zero.dtype.name
+    if zero is None and given["output_dtype"]:
+        return None
+    form = checks.format_of("y", dtype, FORMATS)
+    if scale.size != 1 or (zero is not None and zero.size != 1):
+        return None
+    if not np.isfinite(scale).all() or scale.ravel()[0] <= 0:
+        raise OnnxError(f"the scale is {scale.ravel()[0]}, expected a positive number")
+    number = 0 if zero is None else int(zero.astype(np.int32).ravel()[0])
+    return Target(form, dtype, np.float32(scale.ravel()[0]), np.int32(number))
+
+
+def quantize(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
+    """QuantizeLinear: the last step of what waits for it, or a table of codes."""
+    value = lowering.inputs(node)[0]
+    to = target(lowering, node)
+    if to is None:
+        return None
+    name = node.output[0]
+    key = (str(to.form), float(to.scale), int(to.zero))
+    if isinstance(value, Pending):
+        return [lowering.once(value, key, lambda: value.quantized(lowering, name, to))]
+    if isinstance(value, Mapped):
+        return [lowering.once(value, key, lambda: recoded(lowering, name, value, to))]
+    return None
+
+
+def recoded(lowering: Lowering, name: str, value: Mapped, to: Target) -> Stored:
+    """A function of codes as codes of another scale or format: a table, or nothing to do."""
+    table = value.quantized(to)
+    same = np.arange(value.form.min, value.form.max + 1)
+    if value.form == to.form and (table == same).all():
+        return value.codes
+    codes = value.codes
+    op = Lookup(elements=int(np.prod(codes.type.shape)), act=value.form, out=to.form)
+    made = lowering.step(name, op, {"x": codes}, constants={"table": table})
+    kind = codes.type._replace(dtype=to.form.dtype)
+    return Stored(made, kind, codes.order, to.form)
+
+
+def max_pool(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
+    """MaxPool of dequantized values: of the codes, whose order is the same."""
+    value = lowering.inputs(node)[0]
+    if not isinstance(value, Mapped) or value.scale is None or value.scale.scale.ravel()[0] <= 0:
+        return None
+    imported = import_node(node, value.codes.type, {})
+    pooled = lowering.apply(imported, node.output[0], [value.codes])
+    return [Mapped(pooled, value.table, value.scale)]
+
+
+RULES = {
+    "DequantizeLinear": dequantize,
+    "QuantizeLinear": quantize,
+    "MaxPool": max_pool,
+}

@@ -1,0 +1,154 @@
+"""What an edge of a graph stands for while it becomes a network: numbers that are known, a tensor
+in memory, a function of one, or a result whose last step waits for what comes behind it."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lpgen.formats import Format
+from lpgen.ops.elementwise import quantized
+from lpgen.ops.tensor_type import TensorType
+
+if TYPE_CHECKING:
+    from lpgen.onnx.lowering import Lowering
+
+
+class Scale(NamedTuple):
+    """How codes stand for real numbers: (code - zero) * scale, float32; arrays along `axis` of a
+    constant tensor where each place on it has its own, else single numbers."""
+
+    scale: np.ndarray
+    zero: np.ndarray
+    axis: int = 0
+
+    @property
+    def single(self) -> bool:
+        """Whether there is one scale for the whole tensor."""
+        return self.scale.size == 1
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Numbers that are known. codes, scale: what they were made of by a DequantizeLinear."""
+
+    array: np.ndarray
+    codes: np.ndarray | None = None
+    scale: Scale | None = None
+    form: Format | None = None
+
+    @property
+    def type(self) -> TensorType:
+        """Shape and dtype."""
+        return TensorType(self.array.shape, self.array.dtype.name)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in memory.
+
+    type: as ONNX sees it; order: its axes as they lie in memory, the contiguous one last. form: the
+    format of its values, None where the dtype says it.
+    """
+
+    name: str
+    type: TensorType
+    order: tuple[int, ...]
+    form: Format | None = None
+
+    @property
+    def memory(self) -> TensorType:
+        """The type of what lies in memory."""
+        return TensorType(tuple(self.type.shape[axis] for axis in self.order), self.type.dtype)
+
+    def lies(self, order: Sequence[int]) -> bool:
+        """Whether its elements lie in memory as if its axes had this order."""
+        shape = self.type.shape
+        mine = [axis for axis in self.order if shape[axis] > 1]
+        return mine == [axis for axis in order if shape[axis] > 1]
+
+    @property
+    def natural(self) -> bool:
+        """Whether it lies in memory as ONNX has it."""
+        return self.lies(range(len(self.order)))
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A float32 function of each code of a tensor: table[code - lowest].
+
+    scale: where it is DequantizeLinear with one scale and zero point.
+    """
+
+    codes: Stored
+    table: np.ndarray
+    scale: Scale | None = None
+
+    @property
+    def type(self) -> TensorType:
+        """Shape and dtype of what it gives."""
+        return TensorType(self.codes.type.shape, "float32")
+
+    @cached_property
+    def form(self) -> Format:
+        """The format of the codes."""
+        assert self.codes.form
+        return self.codes.form
+
+    @classmethod
+    def of(cls, codes: Stored, scale: Scale) -> Mapped:
+        """DequantizeLinear of a tensor."""
+        assert codes.form
+        every = np.arange(codes.form.min, codes.form.max + 1, dtype=np.int32)
+        zero = scale.zero.reshape(()).astype(np.int32)
+        table = (every - zero).astype(np.float32) * scale.scale.reshape(())
+        return cls(codes, table, scale)
+
+    def quantized(self, to: Target) -> np.ndarray:
+        """The codes of another format that stand for its values."""
+        with np.errstate(all="ignore"):
+            return quantized(self.table / to.scale, to.zero, to.form)
+
+
+class Target(NamedTuple):
+    """What a QuantizeLinear with one scale makes: scale as float32, zero point as int32."""
+
+    form: Format
+    dtype: str
+    scale: np.float32
+    zero: np.int32
+
+    @property
+    def of_codes(self) -> Scale:
+        """How its codes stand for real numbers."""
+        return Scale(np.float32([self.scale]), np.array([self.zero], self.form.dtype))
+
+    def code(self, real: float) -> int:
+        """The code for a real number; bounds are numbers."""
+        return int(quantized(np.float32([real]) / self.scale, self.zero, self.form)[0])
+
+
+@dataclass(frozen=True)
+class Pending(abc.ABC):
+    """A float32 result that becomes a step as soon as it is known what it has to be: quantized, as
+    most are, or real. type: of the real one; low, high: its bounds, as Relu and Clip set them."""
+
+    type: TensorType
+    low: float
+    high: float
+
+    @abc.abstractmethod
+    def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
+        """The step that gives codes."""
+
+    @abc.abstractmethod
+    def real(self, lowering: Lowering, name: str) -> Stored:
+        """The step that gives float32."""
+
+
+Value = Constant | Stored | Mapped | Pending
