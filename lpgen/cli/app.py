@@ -30,6 +30,7 @@ _COMMANDS = {
     "check": "check",
     "bench": "bench",
     "show": "show",
+    "import": "import_model",
     "export-schedule": "export_schedule",
     "quickstart": "quickstart",
 }

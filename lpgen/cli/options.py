@@ -68,6 +68,28 @@ seed = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
+def _read_shapes(
+    context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, tuple[int, ...]]:
+    """Sizes by name from NAME=1x3x224x224, each."""
+    shapes = {}
+    for text in given:
+        name, equals, sizes = text.rpartition("=")
+        if not equals or not all(size.isdecimal() and int(size) > 0 for size in sizes.split("x")):
+            raise UserError(f"--shape {text} is not like NAME=1x3x224x224")
+        shapes[name] = tuple(map(int, sizes.split("x")))
+    return shapes
+
+
+shapes = click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=1x3x224x224",
+    callback=_read_shapes,
+    help="Sizes of an input that the model leaves open; once for each.",
+)
+
 MAX_THREADS = 1024
 
 

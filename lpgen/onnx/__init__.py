@@ -1,8 +1,10 @@
-"""ONNX nodes as operators of lpgen (extra `lpgen[onnx]`).
+"""Models and nodes of ONNX as networks and operators of lpgen (extra `lpgen[onnx]`).
 
-`import_node` takes one node with its constant inputs (weights, scales, zero points, bias) and gives
-the operator with its epilogue, its weights and parameters, and how tensors are laid out: ONNX has
-channels first and the columns of a matrix last, lpgen has channels last and the columns first.
+`read_network` takes the file of a model and gives a `lpgen.network.Network`: constants are folded,
+quantized parts become operators on codes, and images lie with channels last. `import_node` takes
+one node with its constant inputs (weights, scales, zero points, bias) and gives the operator with
+its epilogue, its weights and parameters, and how tensors are laid out: ONNX has channels first and
+the columns of a matrix last, lpgen has channels last and the columns first.
 
 | node             | operator                                                                |
 |------------------|-------------------------------------------------------------------------|
@@ -20,7 +22,18 @@ QLinearAdd is computed as it is defined; onnxruntime's own differs by 1 now and 
 """
 
 from lpgen.onnx.imported import Imported
+from lpgen.onnx.lowering import UnservedNodes, lower, read_network
+from lpgen.onnx.model import Model, read_model
 from lpgen.onnx.nodes import import_node
 from lpgen.ops.tensor_type import TensorType
 
-__all__ = ["Imported", "TensorType", "import_node"]
+__all__ = [
+    "Imported",
+    "Model",
+    "TensorType",
+    "UnservedNodes",
+    "import_node",
+    "lower",
+    "read_model",
+    "read_network",
+]

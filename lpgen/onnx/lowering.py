@@ -45,19 +45,26 @@ class UnservedNodes(OnnxError):
         self.nodes = tuple(nodes)
 
 
-def read_network(path: str | os.PathLike[str], shapes: Mapping[str, Sequence[int]] = {}) -> Network:
+def read_network(
+    path: str | os.PathLike[str],
+    shapes: Mapping[str, Sequence[int]] = {},
+    dynamic: str = "",
+) -> Network:
     """The network of a model in a file of ONNX.
 
     Quantized parts, whether their nodes are QLinear ones or ordinary ones between DequantizeLinear
     and QuantizeLinear, become operators on codes; images lie with channels last in between.
-    shapes: as `read_model` takes them. Raises OnnxError for what is no model, and UnservedNodes.
+    shapes: as `read_model` takes them. dynamic: the format of activations that are float32 in front
+    of quantized weights, or have a scale for the tensor that is found in each call: they get one
+    for each row, so that results are finer than those of the model; "": such nodes are not served.
+    Raises OnnxError for what is no model, and UnservedNodes.
     """
-    return lower(read_model(path, shapes))
+    return lower(read_model(path, shapes), dynamic)
 
 
-def lower(model: Model) -> Network:
-    """The network of a model. Raises UnservedNodes."""
-    lowering = Lowering(model)
+def lower(model: Model, dynamic: str = "") -> Network:
+    """The network of a model, as `read_network` says. Raises UnservedNodes."""
+    lowering = Lowering(model, dynamic)
     for node in _needed(model):
         lowering.node(node)
     return lowering.network()
@@ -76,8 +83,8 @@ def _needed(model: Model) -> list[onnx.NodeProto]:
 class Lowering:
     """The network so far: `values` of edges by name, `steps` in order."""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, dynamic: str = "") -> None:
+        self.model, self.dynamic = model, dynamic
         self.steps: list[Step] = []
         self.unserved: list[Unserved] = []
         self.values: dict[str, Value | None] = {
@@ -110,14 +117,13 @@ class Lowering:
 
     def _results(self, node: onnx.NodeProto, given: Sequence[Value | None]) -> Sequence[Value]:
         rule = rules.find(node)
-        if all(isinstance(value, Constant) for value in given) and not (
-            rule and rules.on_constants(node)
-        ):
-            return evaluate.constants(node, self.constants(node), self.model.opsets)
-        if rule:
+        known = all(isinstance(value, Constant) for value in given)
+        if rule and (not known or rules.on_constants(node)):
             results = rule(self, node)
             if results is not None:
                 return results
+        if known:
+            return evaluate.constants(node, self.constants(node), self.model.opsets)
         if node.op_type in kinds():
             return [self.imported(node)]
         raise OnnxError("not with these inputs" if rule else "no operator computes it")
@@ -231,8 +237,10 @@ class Lowering:
         return output
 
     def _unique(self, name: str) -> str:
-        taken = self._names | set(self.model.inputs)
-        found = next(n for n in (name, *(f"{name}:{i}" for i in range(2, 10**6))) if n not in taken)
+        """The name, or one like it that no tensor has."""
+        found, count = name, 1
+        while found in self._names or found in self.model.inputs:
+            found, count = f"{name}:{count + 1}", count + 1
         self._names.add(found)
         return found
 
@@ -319,6 +327,9 @@ class Lowering:
         for name in self.model.outputs:
             outputs[name] = self._output(name, {tensor.name for tensor in outputs.values()})
         names = {tensor.name: name for name, tensor in outputs.items()}
+        for name in outputs:
+            if name in self._names and name not in names:  # another tensor has it
+                names[name] = self._unique(name)
         return Network(
             self.model.inputs,
             {name: tensor.type for name, tensor in outputs.items()},
@@ -339,9 +350,11 @@ class Lowering:
 
 
 def _renamed(step: Step, names: Mapping[str, str]) -> Step:
-    """The step with tensors by these names, where they have other ones."""
+    """The step with tensors by these names, where they have other ones; it is called as its output
+    is."""
     inputs = {argument: names.get(name, name) for argument, name in step.inputs.items()}
-    return replace(step, inputs=inputs, output=names.get(step.output, step.output))
+    output = names.get(step.output, step.output)
+    return replace(step, name=output, inputs=inputs, output=output)
 
 
 def _reshaped_order(tensor: Stored, shape: tuple[int, ...]) -> tuple[int, ...] | None:

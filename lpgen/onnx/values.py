@@ -35,7 +35,8 @@ class Scale(NamedTuple):
 
 @dataclass(frozen=True)
 class Constant:
-    """Numbers that are known. codes, scale: what they were made of by a DequantizeLinear."""
+    """Numbers that are known. codes, scale, form: what they were made of by a DequantizeLinear;
+    codes alone: by a Cast."""
 
     array: np.ndarray
     codes: np.ndarray | None = None

@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from lpgen.onnx.rules import functions, microsoft, pools, products, quantization, structure, sums
+from lpgen.onnx.rules import (
+    dynamic,
+    functions,
+    microsoft,
+    pools,
+    products,
+    quantization,
+    structure,
+    sums,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -27,6 +36,7 @@ RULES: dict[str, Rule] = {
     **sums.RULES,
     **pools.RULES,
     **microsoft.RULES,
+    **dynamic.RULES,
     **products.RULES,
 }
 """By the operator's name; those of com.microsoft with their domain in front."""
@@ -46,7 +56,7 @@ def find(node: onnx.NodeProto) -> Rule | None:
 
 def on_constants(node: onnx.NodeProto) -> bool:
     """Whether the rule is for known inputs, too."""
-    return node.op_type == "DequantizeLinear"
+    return node.op_type in ("DequantizeLinear", "Cast", "Mul")
 
 
 def elementwise(node: onnx.NodeProto) -> bool:

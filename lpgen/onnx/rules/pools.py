@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lpgen.errors import OnnxError
 from lpgen.onnx.imported import Imported
 from lpgen.onnx.nodes import import_node
+from lpgen.onnx.rules import quantization
 from lpgen.onnx.values import Mapped, Pending, Stored, Target, Value
 from lpgen.ops.tensor_type import TensorType
 
@@ -29,10 +29,9 @@ class Mean(Pending):
 
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
         """The QLinear form of the node."""
-        if (self.low, self.high) != (-np.inf, np.inf):
-            raise OnnxError(f"bounds {self.low}..{self.high} of a mean")
         imported = _quantized(self.node, self.x, to)
-        return lowering.apply(imported, name, [self.x.codes])
+        made = replace(lowering.apply(imported, name, [self.x.codes]), form=to.form)
+        return quantization.bounded(lowering, made, to, self)
 
     def real(self, lowering: Lowering, name: str) -> Stored:
         """The node on real numbers."""

@@ -13,8 +13,9 @@ from lpgen.formats import Format
 from lpgen.onnx import conv, matmul
 from lpgen.onnx.imported import Imported
 from lpgen.onnx.rules.attributes import attributes
-from lpgen.onnx.values import Constant, Mapped, Pending, Stored, Target, Value
-from lpgen.ops.epilogue import Bias, Clamp, Quantize, Scale, Step
+from lpgen.onnx.values import Constant, Mapped, Pending, Scale, Stored, Target, Value
+from lpgen.ops.epilogue import Bias, Clamp, Quantize, Step
+from lpgen.ops.epilogue import Scale as Scaled
 from lpgen.ops.tensor_type import TensorType
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Product(Pending):
 
     imported: the operator with int32 sums; scale: what one of a sum is worth, float32[channels];
     channels: the axis of the result that they are on; bias: int32 in these steps, or float32, or
-    None.
+    None; input: how x comes in, as in a workload.
     """
 
     x: Stored
@@ -37,6 +38,7 @@ class Product(Pending):
     scale: np.ndarray
     channels: int
     bias: np.ndarray | None
+    input: str = "act"
 
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
         """Requantized: sums times scale / that of the codes, in float32."""
@@ -67,13 +69,13 @@ class Product(Pending):
         last: Sequence[Step],
     ) -> Stored:
         each = bool(np.any(scale != scale[0]))
-        steps: list[Step] = [Scale("channel" if each else "tensor")]
+        steps: list[Step] = [Scaled("channel" if each else "tensor")]
         parameters = {"scale": scale if each else scale[:1]}
         if bias is not None:
             real = bias.dtype == np.float32
             steps.insert(1 if real else 0, Bias("f32" if real else "s32"))
             parameters["bias"] = bias
-        op = replace(self.imported.op, epilogue=(*steps, *last))
+        op = replace(self.imported.op, epilogue=(*steps, *last), input=self.input)
         parameters = self.imported.parameters | parameters
         op.legal_parameters(parameters)
         imported = replace(self.imported, op=op, parameters=parameters)
@@ -119,11 +121,14 @@ def _product(
 ) -> Product:
     """A product; axis: where the channels of w are; make: gives it from the type of x, codes and
     zero points of w, for all or [channels]."""
+    assert x.scale is not None
+    assert w.scale is not None
+    assert w.codes is not None
     channels = w.codes.shape[axis]
     if not w.scale.single and w.scale.axis != axis:
         raise OnnxError(f"scales of weights on axis {w.scale.axis}, expected {axis}: the channels")
     imported = make(x.codes.type, w.codes, w.scale.zero.reshape(-1))
-    imported = _narrowed(imported, x.form, w.form)
+    imported = narrowed(imported, x.form, w.form)
     scale = x.scale.scale.reshape(()) * np.broadcast_to(w.scale.scale.ravel(), (channels,))
     shape = imported.y.shape
     place = len(shape) - 1 if axis != 0 else 1
@@ -135,7 +140,7 @@ def _product(
     )
 
 
-def _narrowed(imported: Imported, act: Format, weight: Format) -> Imported:
+def narrowed(imported: Imported, act: Format, weight: Format) -> Imported:
     """With the formats that codes have where they are of fewer than 8 bits."""
     op = replace(imported.op, act=act)
     if weight.bits < 8:
@@ -168,6 +173,17 @@ def _bias(value: Value | None, scale: np.ndarray, channels: int) -> np.ndarray |
     return np.ascontiguousarray(np.broadcast_to(array.ravel(), (channels,)), dtype=np.float32)
 
 
+def matrix_of(w: Constant) -> tuple[np.ndarray, Scale]:
+    """The codes of a matrix [k, n] of weights and how they are scaled."""
+    assert w.codes is not None
+    assert w.scale is not None
+    if w.codes.ndim != 2:
+        raise OnnxError(f"weights have shape {w.codes.shape}, expected a matrix")
+    if not w.scale.single and w.scale.axis != 1:
+        raise OnnxError(f"scales of weights on axis {w.scale.axis}, expected 1: the channels")
+    return w.codes, w.scale
+
+
 def convolution(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     """Conv of dequantized values and weights."""
     x, w, *rest = lowering.inputs(node)
@@ -187,16 +203,19 @@ def convolution(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
 
 def matrix(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
     """MatMul of dequantized values and a matrix of dequantized weights."""
+    from lpgen.onnx.rules import dynamic
+
     x, w = lowering.inputs(node)
     if not isinstance(w, Constant) and not isinstance(x, Constant):
         return None  # of two tensors
+    if isinstance(w, Constant) and w.codes is not None and not isinstance(x, Mapped):
+        return [dynamic.product(lowering, lowering.tensor(x), _weights(w), None)]
     return [matrix_product(_codes(x, "the left side"), _weights(w), None)]
 
 
 def matrix_product(x: Mapped, w: Constant, bias: Value | None) -> Product:
     """The product with a matrix [k, n] of weights."""
-    if w.array.ndim != 2:
-        raise OnnxError(f"weights have shape {w.array.shape}, expected a matrix")
+    matrix_of(w)
     zero = x.scale.zero.astype(x.form.dtype)
 
     def make(kind: TensorType, codes: np.ndarray, zeros: np.ndarray) -> Imported:

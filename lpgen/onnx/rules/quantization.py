@@ -7,6 +7,7 @@ nothing can be done with codes, a step makes real numbers of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,9 +35,12 @@ def dequantize(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | No
     zero = known(lowering, node, 2, "the zero point")
     given = attributes(node, axis=1, block_size=0, output_dtype=0)
     checks.check_type("the scale", scale, "float32")
+    form = value.form if isinstance(value, Stored) else FORMATS.get(value.type.dtype)
+    dtype = next((name for name, f in FORMATS.items() if f == form), value.type.dtype)
     if zero is None:
-        zero = np.zeros(scale.shape, "int32" if value.type.dtype == "int32" else value.type.dtype)
-    checks.check_type("the zero point", zero, value.type.dtype)
+        zero = np.zeros(scale.shape, form.dtype if form else "int32")
+    else:
+        checks.check_type("the zero point", zero, dtype)
     if not np.isfinite(scale).all():
         raise OnnxError(f"the scale has values that are not finite ({scale.ravel()[:3].tolist()})")
     if isinstance(value, Constant):
@@ -112,10 +116,19 @@ def recoded(lowering: Lowering, name: str, value: Mapped, to: Target) -> Stored:
     if value.form == to.form and (table == same).all():
         return value.codes
     codes = value.codes
-    op = Lookup(elements=int(np.prod(codes.type.shape)), act=value.form, out=to.form)
+    op = Lookup(size=int(np.prod(codes.type.shape)), act=value.form, out=to.form)
     made = lowering.step(name, op, {"x": codes}, constants={"table": table})
     kind = codes.type._replace(dtype=to.form.dtype)
     return Stored(made, kind, codes.order, to.form)
+
+
+def bounded(lowering: Lowering, tensor: Stored, to: Target, bounds: Pending) -> Stored:
+    """Codes with the bounds of what they stand for."""
+    if (bounds.low, bounds.high) == (-np.inf, np.inf):
+        return tensor
+    value = Mapped.of(tensor, to.of_codes)
+    table = np.clip(value.table, np.float32(bounds.low), np.float32(bounds.high))
+    return recoded(lowering, tensor.name, replace(value, table=table, scale=None), to)
 
 
 def max_pool(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:

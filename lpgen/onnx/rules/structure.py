@@ -14,6 +14,7 @@ import numpy as np
 
 from lpgen.errors import OnnxError
 from lpgen.onnx.rules.attributes import attributes
+from lpgen.onnx.rules.dynamic import Sums
 from lpgen.onnx.values import Constant, Mapped, Pending, Stored, Value
 from lpgen.ops.tensor_type import TensorType
 
@@ -48,14 +49,18 @@ def identity(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     return [value]
 
 
-def cast(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
-    """Cast to the type that the tensor has."""
+def cast(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
+    """Cast to the type that the tensor has, or of constants; int8 weights stay known as codes."""
     from onnx import helper
 
     (value,) = lowering.inputs(node)
     given = attributes(node, to=0, saturate=1, round_mode="up")
     to = np.dtype(helper.tensor_dtype_to_np_dtype(given["to"])).name
-    if to != value.type.dtype:
+    if isinstance(value, Constant):
+        if value.type.dtype in ("int8", "uint8") and to == "float32":
+            return [Constant(value.array.astype(to), value.array)]
+        return None
+    if to != value.type.dtype and not (isinstance(value, Sums) and to == "float32"):
         raise OnnxError(f"from {value.type.dtype} to {to}")
     return [value]
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpgen.errors import OnnxError
+from lpgen.onnx.linear import FORMATS
+from lpgen.onnx.rules import dynamic, quantization
 from lpgen.onnx.rules.functions import mapped
 from lpgen.onnx.rules.products import Product
-from lpgen.onnx.values import Constant, Mapped, Pending, Stored, Target, Value
+from lpgen.onnx.values import Constant, Mapped, Pending, Scale, Stored, Target, Value
 from lpgen.ops.add import Add
 from lpgen.ops.tensor_type import TensorType
 
@@ -31,8 +33,6 @@ class Sum(Pending):
 
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
         """The operator add, on codes as they lie in memory."""
-        if (self.low, self.high) not in ((-np.inf, np.inf), (0, np.inf)):
-            raise OnnxError(f"bounds {self.low}..{self.high} of a sum, lpgen has those of Relu")
         a, b = lowering.aligned([self.a.codes, self.b.codes])
         shape = a.memory.shape
         tail = b.memory.shape
@@ -48,6 +48,7 @@ class Sum(Pending):
             b=self.b.form,
             out=to.form,
             clamp="relu" if self.low == 0 else "none",
+            rounded="quotient",
         )
         parts = (self.a.scale, self.b.scale, to.of_codes)
         constants = {
@@ -55,7 +56,8 @@ class Sum(Pending):
             "zeros": np.int32([part.zero.ravel()[0] for part in parts]),
         }
         made = lowering.step(name, op, {"a": a, "b": b}, constants=constants)
-        return Stored(made, TensorType(a.type.shape, to.form.dtype), a.order, to.form)
+        total = Stored(made, TensorType(a.type.shape, to.form.dtype), a.order, to.form)
+        return quantization.bounded(lowering, total, to, self)
 
     def real(self, lowering: Lowering, name: str) -> Stored:
         """A sum of real numbers."""
@@ -80,4 +82,30 @@ def add(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
     return None
 
 
-RULES = {"Add": add, "Mul": mapped}
+def multiply(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
+    """Mul of constants that leaves codes of weights known, of scales found in a call, of numbers
+    and a quantized tensor."""
+    a, b = lowering.inputs(node)
+    if isinstance(a, Constant) and isinstance(b, Constant):
+        return weights(a, b) or weights(b, a)
+    done = dynamic.scaled(lowering, a, b)
+    return [done] if done is not None else mapped(lowering, node)
+
+
+def weights(codes: Constant, scale: Constant) -> list[Constant] | None:
+    """Integers that were cast to float32, and their scales, one for each place on an axis: what a
+    DequantizeLinear of them would be."""
+    along = [axis for axis, size in enumerate(scale.array.shape) if size > 1]
+    if codes.codes is None or codes.scale is not None or len(along) > 1:
+        return None
+    if scale.array.dtype != np.float32 or scale.array.ndim > codes.array.ndim:
+        return None
+    form = FORMATS.get(codes.codes.dtype.name)
+    axis = along[0] + codes.array.ndim - scale.array.ndim if along else 0
+    if form is None or (along and codes.array.shape[axis] != scale.array.size):
+        return None
+    how = Scale(scale.array.reshape(-1), np.zeros(1, form.dtype), axis)
+    return [Constant(codes.array * scale.array, codes.codes, how, form)]
+
+
+RULES = {"Add": add, "Mul": multiply}

@@ -1,0 +1,149 @@
+"""Small random graphs of ONNX between DequantizeLinear and QuantizeLinear.
+
+Scales are powers of two, so that every float32 operation in them is exact, and the reference
+evaluator of ONNX gives the integers that a network has to give.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto, checker, helper, numpy_helper
+
+DTYPES = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8, "float32": TensorProto.FLOAT}
+
+
+class Graph:
+    """A graph that grows: each method adds nodes and returns the name of a float32 edge, whose
+    shape is in `shapes`."""
+
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+        self.rng = rng
+        self.nodes, self.constants, self.shapes = [], [], {"x": shape}
+        self.count = 0
+
+    def name(self, stem: str) -> str:
+        self.count += 1
+        return f"{stem}{self.count}"
+
+    def constant(self, array: np.ndarray) -> str:
+        name = self.name("c")
+        self.constants.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def add_node(self, kind: str, inputs: list[str], shape: tuple[int, ...], **attributes) -> str:
+        y = self.name(kind.lower())
+        self.nodes.append(helper.make_node(kind, inputs, [y], name=f"{y}.node", **attributes))
+        self.shapes[y] = shape
+        return y
+
+    def scale(self, low: int = -6, high: int = -2) -> np.float32:
+        return np.float32(2.0 ** self.rng.integers(low, high + 1))
+
+    def quantized(self, x: str, scale: np.float32 | None = None) -> str:
+        """QuantizeLinear and DequantizeLinear."""
+        dtype = self.rng.choice(["uint8", "int8"])
+        info = np.iinfo(dtype)
+        zero = self.rng.integers(info.min, info.max + 1) if self.rng.random() < 0.5 else 0
+        how = [self.constant(scale or self.scale()), self.constant(np.array(zero, dtype))]
+        codes = self.add_node("QuantizeLinear", [x, *how], self.shapes[x])
+        return self.add_node("DequantizeLinear", [codes, *how], self.shapes[x])
+
+    def weights(self, shape: tuple[int, ...], axis: int) -> str:
+        dtype = self.rng.choice(["int8", "int8", "uint8"])
+        info = np.iinfo(dtype)
+        channels = (shape[axis],) if self.rng.random() < 0.7 else ()
+        scale = np.float32(2.0 ** self.rng.integers(-8, -4, channels))
+        zero = np.zeros(channels, dtype) if dtype == "int8" else np.full(channels, 128, dtype)
+        codes = self.rng.integers(info.min, info.max + 1, shape).astype(dtype)
+        inputs = [self.constant(codes), self.constant(scale), self.constant(zero)]
+        return self.add_node("DequantizeLinear", inputs, shape, axis=axis)
+
+    def conv(self, x: str) -> str:
+        rng, (n, c, h, w) = self.rng, self.shapes[x]
+        kernel = [int(rng.integers(1, min(3, size) + 1)) for size in (h, w)]
+        stride = [int(s) for s in rng.integers(1, 3, 2)]
+        pads = [int(p) for p in rng.integers(0, 2, 4)]
+        pads = [min(p, k - 1) for p, k in zip(pads, kernel * 2, strict=True)]
+        group = int(rng.choice([g for g in (1, 2, c) if c % g == 0]))
+        out = group * int(rng.integers(1, 5))
+        inputs = [x, self.weights((out, c // group, *kernel), 0)]
+        if rng.random() < 0.5:
+            inputs.append(self.constant(np.float32(rng.integers(-64, 64, out)) / 32))
+        size = [
+            (s + a + b - k) // t + 1
+            for s, a, b, k, t in zip((h, w), pads[:2], pads[2:], kernel, stride, strict=True)
+        ]
+        return self.add_node(
+            *("Conv", inputs, (n, out, *size)),
+            **{"kernel_shape": kernel, "strides": stride, "pads": pads, "group": group},
+        )
+
+    def relu(self, x: str) -> str:
+        if self.rng.random() < 0.5:
+            return self.add_node("Relu", [x], self.shapes[x])
+        bounds = [self.constant(np.float32(v)) for v in (0, 6)]
+        return self.add_node("Clip", [x, *bounds], self.shapes[x])
+
+    def max_pool(self, x: str) -> str:
+        n, c, h, w = self.shapes[x]
+        kernel = [min(2, h), min(2, w)]
+        size = [s - k + 1 for s, k in zip((h, w), kernel, strict=True)]
+        return self.add_node("MaxPool", [x], (n, c, *size), kernel_shape=kernel)
+
+    def function(self, x: str) -> str:
+        kind = self.rng.choice(["Sigmoid", "HardSigmoid", "LeakyRelu", "Tanh", "Neg"])
+        return self.quantized(self.add_node(kind, [x], self.shapes[x]))
+
+    def add(self, x: str) -> str:
+        """Of the tensor and of itself through a convolution of as many channels."""
+        channels = self.shapes[x][1]
+        w = self.weights((channels, channels, 1, 1), 0)
+        other = self.quantized(self.add_node("Conv", [x, w], self.shapes[x]))
+        total = self.add_node("Add", [x, other], self.shapes[x])
+        return self.relu(total) if self.rng.random() < 0.5 else total
+
+    def matmul(self, x: str) -> str:
+        rows, depth = self.shapes[x]
+        out = int(self.rng.integers(1, 9))
+        bias = self.constant(np.float32(self.rng.integers(-64, 64, out)) / 32)
+        if self.rng.random() < 0.5:
+            return self.add_node(
+                *("Gemm", [x, self.weights((out, depth), 0), bias], (rows, out)), transB=1
+            )
+        y = self.add_node("MatMul", [x, self.weights((depth, out), 1)], (rows, out))
+        return self.add_node("Add", [y, bias], (rows, out))
+
+    def model(self, y: str):
+        """The checked model with the output y."""
+        of_type = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            self.nodes,
+            "graph",
+            [of_type("x", TensorProto.FLOAT, self.shapes["x"])],
+            [of_type(y, TensorProto.FLOAT, self.shapes[y])],
+            self.constants,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+        checker.check_model(model)
+        return model
+
+
+def random_model(rng: np.random.Generator):
+    """A model of a few layers, and an input."""
+    shape = (int(rng.integers(1, 3)), *(int(s) for s in rng.integers(1, 8, 3)))
+    graph = Graph(rng, shape)
+    y = graph.quantized("x")
+    for _ in range(rng.integers(1, 5)):
+        kind = rng.choice(["conv", "conv", "add", "max_pool", "function"])
+        y = getattr(graph, kind)(y)
+        if kind in ("conv", "add"):
+            y = graph.relu(y) if rng.random() < 0.4 else y
+            y = graph.quantized(y)
+    if rng.random() < 0.5:
+        n = shape[0]
+        flat = (n, int(np.prod(graph.shapes[y])) // n)
+        y = graph.add_node("Flatten", [y], flat)
+        y = graph.matmul(y)
+        y = graph.quantized(y) if rng.random() < 0.5 else y
+    x = np.float32(rng.integers(-64, 64, shape)) / 16
+    return graph.model(y), x
