@@ -65,12 +65,12 @@ def read_network(
 def lower(model: Model, dynamic: str = "") -> Network:
     """The network of a model, as `read_network` says. Raises UnservedNodes."""
     lowering = Lowering(model, dynamic)
-    for node in _needed(model):
+    for node in needed(model):
         lowering.node(node)
     return lowering.network()
 
 
-def _needed(model: Model) -> list[onnx.NodeProto]:
+def needed(model: Model) -> list[onnx.NodeProto]:
     """The nodes that outputs depend on."""
     wanted, kept = set(model.outputs), []
     for node in reversed(model.nodes):
@@ -94,7 +94,7 @@ class Lowering:
             self.values[name] = self.stored(name, kind)
         self._made: dict[Hashable, tuple[Stored, Value]] = {}
         self._moves: dict[Hashable, Stored] = {}
-        self._names: set[str] = set()
+        self.taken = set(model.inputs)
         self._node = ""
 
     # Nodes
@@ -111,9 +111,13 @@ class Lowering:
             results = self._results(node, given)
             self.values.update(zip(node.output, results, strict=False))
         except LpgenError as error:
-            name = ".".join(filter(None, (node.domain, node.op_type)))
-            self.unserved.append(Unserved(name, self._node, str(error)))
-            self.values.update(dict.fromkeys(node.output))
+            self.refuse(node, str(error))
+
+    def refuse(self, node: onnx.NodeProto, reason: str) -> None:
+        """A node that is not served: nor is what reads its results."""
+        name = ".".join(filter(None, (node.domain, node.op_type)))
+        self.unserved.append(Unserved(name, self._node, reason))
+        self.values.update(dict.fromkeys(node.output))
 
     def _results(self, node: onnx.NodeProto, given: Sequence[Value | None]) -> Sequence[Value]:
         rule = rules.find(node)
@@ -239,9 +243,9 @@ class Lowering:
     def _unique(self, name: str) -> str:
         """The name, or one like it that no tensor has."""
         found, count = name, 1
-        while found in self._names or found in self.model.inputs:
+        while found in self.taken:
             found, count = f"{name}:{count + 1}", count + 1
-        self._names.add(found)
+        self.taken.add(found)
         return found
 
     def imported(self, node: onnx.NodeProto) -> Stored:
@@ -323,18 +327,21 @@ class Lowering:
         """The network; raises UnservedNodes where there are any."""
         if self.unserved:
             raise UnservedNodes(self.unserved)
+        outputs, steps, _ = self.finished()
+        return Network(self.model.inputs, outputs, tuple(alive(steps, outputs)))
+
+    def finished(self) -> tuple[dict[str, TensorType], list[Step], dict[str, str]]:
+        """The outputs by their names in the model, the steps that write them under these, and new
+        names of tensors."""
         outputs: dict[str, Stored] = {}
         for name in self.model.outputs:
             outputs[name] = self._output(name, {tensor.name for tensor in outputs.values()})
         names = {tensor.name: name for name, tensor in outputs.items()}
         for name in outputs:
-            if name in self._names and name not in names:  # another tensor has it
+            if name in self.taken and name not in names:  # another tensor has it
                 names[name] = self._unique(name)
-        return Network(
-            self.model.inputs,
-            {name: tensor.type for name, tensor in outputs.items()},
-            tuple(_renamed(step, names) for step in self.steps),
-        )
+        kinds = {name: tensor.type for name, tensor in outputs.items()}
+        return kinds, [_renamed(step, names) for step in self.steps], names
 
     def _output(self, name: str, taken: Names[str]) -> Stored:
         """An output in memory as ONNX has it, written by a step of its own."""
@@ -347,6 +354,16 @@ class Lowering:
         if tensor.name in taken or tensor.name in self.model.inputs:
             tensor = self._moved(tensor, tensor.order)  # a copy
         return tensor
+
+
+def alive(steps: Sequence[Step], wanted: Iterable[str]) -> list[Step]:
+    """The steps that one of the wanted tensors depends on."""
+    wanted, kept = set(wanted), []
+    for step in reversed(steps):
+        if step.output in wanted:
+            kept.append(step)
+            wanted.update(step.inputs.values())
+    return kept[::-1]
 
 
 def _renamed(step: Step, names: Mapping[str, str]) -> Step:
