@@ -15,8 +15,8 @@ from lpgen.ops import Conv2d
 from lpgen.ops.epilogue import Quantize
 from lpgen.ops.tensor_type import TensorType
 
-_TO_LAST = (0, 2, 3, 1)
-_TO_FIRST = (0, 3, 1, 2)
+TO_LAST = (0, 2, 3, 1)
+TO_FIRST = (0, 3, 1, 2)
 
 
 def integer(
@@ -78,7 +78,7 @@ def product(
     """The convolution of codes, with the attributes of Conv."""
     *_, h, wide = (1, *x.shape[2:])
     n, channels = x.shape[:2]
-    weights = np.ascontiguousarray(_image(w).transpose(_TO_LAST))
+    weights = np.ascontiguousarray(_image(w).transpose(TO_LAST))
     if w_zero is None:
         w_zero = np.zeros((), w.dtype)
     checks.check_type("w_zero_point", w_zero, w.dtype.name)
@@ -89,15 +89,15 @@ def product(
         _by_channel("w_zero_point", w_zero, w),
         last,
     )
-    geometry = _geometry(x.shape[2:], w.shape[2:], **attributes)
-    op = Conv2d(n=n, h=h, w=wide, ic=channels, oc=len(weights), **geometry, **fields)
+    taps = geometry(x.shape[2:], w.shape[2:], **attributes)
+    op = Conv2d(n=n, h=h, w=wide, ic=channels, oc=len(weights), **taps, **fields)
     if weights.shape != op.w_shape:
         raise OnnxError(f"w has shape {w.shape}, but x has {channels} channels")
     spatial = op.y_shape[1:3][2 - len(x.shape[2:]) :]
     return Imported(
         op,
-        {"x": Relayout(x.shape, (n, channels, h, wide), _TO_LAST, op.x_shape)},
-        Relayout(op.y_shape, op.y_shape, _TO_FIRST, (n, op.oc, *spatial)),
+        {"x": Relayout(x.shape, (n, channels, h, wide), TO_LAST, op.x_shape)},
+        Relayout(op.y_shape, op.y_shape, TO_FIRST, (n, op.oc, *spatial)),
         weights,
         parameters,
     )
@@ -114,7 +114,7 @@ def _by_channel(what: str, values: np.ndarray, w: np.ndarray) -> np.ndarray:
     return np.broadcast_to(values, each)
 
 
-def _geometry(
+def geometry(
     size: Sequence[int],
     kernel: Sequence[int],
     kernel_shape: Sequence[int] = (),
@@ -124,7 +124,7 @@ def _geometry(
     auto_pad: str = "NOTSET",
     group: int = 1,
 ) -> dict[str, Any]:
-    """Fields of Conv2d from the attributes; size, kernel: as the node has them, of one or two axes.
+    """Kernel, stride, dilation, pad and groups from the attributes of Conv; size, kernel: as the node has them, of one or two axes.
     A convolution in one dimension is one of a single row."""
     axes = len(size)
     if kernel_shape and tuple(kernel_shape) != tuple(kernel):

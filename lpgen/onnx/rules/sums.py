@@ -1,11 +1,12 @@
-"""Add and Mul: a bias, a table, or two quantized tensors."""
+"""Add and Mul: a bias, a table, weights with their scales, or two quantized tensors."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from lpgen.onnx.rules.functions import mapped
 from lpgen.onnx.rules.products import Product
 from lpgen.onnx.values import Constant, Mapped, Pending, Scale, Stored, Target, Value
 from lpgen.ops.add import Add
+from lpgen.ops.mul import Mul
 from lpgen.ops.tensor_type import TensorType
 
 if TYPE_CHECKING:
@@ -25,43 +27,74 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sum(Pending):
-    """Of two tensors with a scale each."""
+class Pair(Pending):
+    """The sum or the product of two tensors with a scale each, broadcast as in ONNX."""
 
     a: Mapped
     b: Mapped
+    kind: type[Add] | type[Mul]
 
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
-        """The operator add, on codes as they lie in memory."""
+        """The operator, on codes as they lie in memory."""
         a, b = lowering.aligned([self.a.codes, self.b.codes])
-        shape = a.memory.shape
-        tail = b.memory.shape
-        while tail[:1] == (1,):
-            tail = tail[1:]
-        if tail != shape[len(shape) - len(tail) :]:
-            raise OnnxError(f"shapes {a.type.shape} and {b.type.shape} of a sum")
-        inner = math.prod(tail)
-        op = Add(
-            outer=math.prod(shape) // inner,
-            inner=inner,
-            a=self.a.form,
-            b=self.b.form,
-            out=to.form,
-            clamp="relu" if self.low == 0 else "none",
-            rounded="quotient",
-        )
+        fields = {"rounded": "quotient"}
+        if self.kind is Add and self.low == 0:
+            fields["clamp"] = "relu"
         parts = (self.a.scale, self.b.scale, to.of_codes)
-        constants = {
-            "scales": np.float32([part.scale.ravel()[0] for part in parts]),
-            "zeros": np.int32([part.zero.ravel()[0] for part in parts]),
-        }
-        made = lowering.step(name, op, {"a": a, "b": b}, constants=constants)
-        total = Stored(made, TensorType(a.type.shape, to.form.dtype), a.order, to.form)
-        return quantization.bounded(lowering, total, to, self)
+        made, shape = paired(lowering, name, self.kind, (a, b), to, parts, fields)
+        kind = TensorType(shape, to.form.dtype)
+        return quantization.bounded(lowering, Stored(made, kind, a.order, to.form), to, self)
 
     def real(self, lowering: Lowering, name: str) -> Stored:
-        """A sum of real numbers."""
-        raise OnnxError("a sum of dequantized values is read as float32")
+        """Of real numbers."""
+        raise OnnxError("a sum or product of dequantized values is read as float32")
+
+
+def paired(
+    lowering: Lowering,
+    name: str,
+    kind: type[Add] | type[Mul],
+    tensors: tuple[Stored, Stored],
+    to: Target,
+    scales: Sequence[Scale],
+    fields: dict[str, Any],
+) -> tuple[str, tuple[int, ...]]:
+    """The step on two aligned tensors: its name, and the shape of the result as ONNX sees it."""
+    a, b = tensors
+    op = kind(
+        **extents(a.memory.shape, b.memory.shape),
+        **{"a": a.form, "b": b.form, "out": to.form, **fields},
+    )
+    constants = {
+        "scales": np.float32([part.scale.ravel()[0] for part in scales]),
+        "zeros": np.int32([part.zero.ravel()[0] for part in scales]),
+    }
+    made = lowering.step(name, op, {"a": a, "b": b}, constants=constants)
+    return made, np.broadcast_shapes(a.type.shape, b.type.shape)
+
+
+def extents(a: tuple[int, ...], b: tuple[int, ...]) -> dict[str, Any]:
+    """Extents and axes of operators on pairs for two shapes of as many axes; OnnxError where they
+    take turns in being broadcast more often than there are extents."""
+    axes = [(max(m, n), m > 1, n > 1) for m, n in zip(a, b, strict=True) if max(m, n) > 1]
+    groups = [
+        (math.prod(size for size, *_ in group), *has)
+        for has, group in itertools.groupby(axes, key=lambda axis: axis[1:])
+    ]
+    if len(groups) > 3:
+        raise OnnxError(f"shapes {a} and {b} are broadcast along too many axes")
+    letters = {0: "i", 1: "i", 2: "oi", 3: "omi"}[len(groups)]
+    names = {"o": "outer", "m": "middle", "i": "inner"}
+    sizes = [size for size, *_ in groups] or [1]
+    found: dict[str, Any] = {names[letter]: n for letter, n in zip(letters, sizes, strict=True)}
+    for place, key in ((1, "a_axes"), (2, "b_axes")):
+        has = "".join(letter for letter, g in zip(letters, groups, strict=False) if g[place])
+        if key == "a_axes" and len(has) == len(groups):
+            has = "omi"
+        if key == "b_axes" and len(has) == len(groups) and len(groups) != 1:
+            has = "omi"
+        found[key] = has or ("i" if not groups else "none")
+    return found
 
 
 def add(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
@@ -72,24 +105,28 @@ def add(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
             biased = value.biased(other.array)
             if biased is not None:
                 return [biased]
-    if done := mapped(lowering, node):
-        return done
-    pair = sorted((a, b), key=lambda value: -math.prod(value.type.shape))
-    if all(isinstance(value, Mapped) and value.scale for value in pair):
-        shape = np.broadcast_shapes(a.type.shape, b.type.shape)
-        if shape == pair[0].type.shape:
-            return [Sum(TensorType(shape, "float32"), -np.inf, np.inf, *pair)]
-    return None
+    return mapped(lowering, node) or _pair(a, b, Add)
 
 
 def multiply(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
     """Mul of constants that leaves codes of weights known, of scales found in a call, of numbers
-    and a quantized tensor."""
+    and a quantized tensor, or of two of these."""
     a, b = lowering.inputs(node)
     if isinstance(a, Constant) and isinstance(b, Constant):
         return weights(a, b) or weights(b, a)
     done = dynamic.scaled(lowering, a, b)
-    return [done] if done is not None else mapped(lowering, node)
+    return [done] if done is not None else mapped(lowering, node) or _pair(a, b, Mul)
+
+
+def _pair(a: Value, b: Value, kind: type[Add] | type[Mul]) -> Sequence[Value] | None:
+    """Of two dequantized tensors."""
+    if not all(isinstance(value, Mapped) and value.scale for value in (a, b)):
+        return None
+    try:
+        shape = np.broadcast_shapes(a.type.shape, b.type.shape)
+    except ValueError:
+        raise OnnxError(f"shapes {a.type.shape} and {b.type.shape} do not match") from None
+    return [Pair(TensorType(shape, "float32"), -np.inf, np.inf, a, b, kind)]
 
 
 def weights(codes: Constant, scale: Constant) -> list[Constant] | None:
