@@ -124,8 +124,8 @@ def geometry(
     auto_pad: str = "NOTSET",
     group: int = 1,
 ) -> dict[str, Any]:
-    """Kernel, stride, dilation, pad and groups from the attributes of Conv; size, kernel: as the node has them, of one or two axes.
-    A convolution in one dimension is one of a single row."""
+    """Kernel, stride, dilation, pad and groups from the attributes of Conv; size, kernel: as the
+    node has them, of one or two axes. A convolution in one dimension is one of a single row."""
     axes = len(size)
     if kernel_shape and tuple(kernel_shape) != tuple(kernel):
         raise OnnxError(f"kernel_shape={list(kernel_shape)}, but w has {list(kernel)}")

@@ -21,7 +21,7 @@ from lpgen.onnx.model import Model, read_model
 from lpgen.onnx.nodes import import_node, kinds
 from lpgen.onnx.values import Constant, Mapped, Pending, Stored, Value
 from lpgen.ops import DequantizeLinear
-from lpgen.ops.transpose import Transpose
+from lpgen.ops.movement import Transpose
 
 if TYPE_CHECKING:
     import onnx
@@ -277,7 +277,8 @@ class Lowering:
         laid = dict(zip(tensors, self.aligned(list(tensors.values())), strict=True))
         order = next(iter(laid.values())).order
         axes = len(order)
-        types = {name: tensor.memory for name, tensor in laid.items()}
+        seen = {name: self.stored(t.name, t.memory, form=t.form) for name, t in laid.items()}
+        types = {name: tensor.type for name, tensor in seen.items()}
         given = {
             name: array
             if array.size == 1
@@ -286,11 +287,9 @@ class Lowering:
         }
         first = node.input[0]
         imported = import_node(node, types.get(first) or given[first], given | types)
-        made = self.apply(imported, node.output[0], [laid[n] for n in node.input if n in laid])
-        shape = [0] * axes
-        for place, axis in enumerate(order):
-            shape[axis] = made.type.shape[place]
-        return replace(made, type=TensorType(tuple(shape), made.type.dtype), order=order)
+        made = self.apply(imported, node.output[0], [seen[n] for n in node.input if n in seen])
+        shape = tuple(made.type.shape[order.index(axis)] for axis in range(axes))
+        return replace(made, type=TensorType(shape, made.type.dtype), order=order)
 
     def apply(self, imported: Imported, name: str, tensors: Iterable[Stored]) -> Stored:
         """The step of an imported node on its tensors, in memory as ONNX has them or in another
