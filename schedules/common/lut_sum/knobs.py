@@ -64,7 +64,8 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
 def space(op: Dense | Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
     m, n = op.matrix.m, op.matrix.n
-    inputs = tuple(entries.bit_length() - 1 for entries in isa.tables)
+    known = (entries.bit_length() - 1 for entries in isa.tables)
+    inputs = tuple(bits for bits in known if bits in PACK)
     folded = ("folded",) if foldable(op, empty=True) else ()
     return Space(
         {
