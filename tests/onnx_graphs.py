@@ -11,6 +11,9 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 DTYPES = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8, "float32": TensorProto.FLOAT}
 
+OTHERS = ("add", "max_pool", "function", "multiply", "concat", "pad")
+"""Layers beside convolutions: methods of `Graph`."""
+
 
 class Graph:
     """A graph that grows: each method adds nodes and returns the name of a float32 edge, whose
@@ -102,6 +105,28 @@ class Graph:
         total = self.add_node("Add", [x, other], self.shapes[x])
         return self.relu(total) if self.rng.random() < 0.5 else total
 
+    def multiply(self, x: str) -> str:
+        """By factors of channels: the largest value of each, through a sigmoid."""
+        n, c, h, w = self.shapes[x]
+        top = self.add_node("GlobalMaxPool", [x], (n, c, 1, 1))
+        factors = self.quantized(self.add_node("HardSigmoid", [top], (n, c, 1, 1)))
+        return self.add_node("Mul", [x, factors], (n, c, h, w))
+
+    def concat(self, x: str) -> str:
+        """Of the tensor, or a part of it, and of itself with another scale."""
+        n, c, h, w = self.shapes[x]
+        other = self.quantized(self.relu(x))
+        if c > 1 and self.rng.random() < 0.5:
+            bounds = [self.constant(np.array([v], np.int64)) for v in (1, c, 1)]
+            x = self.add_node("Slice", [x, *bounds], (n, c - 1, h, w))
+        channels = self.shapes[x][1] + c
+        return self.add_node("Concat", [other, x], (n, channels, h, w), axis=1)
+
+    def pad(self, x: str) -> str:
+        n, c, h, w = self.shapes[x]
+        edges = self.constant(np.array([0, 0, 1, 0, 0, 0, 0, 2], np.int64))
+        return self.add_node("Pad", [x, edges], (n, c, h + 1, w + 2))
+
     def matmul(self, x: str) -> str:
         rows, depth = self.shapes[x]
         out = int(self.rng.integers(1, 9))
@@ -134,9 +159,11 @@ def random_model(rng: np.random.Generator):
     graph = Graph(rng, shape)
     y = graph.quantized("x")
     for _ in range(rng.integers(1, 5)):
-        kind = rng.choice(["conv", "conv", "add", "max_pool", "function"])
+        kind = rng.choice(
+            [*["conv"] * 3, "add", "max_pool", "function", "multiply", "concat", "pad"]
+        )
         y = getattr(graph, kind)(y)
-        if kind in ("conv", "add"):
+        if kind in ("conv", "add", "multiply", "concat"):
             y = graph.relu(y) if rng.random() < 0.4 else y
             y = graph.quantized(y)
     if rng.random() < 0.5:

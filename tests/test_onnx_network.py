@@ -21,7 +21,7 @@ def network_of(model, tmp_path, **shapes):
     return read_network(tmp_path / "model.onnx", shapes)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(300))
 def test_random_graphs_give_the_numbers_of_onnx(seed, tmp_path):
     model, x = random_model(np.random.default_rng(seed))
     (expected,) = ReferenceEvaluator(model).run(None, {"x": x})

@@ -19,7 +19,7 @@ from lpgen.onnx.imported import Imported, Relayout, inverse
 from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.model import Model, read_model
 from lpgen.onnx.nodes import import_node, kinds
-from lpgen.onnx.values import Constant, Mapped, Pending, Stored, Value
+from lpgen.onnx.values import Constant, Mapped, Pending, Stored, Target, Value
 from lpgen.ops import DequantizeLinear
 from lpgen.ops.movement import Transpose
 
@@ -94,6 +94,7 @@ class Lowering:
             self.values[name] = self.stored(name, kind)
         self._made: dict[Hashable, tuple[Stored, Value]] = {}
         self._moves: dict[Hashable, Stored] = {}
+        self.quantized: dict[str, tuple[Stored, Target]] = {}  # codes: what they were made of
         self.taken = set(model.inputs)
         self._node = ""
 
@@ -186,9 +187,18 @@ class Lowering:
         return self._moves[key]
 
     def _moved(self, tensor: Stored, order: tuple[int, ...]) -> Stored:
-        axes = tuple(tensor.order.index(axis) for axis in order)
-        op = Transpose(shape=tensor.memory.shape, axes=axes, dtype=tensor.type.dtype)
-        made = self.step(f"{tensor.name}:{''.join(map(str, order))}", op, {"x": tensor})
+        """What moves the tensor; float32 that was only quantized is moved and quantized at once."""
+        source, to = self.quantized.get(tensor.name, (tensor, None))
+        if source.type.shape != tensor.type.shape or source.order != tensor.order:
+            source, to = tensor, None  # seen in another shape since
+        axes = tuple(source.order.index(axis) for axis in order)
+        op = Transpose(shape=source.memory.shape, axes=axes, dtype=source.type.dtype)
+        constants = {}
+        if to is not None:
+            op = replace(op, out=to.form)
+            constants = {"scales": np.float32([to.scale]), "zeros": np.int32([to.zero])}
+        name = f"{tensor.name}:{''.join(map(str, order))}"
+        made = self.step(name, op, {"x": source}, constants=constants)
         return Stored(made, tensor.type, order, tensor.form)
 
     def reshaped(self, tensor: Stored, shape: Sequence[int]) -> Stored:

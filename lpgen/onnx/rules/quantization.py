@@ -6,6 +6,7 @@ nothing can be done with codes, a step makes real numbers of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,7 +20,9 @@ from lpgen.onnx.nodes import import_node
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.rules.structure import known
 from lpgen.onnx.values import Constant, Mapped, Pending, Scale, Stored, Target, Value
+from lpgen.ops import QuantizeLinear
 from lpgen.ops.lookup import Lookup
+from lpgen.ops.tensor_type import TensorType
 
 if TYPE_CHECKING:
     import onnx
@@ -100,13 +103,28 @@ def quantize(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None
     to = target(lowering, node)
     if to is None:
         return None
-    name = node.output[0]
+    return [codes_of(lowering, node.output[0], value, to)]
+
+
+def codes_of(lowering: Lowering, name: str, value: Value, to: Target) -> Stored:
+    """A float32 value as codes, in the tensor `name` where a step has to make them."""
     key = (str(to.form), float(to.scale), int(to.zero))
     if isinstance(value, Pending):
-        return [lowering.once(value, key, lambda: value.quantized(lowering, name, to))]
+        return lowering.once(value, key, lambda: value.quantized(lowering, name, to))
     if isinstance(value, Mapped):
-        return [lowering.once(value, key, lambda: recoded(lowering, name, value, to))]
-    return None
+        return lowering.once(value, key, lambda: recoded(lowering, name, value, to))
+    return _of_real(lowering, name, lowering.tensor(value), to)
+
+
+def _of_real(lowering: Lowering, name: str, x: Stored, to: Target) -> Stored:
+    """float32 as codes; on the way to another order in memory, where all that read them want it
+    (`Lowering.ordered`)."""
+    op = QuantizeLinear(axis=math.prod(x.type.shape), format=to.form)
+    constants = {"scale": to.of_codes.scale, "zero": to.of_codes.zero}
+    made = lowering.step(name, op, {"x": x}, constants=constants)
+    codes = Stored(made, TensorType(x.type.shape, to.form.dtype), x.order, to.form)
+    lowering.quantized[made] = (x, to)
+    return codes
 
 
 def recoded(lowering: Lowering, name: str, value: Mapped, to: Target) -> Stored:
@@ -145,4 +163,5 @@ RULES = {
     "DequantizeLinear": dequantize,
     "QuantizeLinear": quantize,
     "MaxPool": max_pool,
+    "GlobalMaxPool": max_pool,
 }

@@ -100,7 +100,7 @@ def flatten(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     """Flatten to a matrix."""
     (value,) = lowering.inputs(node)
     old = value.type.shape
-    axis = _axis(attributes(node, axis=1)["axis"], len(old), past=1)
+    axis = axis_of(attributes(node, axis=1)["axis"], len(old), past=1)
     return [_reshaped(lowering, value, (math.prod(old[:axis]), math.prod(old[axis:])))]
 
 
@@ -154,10 +154,10 @@ def _axes(lowering: Lowering, node: onnx.NodeProto, count: int) -> list[int] | N
     asked = known(lowering, node, 1, "the tensor of axes")
     if asked is None:
         asked = attributes(node, axes=None)["axes"]
-    return None if asked is None else [_axis(int(axis), count) for axis in np.ravel(asked)]
+    return None if asked is None else [axis_of(int(axis), count) for axis in np.ravel(asked)]
 
 
-def _axis(axis: int, count: int, past: int = 0) -> int:
+def axis_of(axis: int, count: int, past: int = 0) -> int:
     """An axis counted from the first; `past`: how many behind the last are legal."""
     if not -count <= axis < count + past:
         raise OnnxError(f"axis={axis}, but there are {count} axes")

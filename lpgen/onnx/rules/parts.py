@@ -1,0 +1,211 @@
+"""Nodes that take tensors apart and put them together: Slice, Split, Gather of one place, Concat,
+Pad. Of dequantized tensors it is the codes that move."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lpgen.errors import OnnxError
+from lpgen.onnx.rules import quantization
+from lpgen.onnx.rules.attributes import attributes
+from lpgen.onnx.rules.structure import axis_of, known, on_codes
+from lpgen.onnx.values import Constant, Mapped, Pending, Stored, Target, Value
+from lpgen.ops.movement import MOST_INPUTS, Concat, Pad, Slice
+from lpgen.ops.tensor_type import TensorType
+
+if TYPE_CHECKING:
+    import onnx
+
+    from lpgen.onnx.lowering import Lowering
+
+
+@dataclass(frozen=True)
+class Joined(Pending):
+    """Tensors side by side on an axis, with a scale each."""
+
+    values: tuple[Value, ...]
+    axis: int
+
+    def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
+        """All with the scale of the result first; what has it already stays as it is."""
+        tensors = [
+            quantization.codes_of(lowering, f"{name}:{i}", value, to)
+            for i, value in enumerate(self.values)
+        ]
+        joined = concatenated(lowering, name, tensors, self.axis)
+        return quantization.bounded(lowering, replace(joined, form=to.form), to, self)
+
+    def real(self, lowering: Lowering, name: str) -> Stored:
+        """Of real numbers."""
+        if (self.low, self.high) != (-np.inf, np.inf):
+            raise OnnxError("bounds of a Concat of float32")
+        tensors = [lowering.tensor(value) for value in self.values]
+        return concatenated(lowering, name, tensors, self.axis)
+
+
+def concatenated(lowering: Lowering, name: str, tensors: Sequence[Stored], axis: int) -> Stored:
+    """The steps that put tensors side by side, in the order in memory of the first."""
+    order = tensors[0].order
+    tensors = [lowering.ordered(tensor, order) for tensor in tensors]
+    place = order.index(axis)
+    while len(tensors) > 1:
+        some, tensors = tensors[:MOST_INPUTS], tensors[MOST_INPUTS:]
+        op = Concat(
+            outer=math.prod(some[0].memory.shape[:place]),
+            sizes=tuple(math.prod(tensor.memory.shape[place:]) for tensor in some),
+            dtype=some[0].type.dtype,
+        )
+        made = lowering.step(name, op, {f"x{i}": tensor for i, tensor in enumerate(some)})
+        sizes = list(some[0].type.shape)
+        sizes[axis] = sum(tensor.type.shape[axis] for tensor in some)
+        kind = TensorType(tuple(sizes), some[0].type.dtype)
+        tensors = [Stored(made, kind, order, some[0].form), *tensors]
+    return tensors[0]
+
+
+def concat(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """Concat."""
+    given = lowering.inputs(node)
+    axes = len(given[0].type.shape)
+    axis = axis_of(attributes(node, axis=0)["axis"], axes)
+    if any(isinstance(value, Constant) for value in given):
+        raise OnnxError("one of the tensors is constant")
+    sizes = list(given[0].type.shape)
+    for value in given[1:]:
+        same = [i for i in range(axes) if i != axis]
+        if len(value.type.shape) != axes or any(value.type.shape[i] != sizes[i] for i in same):
+            raise OnnxError(f"shapes {given[0].type.shape} and {value.type.shape} do not match")
+    sizes[axis] = sum(value.type.shape[axis] for value in given)
+    if all(isinstance(value, Stored) for value in given):
+        return [concatenated(lowering, node.output[0], given, axis)]
+    return [Joined(TensorType(tuple(sizes), "float32"), -np.inf, np.inf, tuple(given), axis)]
+
+
+def sliced(
+    lowering: Lowering, name: str, value: Value, parts: dict[int, tuple[int, int, int]]
+) -> Value:
+    """Part of a tensor; parts: first, count and step by axis."""
+
+    def change(tensor: Stored) -> Stored:
+        shape = tensor.type.shape
+        whole = [parts.get(axis, (0, size, 1)) for axis, size in enumerate(shape)]
+        kind = TensorType(tuple(count for _, count, _ in whole), tensor.type.dtype)
+        if kind == tensor.type:
+            return tensor
+        start, size, step = zip(*(whole[axis] for axis in tensor.order), strict=True)
+        op = Slice(
+            **{"shape": tensor.memory.shape, "start": start, "size": size, "step": step},
+            dtype=tensor.type.dtype,
+        )
+        return replace(tensor, name=lowering.step(name, op, {"x": tensor}), type=kind)
+
+    return on_codes(lowering, value, change)
+
+
+def slice_(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """Slice with bounds that are known and steps forward."""
+    value = lowering.inputs(node)[0]
+    shape = value.type.shape
+    if len(node.input) == 1:  # before opset 10
+        given = attributes(node, starts=(), ends=(), axes=None)
+        starts, ends, axes, steps = given["starts"], given["ends"], given["axes"], None
+    else:
+        names = ("starts", "ends", "axes", "steps")
+        starts, ends, axes, steps = (
+            known(lowering, node, place, name) for place, name in enumerate(names, 1)
+        )
+    axes = range(len(starts)) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    parts = {}
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        axis = axis_of(int(axis), len(shape))
+        if step < 1:
+            raise OnnxError(f"step {step}, lpgen goes forward")
+        first, last, by = slice(int(start), int(end), int(step)).indices(shape[axis])
+        count = len(range(first, last, by))
+        if count == 0:
+            raise OnnxError(f"nothing is left of axis {axis}")
+        parts[axis] = (first, count, by)
+    return [sliced(lowering, node.output[0], value, parts)]
+
+
+def split(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """Split into parts whose sizes are known."""
+    value = lowering.inputs(node)[0]
+    given = attributes(node, axis=0, split=None, num_outputs=0)
+    axis = axis_of(given["axis"], len(value.type.shape))
+    size, count = value.type.shape[axis], len(node.output)
+    sizes = known(lowering, node, 1, "split")
+    sizes = given["split"] if sizes is None else [int(s) for s in sizes]
+    if sizes is None:
+        each = -(-size // count)
+        sizes = [each] * (count - 1) + [size - each * (count - 1)]
+    if sum(sizes) != size or min(sizes) < 1 or len(sizes) != count:
+        raise OnnxError(f"sizes {list(sizes)} are no {count} parts of {size}")
+    first, results = 0, []
+    for name, part in zip(node.output, sizes, strict=True):
+        results.append(sliced(lowering, name, value, {axis: (first, part, 1)}))
+        first += part
+    return results
+
+
+def gather(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
+    """Gather of one place on an axis, which is known; None for others."""
+    value, index = lowering.inputs(node)
+    axis = axis_of(attributes(node, axis=0)["axis"], len(value.type.shape))
+    if not isinstance(index, Constant) or index.array.size != 1 or isinstance(value, Constant):
+        return None
+    size = value.type.shape[axis]
+    place = axis_of(int(index.array.reshape(())), size)
+    part = sliced(lowering, node.output[0], value, {axis: (place, 1, 1)})
+    shape = value.type.shape
+    sizes = (*shape[:axis], *index.array.shape, *shape[axis + 1 :])
+    return [on_codes(lowering, part, lambda tensor: lowering.reshaped(tensor, sizes))]
+
+
+def pad(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """Pad with a number."""
+    value = lowering.inputs(node)[0]
+    shape = value.type.shape
+    given = attributes(node, mode="constant", pads=None, value=0.0)
+    if given["mode"] != "constant":
+        raise OnnxError(f"mode={given['mode']}, lpgen pads with a number")
+    edges = known(lowering, node, 1, "pads") if given["pads"] is None else given["pads"]
+    number = known(lowering, node, 2, "the number")
+    number = given["value"] if number is None else number.reshape(()).item()
+    axes = known(lowering, node, 3, "the tensor of axes")
+    axes = range(len(shape)) if axes is None else [axis_of(int(a), len(shape)) for a in axes]
+    before, after = dict.fromkeys(range(len(shape)), 0), dict.fromkeys(range(len(shape)), 0)
+    for i, axis in enumerate(axes):
+        before[axis], after[axis] = int(edges[i]), int(edges[i + len(edges) // 2])
+    if min(*before.values(), *after.values()) < 0:
+        raise OnnxError(f"pads={[int(e) for e in edges]}, lpgen has no negative ones")
+    code = np.float32(number)
+    if isinstance(value, Mapped):
+        places = np.flatnonzero(value.table == np.float32(number))
+        if not places.size:
+            raise OnnxError(f"no code stands for the number {number}")
+        code = value.form.min + int(places[0])
+
+    def change(tensor: Stored) -> Stored:
+        order = tensor.order
+        op = Pad(
+            shape=tensor.memory.shape,
+            before=tuple(before[axis] for axis in order),
+            after=tuple(after[axis] for axis in order),
+            dtype=tensor.type.dtype,
+        )
+        constants = {"value": np.array([code], tensor.type.dtype)}
+        made = lowering.step(node.output[0], op, {"x": tensor}, constants=constants)
+        sizes = tuple(before[a] + size + after[a] for a, size in enumerate(tensor.type.shape))
+        return replace(tensor, name=made, type=TensorType(sizes, tensor.type.dtype))
+
+    return [on_codes(lowering, value, change)]
+
+
+RULES = {"Concat": concat, "Slice": slice_, "Split": split, "Gather": gather, "Pad": pad}
