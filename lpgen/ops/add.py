@@ -18,7 +18,8 @@ class Add(QuantizedPair):
     """y = (scale_a * (a - zero_a) + scale_b * (b - zero_b)) / scale_y + zero_y, rounded half to
     even, saturated; with clamp=relu the sum is bounded by 0 before it is divided.
 
-    Every operation is one of IEEE 754 in float32, in the order written. The result is the lowest value where the quotient is no number (NaN), and zero_y where the sum
+    Every operation is one of IEEE 754 in float32, in the order written. The result is the lowest
+    value where the quotient is no number (NaN), and zero_y where the sum
     is none and clamp=relu.
     Source: QLinearAdd, https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
     """
