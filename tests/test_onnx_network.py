@@ -202,3 +202,17 @@ def test_weights_of_few_bits_stay_few(tmp_path):
     (y,) = network.reference({"x": x}).values()
     (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
     assert np.array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [1, 2, 3, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(4, 304))],
+)
+def test_compiled_graphs_give_the_numbers_of_onnx(seed, tmp_path):
+    from lpgen.network import build
+    from lpgen.runtime import load
+
+    model, x = random_model(np.random.default_rng(seed))
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    library = build(network_of(model, tmp_path), "native", tmp_path / "model.so")
+    assert np.array_equal(load(library).network(x), expected)

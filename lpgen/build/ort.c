@@ -4,6 +4,7 @@
  * are enough. OrtCustomOp begins with the version that it was written for, and a runtime reads no
  * field that came later. From version 16 on a kernel can return an error; older runtimes, down to
  * version 8 (1.8), get a line on stderr and an abort, as wrong numbers would be worse.
+ * Included behind the tables of the generated file, which ort.h describes.
  * Source: include/onnxruntime/core/session/onnxruntime_c_api.h of ONNX Runtime, order of entries. */
 
 #include <stdio.h>
@@ -11,7 +12,7 @@
 
 #include "pool.h"
 
-enum { OLDEST = 8, WITH_STATUS = 16, MAX_AXES = 16, FAILED = 1 };
+enum { OLDEST = 8, WITH_STATUS = 16, FAILED = 1 };
 
 enum { /* index in OrtApi */
   CREATE_STATUS = 0,

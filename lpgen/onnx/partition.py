@@ -18,6 +18,7 @@ import numpy as np
 from lpgen.build.scratch import scratch_folder
 from lpgen.errors import OnnxError
 from lpgen.network import Network, Step, TensorType
+from lpgen.network.ort import DOMAIN
 from lpgen.onnx.checks import type_name
 from lpgen.onnx.lowering import Lowering, Unserved, alive, needed
 from lpgen.onnx.model import Model, read_model
@@ -25,9 +26,6 @@ from lpgen.onnx.values import Constant, Stored
 
 if TYPE_CHECKING:
     import onnx
-
-DOMAIN = "lpgen"
-"""Of the nodes that stand for networks."""
 
 
 @dataclass(frozen=True)
