@@ -19,8 +19,9 @@ from lpgen.onnx.imported import Imported, Relayout, inverse
 from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.model import Model, read_model
 from lpgen.onnx.nodes import import_node, kinds
-from lpgen.onnx.values import Constant, Mapped, Pending, Stored, Target, Value
+from lpgen.onnx.values import Constant, Mapped, Pending, Recoded, Stored, Target, Value
 from lpgen.ops import DequantizeLinear
+from lpgen.ops.lookup import Lookup
 from lpgen.ops.movement import Transpose
 
 if TYPE_CHECKING:
@@ -159,19 +160,40 @@ class Lowering:
             return value
         if isinstance(value, Pending):
             return self.once(value, "real", lambda: value.real(self, name or self._node))
+        if isinstance(value, Recoded):
+            return self._looked_up(value)
         if isinstance(value, Mapped):
             return self.once(value, "real", lambda: self._real(value, name))
         raise OnnxError("a constant is read as a tensor")
 
+    def affine(self, value: Value | None) -> Mapped | None:
+        """The value as a tensor of codes with one scale, None where it is none."""
+        if isinstance(value, Mapped) and value.scale is None and value.made_of:
+            recoded, scale = value.made_of
+            value = Mapped.of(self._looked_up(recoded), scale)
+        return value if isinstance(value, Mapped) and value.scale is not None else None
+
+    def _looked_up(self, value: Recoded) -> Stored:
+        """Codes that the step of a table makes, once for all that read them."""
+        codes, form = value.codes, value.form
+        key = (codes.name, codes.type.shape, codes.order, str(form), value.table.tobytes())
+        if key not in self._moves:
+            assert codes.form
+            op = Lookup(size=math.prod(codes.type.shape), act=codes.form, out=form)
+            made = self.step(value.name, op, {"x": codes}, constants={"table": value.table})
+            self._moves[key] = Stored(made, value.type, codes.order, form)
+        return self._moves[key]
+
     def _real(self, value: Mapped, name: str) -> Stored:
         """The step that gives a function of codes as float32."""
-        codes = value.codes
-        if value.scale is None:
+        affine = self.affine(value)
+        if affine is None or affine.scale is None:
             raise OnnxError("a function of quantized values is read as float32")
+        codes, scale = affine.codes, affine.scale
         op = DequantizeLinear(axis=math.prod(codes.type.shape), format=codes.form)
         constants = {
-            "scale": value.scale.scale.reshape(1),
-            "zero": value.scale.zero.reshape(1).astype(codes.form.dtype),
+            "scale": scale.scale.reshape(1),
+            "zero": scale.zero.reshape(1).astype(codes.form.dtype),
         }
         made = self.step(name or f"{codes.name}:real", op, {"x": codes}, constants=constants)
         return Stored(made, value.type, codes.order)

@@ -80,15 +80,33 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Recoded:
+    """Codes that are a function of those of a tensor, table[code - lowest]: a step makes them in
+    the tensor `name` as soon as something reads them that is no table itself."""
+
+    codes: Stored
+    table: np.ndarray
+    form: Format
+    name: str
+
+    @property
+    def type(self) -> TensorType:
+        """Shape and dtype of the codes."""
+        return TensorType(self.codes.type.shape, self.form.dtype)
+
+
+@dataclass(frozen=True)
 class Mapped:
     """A float32 function of each code of a tensor: table[code - lowest].
 
-    scale: where it is DequantizeLinear with one scale and zero point.
+    scale: where it is DequantizeLinear with one scale and zero point; made_of: where it is that of
+    codes that no step makes yet.
     """
 
     codes: Stored
     table: np.ndarray
     scale: Scale | None = None
+    made_of: tuple[Recoded, Scale] | None = None
 
     @property
     def type(self) -> TensorType:
@@ -102,11 +120,14 @@ class Mapped:
         return self.codes.form
 
     @classmethod
-    def of(cls, codes: Stored, scale: Scale) -> Mapped:
-        """DequantizeLinear of a tensor."""
+    def of(cls, codes: Stored | Recoded, scale: Scale) -> Mapped:
+        """DequantizeLinear of codes."""
         assert codes.form
-        every = np.arange(codes.form.min, codes.form.max + 1, dtype=np.int32)
         zero = scale.zero.reshape(()).astype(np.int32)
+        if isinstance(codes, Recoded):
+            table = (codes.table.astype(np.int32) - zero).astype(np.float32)
+            return cls(codes.codes, table * scale.scale.reshape(()), None, (codes, scale))
+        every = np.arange(codes.form.min, codes.form.max + 1, dtype=np.int32)
         table = (every - zero).astype(np.float32) * scale.scale.reshape(())
         return cls(codes, table, scale)
 
@@ -152,4 +173,4 @@ class Pending(abc.ABC):
         """The step that gives float32."""
 
 
-Value = Constant | Stored | Mapped | Pending
+Value = Constant | Stored | Recoded | Mapped | Pending

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from lpgen.onnx import checks
 from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.rules import functions, products, quantization
 from lpgen.onnx.rules.attributes import attributes
-from lpgen.onnx.values import Constant, Mapped, Scale, Stored, Target, Value
+from lpgen.onnx.values import Constant, Mapped, Recoded, Scale, Stored, Target, Value
 
 if TYPE_CHECKING:
     import onnx
@@ -42,12 +42,19 @@ def _scale(name: str, scale: Value | None, zero: Value | None, dtype: str) -> Sc
 
 def _mapped(name: str, codes: Value | None, scale: Value | None, zero: Value | None) -> Mapped:
     """A dequantized tensor."""
-    if not isinstance(codes, Stored):
+    if not isinstance(codes, Stored | Recoded):
         raise OnnxError(f"{name} is no tensor of codes")
     how = _scale(name, scale, zero, codes.type.dtype)
     if not how.single or how.zero.size != 1:
         raise OnnxError(f"{name} has {how.scale.size} scales, lpgen has one for a tensor")
     return Mapped.of(codes, how)
+
+
+def _affine(lowering: Lowering, *given: Any) -> Mapped:
+    """A dequantized tensor whose codes are in memory."""
+    value = lowering.affine(_mapped(*given))
+    assert value is not None
+    return value
 
 
 def _target(scale: Value | None, zero: Value | None, dtype: str) -> Target:
@@ -71,7 +78,7 @@ def gemm(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     how = _scale("b", b_scale, b_zero, b.type.dtype)._replace(axis=1)
     form = checks.format_of("b", b.type.dtype, FORMATS)
     weights = Constant(codes, np.ascontiguousarray(codes).astype(form.dtype), how, form)
-    product = products.matrix_product(_mapped("a", a, a_scale, a_zero), weights, None)
+    product = products.matrix_product(_affine(lowering, "a", a, a_scale, a_zero), weights, None)
     if c is not None:
         if not isinstance(c, Constant) or c.array.size != codes.shape[1]:
             raise OnnxError(f"C is not int32[{codes.shape[1]}]")
@@ -93,7 +100,7 @@ def function(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     plain.attribute.extend(node.attribute)
     value = functions.of_table(lowering, plain, _mapped("x", x, x_scale, x_zero))
     to = _target(y_scale, y_zero, x.type.dtype)
-    return [quantization.recoded(lowering, node.output[0], value, to)]
+    return [quantization.recoded(node.output[0], value, to)]
 
 
 RULES = {

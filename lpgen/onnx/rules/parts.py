@@ -14,7 +14,7 @@ from lpgen.errors import OnnxError
 from lpgen.onnx.rules import quantization
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.rules.structure import axis_of, known, on_codes
-from lpgen.onnx.values import Constant, Mapped, Pending, Stored, Target, Value
+from lpgen.onnx.values import Constant, Mapped, Pending, Recoded, Stored, Target, Value
 from lpgen.ops.movement import MOST_INPUTS, Concat, Pad, Slice
 from lpgen.ops.tensor_type import TensorType
 
@@ -34,7 +34,7 @@ class Joined(Pending):
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
         """All with the scale of the result first; what has it already stays as it is."""
         tensors = [
-            quantization.codes_of(lowering, f"{name}:{i}", value, to)
+            lowering.tensor(quantization.codes_of(lowering, f"{name}:{i}", value, to))
             for i, value in enumerate(self.values)
         ]
         joined = concatenated(lowering, name, tensors, self.axis)
@@ -81,8 +81,9 @@ def concat(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
         if len(value.type.shape) != axes or any(value.type.shape[i] != sizes[i] for i in same):
             raise OnnxError(f"shapes {given[0].type.shape} and {value.type.shape} do not match")
     sizes[axis] = sum(value.type.shape[axis] for value in given)
-    if all(isinstance(value, Stored) for value in given):
-        return [concatenated(lowering, node.output[0], given, axis)]
+    if all(isinstance(value, Stored | Recoded) for value in given):
+        tensors = [lowering.tensor(value) for value in given]
+        return [concatenated(lowering, node.output[0], tensors, axis)]
     return [Joined(TensorType(tuple(sizes), "float32"), -np.inf, np.inf, tuple(given), axis)]
 
 
@@ -186,6 +187,7 @@ def pad(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     if min(*before.values(), *after.values()) < 0:
         raise OnnxError(f"pads={[int(e) for e in edges]}, lpgen has no negative ones")
     code = np.float32(number)
+    value = lowering.affine(value) or value  # has a code for 0 in any case
     if isinstance(value, Mapped):
         places = np.flatnonzero(value.table == np.float32(number))
         if not places.size:

@@ -58,8 +58,8 @@ def _quantized(node: onnx.NodeProto, x: Mapped, to: Target) -> Imported:
 
 def mean(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
     """AveragePool and GlobalAveragePool of dequantized values."""
-    (x,) = lowering.inputs(node)
-    if not isinstance(x, Mapped) or x.scale is None:
+    x = lowering.affine(lowering.inputs(node)[0])
+    if x is None:
         return None
     kind = import_node(node, x.type, {})  # for its shape, and to know that it is legal
     return [Mean(TensorType(kind.y.shape, "float32"), -np.inf, np.inf, x, node)]

@@ -94,12 +94,13 @@ class Product(Pending):
         return replace(self, bias=np.ascontiguousarray(each))
 
 
-def _codes(value: Value | None, what: str) -> Mapped:
+def _codes(lowering: Lowering, value: Value | None, what: str) -> Mapped:
     """Activations with one scale and zero point."""
-    if not isinstance(value, Mapped) or value.scale is None:
+    affine = lowering.affine(value)
+    if affine is None:
         kind = "float32" if not isinstance(value, Constant) else "constant"
         raise OnnxError(f"{what} is {kind}, not dequantized with one scale")
-    return value
+    return affine
 
 
 def _weights(value: Value | None) -> Constant:
@@ -187,7 +188,7 @@ def matrix_of(w: Constant) -> tuple[np.ndarray, Scale]:
 def convolution(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     """Conv of dequantized values and weights."""
     x, w, *rest = lowering.inputs(node)
-    x, w = _codes(x, "x"), _weights(w)
+    x, w = _codes(lowering, x, "x"), _weights(w)
     given = {a.name for a in node.attribute}
     names = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "group")
     known = attributes(node, **dict.fromkeys(names))
@@ -210,7 +211,7 @@ def matrix(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
         return None  # of two tensors
     if isinstance(w, Constant) and w.codes is not None and not isinstance(x, Mapped):
         return [dynamic.product(lowering, lowering.tensor(x), _weights(w), None)]
-    return [matrix_product(_codes(x, "the left side"), _weights(w), None)]
+    return [matrix_product(_codes(lowering, x, "the left side"), _weights(w), None)]
 
 
 def matrix_product(x: Mapped, w: Constant, bias: Value | None) -> Product:
@@ -231,7 +232,7 @@ def gemm(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     given = attributes(node, alpha=1.0, beta=1.0, transA=0, transB=0)
     if given["transA"] or given["alpha"] != 1 or given["beta"] != 1:
         raise OnnxError("alpha and beta are 1 and transA 0 in what lpgen has")
-    x, w = _codes(x, "A"), _weights(w)
+    x, w = _codes(lowering, x, "A"), _weights(w)
     if given["transB"]:
         scale = w.scale if w.scale.single else w.scale._replace(axis=1 - w.scale.axis)
         w = replace(w, array=w.array.T, codes=np.ascontiguousarray(w.codes.T), scale=scale)

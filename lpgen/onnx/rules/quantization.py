@@ -19,9 +19,8 @@ from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.nodes import import_node
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.rules.structure import known
-from lpgen.onnx.values import Constant, Mapped, Pending, Scale, Stored, Target, Value
+from lpgen.onnx.values import Constant, Mapped, Pending, Recoded, Scale, Stored, Target, Value
 from lpgen.ops import QuantizeLinear
-from lpgen.ops.lookup import Lookup
 from lpgen.ops.tensor_type import TensorType
 
 if TYPE_CHECKING:
@@ -38,7 +37,8 @@ def dequantize(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | No
     zero = known(lowering, node, 2, "the zero point")
     given = attributes(node, axis=1, block_size=0, output_dtype=0)
     checks.check_type("the scale", scale, "float32")
-    form = value.form if isinstance(value, Stored) else FORMATS.get(value.type.dtype)
+    codes = isinstance(value, Stored | Recoded)
+    form = value.form if codes else FORMATS.get(value.type.dtype)
     dtype = next((name for name, f in FORMATS.items() if f == form), value.type.dtype)
     if zero is None:
         zero = np.zeros(scale.shape, form.dtype if form else "int32")
@@ -48,7 +48,7 @@ def dequantize(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | No
         raise OnnxError(f"the scale has values that are not finite ({scale.ravel()[:3].tolist()})")
     if isinstance(value, Constant):
         return [_constant(value, scale, zero, given)]
-    if scale.size == 1 and zero.size == 1 and isinstance(value, Stored) and value.form:
+    if scale.size == 1 and zero.size == 1 and codes and value.form:
         return [Mapped.of(value, Scale(scale.reshape(1), zero.reshape(1)))]
     return None
 
@@ -106,13 +106,13 @@ def quantize(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None
     return [codes_of(lowering, node.output[0], value, to)]
 
 
-def codes_of(lowering: Lowering, name: str, value: Value, to: Target) -> Stored:
+def codes_of(lowering: Lowering, name: str, value: Value, to: Target) -> Stored | Recoded:
     """A float32 value as codes, in the tensor `name` where a step has to make them."""
     key = (str(to.form), float(to.scale), int(to.zero))
     if isinstance(value, Pending):
         return lowering.once(value, key, lambda: value.quantized(lowering, name, to))
     if isinstance(value, Mapped):
-        return lowering.once(value, key, lambda: recoded(lowering, name, value, to))
+        return recoded(name, value, to)
     return _of_real(lowering, name, lowering.tensor(value), to)
 
 
@@ -127,17 +127,17 @@ def _of_real(lowering: Lowering, name: str, x: Stored, to: Target) -> Stored:
     return codes
 
 
-def recoded(lowering: Lowering, name: str, value: Mapped, to: Target) -> Stored:
+def recoded(name: str, value: Mapped, to: Target) -> Stored | Recoded:
     """A function of codes as codes of another scale or format: a table, or nothing to do."""
     table = value.quantized(to)
+    if value.made_of:
+        codes, form = value.made_of[0], to.form
+        if codes.form == form and np.array_equal(codes.table, table):
+            return codes
     same = np.arange(value.form.min, value.form.max + 1)
-    if value.form == to.form and (table == same).all():
+    if value.form == to.form and np.array_equal(table, same):
         return value.codes
-    codes = value.codes
-    op = Lookup(size=int(np.prod(codes.type.shape)), act=value.form, out=to.form)
-    made = lowering.step(name, op, {"x": codes}, constants={"table": table})
-    kind = codes.type._replace(dtype=to.form.dtype)
-    return Stored(made, kind, codes.order, to.form)
+    return Recoded(value.codes, table, to.form, name)
 
 
 def bounded(lowering: Lowering, tensor: Stored, to: Target, bounds: Pending) -> Stored:
@@ -146,13 +146,13 @@ def bounded(lowering: Lowering, tensor: Stored, to: Target, bounds: Pending) -> 
         return tensor
     value = Mapped.of(tensor, to.of_codes)
     table = np.clip(value.table, np.float32(bounds.low), np.float32(bounds.high))
-    return recoded(lowering, tensor.name, replace(value, table=table, scale=None), to)
+    return lowering.tensor(recoded(tensor.name, replace(value, table=table, scale=None), to))
 
 
 def max_pool(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
     """MaxPool of dequantized values: of the codes, whose order is the same."""
-    value = lowering.inputs(node)[0]
-    if not isinstance(value, Mapped) or value.scale is None or value.scale.scale.ravel()[0] <= 0:
+    value = lowering.affine(lowering.inputs(node)[0])
+    if value is None or value.scale is None or value.scale.scale.ravel()[0] <= 0:
         return None
     imported = import_node(node, value.codes.type, {})
     pooled = lowering.apply(imported, node.output[0], [value.codes])

@@ -15,7 +15,7 @@ import numpy as np
 from lpgen.errors import OnnxError
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.rules.dynamic import Sums
-from lpgen.onnx.values import Constant, Mapped, Pending, Stored, Value
+from lpgen.onnx.values import Constant, Mapped, Pending, Recoded, Stored, Value
 from lpgen.ops.tensor_type import TensorType
 
 if TYPE_CHECKING:
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 
 def on_codes(
     lowering: Lowering, value: Value, change: Callable[[Stored], Stored]
-) -> Stored | Mapped:
+) -> Stored | Recoded | Mapped:
     """What `change` makes of a tensor, or of the codes that a value is a function of."""
-    if isinstance(value, Mapped):
+    if isinstance(value, Recoded):
         return replace(value, codes=change(value.codes))
+    if isinstance(value, Mapped):
+        codes = change(value.codes)
+        made_of = value.made_of and (replace(value.made_of[0], codes=codes), value.made_of[1])
+        return replace(value, codes=codes, made_of=made_of)
     return change(lowering.tensor(value))
 
 

@@ -105,7 +105,7 @@ def add(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
             biased = value.biased(other.array)
             if biased is not None:
                 return [biased]
-    return mapped(lowering, node) or _pair(a, b, Add)
+    return mapped(lowering, node) or _pair(lowering, a, b, Add)
 
 
 def multiply(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
@@ -115,12 +115,17 @@ def multiply(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None
     if isinstance(a, Constant) and isinstance(b, Constant):
         return weights(a, b) or weights(b, a)
     done = dynamic.scaled(lowering, a, b)
-    return [done] if done is not None else mapped(lowering, node) or _pair(a, b, Mul)
+    return [done] if done is not None else mapped(lowering, node) or _pair(lowering, a, b, Mul)
 
 
-def _pair(a: Value, b: Value, kind: type[Add] | type[Mul]) -> Sequence[Value] | None:
+def _pair(
+    lowering: Lowering, a: Value, b: Value, kind: type[Add] | type[Mul]
+) -> Sequence[Value] | None:
     """Of two dequantized tensors."""
-    if not all(isinstance(value, Mapped) and value.scale for value in (a, b)):
+    if not isinstance(a, Mapped) or not isinstance(b, Mapped):
+        return None
+    a, b = lowering.affine(a), lowering.affine(b)
+    if a is None or b is None:
         return None
     try:
         shape = np.broadcast_shapes(a.type.shape, b.type.shape)
