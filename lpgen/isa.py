@@ -41,8 +41,9 @@ class Isa:
 
     level: its name; bits: width of a vector; registers: vectors that the register file holds;
     signs: pairs of bytes that `dot4` and `add_pairs` multiply, see `lpgen.algorithms.dot`;
-    tables: sizes of tables that a lookup takes: 16 (`lookup16`), perhaps 64 (`lookup64`) and 128
-    (`lookup128`); none where it is no instruction;
+    tables: sizes of tables that a lookup takes: 16 (`lookup16`), perhaps 64 (`lookup64`); none
+    where it is no instruction;
+    has_lookup128: whether a lookup takes a table of two vectors of 64 bytes;
     has_dot4: whether `dot4` is one instruction, and so exact for all bytes;
     has_bit_logic: whether any function of three bits is one instruction;
     has_count_bits: whether an instruction counts the bits of 32-bit words;
@@ -56,6 +57,7 @@ class Isa:
     registers: ClassVar[int]
     signs: ClassVar[tuple[Signs, ...]] = ALL_SIGNS
     tables: ClassVar[tuple[int, ...]] = (16,)
+    has_lookup128: ClassVar[bool] = False
     has_dot4: ClassVar[bool] = False
     has_bit_logic: ClassVar[bool] = False
     has_count_bits: ClassVar[bool] = False
@@ -103,7 +105,7 @@ class Isa:
         return _looked_up(table, index & vec.splat(63, "uint8", _lanes(index)), 64)
 
     def lookup128(self, low: tirx.Expr, high: tirx.Expr, index: tirx.Expr) -> tirx.Expr:
-        """(low, high)[index & 127] of two times 64 bytes; where `tables` has it."""
+        """(low, high)[index & 127] of two times 64 bytes; where `has_lookup128`."""
         table = vec.joined([low, high], range(128))
         return _looked_up(table, index & vec.splat(127, "uint8", _lanes(index)), 128)
 

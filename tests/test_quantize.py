@@ -78,7 +78,10 @@ def test_no_other_template_serves_it():
     answers = explain(op, target)
     assert [template for template, reason in answers.items() if reason is None] == [ELEMENTWISE]
     dense = parse("dense m=1 n=1 k=1 act=u8 weight=s8")
-    assert ELEMENTWISE.why_not(dense, target) == "it is for quantize, dequantize and add, not dense"
+    assert (
+        ELEMENTWISE.why_not(dense, target)
+        == "it is for quantize, dequantize, add, mul and binary, not dense"
+    )
 
 
 def compiled(op):

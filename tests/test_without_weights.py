@@ -1,5 +1,7 @@
 """Operators without weights: oracles against plain formulas, texts, mistakes, libraries."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,10 +9,11 @@ from hypothesis import strategies as st
 from without_weights import OPERATORS, TEXTS
 
 from lpgen import runtime
-from lpgen.choose import choose
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import REAL
 from lpgen.ops import QuantizeLinear, parse
+from lpgen.ops.unary import Unary
+from lpgen.records.choose import choose
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -123,7 +126,77 @@ def test_slice_and_pad_are_the_formulas(op, seed):
         assert value == (x[tuple(at)] if inside else inputs["value"][0])
 
 
+def near(found, expected, error=3e-6):
+    np.testing.assert_allclose(found, expected, error, error * np.abs(expected).max())
+
+
+@given(OPERATORS["softmax"] | OPERATORS["layer_norm"] | OPERATORS["reduce"], seeds)
+def test_rows_are_near_the_formulas(op, seed):
+    inputs, y = problem(op, seed)
+    x = inputs["x"].astype(float)
+    if op.kind == "softmax":
+        e = np.exp(x - x.max(axis=1, keepdims=True))
+        near(y, e / e.sum(axis=1, keepdims=True))
+    elif op.kind == "reduce":
+        near(y, getattr(x, op.how)(axis=1), 3e-6 * op.axis)
+    elif op.columns > 1:
+        variance = x.var(axis=1, keepdims=True) + op.epsilon
+        centred = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(variance)
+        near(y, centred * inputs["scale"] + inputs["bias"], 1e-5)
+
+
+@given(OPERATORS["matmul"], seeds)
+def test_matmul_is_near_the_formula(op, seed):
+    inputs, y = problem(op, seed)
+    a, b = (inputs[name].astype(float) for name in "ab")
+    near(y, a @ (b if op.order == "kn" else b.transpose(0, 2, 1)), 1e-5)
+
+
+REAL_FUNCTIONS = {
+    "exp": np.exp,
+    "log": np.log,
+    "tanh": np.tanh,
+    "erf": np.vectorize(math.erf),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "sqrt": np.sqrt,
+    "reciprocal": lambda x: 1 / x,
+    "swish": lambda x: x / (1 + np.exp(-x)),
+    "gelu": lambda x: x / 2 * (1 + np.vectorize(math.erf)(x / 2**0.5)),
+}
+
+
+@pytest.mark.parametrize("function", REAL_FUNCTIONS)
+def test_relative_errors_of_functions(function):
+    """On all exponents, and around 1."""
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2**32, 20000, dtype=np.uint32).view(np.float32)
+    x = np.concatenate([bits[np.isfinite(bits)], rng.normal(0, 4, 20000).astype(np.float32)])
+    x = np.abs(x) if function in ("log", "sqrt") else x
+    y = Unary(size=x.size, function=function).reference(x).astype(float)
+    with np.errstate(all="ignore"):
+        real = REAL_FUNCTIONS[function](x.astype(float))
+    size = np.abs(x if function == "gelu" else real)
+    usual = (size > 2.0**-126) & (np.abs(real) < 3.4e38)
+    assert (np.abs(y - real)[usual] <= 1e-6 * size[usual]).all()
+
+
+def test_parameters_of_functions():
+    op = parse("unary size=3 function=leaky_relu")
+    assert str(op) == "unary size=3 function=leaky_relu alpha=0.00999999978"
+    assert op.parameters == (float(np.float32(0.01)),)
+    clip = parse("unary size=4 function=clip alpha=-1 beta=2.5")
+    assert clip.reference(np.float32([-3, -0.5, 2, np.inf])).tolist() == [-1, -0.5, 2, 2.5]
+
+
 MISTAKES = {
+    "unary size=3 function=relu alpha=1": r"^unary: alpha=1.0: relu has no such parameter$",
+    "unary size=3 function=sin": "'function=sin': 'sin' is none of abs, clip",
+    "binary function=pow inner=3": "'function=pow': 'pow' is none of add, sub",
+    "layer_norm columns=3 epsilon=-1": "^layer_norm: epsilon=-1.0 is not 0 or a positive number$",
+    "layer_norm columns=3 epsilon=x": "'epsilon=x': could not convert string to float: 'x'$",
+    "softmax columns=0": "^softmax: columns=0 is outside 1",
+    "reduce axis=3 how=min": "'how=min': 'min' is none of sum, mean, max$",
+    "matmul m=1 n=70000 k=70000": "^matmul: b has 4900000000 elements",
     "mul inner=3 a=u8 b=u8 out=u8 b_axes=io": "'io' is none of o, m, i, om, oi, mi, omi, none$",
     "mul inner=3 a=u8 b=b2 out=u8": r"^mul: b=b2: quantized values are u1..u8 or s2..s8$",
     "transpose shape=2x3 axes=0x0 dtype=int8": "^transpose: axes=0x0 is no order of 2 axes$",

@@ -4,11 +4,13 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from strategies import quantized
 
-from lpgen.ops import DequantizeLinear, QuantizeLinear, movement
+from lpgen.ops import DequantizeLinear, QuantizeLinear, binary, functions, movement, rowwise
 from lpgen.ops.add import Add
+from lpgen.ops.binary import Binary
 from lpgen.ops.lookup import Lookup
 from lpgen.ops.mul import Mul
 from lpgen.ops.pool import Pool
+from lpgen.ops.unary import Unary
 from lpgen.templates import Template
 
 few, size = st.integers(1, 3), st.integers(1, 70)
@@ -109,11 +111,56 @@ OPERATORS = {
     "pad": pads(),
     "slice": slices(),
     "transpose": transposes(),
+    "binary": pairs(Binary, function=st.sampled_from(sorted(binary.FUNCTIONS))),
+    "unary": st.builds(
+        Unary, size=st.integers(1, 200), function=st.sampled_from(sorted(functions.FUNCTIONS))
+    ),
+    "softmax": st.builds(rowwise.Softmax, rows=few, columns=size),
+    "layer_norm": st.builds(
+        rowwise.LayerNorm, rows=few, columns=size, epsilon=st.sampled_from([1e-12, 1e-5, 0.3])
+    ),
+    "reduce": st.builds(
+        rowwise.Reduce,
+        outer=few,
+        axis=size,
+        inner=few | size,
+        how=st.sampled_from(["sum", "mean", "max"]),
+    ),
+    "matmul": st.builds(
+        rowwise.MatMul, batch=few, m=size, n=size, k=size, order=st.sampled_from(["kn", "nk"])
+    ),
     "lookup": st.builds(Lookup, size=st.integers(1, 300), act=quantized, out=quantized),
 }
 """For each kind what draws small operators."""
 
 TEXTS = {
+    "binary": [
+        "binary function=add outer=3 middle=4 inner=33 b_axes=oi",
+        "binary function=sub outer=3 inner=33 a_axes=i b_axes=omi",
+        "binary function=mul inner=1000 b_axes=none",
+        "binary function=div outer=20 inner=65 b_axes=o",
+        "binary function=min inner=130",
+        "binary function=max outer=2 middle=3 inner=20 a_axes=om b_axes=mi",
+    ],
+    "unary": [f"unary size={200 + i} function={name}" for i, name in enumerate(functions.FUNCTIONS)]
+    + ["unary size=9000 function=clip alpha=-0.1 beta=inf"],
+    "softmax": ["softmax rows=5 columns=1000", "softmax columns=37", "softmax rows=9 columns=1"],
+    "layer_norm": [
+        "layer_norm rows=5 columns=384 epsilon=1e-12",
+        "layer_norm columns=77",
+        "layer_norm rows=2 columns=1 epsilon=0.5",
+    ],
+    "reduce": [
+        "reduce how=mean outer=3 axis=49 inner=70",
+        "reduce how=sum outer=100 axis=97",
+        "reduce how=max axis=3 inner=5",
+    ],
+    "matmul": [
+        "matmul batch=3 m=20 n=50 k=33 order=nk",
+        "matmul batch=2 m=17 n=66 k=40 order=kn",
+        "matmul m=1 n=1 k=1 order=nk",
+        "matmul m=3 n=129 k=7 order=kn",
+    ],
     "concat": [
         "concat outer=100 sizes=64x31x1 dtype=uint8",
         "concat sizes=3x40 dtype=float32",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lpgen.formats import Format
     from lpgen.ops import Operator
     from lpgen.ops.add import Add
+    from lpgen.ops.binary import Binary
     from lpgen.ops.mul import Mul
     from lpgen.ops.pairs import Pair, QuantizedPair
 
@@ -133,6 +134,21 @@ def _mul(op: Mul) -> Tensors:
     return _pair(op, element)
 
 
+def _binary(op: Binary) -> Tensors:
+    return _pair(op, BINARY[op.function])
+
+
+BINARY: dict[str, Callable[[tirx.Expr, tirx.Expr], tirx.Expr]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    # Min and Max compare, and give their second operand where one is no number.
+    "min": tirx.Min,
+    "max": tirx.Max,
+}
+
+
 def _real(value: tirx.Expr, scale: tirx.Expr, zero: tirx.Expr) -> tirx.Expr:
     """A quantized value in float32."""
     return product((value.astype("int32") - zero).astype("float32"), scale)
@@ -162,6 +178,7 @@ DEFINITIONS: dict[str, Callable[..., Tensors]] = {
     "dequantize": _dequantize,
     "add": _add,
     "mul": _mul,
+    "binary": _binary,
 }
 """For each kind of operator what makes its tensors: the arguments of its signature in order, with
 any shape of the same size, but the scales with theirs; the last one is the stage y."""

@@ -19,8 +19,7 @@ class Add(QuantizedPair):
     even, saturated; with clamp=relu the sum is bounded by 0 before it is divided.
 
     Every operation is one of IEEE 754 in float32, in the order written. The result is the lowest
-    value where the quotient is no number (NaN), and zero_y where the sum
-    is none and clamp=relu.
+    value where the quotient is no number (NaN), and zero_y where the sum is none and clamp=relu.
     Source: QLinearAdd, https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
     """
 

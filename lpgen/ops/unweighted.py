@@ -17,6 +17,9 @@ from lpgen.ops.signature import Argument, Role
 
 Values = Format | Real
 
+REAL_END = 1e4
+"""What stands for the ends of float32 in examples, so that results are numbers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unweighted(Operator):
@@ -68,7 +71,8 @@ class Unweighted(Operator):
             return rng.integers(limits.min, limits.max, argument.shape, argument.dtype, True)
         if name == "random":
             return form.random(rng, argument.shape)
-        return np.full(argument.shape, getattr(form, name), form.dtype)
+        end = {"max": REAL_END, "min": -REAL_END}[name] if form == REAL else getattr(form, name)
+        return np.full(argument.shape, end, form.dtype)
 
     @property
     def zeros_of(self) -> dict[str, Format]:

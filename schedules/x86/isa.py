@@ -129,8 +129,12 @@ class Avx512bw(X86):
 
     @property
     def tables(self) -> tuple[int, ...]:
-        """A vector of 64 bytes is a whole table of vpermb, two are one of vpermi2b."""
-        return (16, 64, 128) if "avx512vbmi" in self.target.features else (16,)
+        """A vector of 64 bytes is a whole table of vpermb."""
+        return (16, 64) if "avx512vbmi" in self.target.features else (16,)
+
+    @property
+    def has_lookup128(self) -> bool:
+        return "avx512vbmi" in self.target.features
 
     def lookup64(self, table, index):
         return vec.intrinsic("uint8x64", "llvm.x86.avx512.permvar.qi.512", table, index)

@@ -236,4 +236,5 @@ def real_value(result: tirx.Expr, quantize: Quantize) -> tirx.Expr:
 def product(a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
     """a * b, rounded: without the fence LLVM may make one instruction of it and an addition that
     follows (TVM allows that everywhere), which rounds once and gives other results."""
-    return tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", a * b)
+    value = a * b
+    return tirx.call_llvm_pure_intrin(str(value.ty.dtype), "llvm.arithmetic.fence", value)

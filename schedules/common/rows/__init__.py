@@ -8,17 +8,22 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.rows import Rows, entry
 from lpgen.isa import Isa
 from lpgen.ops import Operator
-from lpgen.schedules.common.rows import movement, tables, windows
+from lpgen.schedules.common.rows import matmul, movement, sums, tables, windows
 from lpgen.space import Counts, Knobs, Space
 
 DEFINITIONS: dict[str, Callable[[Operator, Isa, int], Rows]] = {
     "concat": movement.concat,
     "gather": movement.gather,
+    "layer_norm": sums.layer_norm,
     "lookup": tables.lookup,
+    "matmul": matmul.matmul,
     "pad": movement.pad,
     "pool": windows.pool,
+    "reduce": sums.reduce,
     "slice": movement.slice_,
+    "softmax": sums.softmax,
     "transpose": movement.transpose,
+    "unary": sums.unary,
 }
 """For each kind of operator what makes its rows, from the vectors of a step."""
 

@@ -54,7 +54,7 @@ def lookup(op: Lookup, isa: Isa, vectors: int) -> Rows:
 def _finder(op: Lookup, isa: Isa, memory: tirx.Var):
     """What looks up a vector of codes; emits what it needs beforehand."""
     parts = -(-op.act.levels // PART)
-    if 128 in isa.tables:
+    if isa.has_lookup128:
         pieces = [vec.bind(vec.load(memory, [64 * i], 64)) for i in range(-(-parts // 4))]
         return lambda code: _padded(code, 64, lambda codes: _by_permutes(isa, pieces, codes))
     if not isa.tables:

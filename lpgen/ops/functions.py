@@ -1,0 +1,238 @@
+"""Functions of float32, each a fixed sequence of operations of IEEE 754: the same bits everywhere.
+
+A function is written once, on an arithmetic `m`: `Numbers` here is NumPy's, the oracle; kernels
+have one of vectors (`lpgen.algorithms.functions`) whose operations round in the same way. Sums and
+quotients are Python's operators, products are `m.mul`, so that no CPU makes one rounding of a
+product and a sum. Coefficients are those of Cephes (S. Moshier, https://www.netlib.org/cephes,
+single/), but for erf beyond 1, a Chebyshev fit of ours. Largest relative errors, on all exponents:
+exp, log 1e-7, sigmoid, tanh 2e-7, erf 3e-7, gelu 2e-7 of |x|. Results below 2^-126 may be 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Value = Any
+
+EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
+LOG = (
+    *(7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1),
+    *(-1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1),
+)
+TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
+ERF = (
+    *(7.853861353153693e-5, -8.010193625184903e-4, 5.188327685732524e-3, -2.685381193529856e-2),
+    *(1.128358514861418e-1, -3.761262582423300e-1, 1.128379165726710e0),
+)
+ERF_FAR = (
+    *(-8.709440798e-06, 2.140600996e-05, 5.941381128e-05, -2.808719309e-04, 2.919994278e-04),
+    *(5.742026847e-04, -2.823754270e-03, 6.100025459e-03, -8.612779454e-03, 8.354324599e-03),
+    *(-5.447070271e-03, 2.177979306e-03, 9.995930794e-01),
+)
+"""erf(t + 2.5) for t from -1.5 to 1.5."""
+
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
+LOG2_E = 1.44269504088896341
+LOWEST, HIGHEST = -87.33654, 88.72283
+"""Where exp leaves the normal numbers."""
+
+
+class Numbers:
+    """NumPy's float32."""
+
+    @staticmethod
+    def const(value: float, like: np.ndarray) -> np.float32:
+        """A number."""
+        return np.float32(value)
+
+    @staticmethod
+    def name(value: np.ndarray) -> np.ndarray:
+        """The value, computed once."""
+        return value
+
+    @staticmethod
+    def mul(a: Value, b: Value) -> Value:
+        """a * b, rounded."""
+        return a * b
+
+    @staticmethod
+    def neg(value: Value) -> Value:
+        """The value with the other sign."""
+        return -value
+
+    @staticmethod
+    def where(chosen: Value, a: Value, b: Value) -> Value:
+        """a where it is chosen, else b."""
+        return np.where(chosen, a, b)
+
+    @staticmethod
+    def sqrt(value: Value) -> Value:
+        """The square root, rounded."""
+        return np.sqrt(value)
+
+    @staticmethod
+    def to_int(value: Value) -> Value:
+        """int32 of a value below 2^22, rounded half to even; anything of others."""
+        return np.rint(np.clip(np.nan_to_num(value), -(2.0**22), 2.0**22)).astype(np.int32)
+
+    @staticmethod
+    def to_float(value: Value) -> Value:
+        """float32 of an int32."""
+        return value.astype(np.float32)
+
+    @staticmethod
+    def bits(value: Value) -> Value:
+        """The int32 of the bits of a float32."""
+        return np.asarray(value, np.float32).view(np.int32)
+
+    @staticmethod
+    def of_bits(value: Value) -> Value:
+        """The float32 of these bits."""
+        return np.asarray(value, np.int32).view(np.float32)
+
+
+def polynomial(m: Any, x: Value, coefficients: Sequence[float]) -> Value:
+    """Horner's scheme, the highest power first."""
+    total = m.const(coefficients[0], x)
+    for number in coefficients[1:]:
+        total = m.name(m.mul(total, x) + m.const(number, x))
+    return total
+
+
+def exp(m: Any, x: Value) -> Value:
+    """e^x = 2^n e^r with |r| <= ln(2) / 2; inf above 88.72, 0 below -87.33."""
+    low, high = m.const(LOWEST, x), m.const(HIGHEST, x)
+    bounded = m.where(x > low, x, low)
+    bounded = m.name(m.where(bounded < high, bounded, high))
+    n = m.name(m.to_int(m.mul(bounded, m.const(LOG2_E, x))))
+    real = m.to_float(n)
+    r = bounded - m.mul(real, m.const(LN2_HIGH, x))
+    r = m.name(r - m.mul(real, m.const(LN2_LOW, x)))
+    y = m.mul(polynomial(m, r, EXP), m.mul(r, r)) + r + m.const(1, x)
+    half = n >> 1  # 2^128 is no float32
+    y = m.mul(m.mul(y, m.of_bits((half + 127) << 23)), m.of_bits((n - half + 127) << 23))
+    y = m.where(x > high, m.const(np.inf, x), m.where(x < low, m.const(0, x), y))
+    return m.name(m.where(x == x, y, x))
+
+
+def log(m: Any, x: Value) -> Value:
+    """ln(x) = e ln(2) + ln(f) with f from sqrt(1/2) to sqrt(2)."""
+    small = x < m.const(2.0**-126, x)
+    scaled = m.name(m.where(small, m.mul(x, m.const(2.0**23, x)), x))
+    # Bits of f: those of x, less e; the constant is that of sqrt(1/2).
+    bits = m.bits(scaled)
+    e = m.name((bits - 0x3F3504F3) >> 23)
+    z = m.name(m.of_bits(bits - (e << 23)) - m.const(1, x))
+    squares = m.name(m.mul(z, z))
+    real = m.name(m.to_float(e) - m.where(small, m.const(23, x), m.const(0, x)))
+    y = m.mul(m.mul(z, squares), polynomial(m, z, LOG))
+    y = y + m.mul(real, m.const(LN2_LOW, x))
+    y = z + (y - m.mul(squares, m.const(0.5, x)))
+    y = y + m.mul(real, m.const(LN2_HIGH, x))
+    zero = m.const(0, x)
+    y = m.where(x == zero, m.const(-np.inf, x), m.where(x < zero, m.const(np.nan, x), y))
+    return m.name(m.where(x < m.const(np.inf, x), y, x + x))
+
+
+def sigmoid(m: Any, x: Value) -> Value:
+    """1 / (1 + e^-x)"""
+    return m.name(m.const(1, x) / (m.const(1, x) + exp(m, m.neg(x))))
+
+
+def tanh(m: Any, x: Value) -> Value:
+    """A polynomial below 0.625, else 1 - 2 / (e^2|x| + 1) with the sign of x."""
+    size = m.name(m.where(x < m.const(0, x), m.neg(x), x))
+    squares = m.name(m.mul(x, x))
+    near = m.mul(m.mul(polynomial(m, squares, TANH), squares), x) + x
+    far = m.const(1, x) - m.const(2, x) / (exp(m, size + size) + m.const(1, x))
+    far = m.where(x < m.const(0, x), m.neg(far), far)
+    return m.name(m.where(size < m.const(0.625, x), near, far))
+
+
+def erf(m: Any, x: Value) -> Value:
+    """A polynomial in x^2 below 1, one in |x| - 2.5 above, and 1 from 4 on."""
+    zero = m.const(0, x)
+    size = m.name(m.where(x < zero, m.neg(x), x))
+    squares = m.name(m.mul(x, x))
+    near = m.mul(x, polynomial(m, squares, ERF))
+    most = m.const(4, x)
+    distance = m.name(m.where(size < most, size, most) - m.const(2.5, x))
+    far = m.where(size < most, polynomial(m, distance, ERF_FAR), m.const(1, x))
+    far = m.where(x < zero, m.neg(far), far)
+    y = m.where(size < m.const(1, x), near, far)
+    return m.name(m.where(x == x, y, x))
+
+
+def gelu(m: Any, x: Value) -> Value:
+    """x / 2 (1 + erf(x / sqrt(2)))"""
+    inner = m.const(1, x) + erf(m, m.mul(x, m.const(0.5**0.5, x)))
+    return m.name(m.mul(m.mul(x, m.const(0.5, x)), inner))
+
+
+def clip(m: Any, x: Value, low: float, high: float) -> Value:
+    """x between low and high; low for what is no number."""
+    bounded = m.where(x > m.const(low, x), x, m.const(low, x))
+    return m.name(m.where(bounded < m.const(high, x), bounded, m.const(high, x)))
+
+
+def hard_sigmoid(m: Any, x: Value, alpha: float, beta: float) -> Value:
+    """alpha x + beta between 0 and 1."""
+    return clip(m, m.name(m.mul(x, m.const(alpha, x)) + m.const(beta, x)), 0, 1)
+
+
+def leaky_relu(m: Any, x: Value, alpha: float) -> Value:
+    """x, and alpha x below 0."""
+    return m.where(x < m.const(0, x), m.mul(x, m.const(alpha, x)), x)
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Value], tuple[float, ...]]] = {
+    "abs": (lambda m, x: m.of_bits(m.bits(x) & 0x7FFFFFFF), ()),
+    "clip": (clip, (0.0, 6.0)),
+    "erf": (erf, ()),
+    "exp": (exp, ()),
+    "gelu": (gelu, ()),
+    "hard_sigmoid": (hard_sigmoid, (0.2, 0.5)),
+    "hard_swish": (lambda m, x: m.mul(x, hard_sigmoid(m, x, 1 / 6, 0.5)), ()),
+    "leaky_relu": (leaky_relu, (0.01,)),
+    "log": (log, ()),
+    "neg": (lambda m, x: m.neg(x), ()),
+    "reciprocal": (lambda m, x: m.const(1, x) / x, ()),
+    "relu": (lambda m, x: m.where(x < m.const(0, x), m.const(0, x), x), ()),
+    "sigmoid": (sigmoid, ()),
+    "sqrt": (lambda m, x: m.sqrt(x), ()),
+    "square": (lambda m, x: m.mul(x, x), ()),
+    "swish": (lambda m, x: m.mul(x, sigmoid(m, x)), ()),
+    "tanh": (tanh, ()),
+}
+"""For each name f(m, x, *parameters) and the usual parameters: of clip its bounds, else alpha and
+beta of ONNX."""
+
+
+PARTS = 32
+"""Partial sums of a row: element i is part of number i % 32, and in the end the upper half of them
+is added to the lower one, and so on. So sums are the same whatever the width of vectors."""
+
+
+def row_totals(
+    values: np.ndarray, combine: Callable[[Value, Value], Value], first: float
+) -> np.ndarray:
+    """float32[rows, 1]: all values[rows, columns] of each row combined, from `first` on, in the
+    order of PARTS."""
+    rows, columns = values.shape
+    parts = np.full((rows, PARTS), first, np.float32)
+    for start in range(0, columns, PARTS):
+        some = values[:, start : start + PARTS]
+        count = some.shape[1]
+        parts[:, :count] = combine(parts[:, :count], some)
+    while parts.shape[1] > 1:
+        half = parts.shape[1] // 2
+        parts = combine(parts[:, :half], parts[:, half:])
+    return parts
+
+
+def larger(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The larger one; b where one is no number."""
+    return np.where(a > b, a, b)

@@ -1,0 +1,191 @@
+"""Operators on rows of float32: each sums a row in the order of `functions.PARTS`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lpgen.formats import REAL
+from lpgen.ops.functions import Numbers, exp, larger, row_totals
+from lpgen.ops.signature import Argument, Role, Signature
+from lpgen.ops.unary import REAL_NUMBER
+from lpgen.ops.unweighted import Unweighted
+from lpgen.ops.words import NUMBER, Word, one_of
+
+
+def _real(name: str, shape: tuple[int, ...], role: Role = Role.INPUT) -> Argument:
+    return Argument.of_values(name, shape, REAL, role)
+
+
+def _sum(values: np.ndarray) -> np.ndarray:
+    return row_totals(values, np.add, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax(Unweighted):
+    """y[rows, columns] = e * (1 / sum of e), e = exp(x - the largest x of the row).
+
+    Raises WorkloadError when a size is outside its limits.
+    """
+
+    rows: int = 1
+    columns: int
+
+    kind: ClassVar[str] = "softmax"
+    WORDS: ClassVar[dict[str, Word]] = {"rows": NUMBER, "columns": NUMBER}
+
+    def __post_init__(self) -> None:
+        for key in ("rows", "columns"):
+            self._take_sizes(key, 1)
+        self._check_elements(x=(self.rows, self.columns))
+
+    @property
+    def signature(self) -> Signature:
+        """(x, y)"""
+        shape = (self.rows, self.columns)
+        return Signature((_real("x", shape), _real("y", shape, Role.OUTPUT)))
+
+    def _result(self, x: np.ndarray) -> np.ndarray:
+        e = exp(Numbers, x - row_totals(x, larger, -np.inf))
+        return e * (np.float32(1) / _sum(e))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNorm(Unweighted):
+    """y[rows, columns] = (x - mean) * (1 / sqrt(variance + epsilon)) * scale + bias.
+
+    mean: sum of the row / columns; variance: sum of (x - mean)^2 / columns; scale and bias are
+    inputs, [columns]. Raises WorkloadError when a size is outside its limits.
+    """
+
+    rows: int = 1
+    columns: int
+    epsilon: float = float(np.float32(1e-5))
+
+    kind: ClassVar[str] = "layer_norm"
+    WORDS: ClassVar[dict[str, Word]] = {
+        "rows": NUMBER,
+        "columns": NUMBER,
+        "epsilon": REAL_NUMBER._replace(quiet=False),
+    }
+
+    def __post_init__(self) -> None:
+        for key in ("rows", "columns"):
+            self._take_sizes(key, 1)
+        self._set("epsilon", float(np.float32(self.epsilon)))
+        if not 0 <= self.epsilon < np.inf:
+            self._fail(f"epsilon={self.epsilon} is not 0 or a positive number")
+        self._check_elements(x=(self.rows, self.columns))
+
+    @property
+    def signature(self) -> Signature:
+        """(x, scale, bias, y)"""
+        shape, each = (self.rows, self.columns), (self.columns,)
+        inputs = _real("x", shape), _real("scale", each), _real("bias", each)
+        return Signature((*inputs, _real("y", shape, Role.OUTPUT)))
+
+    def _result(self, x: np.ndarray, scale: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        count = np.float32(self.columns)
+        centred = x - _sum(x) / count
+        variance = _sum(centred * centred) / count
+        factor = np.float32(1) / np.sqrt(variance + np.float32(self.epsilon))
+        return centred * factor * scale + bias
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduce(Unweighted):
+    """y[outer, inner]: the sum, mean or largest of x[outer, axis, inner] along the axis.
+
+    With inner = 1 in the order of `functions.PARTS`, else one after the other; a mean is the sum /
+    axis; the largest is the second of two where one is no number.
+    Raises WorkloadError when a size is outside its limits.
+    """
+
+    outer: int = 1
+    axis: int
+    inner: int = 1
+    how: str
+
+    kind: ClassVar[str] = "reduce"
+    WORDS: ClassVar[dict[str, Word]] = {
+        "how": Word(one_of("sum", "mean", "max"), str),
+        **dict.fromkeys(("outer", "axis", "inner"), NUMBER),
+    }
+
+    def __post_init__(self) -> None:
+        for key in ("outer", "axis", "inner"):
+            self._take_sizes(key, 1)
+        if self.how not in ("sum", "mean", "max"):
+            self._fail(f"how={self.how} is unknown; known: sum, mean, max")
+        self._check_elements(x=(self.outer, self.axis, self.inner))
+
+    @property
+    def signature(self) -> Signature:
+        """(x, y)"""
+        x = _real("x", (self.outer, self.axis, self.inner))
+        return Signature((x, _real("y", (self.outer, self.inner), Role.OUTPUT)))
+
+    def _result(self, x: np.ndarray) -> np.ndarray:
+        combine, first = (larger, -np.inf) if self.how == "max" else (np.add, 0)
+        if self.inner == 1:
+            y = row_totals(x[:, :, 0], combine, first)
+        else:
+            y = np.full((self.outer, self.inner), first, np.float32)
+            for i in range(self.axis):
+                y = combine(y, x[:, i])
+        return y / np.float32(self.axis) if self.how == "mean" else y
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatMul(Unweighted):
+    """y[batch, m, n] = a[batch, m, k] * b[batch, k, n], or b[batch, n, k] with order=nk; float32.
+
+    Each sum begins with 0 and takes the products, rounded, one after the other along k.
+    Raises WorkloadError when a size is outside its limits.
+    """
+
+    batch: int = 1
+    m: int
+    n: int
+    k: int
+    order: str = "kn"
+
+    kind: ClassVar[str] = "matmul"
+    WORDS: ClassVar[dict[str, Word]] = {
+        **dict.fromkeys(("batch", "m", "n", "k"), NUMBER),
+        "order": Word(one_of("kn", "nk"), str),
+    }
+
+    def __post_init__(self) -> None:
+        for key in ("batch", "m", "n", "k"):
+            self._take_sizes(key, 1)
+        if self.order not in ("kn", "nk"):
+            self._fail(f"order={self.order} is unknown; known: kn, nk")
+        batch, m, n, k = self.batch, self.m, self.n, self.k
+        self._check_elements(a=(batch, m, k), b=(batch, n, k), y=(batch, m, n))
+
+    @property
+    def signature(self) -> Signature:
+        """(a, b, y)"""
+        b = (self.k, self.n) if self.order == "kn" else (self.n, self.k)
+        return Signature(
+            (
+                _real("a", (self.batch, self.m, self.k)),
+                _real("b", (self.batch, *b)),
+                _real("y", (self.batch, self.m, self.n), Role.OUTPUT),
+            )
+        )
+
+    @property
+    def ops(self) -> int:
+        """Two for each multiply-accumulate."""
+        return 2 * super().ops * self.k
+
+    def _result(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        b = b if self.order == "kn" else b.transpose(0, 2, 1)
+        y = np.zeros((self.batch, self.m, self.n), np.float32)
+        for i in range(self.k):
+            y += a[:, :, i, None] * b[:, i, None, :]
+        return y
