@@ -176,8 +176,10 @@ def test_relative_errors_of_functions(function):
     with np.errstate(all="ignore"):
         real = REAL_FUNCTIONS[function](x.astype(float))
     size = np.abs(x if function == "gelu" else real)
+    if function == "swish":  # times a factor that may be 0
+        size[np.abs(real) < 2.0**-126 * np.abs(x)] = 0
     usual = (size > 2.0**-126) & (np.abs(real) < 3.4e38)
-    assert (np.abs(y - real)[usual] <= 1e-6 * size[usual]).all()
+    assert (np.abs(y[usual] - real[usual]) <= 1e-6 * size[usual]).all()
 
 
 def test_parameters_of_functions():
