@@ -4,9 +4,10 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from strategies import quantized
 
-from lpgen.ops import DequantizeLinear, QuantizeLinear, binary, functions, movement, rowwise
+from lpgen.ops import DequantizeLinear, QuantizeLinear, binary, cast, functions, movement, rowwise
 from lpgen.ops.add import Add
 from lpgen.ops.binary import Binary
+from lpgen.ops.cast import Cast
 from lpgen.ops.lookup import Lookup
 from lpgen.ops.mul import Mul
 from lpgen.ops.pool import Pool
@@ -129,7 +130,13 @@ OPERATORS = {
     "matmul": st.builds(
         rowwise.MatMul, batch=few, m=size, n=size, k=size, order=st.sampled_from(["kn", "nk"])
     ),
-    "lookup": st.builds(Lookup, size=st.integers(1, 300), act=quantized, out=quantized),
+    "lookup": st.builds(Lookup, size=st.integers(1, 300), act=quantized, out=quantized | real),
+    "cast": st.builds(
+        Cast,
+        size=st.integers(1, 200),
+        dtype=st.sampled_from(cast.DTYPES),
+        to=st.sampled_from(cast.TO),
+    ),
 }
 """For each kind what draws small operators."""
 
@@ -192,6 +199,13 @@ TEXTS = {
         "transpose shape=5x4x200 axes=2x0x1 dtype=int8",
         "transpose shape=1 axes=0 dtype=int8",
     ],
+    "cast": [
+        "cast size=130 dtype=int64 to=int32",
+        "cast size=77 dtype=int64 to=bool",
+        "cast size=1000 dtype=float32 to=uint8",
+        "cast size=33 dtype=float32 to=bool",
+        "cast size=50 dtype=int32 to=float32",
+    ],
     "quantize": [
         "quantize axis=1000 format=u8",
         "quantize outer=3 axis=7 inner=20 format=s4 per=axis",
@@ -231,6 +245,7 @@ TEXTS = {
         "lookup size=1000 act=s7 out=u8",
         "lookup size=300 act=u5 out=u8",
         "lookup size=1 act=u6 out=s3",
+        "lookup size=70 act=u1 out=f32",
     ],
 }
 """Texts of each kind, with sizes around those of vectors."""

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tvm import te, tirx
 
 from lpgen.algorithms.result.epilogue import product
 from lpgen.algorithms.sections import argument_buffer
+from lpgen.ops.cast import REACH
 from lpgen.ops.elementwise import QUANTIZE_LIMIT, Elementwise
 from lpgen.ops.pairs import ALL_AXES
 from lpgen.tir.vectors import ROUNDING, ROUNDING_BITS, vector
@@ -27,10 +29,14 @@ if TYPE_CHECKING:
     from lpgen.ops import Operator
     from lpgen.ops.add import Add
     from lpgen.ops.binary import Binary
+    from lpgen.ops.cast import Cast
     from lpgen.ops.mul import Mul
     from lpgen.ops.pairs import Pair, QuantizedPair
 
 Tensors = list[te.Tensor]
+
+LARGEST = float(np.nextafter(np.float32(REACH), 0))
+"""The largest float32 that is an int32."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,23 @@ def _rounded(op: QuantizedPair, v: tirx.Expr, zero: tirx.Expr) -> tirx.Expr:
     return quantized(v + zero.astype("float32"), tirx.const(0, "int32"), op.out)
 
 
+def _cast(op: Cast) -> Tensors:
+    (x,) = _placeholders(op, {"x": (1, op.size)})
+
+    def element(r, c):
+        v, zero = x[r, c], tirx.const(0, op.dtype)
+        if op.to == "bool":
+            chosen = tirx.any(v < zero, v > zero)  # not where it is no number
+            return tirx.Select(chosen, tirx.const(1, "uint8"), tirx.const(0, "uint8"))
+        if op.dtype == "float32" and op.to != "float32":
+            low, high = (tirx.const(bound, "float32") for bound in (-REACH, LARGEST))
+            v = tirx.Select(tirx.EQ(v, v), v, zero)
+            v = te.min(te.max(v, low), high).astype("int32")
+        return v.astype(op.to)
+
+    return [x, te.compute((1, op.size), element, name="y")]
+
+
 def quantized(v: tirx.Expr, zero: tirx.Expr, form: Format) -> tirx.Expr:
     """float32 v (a number or a vector) rounded half to even, plus the zero point, saturated; the
     lowest value for NaN."""
@@ -178,6 +201,7 @@ DEFINITIONS: dict[str, Callable[..., Tensors]] = {
     "dequantize": _dequantize,
     "add": _add,
     "mul": _mul,
+    "cast": _cast,
     "binary": _binary,
 }
 """For each kind of operator what makes its tensors: the arguments of its signature in order, with

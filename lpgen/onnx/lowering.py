@@ -188,7 +188,11 @@ class Lowering:
         """The step that gives a function of codes as float32."""
         affine = self.affine(value)
         if affine is None or affine.scale is None:
-            raise OnnxError("a function of quantized values is read as float32")
+            op = Lookup(size=math.prod(value.type.shape), act=value.form, out="f32")
+            constants = {"table": value.table.astype(np.float32)}
+            name = name or f"{value.codes.name}:mapped"
+            made = self.step(name, op, {"x": value.codes}, constants=constants)
+            return Stored(made, value.type, value.codes.order)
         codes, scale = affine.codes, affine.scale
         op = DequantizeLinear(axis=math.prod(codes.type.shape), format=codes.form)
         constants = {

@@ -201,6 +201,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Value], tuple[float, ...]]] = {
     "neg": (lambda m, x: m.neg(x), ()),
     "reciprocal": (lambda m, x: m.const(1, x) / x, ()),
     "relu": (lambda m, x: m.where(x < m.const(0, x), m.const(0, x), x), ()),
+    "replace_nan": (lambda m, x, a: m.where(x >= m.const(-np.inf, x), x, m.const(a, x)), (0.0,)),
     "sigmoid": (sigmoid, ()),
     "sqrt": (lambda m, x: m.sqrt(x), ()),
     "square": (lambda m, x: m.mul(x, x), ()),

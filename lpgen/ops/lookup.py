@@ -9,30 +9,34 @@ import numpy as np
 
 from lpgen.formats import Format
 from lpgen.ops.signature import Argument, Role, Signature
-from lpgen.ops.unweighted import Unweighted
+from lpgen.ops.unweighted import Unweighted, Values, read_values
 from lpgen.ops.words import FORMAT, NUMBER, Word
+
+VALUES = Word(read_values, str)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lookup(Unweighted):
-    """y = table[x - act.min]: x and y [size], table [2^bits] with y of each x in ascending order.
+    """y = table[x - act.min]: x and y [size], table [2^bits] with y of each x in ascending order;
+    out: a format, or f32.
 
     A sigmoid, hard-swish or clip of quantized values, and any other scale and zero point, are such
     tables: the oracle of what fills them is not here.
-    Raises WorkloadError when the size is outside its limits or a format is not u1..u8 or s2..s8.
+    Raises WorkloadError when the size is outside its limits or a format is not u1..u8 or
+    s2..s8.
     """
 
     size: int
     act: Format
-    out: Format
+    out: Values
 
     kind: ClassVar[str] = "lookup"
-    WORDS: ClassVar[dict[str, Word]] = {"size": NUMBER, "act": FORMAT, "out": FORMAT}
+    WORDS: ClassVar[dict[str, Word]] = {"size": NUMBER, "act": FORMAT, "out": VALUES}
 
     def __post_init__(self) -> None:
         self._take_sizes("size", 1)
         self._take_values("act", real=False)
-        self._take_values("out", real=False)
+        self._take_values("out")
 
     @property
     def signature(self) -> Signature:

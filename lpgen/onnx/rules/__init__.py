@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lpgen.onnx.rules import (
     dynamic,
     functions,
+    logic,
     microsoft,
     parts,
     pools,
@@ -37,6 +38,7 @@ RULES: dict[str, Rule] = {
     **sums.RULES,
     **pools.RULES,
     **parts.RULES,
+    **logic.RULES,
     **microsoft.RULES,
     **dynamic.RULES,
     **products.RULES,

@@ -15,7 +15,7 @@ from lpgen.onnx.rules import quantization
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.rules.structure import axis_of, known, on_codes
 from lpgen.onnx.values import Constant, Mapped, Pending, Recoded, Stored, Target, Value
-from lpgen.ops.movement import MOST_INPUTS, Concat, Pad, Slice
+from lpgen.ops.movement import MOST_INPUTS, Concat, Gather, Pad, Slice
 from lpgen.ops.tensor_type import TensorType
 
 if TYPE_CHECKING:
@@ -169,6 +169,34 @@ def gather(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
     return [on_codes(lowering, part, lambda tensor: lowering.reshaped(tensor, sizes))]
 
 
+def expand(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """Expand to a shape that is known."""
+    value = lowering.inputs(node)[0]
+    wanted = known(lowering, node, 1, "the shape")
+    try:
+        shape = np.broadcast_shapes(value.type.shape, tuple(int(size) for size in wanted))
+    except ValueError:
+        raise OnnxError(f"{value.type.shape} cannot be expanded to {wanted.tolist()}") from None
+    name = node.output[0]
+    return [on_codes(lowering, value, lambda x: expanded(lowering, name, x, shape))]
+
+
+def expanded(lowering: Lowering, name: str, x: Stored, shape: tuple[int, ...]) -> Stored:
+    """The tensor repeated along the axes that it lacks, or of which it has one place."""
+    x = lowering.reshaped(x, (*[1] * (len(shape) - len(x.type.shape)), *x.type.shape))
+    if x.type.shape == shape:
+        return x
+    x = lowering.ordered(x, range(len(shape)))
+    own = x.type.shape
+    whole = max(axis for axis, size in enumerate(own) if size != shape[axis]) + 1
+    rows, columns = math.prod(own[:whole]), math.prod(own[whole:])
+    index = np.broadcast_to(np.arange(rows, dtype=np.int32).reshape(own[:whole]), shape[:whole])
+    op = Gather(rows=rows, columns=columns, count=index.size, dtype=x.type.dtype)
+    constants = {"index": np.ascontiguousarray(index).ravel()}
+    made = lowering.step(name, op, {"x": x}, constants=constants)
+    return lowering.stored(made, TensorType(shape, x.type.dtype), form=x.form)
+
+
 def pad(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     """Pad with a number."""
     value = lowering.inputs(node)[0]
@@ -210,4 +238,4 @@ def pad(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     return [on_codes(lowering, value, change)]
 
 
-RULES = {"Concat": concat, "Slice": slice_, "Split": split, "Gather": gather, "Pad": pad}
+RULES = {"Concat": concat, "Slice": slice_, "Split": split, "Expand": expand, "Pad": pad}

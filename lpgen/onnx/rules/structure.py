@@ -54,8 +54,10 @@ def identity(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
 
 
 def cast(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
-    """Cast to the type that the tensor has, or of constants; int8 weights stay known as codes."""
+    """Cast; int8 weights stay known as codes, sums of dynamic ones as these."""
     from onnx import helper
+
+    from lpgen.onnx.rules import logic
 
     (value,) = lowering.inputs(node)
     given = attributes(node, to=0, saturate=1, round_mode="up")
@@ -64,9 +66,9 @@ def cast(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
         if value.type.dtype in ("int8", "uint8") and to == "float32":
             return [Constant(value.array.astype(to), value.array)]
         return None
-    if to != value.type.dtype and not (isinstance(value, Sums) and to == "float32"):
-        raise OnnxError(f"from {value.type.dtype} to {to}")
-    return [value]
+    if to == value.type.dtype or (isinstance(value, Sums) and to == "float32"):
+        return [value]
+    return [logic.cast(lowering, node.output[0], value, to)]
 
 
 def shape(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:

@@ -18,6 +18,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.rows import Rows, cast, chunks
+from lpgen.formats import REAL
 from lpgen.tir import vectors as vec
 from lpgen.tir.strips import Index, side_by_side, strips
 
@@ -32,6 +33,8 @@ PART = 16
 
 def lookup(op: Lookup, isa: Isa, vectors: int) -> Rows:
     """Chunks of the tensor."""
+    if op.out == REAL:
+        return _reals(op)
     nbytes = isa.bits // 8
 
     def chunk(start: Index, count: int, x, table, y) -> None:
@@ -47,6 +50,17 @@ def lookup(op: Lookup, isa: Isa, vectors: int) -> Rows:
                 vec.store(y, [place], cast(op.out.dtype, find(vec.bind(code))), lanes)
 
         strips(count, nbytes, vectors, step)
+
+    return chunks(op.size, CHUNK, chunk)
+
+
+def _reals(op: Lookup) -> Rows:
+    """One after the other: entries of 4 bytes do not fit the registers."""
+
+    def chunk(start: Index, count: int, x, table, y) -> None:
+        with tb.serial(0, count) as i:
+            code = x[start + i].astype("int32") - op.act.min
+            tb.buffer_store(y, table[code], [start + i])
 
     return chunks(op.size, CHUNK, chunk)
 
