@@ -11,6 +11,7 @@ from lpgen.ops.cast import Cast
 from lpgen.ops.lookup import Lookup
 from lpgen.ops.mul import Mul
 from lpgen.ops.pool import Pool
+from lpgen.ops.resize import Fold, Resize
 from lpgen.ops.unary import Unary
 from lpgen.templates import Template
 
@@ -130,6 +131,21 @@ OPERATORS = {
     "matmul": st.builds(
         rowwise.MatMul, batch=few, m=size, n=size, k=size, order=st.sampled_from(["kn", "nk"])
     ),
+    "resize": st.builds(
+        Resize,
+        **dict.fromkeys(("n", "h", "w", "oh", "ow"), few),
+        c=size,
+        mode=st.sampled_from(["nearest", "linear"]),
+        act=quantized | real,
+    ),
+    "fold": st.builds(
+        Fold,
+        **dict.fromkeys(("n", "h", "w"), few),
+        c=size,
+        **dict.fromkeys(("kernel", "stride", "dilation", "more"), st.tuples(few, few)),
+        pad=st.tuples(st.integers(0, 1), st.just(0), st.just(0), st.integers(0, 1)),
+        dtype=st.sampled_from(["float32", "int32"]),
+    ),
     "lookup": st.builds(Lookup, size=st.integers(1, 300), act=quantized, out=quantized | real),
     "cast": st.builds(
         Cast,
@@ -141,6 +157,18 @@ OPERATORS = {
 """For each kind what draws small operators."""
 
 TEXTS = {
+    "resize": [
+        "resize h=13 w=11 c=70 oh=26 ow=22 mode=nearest act=u8",
+        "resize n=2 h=5 w=7 c=33 oh=9 ow=11 mode=linear act=u8",
+        "resize h=5 w=7 c=20 oh=3 ow=9 mode=linear act=f32",
+        "resize h=1 w=1 c=3 oh=2 ow=2 mode=linear act=s4",
+        "resize h=4 w=5 c=3 oh=8 ow=10 mode=nearest act=f32",
+    ],
+    "fold": [
+        "fold h=9 w=10 c=40 kernel=4 stride=2 pad=1 dtype=float32",
+        "fold n=2 h=3 w=4 c=17 kernel=3x2 stride=2x3 pad=1x0x0x1 more=1 dtype=int32",
+        "fold h=5 w=4 c=3 kernel=3 dilation=2 pad=2 dtype=float32",
+    ],
     "binary": [
         "binary function=add outer=3 middle=4 inner=33 b_axes=oi",
         "binary function=sub outer=3 inner=33 a_axes=i b_axes=omi",

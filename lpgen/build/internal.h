@@ -12,8 +12,8 @@
 #define ALIGNMENT 64
 #define PACKED_HEADER 64 /* bytes in front of the data of packed weights */
 #define MAX_THREADS 1024
-#define MAX_NDIM 4
-#define MAX_ARGUMENTS 16 /* of a kernel, and of its packer */
+#define MAX_NDIM 6
+#define MAX_ARGUMENTS 20 /* of a kernel, and of its packer */
 
 #define PUBLIC __attribute__((visibility("default")))
 

@@ -13,6 +13,7 @@ from lpgen.space import Counts, Knobs, Space
 
 DEFINITIONS: dict[str, Callable[[Operator, Isa, int], Rows]] = {
     "concat": movement.concat,
+    "fold": windows.fold,
     "gather": movement.gather,
     "layer_norm": sums.layer_norm,
     "lookup": tables.lookup,
@@ -20,6 +21,7 @@ DEFINITIONS: dict[str, Callable[[Operator, Isa, int], Rows]] = {
     "pad": movement.pad,
     "pool": windows.pool,
     "reduce": sums.reduce,
+    "resize": windows.resize,
     "slice": movement.slice_,
     "softmax": sums.softmax,
     "transpose": movement.transpose,

@@ -10,14 +10,17 @@ from tvm import tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.elementwise import quantized
+from lpgen.algorithms.functions import Vectors
 from lpgen.algorithms.rows import Accumulators, Rows, cast, spread
 from lpgen.formats import REAL
 from lpgen.isa import Isa
+from lpgen.schedules.common.rows.movement import copied
 from lpgen.tir import vectors as vec
 from lpgen.tir.strips import Index, side_by_side, strips
 
 if TYPE_CHECKING:
     from lpgen.ops.pool import Pool
+    from lpgen.ops.resize import Fold, Resize
 
 STRAIGHT = 16
 """Taps of a kernel up to which code has no loop over them: such loops take longer than a tap."""
@@ -115,3 +118,87 @@ def _end(op: Pool, value: tirx.Expr, count: tirx.Expr, given) -> tirx.Expr:
     factor = scales[0] / (scales[1] * divisor)
     total = cast("float32", value - spread(zeros[0] * count, lanes))
     return quantized(total * spread(factor, lanes), zeros[1], op.out)
+
+
+def resize(op: Resize, isa: Isa, vectors: int) -> Rows:
+    """Lines of y."""
+    lanes = isa.bits // 8 if op.mode == "nearest" and op.act != REAL else isa.lanes
+
+    def place(table, number: Index, size: int) -> tirx.Expr:
+        return vec.bind(tirx.min(tirx.max(table[number], 0), size - 1))
+
+    def nearest(row: Index, x, rows, columns, y) -> None:
+        line = vec.bind((row // op.oh * op.h + place(rows, row % op.oh, op.h)) * op.w)
+        with tb.serial(0, op.ow) as column:
+            start = vec.bind((line + place(columns, column, op.w)) * op.c)
+            copied(y, (row * op.ow + column) * op.c, x, start, op.c, lanes, vectors)
+
+    def linear(row: Index, x, rows, row_weights, columns, column_weights, y) -> None:
+        image, first = row // op.oh * op.h, place(rows, row % op.oh, op.h)
+        lines = [vec.bind((image + at) * op.w) for at in (first, tirx.min(first + 1, op.h - 1))]
+        down = vec.bind(row_weights[row % op.oh])
+        with tb.serial(0, op.ow) as column:
+            left = place(columns, column, op.w)
+            right = vec.bind(tirx.min(left + 1, op.w - 1))
+            across = vec.bind(column_weights[column])
+
+            def step(start: Index, widths) -> None:
+                for at, width in side_by_side(start, widths):
+                    value = between(at, width)
+                    vec.store(y, [(row * op.ow + column) * op.c + at], value, width)
+
+            def between(at: Index, width: int) -> tirx.Expr:
+                m = Vectors()
+
+                def mixed(a: tirx.Expr, b: tirx.Expr, weight: tirx.Expr) -> tirx.Expr:
+                    return m.name(a + m.mul(b - a, spread(weight, width)))
+
+                corners = [
+                    [
+                        m.name(cast("float32", vec.load(x, [(line + side) * op.c + at], width)))
+                        for side in (left, right)
+                    ]
+                    for line in lines
+                ]
+                value = mixed(*(mixed(*pair, across) for pair in corners), down)
+                zero = tirx.const(0, "int32")
+                return value if op.act == REAL else quantized(value, zero, op.act)
+
+            strips(op.c, lanes, vectors, step)
+
+    return Rows(op.n * op.oh, nearest if op.mode == "nearest" else linear)
+
+
+def fold(op: Fold, isa: Isa, vectors: int) -> Rows:
+    """Lines of y: the sums of the patches that reach there, in the order of the taps."""
+    (_, oh, ow, c), taps = op.y_shape, op.kernel
+
+    def source(axis: int, at: Index, tap: Index, size: int) -> tuple[tirx.Expr, tirx.Expr]:
+        """Which patch lays its tap there, and whether there is one."""
+        distance = at + op.pad[axis] - tap * op.dilation[axis]
+        patch = tirx.floordiv(distance, op.stride[axis])
+        there = [tirx.EQ(patch * op.stride[axis], distance), patch >= 0, patch < size]
+        return patch, tirx.all(*there)
+
+    def line(row: Index, x, y) -> None:
+        image, down = row // oh * op.h, row % oh
+        with tb.serial(0, ow) as column:
+
+            def channels(start: Index, widths) -> None:
+                acc = Accumulators(op.dtype, widths, 0)
+                with tb.serial(0, taps[0]) as r:
+                    patch_row, there = source(0, down, r, op.h)
+                    with tb.If(there), tb.Then(), tb.serial(0, taps[1]) as s:
+                        patch, inside = source(1, column, s, op.w)
+                        with tb.If(inside), tb.Then():
+                            number = (image + patch_row) * op.w + patch
+                            at = ((number * taps[0] + r) * taps[1] + s) * c + start
+                            for i, (place, width) in enumerate(side_by_side(at, widths)):
+                                acc[i] = acc[i] + vec.load(x, [place], width)
+                at = (row * ow + column) * c + start
+                for i, (place, width) in enumerate(side_by_side(at, widths)):
+                    vec.store(y, [place], acc[i], width)
+
+            strips(c, isa.lanes, vectors, channels)
+
+    return Rows(op.n * oh, line)
