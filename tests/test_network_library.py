@@ -1,6 +1,8 @@
 """Libraries of networks: results of Python and C, what is inside, wrong calls."""
 
+import re
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,6 +199,85 @@ def test_the_example_in_c(tmp_path):
     assert run.stdout.splitlines() == [f"{i} {expected[i]:.6g}" for i in order], run.stderr
     assert subprocess.run([program, program], capture_output=True).returncode == 0
     assert subprocess.run([program], capture_output=True).returncode == 1
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    """two_layers with its weights in a file."""
+    folder = tmp_path_factory.mktemp("beside")
+    return build(networks.two_layers(), "native", folder / "two.so", weights_beside=True)
+
+
+def test_weights_may_lie_beside_the_library(beside, folder):
+    network = networks.two_layers()
+    x = networks.example(network)
+    built = runtime.load(beside).network
+    np.testing.assert_array_equal(built(x), network.reference(x)["y"])
+    weights = beside.with_suffix(".weights").read_bytes()
+    assert len(weights) == 64 + built.interface["constant_bytes"]
+    assert weights[64:] in (folder / "two.so").read_bytes()
+    assert weights[64:] not in beside.read_bytes()
+    (step, _) = built.steps
+    np.testing.assert_array_equal(built.constant(step.constants["packed"], 7), [*b"lpgen-w"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:-1] + b"x", r"two\.weights: is damaged, or no file of weights$"),
+        (lambda data: data[:-1], r"two\.weights: is damaged, or no file of weights$"),
+        (lambda data: b"", r"two\.weights: is damaged, or no file of weights$"),
+        (lambda data: b"x" + data[1:], r"two\.weights: holds the weights of another library$"),
+        (None, r"two\.weights: No such file or directory; it holds the weights$"),
+    ],
+)
+def test_other_files_of_weights_are_errors(beside, tmp_path, change, message):
+    path = tmp_path / "two.so"
+    path.write_bytes(beside.read_bytes())
+    if change:
+        weights = change(beside.with_suffix(".weights").read_bytes())
+        path.with_suffix(".weights").write_bytes(weights)
+    # Mapped weights stay: a fresh process, as others of this one have the library's code.
+    code = "import sys; from lpgen import runtime; runtime.load(sys.argv[1])"
+    run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert re.search(message, run.stderr.strip()), run.stderr
+
+
+def test_c_programs_map_weights(beside, tmp_path):
+    program = tmp_path / "main.c"
+    program.write_text(
+        f"""#include <stdio.h>
+#include <stdlib.h>
+#include "{beside.with_suffix(".h")}"
+int main(void) {{
+  uint8_t x[12] = {{1}};
+  int32_t y[30];
+  const void *inputs[] = {{x}};
+  void *outputs[] = {{y}}, *arena = aligned_alloc(64, 1 << 20);
+  int before = two_run(inputs, outputs, arena, 1 << 20, 1);
+  int wrong = two_map_weights("{program}"), none = two_map_weights("/nowhere");
+  int mapped = two_map_weights("{beside.with_suffix(".weights")}");
+  int again = two_map_weights("{beside.with_suffix(".weights")}");
+  int after = two_run(inputs, outputs, arena, 1 << 20, 1);
+  printf("%d\\n", before == LPGEN_WEIGHTS_UNMAPPED && wrong == LPGEN_WEIGHTS_FILE &&
+         none == LPGEN_WEIGHTS_FILE && !mapped && !again && !after);
+}}"""
+    )
+    subprocess.run(["cc", program, beside, "-o", tmp_path / "main"], check=True)
+    run = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True)
+    assert run.stdout == "1\n"
+
+
+def test_a_network_for_another_cpu_has_the_same_constants(tmp_path):
+    """Kernels of the same template and knobs, packed here; the header names the level."""
+    network = networks.two_layers()
+    path = build(network, "sapphirerapids", tmp_path / "other.so")
+    library = runtime.Library(path)
+    level = Target.parse("sapphirerapids").level.encode()
+    for step in library.network.steps:
+        head = library.network.constant(step.constants["packed"], 64).tobytes()
+        assert head.startswith(b"lpgen-w")
+        assert head[32:48].rstrip(b"\0") == level
 
 
 def test_weights_that_cannot_be_packed_are_said(tmp_path):

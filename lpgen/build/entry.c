@@ -25,6 +25,8 @@ PUBLIC const char *lpgen_status_message(lpgen_status status) {
       [LPGEN_AFFINITY] = "a CPU is one that this process may not use",
       [LPGEN_ENVIRONMENT] = "LPGEN_AFFINITY, LPGEN_SPIN_US or LPGEN_TASK_US is not as in the header",
       [LPGEN_ARENA_BYTES] = "arena_bytes is less than _arena_bytes(threads) says",
+      [LPGEN_WEIGHTS_FILE] = "the file of weights cannot be read, or is of another library",
+      [LPGEN_WEIGHTS_UNMAPPED] = "the weights lie beside the library: call _map_weights before",
       [LPGEN_STEPS] = "first..last are no steps of the network",
       [LPGEN_OUTLIER_ORDER] = "outlier_indptr does not ascend from 0, or indices of a channel do not",
       [LPGEN_OVERLAP] = "what is written overlaps another argument in memory",

@@ -2,7 +2,7 @@
  * the kernel's arguments are; __tvm_ffi_NAME_pack_weights(weights, parameters in the header's order,
  * packed), and __tvm_ffi_NAME_check_weights(packed). Of a network __tvm_ffi_NAME_run(inputs, outputs,
  * arena, threads[, first, last, nanoseconds]), each tensor an argument, and __tvm_ffi_NAME_constant
- * (offset, bytes), which copies constants.
+ * (offset, bytes), which copies constants; __tvm_ffi_NAME_map_weights(path) where they are in a file.
  *
  * Tensors are checked (type, dimensions, shape, contiguity) and named in the error. libtvm_ffi is
  * imported weakly: a plain C program neither has nor needs it. */
@@ -258,10 +258,20 @@ int ffi_constant(const struct network *network, const TVMFFIAny *args, int count
   void *data = count == 2 && args[0].type_index == kTVMFFIInt ? data_of(&args[1], 1) : NULL;
   if (!data) return wrong_count(network->name, "(offset, uint8[bytes])");
   size_t bytes = (size_t)tensor_of(&args[1])->shape[0], offset = (size_t)args[0].v_int64;
+  const char *constants = network_constants(network);
+  if (!constants) return finish(network->name, LPGEN_WEIGHTS_UNMAPPED, result);
   if (offset > network->constant_bytes || bytes > network->constant_bytes - offset)
     return wrong_count(network->name, "an offset and a size within the constants");
-  memcpy(data, (const char *)network->constants + offset, bytes);
+  memcpy(data, constants + offset, bytes);
   return finish(network->name, LPGEN_OK, result);
+}
+
+int ffi_map_weights(const struct network *network, const TVMFFIAny *args, int count,
+                    TVMFFIAny *result) {
+  const char *path = count == 1 ? data_of(&args[0], 1) : NULL;
+  if (!path || path[tensor_of(&args[0])->shape[0] - 1])
+    return wrong_count(network->name, "(path as uint8[bytes], ending in 0)");
+  return finish(network->name, network_map_weights(network, path), result);
 }
 
 /* lpgen_set_affinity(cpu, ...) */

@@ -20,6 +20,8 @@ int ffi_network_run(const struct network *network, const TVMFFIAny *args, int co
                     TVMFFIAny *result);
 int ffi_arena_bytes(const struct network *network, const TVMFFIAny *args, int count,
                     TVMFFIAny *result);
+int ffi_map_weights(const struct network *network, const TVMFFIAny *args, int count,
+                    TVMFFIAny *result);
 int ffi_constant(const struct network *network, const TVMFFIAny *args, int count,
                  TVMFFIAny *result);
 
@@ -60,5 +62,15 @@ int ffi_constant(const struct network *network, const TVMFFIAny *args, int count
   LPGEN_FFI(NAME##_run, ffi_network_run, NETWORK)                                            \
   LPGEN_FFI(NAME##_arena_bytes, ffi_arena_bytes, NETWORK)                                    \
   LPGEN_FFI(NAME##_constant, ffi_constant, NETWORK)
+
+/* And of one whose constants lie in a file beside the library. */
+#define LPGEN_WEIGHTS(NAME, NETWORK)                                                         \
+  PUBLIC lpgen_status NAME##_map_weights(const char *path) {                                 \
+    return network_map_weights(NETWORK, path);                                               \
+  }                                                                                          \
+  static __attribute__((destructor)) void NAME##_unmap(void) {                               \
+    network_unmap_weights(NETWORK);                                                          \
+  }                                                                                          \
+  LPGEN_FFI(NAME##_map_weights, ffi_map_weights, NETWORK)
 
 #endif

@@ -1,6 +1,6 @@
 /* What the parts of a library share. Every library is compiled from support.c, pool.c, affinity.c,
- * cpu.c, the cpu_*.c of its architecture, packed.c, entry.c, network.c, ffi.c and one generated file
- * that describes its kernels and its network; users see only the generated header. */
+ * cpu.c, the cpu_*.c of its architecture, packed.c, entry.c, network.c, weights.c, ffi.c and one
+ * generated file that describes its kernels and its network; users see only the generated header. */
 
 #ifndef LPGEN_INTERNAL_H
 #define LPGEN_INTERNAL_H
@@ -44,6 +44,8 @@ typedef enum {
   LPGEN_ENVIRONMENT,
   LPGEN_ARENA_BYTES,
   LPGEN_STEPS,
+  LPGEN_WEIGHTS_FILE,
+  LPGEN_WEIGHTS_UNMAPPED,
   LPGEN_STATUS_COUNT
 } lpgen_status;
 
@@ -128,6 +130,13 @@ struct network {
   size_t tensor_bytes; /* of the arena: in front of the workspace that all steps share */
   const void *constants;
   size_t constant_bytes;
+  struct beside *beside; /* where the constants lie in a file, NULL: in the library */
+};
+
+/* The file of a network's constants: its SHA-256, and where it is mapped. */
+struct beside {
+  uint8_t digest[32];
+  _Atomic(void *) mapped;
 };
 
 /* Steps first .. last - 1. nanoseconds: what each of them takes, NULL: not asked for; failed: the
@@ -154,6 +163,11 @@ size_t network_arena_bytes(const struct network *network, int threads);
 lpgen_status network_run(const struct network *network, const void *const *inputs,
                          void *const *outputs, void *arena, size_t arena_bytes, int threads,
                          lpgen_steps *steps);
+
+/* weights.c: maps the file of the constants; NULL: it is not mapped. */
+lpgen_status network_map_weights(const struct network *network, const char *path);
+void network_unmap_weights(const struct network *network);
+const void *network_constants(const struct network *network);
 
 /* packed.c. packed_belongs: LPGEN_OK if it begins as weights of this variant do, at the cost of a
  * few comparisons; packed_sign: writes that beginning, when all else is there. */

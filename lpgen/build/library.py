@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # And the cpu_*.c of the architecture.
 C_FILES = (
     *("support.c", "pool.c", "affinity.c", "cpu.c"),
-    *("packed.c", "entry.c", "network.c", "ffi.c"),
+    *("packed.c", "entry.c", "network.c", "weights.c", "ffi.c"),
 )
 H_FILES = ("internal.h", "pool.h", "ffi.h")
 
@@ -51,14 +51,15 @@ _HASH_FLAG = f"-Wl,--build-id=0x{bytes(HASH_BYTES).hex()}"
 
 
 def build(
-    choices: Sequence[Choice],
+    choices: Iterable[Choice],
     out: str | os.PathLike[str],
     part: Builder | None = None,
     on_kernel: Callable[[int], None] = lambda done: None,
 ) -> Path:
     """Write a library with a kernel for every choice to `out`, and its header beside it (.h).
 
-    The order of several choices for one workload is the order in which the runtime prefers them.
+    They are compiled as they come; the order of several choices for one workload is that in which
+    the runtime prefers them.
     part: makes what the library holds beside kernels; on_kernel: is told how many are compiled.
     Both files appear complete or not at all. Returns the path of the library.
     Kernels are compiled in a process of their own, which a crash of LLVM ends.
@@ -68,18 +69,19 @@ def build(
     """
     out = check_output(out)
     linker = find_compiler()
-    _check_choices(choices)
     try:
         with scratch_folder() as folder:
-            variants, objects = _compile(choices, folder, on_kernel)
+            variants, objects = _compile(_checked(choices), folder, on_kernel)
             kernels = exported(variants)
             more = part(kernels) if part else Part("", "", {}, ())
             _write_sources(kernels, more, folder)
             text = source.header(kernels, out.name, more.header)
             (folder / "header").write_text(text, encoding="utf-8")
-            _link(linker, [_cpu_file(choices[0].target), *C_FILES], objects, folder)
+            _link(linker, [_cpu_file(variants[0].choice.target), *C_FILES], objects, folder)
             _seal(folder / "library")
-            _publish(folder, out)
+            for suffix, write in more.beside.items():
+                write(folder / f"beside{suffix}")
+            _publish(folder, out, more.beside)
     except OSError as error:
         where = error.filename2 or error.filename or tempfile.gettempdir()
         raise LibraryError(f"{out} cannot be built: {error.strerror} ({where})") from None
@@ -128,19 +130,21 @@ def find_compiler() -> list[str]:
     raise LibraryError(f"no C compiler found ({asked}); install gcc or clang, or set $CC")
 
 
-def _check_choices(choices: Sequence[Choice]) -> None:
-    if not choices:
-        raise LibraryError("a library needs at least one kernel")
+def _checked(choices: Iterable[Choice]) -> Iterator[Choice]:
+    """The choices; LibraryError for one that was there before, and where there is none."""
     seen = set()
     for choice in choices:
         key = (choice.op.name, choice.target.name)
         if key in seen:
             raise LibraryError(f"{choice.op.name}: twice for target {choice.target.name}")
         seen.add(key)
+        yield choice
+    if not seen:
+        raise LibraryError("a library needs at least one kernel")
 
 
 def _compile(
-    choices: Sequence[Choice], folder: Path, on_kernel: Callable[[int], None]
+    choices: Iterable[Choice], folder: Path, on_kernel: Callable[[int], None]
 ) -> tuple[list[Variant], list[Path]]:
     """An object file for each choice, with its kernel and its packer."""
     variants, objects = [], []
@@ -202,10 +206,12 @@ def _seal(library: Path) -> None:
     library.write_bytes(data)
 
 
-def _publish(folder: Path, out: Path) -> None:
-    """The library and the header in the folder, at their places at once."""
-    with scratch_folder(out.parent) as beside:
-        for name in ("library", "header"):
-            shutil.copy(folder / name, beside / name)
-        os.replace(beside / "library", out)
-        os.replace(beside / "header", header_path(out))
+def _publish(folder: Path, out: Path, suffixes: Iterable[str]) -> None:
+    """The library, the header and what lies beside them at their places at once."""
+    places = {f"beside{suffix}": out.with_suffix(suffix) for suffix in suffixes}
+    places |= {"library": out, "header": header_path(out)}
+    with scratch_folder(out.parent) as ready:
+        for name in places:
+            shutil.copy(folder / name, ready / name)
+        for name, place in places.items():
+            os.replace(ready / name, place)

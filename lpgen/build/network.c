@@ -52,6 +52,7 @@ static lpgen_status check(const struct network *network, const void *const *inpu
     return LPGEN_STEPS;
   for (int i = steps->first; i < steps->last; i++)
     if (!variant_for_cpu(network->steps[i].kernel)) return LPGEN_CPU;
+  if (!network_constants(network)) return LPGEN_WEIGHTS_UNMAPPED;
   if (any_null(inputs, network->input_count)) return LPGEN_NULL_POINTER;
   if (any_null((const void *const *)outputs, network->output_count)) return LPGEN_NULL_POINTER;
   size_t needed = network_arena_bytes(network, threads);
@@ -86,7 +87,7 @@ lpgen_status network_run(const struct network *network, const void *const *input
   steps->failed = -1;
   lpgen_status status = check(network, inputs, outputs, arena, arena_bytes, threads, steps);
   if (status != LPGEN_OK) return status;
-  struct places places = {inputs, outputs, arena, network->constants};
+  struct places places = {inputs, outputs, arena, network_constants(network)};
   void *workspace = places.arena + network->tensor_bytes;
   /* What kernel_run would check of each call holds for all of them: the plan keeps the tensors of
    * a step apart, and constants were packed for its kernel. */

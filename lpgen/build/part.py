@@ -16,8 +16,8 @@ class Part:
 
     source: C text behind their descriptions (`struct kernel`, SYMBOL_kernel); header: text behind
     their declarations; manifest: entries beside "kernels"; exports: patterns of the names that are
-    public; files: what the C text includes, by name, each written by a function that is given its
-    path.
+    public. Each written by a function that is given its path: files: what the C text includes, by
+    name; beside: what lies beside the library, by suffix.
     """
 
     source: str
@@ -25,6 +25,7 @@ class Part:
     manifest: Mapping[str, Any]
     exports: Sequence[str]
     files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    beside: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
 
 Builder = Callable[[Sequence[Exported]], Part]

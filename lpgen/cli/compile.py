@@ -46,6 +46,11 @@ shapes_option = click.option(
     help="Threads of a call, mostly: records tuned on as many come first.",
 )
 @click.option("--name", metavar="NAME", help="What its C functions begin with [LIB].")
+@click.option(
+    "--weights-beside",
+    is_flag=True,
+    help="Weights go to a file of their own, LIB.weights, that is mapped when it is used.",
+)
 @options.as_json
 def command(
     model: Path,
@@ -55,6 +60,7 @@ def command(
     log_path: Path | None,
     threads: int,
     name: str | None,
+    weights_beside: bool,
     as_json: bool,
 ) -> None:
     """Compile a network: an ONNX file becomes one library and its header.
@@ -77,8 +83,8 @@ def command(
         compiler.start()
         network = read(model, shapes)
         with _progress() as show:
-            settings = {"name": name, "threads": threads, "on_progress": show}
-            build(network, chosen, out, logs, **settings)
+            settings = {"name": name, "threads": threads, "weights_beside": weights_beside}
+            build(network, chosen, out, logs, **settings, on_progress=show)
     networks.show(out, as_json)
 
 
@@ -102,21 +108,16 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A function that is told what is done; a bar on a terminal, nothing elsewhere."""
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A function that is told how many kernels are compiled, and of how many; a bar on a terminal,
+    nothing elsewhere."""
     console = output.console(stderr=True)
     if not console.is_terminal:
-        yield lambda what, done, of: None
+        yield lambda done, of: None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    text, number = TextColumn("{task.description}"), TextColumn("{task.completed}/{task.total}")
+    text, number = TextColumn("compiling"), TextColumn("{task.completed}/{task.total} kernels")
     with Progress(text, BarColumn(), number, TimeElapsedColumn(), console=console) as bar:
-        tasks: dict[str, int] = {}
-
-        def show(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=of)
-            bar.update(tasks[what], completed=done)
-
-        yield show
+        task = bar.add_task("", total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)

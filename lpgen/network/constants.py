@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ from lpgen.build.packed import with_header
 from lpgen.errors import FormatError, LpgenError, NetworkError
 from lpgen.network.arena import rounded
 from lpgen.network.network import Step
-from lpgen.ops.signature import Argument
+from lpgen.ops.signature import ALIGNMENT, Argument
+
+_VERSION = 1
+_HEADER = struct.Struct("<8sQQ32sQ")
+"""Magic, version, bytes behind it, their SHA-256, zeros."""
 
 
 class Constants:
@@ -37,12 +42,29 @@ class Constants:
             self.nbytes += rounded(data.size)
         return self._known[digest]
 
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of all of them."""
+        found = hashlib.sha256()
+        for data in self._pieces():
+            found.update(data)
+        return found.digest()
+
     def write(self, path: Path) -> None:
         """All of them as a file of `nbytes`."""
         with path.open("wb") as file:
-            for data in self._arrays:
-                file.write(data)
-                file.write(bytes(-data.size % 64))
+            file.writelines(self._pieces())
+
+    def write_beside(self, path: Path) -> None:
+        """The same behind a header of 64 bytes, as weights.c has it."""
+        with path.open("wb") as file:
+            file.write(_HEADER.pack(b"lpgen-c", _VERSION, self.nbytes, self.digest, 0))
+            file.writelines(self._pieces())
+
+    def _pieces(self) -> Iterator[np.ndarray | bytes]:
+        for data in self._arrays:
+            yield data
+            yield bytes(-data.size % ALIGNMENT)
 
 
 def packed_weights(step: Step, variant: Variant) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lpgen import build as kernels
@@ -13,7 +15,7 @@ from lpgen.build.choice import identifier
 from lpgen.errors import NetworkError
 from lpgen.network.network import Network
 from lpgen.network.plan import plan
-from lpgen.network.program import Program
+from lpgen.network.program import SUFFIX, Program
 from lpgen.ops import Operator
 from lpgen.records import Log
 from lpgen.records.choose import choose
@@ -31,32 +33,48 @@ def build(
     *,
     name: str | None = None,
     threads: int = 1,
+    weights_beside: bool = False,
     chooser: Callable[[Operator], Choice] | None = None,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Path:
     """Write a library that runs `network` to `out`, and its header beside it (.h).
 
     logs, threads: as `lpgen.choose` takes them, for the kernel of each operator; equal ones
     share it. chooser: chooses in its place. name: what its C functions begin with [the name of the
-    file]. on_progress: is told what is done, how much of it, and of how much.
-    Both files appear complete or not at all. Raises as `lpgen.build.build` and `choose` do;
+    file]. weights_beside: its constants are written to a file of their own, the name ending in
+    .weights, and not into the library. on_progress: is told how many kernels are compiled, and of
+    how many.
+    The files appear complete or not at all. Raises as `lpgen.build.build` and `choose` do;
     NetworkError for a name that C does not take, and for weights that cannot be packed.
     """
     name = default_name(out, name)
     target = target if isinstance(target, Target) else Target.parse(target)
-    kernels.check_output(out)
+    path = kernels.check_output(out)
+    if weights_beside and path.with_suffix(SUFFIX).is_dir():
+        raise NetworkError(f"{path.with_suffix(SUFFIX)} is a folder, and weights are written there")
     operators = list(dict.fromkeys(step.op for step in network.steps))
     if not operators:
         raise NetworkError("the network has no steps")
     chooser = chooser or (lambda op: choose(op, target, logs, threads=threads))
-    choices = []
-    for op in operators:
-        choices.append(chooser(op))
-        on_progress("choosing kernels", len(choices), len(operators))
-    program = Program(network, plan(network), name)
-    return kernels.build(
-        choices, out, program, lambda done: on_progress("compiling", done, len(choices))
-    )
+    program = Program(network, plan(network), name, weights_beside)
+    on_progress(0, len(operators))
+    choices = _ahead(chooser, operators)
+    with contextlib.closing(choices):
+        return kernels.build(choices, out, program, lambda done: on_progress(done, len(operators)))
+
+
+def _ahead(
+    function: Callable[[Operator], Choice], operators: Iterable[Operator]
+) -> Iterator[Choice]:
+    """The results in order: another thread works on the next ones while one is compiled."""
+    with ThreadPoolExecutor(1) as pool:
+        futures = [pool.submit(function, op) for op in operators]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 def default_name(out: str | os.PathLike[str], name: str | None = None) -> str:

@@ -1,43 +1,43 @@
-"""Program of a network: the table of its steps that network.c runs, its header and its manifest."""
+"""Program of a network: what its library holds beside the kernels, its constants among it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lpgen.build.choice import Exported
 from lpgen.build.part import Part
+from lpgen.errors import NetworkError
+from lpgen.network import c_text
 from lpgen.network.constants import Constants, constant, packed_weights
 from lpgen.network.network import Network, Step
-from lpgen.network.plan import Place, Plan, Where, nbytes
+from lpgen.network.plan import Place, Plan, Where
 from lpgen.ops.signature import Argument, Role
 from lpgen.ops.tensor_type import TensorType
 
-# As `struct operand` calls them.
-_C_NAMES = {
-    Where.INPUT: "GIVEN",
-    Where.OUTPUT: "WANTED",
-    Where.ARENA: "ARENA",
-    Where.CONSTANT: "CONSTANT",
-    Where.NUMBER: "NUMBER",
-}
+SUFFIX = ".weights"
+"""Of the file with the constants beside a library."""
+
+MOST_INSIDE = 2**31 - 2**26
+"""Bytes of constants in a library: code reaches data within 2 GiB."""
+
 _FILE = "constants"
-_ALIGN = 64
 
 
 @dataclass(frozen=True)
 class Program:
     """A network on the kernels of a library, one for each operator.
 
-    name: of its functions in C. Called with the kernels, it packs the weights and gives the part of
-    the library. Raises NetworkError for weights that cannot be packed.
+    name: of its functions in C; beside: whether its constants lie in a file of their own. Called
+    with the kernels, it packs the weights and gives the part of the library. Raises NetworkError
+    for weights that cannot be packed, and for more constants than a library takes.
     """
 
     network: Network
     plan: Plan
     name: str
+    beside: bool = False
 
     def __call__(self, kernels: Sequence[Exported]) -> Part:
         by_name = {kernel.op.name: kernel for kernel in kernels}
@@ -46,13 +46,26 @@ class Program:
             [self._place(step, a, by_name[step.op.name], constants) for a in step.op.signature]
             for step in self.network.steps
         ]
+        if not self.beside and constants.nbytes > MOST_INSIDE:
+            raise NetworkError(
+                f"{constants.nbytes} bytes of constants are more than the {MOST_INSIDE} that a "
+                "library takes; they can lie beside it (--weights-beside)"
+            )
         symbols = [by_name[step.op.name].symbol for step in self.network.steps]
+        source = c_text.table(self.name, self.network, self.plan, symbols, operands)
+        if self.beside:
+            source = f"{c_text.beside(self.name, constants)}{source}"
+            source += f"\nLPGEN_WEIGHTS({self.name}, &{self.name}_network)"
+        else:
+            source = f"{c_text.inside(self.name, constants, _FILE)}{source}"
+        file = SUFFIX if self.beside else ""
         return Part(
-            source=self._source(symbols, operands, constants.nbytes),
-            header=self._header(constants.nbytes),
-            manifest={"network": self._manifest(operands, constants.nbytes)},
+            source=source,
+            header=c_text.header(self.name, self.network, self.plan, constants, file),
+            manifest={"network": self._manifest(operands, constants)},
             exports=(f"{self.name}_*",),
-            files={_FILE: constants.write},
+            files={} if self.beside else {_FILE: constants.write},
+            beside={SUFFIX: constants.write_beside} if self.beside else {},
         )
 
     def _place(
@@ -71,85 +84,9 @@ class Program:
             return Place(Where.NUMBER, int(step.constants[name]))
         return Place(Where.CONSTANT, constants.place(constant(step, argument)))
 
-    def _source(
-        self, symbols: Sequence[str], operands: Sequence[Sequence[Place]], constant_bytes: int
-    ) -> str:
-        name, network = self.name, self.network
-        table = "\n".join(
-            f"    {', '.join(f'{{{_C_NAMES[p.where]}, {p.at}}}' for p in places)},"
-            for places in operands
-        )
-        steps, first = [], 0
-        for symbol, places in zip(symbols, operands, strict=True):
-            steps.append(f"    {{&{symbol}_kernel, {name}_operands + {first}}},")
-            first += len(places)
-        sizes = {
-            "input": ", ".join(str(nbytes(kind)) for kind in network.inputs.values()) or "0",
-            "output": ", ".join(str(nbytes(kind)) for kind in network.outputs.values()) or "0",
-        }
-        lines = "\n".join(steps)
-        return f"""
-__asm__(
-    ".pushsection .rodata\\n .balign {_ALIGN}\\n .hidden {name}_constants\\n"
-    " .globl {name}_constants\\n{name}_constants:\\n .incbin \\"{_FILE}\\"\\n .popsection\\n");
-extern const unsigned char {name}_constants[];
-static const struct operand {name}_operands[] = {{
-{table}
-}};
-static const struct step {name}_steps[] = {{
-{lines}
-}};
-static const size_t {name}_input_bytes[] = {{{sizes["input"]}}};
-static const size_t {name}_output_bytes[] = {{{sizes["output"]}}};
-static const struct network {name}_network = {{
-    .name = "{name}", .steps = {name}_steps, .step_count = {len(symbols)},
-    .input_count = {len(network.inputs)}, .output_count = {len(network.outputs)},
-    .input_bytes = {name}_input_bytes, .output_bytes = {name}_output_bytes,
-    .tensor_bytes = {self.plan.arena_bytes},
-    .constants = {name}_constants, .constant_bytes = {constant_bytes}}};
-LPGEN_NETWORK({name}, &{name}_network)"""
-
-    def _header(self, constant_bytes: int) -> str:
-        name, macro = self.name, self.name.upper()
-        given = [*_described("inputs", self.network.inputs)]
-        given += _described("outputs", self.network.outputs)
-        sizes = "".join(_sizes(f"{macro}_INPUT", self.network.inputs))
-        sizes += "".join(_sizes(f"{macro}_OUTPUT", self.network.outputs))
-        lines = "\n".join(given)
-        return f"""
-#ifndef LPGEN_STEPS_T
-#define LPGEN_STEPS_T
-/* Which steps of a network are run: first .. last - 1. nanoseconds: for each step of the network
- * what it takes, or NULL; failed: set to the one that failed, or -1. */
-typedef struct {{
-  int first, last;
-  int64_t *nanoseconds;
-  int failed;
-}} lpgen_steps;
-#endif
-
-/* The network: {len(self.network.steps)} steps, {constant_bytes} bytes of constants.
-{lines}
- * Tensors are dense and row-major, of exactly these sizes, at addresses that suit their types. */
-#define {macro}_INPUTS {len(self.network.inputs)}
-#define {macro}_OUTPUTS {len(self.network.outputs)}
-#define {macro}_STEPS {len(self.network.steps)}
-{sizes}
-/* Bytes of the arena of a call: {self.plan.arena_bytes} of tensors, and workspace. */
-size_t {name}_arena_bytes(int threads);
-
-/* Runs the network. arena: arena_bytes of scratch memory on a 64-byte boundary, in which nothing
- * has to be and nothing is kept; calls at the same time need different ones, and other outputs.
- * Outputs may not overlap inputs. Nothing is allocated. */
-lpgen_status {name}_run(const void *const *inputs, void *const *outputs, void *arena,
-{" " * (len(name) + 18)}size_t arena_bytes, int threads);
-
-/* Runs some steps, on an arena and outputs as the steps in front of them left both. */
-lpgen_status {name}_run_steps(const void *const *inputs, void *const *outputs, void *arena,
-{" " * (len(name) + 24)}size_t arena_bytes, int threads, lpgen_steps *steps);
-"""
-
-    def _manifest(self, operands: Sequence[Sequence[Place]], constant_bytes: int) -> dict[str, Any]:
+    def _manifest(
+        self, operands: Sequence[Sequence[Place]], constants: Constants
+    ) -> dict[str, Any]:
         plan, network = self.plan, self.network
         return {
             "name": self.name,
@@ -160,23 +97,7 @@ lpgen_status {name}_run_steps(const void *const *inputs, void *const *outputs, v
                 for n, kind in network.tensors.items()
             ],
             "steps": [
-                {
-                    "name": step.name,
-                    "workload": step.op.name,
-                    "inputs": dict(step.inputs),
-                    "output": step.output,
-                    "constants": {
-                        argument.name: place.at
-                        for argument, place in zip(step.op.signature, places, strict=True)
-                        if place.where == Where.CONSTANT
-                    },
-                    "numbers": {
-                        argument.name: place.at
-                        for argument, place in zip(step.op.signature, places, strict=True)
-                        if place.where == Where.NUMBER
-                    },
-                    "sources": list(step.sources),
-                }
+                _step_entry(step, places)
                 for step, places in zip(network.steps, operands, strict=True)
             ],
             "arena": {
@@ -184,7 +105,8 @@ lpgen_status {name}_run_steps(const void *const *inputs, void *const *outputs, v
                 "lower_bound": plan.lower_bound,
                 "sum_bytes": plan.sum_bytes,
             },
-            "constant_bytes": constant_bytes,
+            "constant_bytes": constants.nbytes,
+            "weights_file": SUFFIX if self.beside else "",
         }
 
 
@@ -192,12 +114,14 @@ def _entry(name: str, kind: TensorType) -> dict[str, Any]:
     return {"name": name, "shape": list(kind.shape), "dtype": kind.dtype}
 
 
-def _described(what: str, tensors: Mapping[str, TensorType]) -> list[str]:
-    """Lines of a comment in C."""
-    lines = (f"{what}[{i}] {json.dumps(n)} {t}" for i, (n, t) in enumerate(tensors.items()))
-    return [f" *   {line}".replace("*/", "* /") for line in lines]
-
-
-def _sizes(macro: str, tensors: Mapping[str, TensorType]) -> list[str]:
-    sizes = enumerate(map(nbytes, tensors.values()))
-    return [f"#define {macro}{i}_BYTES ((size_t){size})\n" for i, size in sizes]
+def _step_entry(step: Step, places: Sequence[Place]) -> dict[str, Any]:
+    named = {a.name: place for a, place in zip(step.op.signature, places, strict=True)}
+    return {
+        "name": step.name,
+        "workload": step.op.name,
+        "inputs": dict(step.inputs),
+        "output": step.output,
+        "constants": {n: place.at for n, place in named.items() if place.where == Where.CONSTANT},
+        "numbers": {n: place.at for n, place in named.items() if place.where == Where.NUMBER},
+        "sources": list(step.sources),
+    }

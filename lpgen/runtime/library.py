@@ -46,7 +46,7 @@ class Library:
             self._entries = {entry["workload"]: entry for entry in self.manifest["kernels"]}
             self._chosen = {name: self._choose(entry) for name, entry in self._entries.items()}
             network = self.manifest.get("network")
-            self.network = Network(self._code, network) if network else None
+            self.network = Network(self._code, network, self.path) if network else None
         except (KeyError, TypeError):
             raise LibraryError(f"{self.path}: its manifest is damaged") from None
         self._kernels: dict[str, Kernel] = {}

@@ -1,9 +1,13 @@
 """The network of a loaded library."""
 
+import hashlib
 import math
+import os
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +18,9 @@ from lpgen.runtime import arrays
 from lpgen.runtime.files import Code
 from lpgen.runtime.kernel import MAX_THREADS
 from lpgen.runtime.memory import aligned
+
+_HEADER = struct.Struct("<24s32s8x")
+"""Of a file of weights: what weights.c compares, and the SHA-256 of what is behind it."""
 
 
 class Tensor(NamedTuple):
@@ -63,7 +70,7 @@ class Network:
     which is kept.
     """
 
-    def __init__(self, code: Code, interface: dict) -> None:
+    def __init__(self, code: Code, interface: dict, path: Path) -> None:
         self.name: str = interface["name"]
         self.interface = interface
         self.inputs = {
@@ -80,6 +87,8 @@ class Network:
         self._run = code.get_function(f"{self.name}_run")
         self._arena_bytes = code.get_function(f"{self.name}_arena_bytes")
         self._kept = threading.local()
+        if interface["weights_file"]:
+            self._map(path.with_suffix(interface["weights_file"]))
 
     def __repr__(self) -> str:
         takes, gives = ", ".join(map(str, self.inputs.values())), ", ".join(self.outputs)
@@ -144,6 +153,22 @@ class Network:
         for i, step in enumerate(self.steps):
             walk.run(i, i + 1)
             yield step, walk.written(step)
+
+    def _map(self, path: Path) -> None:
+        """Map the file of the constants. Raises LibraryError unless it is whole and unchanged."""
+        try:
+            with path.open("rb") as file:
+                head = file.read(_HEADER.size)
+                digest = hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise LibraryError(f"{path}: {error.strerror}; it holds the weights") from None
+        if len(head) < _HEADER.size or _HEADER.unpack(head)[1] != digest:
+            raise LibraryError(f"{path}: is damaged, or no file of weights")
+        try:
+            name = np.frombuffer(os.fsencode(path) + b"\0", np.uint8).copy()
+            self._code.get_function(f"{self.name}_map_weights")(tvm_ffi.from_dlpack(name))
+        except RuntimeError:
+            raise LibraryError(f"{path}: holds the weights of another library") from None
 
     def constant(self, offset: int, nbytes: int) -> np.ndarray:
         """A copy of constants, uint8[nbytes] on a 64-byte boundary."""
