@@ -10,6 +10,8 @@ import pytest
 from lpgen import runtime
 from lpgen.network import Network
 from lpgen.network.check import check_network
+from lpgen.network.trials import shares
+from lpgen.ops import parse
 
 
 @pytest.fixture
@@ -50,6 +52,41 @@ def test_compile_makes_a_library_that_runs(lpgen, model, home):
     x = networks.example(model.network)
     np.testing.assert_array_equal(network(x), model.network.reference(x)["y"])
     assert sorted(path.name for path in home.iterdir() if path.is_file()) == ["two.h", "two.so"]
+
+
+def test_trials_are_shared_by_what_kernels_cost():
+    ops = [parse(f"dense m={m} n=4 k=4 act=u8 weight=s8") for m in (1, 2, 3, 4)]
+    costs = dict(zip(ops, (1.0, 10.0, 5.0, 4.0), strict=True))
+    found = shares(costs, 100)
+    assert list(found.items()) == [(ops[1], 49), (ops[2], 24), (ops[3], 19), (ops[0], 8)]
+    assert shares(costs, 30) == {ops[1]: 14, ops[2]: 8, ops[3]: 8}  # the cheapest: 1.5 trials
+    assert shares(costs, 3) == {ops[1]: 3}
+    assert sum(shares(costs, 1000).values()) == 1000
+
+
+def test_compile_with_trials_tunes_first(lpgen, model, home, monkeypatch):
+    asked = {}
+
+    def run(labels, target, log, settings, finished):
+        asked.update(settings)
+
+    monkeypatch.setattr("lpgen.cli.tune.run", run)
+    model.network = networks.two_layers()
+    said = lpgen("compile", "m.onnx", "-o", "two.so", "--trials", "40", "--threads", "2")
+    assert "the steps were expected to take" in said
+    assert sum(asked["trials"].values()) == 40
+    assert asked["threads"] == 2
+
+
+@pytest.mark.nightly
+def test_compile_with_trials_goes_on(lpgen, model, home):
+    model.network = networks.two_layers()
+    arguments = ("compile", "m.onnx", "-o", "two.so", "--trials", "16", "--log", "log.jsonl")
+    said = lpgen(*arguments)
+    first = (home / "log.jsonl").read_text()
+    assert "tuned" in said.splitlines()[-1]
+    assert "8 from the log" in lpgen(*arguments)
+    assert (home / "log.jsonl").read_text().startswith(first)
 
 
 def test_show_lists_steps_and_memory(lpgen, blocks):
@@ -138,7 +175,6 @@ def test_others_run_the_same_model(lpgen, home, monkeypatch):
     """One node of ONNX, and the same operator as a network."""
     onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     from lpgen.network import Step, TensorType, build
-    from lpgen.ops import parse
 
     made = onnx.helper.make_model(
         onnx.parser.parse_graph(

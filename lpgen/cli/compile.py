@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from lpgen.errors import UserError
 
 if TYPE_CHECKING:
     from lpgen.network import Network
+    from lpgen.records import Log
+    from lpgen.target import Target
+    from lpgen.tune import TuneResult
 
 model = click.Path(path_type=Path)
 shapes_option = click.option(
@@ -40,6 +44,13 @@ shapes_option = click.option(
 @options.target
 @options.log("Records to build with, before those that come with lpgen [the user's log].")
 @click.option(
+    "--trials",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 1_000_000),
+    help="Candidates to measure first, shared by all kernels; their records go to the log.",
+)
+@click.option(
     "--threads",
     default=1,
     show_default=True,
@@ -58,6 +69,7 @@ def command(
     shapes: tuple[str, ...],
     target: str,
     log_path: Path | None,
+    trials: int,
     threads: int,
     name: str | None,
     weights_beside: bool,
@@ -67,7 +79,9 @@ def command(
 
     It holds a kernel for each distinct operator, chosen as `lpgen build` does, the weights, packed,
     and the plan of the memory. It is called as LIB_run in C and as `load("LIB.so").network` in
-    Python. What of the model is not served is said before anything is compiled.
+    Python. With --trials its kernels are tuned before, on this CPU: those that take most of the
+    time get most of the trials, and the same command goes on with what is in the log. What of the
+    model is not served is said before anything is compiled.
     """
     from lpgen.build import check_output, compiler
     from lpgen.cli.app import interruptible
@@ -78,14 +92,40 @@ def command(
     chosen = Target.parse(target)
     check_output(out)
     default_name(out, name)
+    log = options.log_to_write(log_path, chosen) if trials else None
     logs = options.logs_to_read(log_path, chosen)
     with interruptible(f"interrupted; {out} was not written"):
         compiler.start()
         network = read(model, shapes)
+        if log:
+            _tune(network, chosen, log, trials, threads)
         with _progress() as show:
             settings = {"name": name, "threads": threads, "weights_beside": weights_beside}
             build(network, chosen, out, logs, **settings, on_progress=show)
     networks.show(out, as_json)
+
+
+def _tune(network: Network, target: Target, log: Log, trials: int, threads: int) -> None:
+    """Tune the kernels that cost most, and say what the whole may gain."""
+    from lpgen.cli import tune
+    from lpgen.network.trials import costs, shares
+    from lpgen.tune import most_jobs
+
+    expected = costs(network, target)
+    found = shares(expected, trials)
+    labels = {op: op.label for op in found}
+    settings = {"trials": found, "threads": threads, "jobs": most_jobs(threads)}
+    uses = Counter(step.op for step in network.steps)
+    before = sum(expected.values())
+
+    def take(result: TuneResult) -> None:
+        expected[result.op] = uses[result.op] * result.best.seconds
+
+    tune.run(labels, target, log, settings, take)
+    before, after = (output.microseconds(us) for us in (before, sum(expected.values())))
+    output.note(
+        f"the steps were expected to take {before} us, and now {after}; records: {log.path}"
+    )
 
 
 def read(model: Path, shapes: tuple[str, ...]) -> Network:

@@ -99,6 +99,8 @@ def run(
 ) -> None:
     """Tune with progress on stderr, giving the result of each operator to `finished`.
 
+    settings: the named arguments of `lpgen.tune.tune`.
+
     Raises TuneError when an operator failed, after the others are done, and Interrupted, which says
     how to go on, on Ctrl-C.
     """
@@ -109,7 +111,10 @@ def run(
     message = (
         f"interrupted; what was measured is in {log.path}: the same command goes on from there"
     )
-    with interruptible(message), progress(labels, settings["trials"]) as show:
+    trials = settings["trials"]
+    if isinstance(trials, dict):
+        trials = -(-sum(trials.values()) // len(trials))  # on average
+    with interruptible(message), progress(labels, trials) as show:
 
         def take(event: TuneEvent) -> None:
             if isinstance(event, OperatorFinished):

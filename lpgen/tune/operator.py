@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +40,7 @@ class Settings:
     """What the operators of a run share: the arguments of `tune`, and the runner's machine."""
 
     target: Target
-    trials: int
+    trials: Mapping[Operator, int]
     log: Log | None
     seed: int
     strategy: str
@@ -69,6 +69,7 @@ class OperatorSession:
         self._settings, self._op, self._pool = settings, op, pool
         self._templates = {template.name: template for template in serving}
         self._started = time.monotonic()
+        trials = settings.trials[op]
         self._failed: Counter[str] = Counter()
         logs = [settings.log] if settings.log is not None else []
         ranked = records.ranked(op, settings.target, logs, threads=settings.threads)
@@ -77,7 +78,7 @@ class OperatorSession:
             op,
             settings.target,
             serving,
-            trials=settings.trials,
+            trials=trials,
             # The operator is part of the seed, its place in the run is not.
             rng=np.random.default_rng([settings.seed, *op.name.encode()]),
             strategy=settings.strategy,
@@ -86,11 +87,11 @@ class OperatorSession:
             guesses=self._guesses(),
         )
         size = sum(len(space) for space in self._search.spaces.values())
-        self._trials = size if settings.strategy == "exhaustive" else min(size, settings.trials)
+        self._trials = size if settings.strategy == "exhaustive" else min(size, trials)
         self._winner = self._resume()
         self._resumed = self._done
         untried = sum(c.key not in self._search.times for c in self._search.defaults)
-        if settings.trials >= len(serving):
+        if trials >= len(serving):
             # What other templates did in an earlier run is no reason to leave these out.
             self._trials = max(self._trials, self._done + untried)
 
@@ -100,12 +101,12 @@ class OperatorSession:
 
     def _guesses(self) -> list[Candidate]:
         """What the cost model likes best: the first trials, but for a quarter of them."""
-        settings = self._settings
+        settings, trials = self._settings, self._settings.trials[self._op]
         if settings.strategy in ("random", "exhaustive"):
             return []
         serving = [t for t in self._templates.values() if t.counted]
         ranked = cost.candidates(self._op, settings.target, serving)
-        count = min(max(1, settings.trials * 3 // 4), _GUESSES)
+        count = min(max(1, trials * 3 // 4), _GUESSES)
         return [Candidate(c.template, c.knobs) for c in cost.diverse(ranked, count)]
 
     def _candidates(self, known: Iterable[Record]) -> list[Candidate]:

@@ -2,7 +2,7 @@
 
 import operator
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -28,7 +28,7 @@ def tune(
     ops: Iterable[Operator | str],
     target: Target | str = "native",
     *,
-    trials: int = 64,
+    trials: int | Mapping[Operator, int] = 64,
     log: Log | str | os.PathLike | None = None,
     seed: int = 0,
     timeout: float = 10.0,
@@ -41,8 +41,8 @@ def tune(
     """Find fast templates and knobs for operators by measuring on this machine.
 
     ops: operators or workload texts; target: must be one that this CPU can run
-    trials: candidates measured per operator; those that `log` holds of the same CPU and versions
-        count, so that a run goes on where another one stopped
+    trials: candidates measured per operator, or a number for each of them; those that `log` holds
+        of the same CPU and versions count, so that a run goes on where another one stopped
     log: every measured candidate and every winner is appended to it at once (None: nowhere)
     timeout: seconds a candidate may take to build, and again to be checked and to be timed
     jobs: processes that build at a time; only one times at once
@@ -59,7 +59,6 @@ def tune(
     TuneError when all candidates of an operator failed (after the other operators are done).
     KeyboardInterrupt leaves after all processes are gone; what was measured is in the log.
     """
-    trials = _integer("trials", trials, 1, MAX_TRIALS)
     jobs = _integer("jobs", jobs, 1, 256)
     seed = _integer("seed", seed, 0, 2**31 - 1)
     if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0.001 <= timeout <= 3600:
@@ -72,13 +71,15 @@ def tune(
     find_linker()
     log = log if isinstance(log, Log) or log is None else Log(log)
     distinct = list(dict.fromkeys(parse(op) if isinstance(op, str) else op for op in ops))
+    each = trials if isinstance(trials, Mapping) else dict.fromkeys(distinct, trials)
+    each = {op: _integer("trials", each[op], 1, MAX_TRIALS) for op in distinct}
     chosen = templates and [t if isinstance(t, Template) else registry.get(t) for t in templates]
     serving = {op: _serving(op, target, chosen) for op in distinct}
     if log is not None:
         log.check_writable()
     report = on_event or (lambda event: None)
     model = CostModel(seed)
-    settings = Settings(target, trials, log, seed, strategy, model, report, machine, threads)
+    settings = Settings(target, each, log, seed, strategy, model, report, machine, threads)
     teach(model, settings.known(), target, besides=distinct)
     return _tune_all(settings, serving, Pool(jobs, timeout, threads))
 
