@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lpgen.cli import networks, options, output
-from lpgen.cli.compile import read, shapes_option
+from lpgen.cli.compile import read
 from lpgen.errors import UserError
 
 WRONG = 1
@@ -21,11 +21,17 @@ WRONG = 1
     metavar="MODEL.onnx",
     help="What a network was compiled of: its steps are compared with the oracle's.",
 )
-@shapes_option
+@options.shapes
+@options.dynamic
 @options.seed
 @options.as_json
 def command(
-    library: Path, model: Path | None, shapes: tuple[str, ...], seed: int, as_json: bool
+    library: Path,
+    model: Path | None,
+    shapes: dict[str, tuple[int, ...]],
+    dynamic: str,
+    seed: int,
+    as_json: bool,
 ) -> int:
     """Compare every kernel of a library with the NumPy oracle, in a fresh process.
 
@@ -38,11 +44,11 @@ def command(
     from lpgen import runtime
 
     has_network = runtime.load(library).network is not None
-    if model is None and shapes:
-        raise UserError("--shape is for --model MODEL.onnx")
+    if model is None and (shapes or dynamic):
+        raise UserError("--shape and --dynamic are for --model MODEL.onnx")
     if model is not None and not has_network:
         raise UserError(f"{library}: holds no network, and --model is for one")
-    network = read(model, shapes) if model else None
+    network = read(model, shapes, dynamic) if model else None
     wrong = run(library, seed, as_json)
     if has_network:
         wrong += networks.check(library, network, seed, as_json)

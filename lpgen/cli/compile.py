@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from lpgen.tune import TuneResult
 
 model = click.Path(path_type=Path)
-shapes_option = click.option(
-    "--shape",
-    "shapes",
-    multiple=True,
-    metavar="NAME=1x3x224x224",
-    help="Shape of an input whose own has open dimensions; may be repeated.",
-)
 
 
 @click.command()
@@ -40,7 +33,7 @@ shapes_option = click.option(
     metavar="LIB.so",
     help="The library; its header LIB.h is written beside it.",
 )
-@shapes_option
+@options.shapes
 @options.target
 @options.log("Records to build with, before those that come with lpgen [the user's log].")
 @click.option(
@@ -62,17 +55,27 @@ shapes_option = click.option(
     is_flag=True,
     help="Weights go to a file of their own, LIB.weights, that is mapped when it is used.",
 )
+@click.option(
+    "--ort",
+    "left",
+    type=click.Path(path_type=Path),
+    metavar="LEFT.onnx",
+    help="What lpgen does not serve stays in this model, for onnxruntime with LIB.so.",
+)
+@options.dynamic
 @options.as_json
 def command(
     model: Path,
     out: Path,
-    shapes: tuple[str, ...],
+    shapes: dict[str, tuple[int, ...]],
     target: str,
     log_path: Path | None,
     trials: int,
     threads: int,
     name: str | None,
     weights_beside: bool,
+    left: Path | None,
+    dynamic: str,
     as_json: bool,
 ) -> None:
     """Compile a network: an ONNX file becomes one library and its header.
@@ -82,6 +85,10 @@ def command(
     Python. With --trials its kernels are tuned before, on this CPU: those that take most of the
     time get most of the trials, and the same command goes on with what is in the log. What of the
     model is not served is said before anything is compiled.
+
+    With --ort a model that is not served as a whole becomes as few networks as can be, and
+    LEFT.onnx has a node for each of them beside what stays. Give LIB.so to a session of
+    onnxruntime: SessionOptions.register_custom_ops_library("LIB.so").
     """
     from lpgen.build import check_output, compiler
     from lpgen.cli.app import interruptible
@@ -89,6 +96,8 @@ def command(
     from lpgen.target import Target
 
     options.check_threads(threads)
+    if left is not None and (trials or weights_beside):
+        raise UserError("--ort goes with neither --trials nor --weights-beside")
     chosen = Target.parse(target)
     check_output(out)
     default_name(out, name)
@@ -96,13 +105,38 @@ def command(
     logs = options.logs_to_read(log_path, chosen)
     with interruptible(f"interrupted; {out} was not written"):
         compiler.start()
-        network = read(model, shapes)
+        if left is not None:
+            _compile_nodes(model, out, left, shapes, dynamic, chosen, logs, threads, as_json)
+            return
+        network = read(model, shapes, dynamic)
         if log:
             _tune(network, chosen, log, trials, threads)
         with _progress() as show:
             settings = {"name": name, "threads": threads, "weights_beside": weights_beside}
             build(network, chosen, out, logs, **settings, on_progress=show)
     networks.show(out, as_json)
+
+
+def _compile_nodes(
+    model: Path,
+    out: Path,
+    left: Path,
+    shapes: dict[str, tuple[int, ...]],
+    dynamic: str,
+    target: Target,
+    logs: list[Log],
+    threads: int,
+    as_json: bool,
+) -> None:
+    """The networks of a model as nodes of onnxruntime, and the model with them."""
+    from lpgen.network import build_nodes, default_name
+    from lpgen.onnx.partition import partition, write_model
+
+    parts = partition(model, default_name(out), shapes, dynamic)
+    with _progress() as show:
+        build_nodes(parts.networks, target, out, logs, threads=threads, on_progress=show)
+    write_model(parts, left, threads)
+    networks.show_parts(parts, out, left, as_json)
 
 
 def _tune(network: Network, target: Target, log: Log, trials: int, threads: int) -> None:
@@ -128,23 +162,14 @@ def _tune(network: Network, target: Target, log: Log, trials: int, threads: int)
     )
 
 
-def read(model: Path, shapes: tuple[str, ...]) -> Network:
-    """The network of an ONNX file; shapes: as --shape gives them."""
+def read(model: Path, shapes: dict[str, tuple[int, ...]], dynamic: str = "") -> Network:
+    """The network of an ONNX file, as `lpgen.onnx.read_network` gives it."""
     try:
         from lpgen.onnx import read_network
     except ImportError as error:
         raise UserError(f"{error}; pip install 'lpgen[onnx]'") from None
 
-    return read_network(model, dict(map(_shape, shapes)))
-
-
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """NAME=1x3x224x224; a name may have a "=" itself."""
-    name, equals, sizes = text.rpartition("=")
-    parts = sizes.split("x")
-    if not (name and equals) or not all(part.isascii() and part.isdigit() for part in parts):
-        raise UserError(f"--shape {text!r} is not NAME=SIZExSIZE..., such as image=1x3x224x224")
-    return name, tuple(map(int, parts))
+    return read_network(model, shapes, dynamic)
 
 
 @contextlib.contextmanager

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 @click.command("import")
 @click.argument("model", type=click.Path(path_type=Path), metavar="MODEL.onnx")
 @options.shapes
+@options.dynamic
 @options.as_json
-def command(model: Path, shapes: dict[str, tuple[int, ...]], as_json: bool) -> None:
+def command(model: Path, shapes: dict[str, tuple[int, ...]], dynamic: str, as_json: bool) -> None:
     """List the operators of a model of ONNX, as workloads, with how often each is there.
 
     Operators with weights come first. What lpgen has no operator for is listed with the reason, and
@@ -29,7 +30,7 @@ def command(model: Path, shapes: dict[str, tuple[int, ...]], as_json: bool) -> N
     from lpgen.onnx import UnservedNodes, read_network
 
     try:
-        network = read_network(model, shapes)
+        network = read_network(model, shapes, dynamic)
     except UnservedNodes as error:
         _show_unserved(error.nodes, as_json)
         raise

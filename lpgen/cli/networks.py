@@ -14,6 +14,7 @@ from lpgen.errors import UserError
 if TYPE_CHECKING:
     from lpgen.bench.network import NetworkMeasurement
     from lpgen.network import Network
+    from lpgen.onnx.partition import Partition
     from lpgen.runtime import Library, Step
 
 
@@ -195,3 +196,19 @@ def check(path: Path, network: Network | None, seed: int, as_json: bool) -> int:
         if wrong:
             click.echo(f"the first that differs is step {wrong[0].step}")
     return len(wrong)
+
+
+def show_parts(parts: Partition, library: Path, left: Path, as_json: bool) -> None:
+    """What of a model became networks, and what stays."""
+    if as_json:
+        for name, network in parts.networks.items():
+            output.print_json({"network": name, "steps": len(network.steps)})
+        for node in parts.unserved:
+            output.print_json({"stays": node.operator, "node": node.node, "reason": node.reason})
+        return
+    for name, network in parts.networks.items():
+        given, made = (", ".join(map(str, t.values())) for t in (network.inputs, network.outputs))
+        click.echo(f"{library}: {name} has {len(network.steps)} steps, takes {given}, gives {made}")
+    rows = [(node.operator, node.reason, node.node) for node in parts.unserved]
+    output.print_table(("stays", "reason", "node"), rows)
+    click.echo(f"{left}: {len(parts.networks)} nodes of lpgen, {len(rows)} that stay")

@@ -90,6 +90,14 @@ shapes = click.option(
     help="Sizes of an input that the model leaves open; once for each.",
 )
 
+dynamic = click.option(
+    "--dynamic",
+    default="",
+    metavar="FORMAT",
+    help="Quantize activations to this format, with a scale for each row, where a model has "
+    "float32 ones in front of quantized weights, or a scale found in each call.",
+)
+
 MAX_THREADS = 1024
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lpgen import build as kernels
 from lpgen.build import Choice
 from lpgen.build.choice import identifier
+from lpgen.build.part import Builder
 from lpgen.errors import NetworkError
 from lpgen.network.network import Network
+from lpgen.network.ort import Nodes
 from lpgen.network.plan import plan
 from lpgen.network.program import SUFFIX, Program
 from lpgen.ops import Operator
@@ -48,19 +50,56 @@ def build(
     NetworkError for a name that C does not take, and for weights that cannot be packed.
     """
     name = default_name(out, name)
-    target = target if isinstance(target, Target) else Target.parse(target)
     path = kernels.check_output(out)
     if weights_beside and path.with_suffix(SUFFIX).is_dir():
         raise NetworkError(f"{path.with_suffix(SUFFIX)} is a folder, and weights are written there")
-    operators = list(dict.fromkeys(step.op for step in network.steps))
+    program = Program(network, plan(network), name, weights_beside)
+    chooser = chooser or _chooser(target, logs, threads)
+    return _build([network], program, chooser, out, on_progress)
+
+
+def build_nodes(
+    networks: Mapping[str, Network],
+    target: Target | str,
+    out: str | os.PathLike[str],
+    logs: Iterable[Log | str | os.PathLike] = (),
+    *,
+    threads: int = 1,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Path:
+    """Write a custom-op library of ONNX Runtime whose nodes are these networks, by type.
+
+    The other arguments and errors are those of `build`; `lpgen.onnx.partition` gives networks, and
+    the model with these nodes.
+    """
+    programs = [Program(n, plan(n), default_name(out, name)) for name, n in networks.items()]
+    chooser = _chooser(target, logs, threads)
+    return _build([*networks.values()], Nodes(programs), chooser, out, on_progress)
+
+
+def _chooser(
+    target: Target | str, logs: Iterable[Log | str | os.PathLike], threads: int
+) -> Callable[[Operator], Choice]:
+    target = target if isinstance(target, Target) else Target.parse(target)
+    logs = list(logs)
+    return lambda op: choose(op, target, logs, threads=threads)
+
+
+def _build(
+    networks: Iterable[Network],
+    part: Builder,
+    chooser: Callable[[Operator], Choice],
+    out: str | os.PathLike[str],
+    on_progress: Callable[[int, int], None],
+) -> Path:
+    """A kernel for each operator of the networks, and what is built on them."""
+    operators = list(dict.fromkeys(step.op for network in networks for step in network.steps))
     if not operators:
         raise NetworkError("the network has no steps")
-    chooser = chooser or (lambda op: choose(op, target, logs, threads=threads))
-    program = Program(network, plan(network), name, weights_beside)
     on_progress(0, len(operators))
     choices = _ahead(chooser, operators)
     with contextlib.closing(choices):
-        return kernels.build(choices, out, program, lambda done: on_progress(done, len(operators)))
+        return kernels.build(choices, out, part, lambda done: on_progress(done, len(operators)))
 
 
 def _ahead(

@@ -22,8 +22,6 @@ SUFFIX = ".weights"
 MOST_INSIDE = 2**31 - 2**26
 """Bytes of constants in a library: code reaches data within 2 GiB."""
 
-_FILE = "constants"
-
 
 @dataclass(frozen=True)
 class Program:
@@ -51,20 +49,21 @@ class Program:
                 f"{constants.nbytes} bytes of constants are more than the {MOST_INSIDE} that a "
                 "library takes; they can lie beside it (--weights-beside)"
             )
+        inside = f"{self.name}.constants"
         symbols = [by_name[step.op.name].symbol for step in self.network.steps]
         source = c_text.table(self.name, self.network, self.plan, symbols, operands)
         if self.beside:
             source = f"{c_text.beside(self.name, constants)}{source}"
             source += f"\nLPGEN_WEIGHTS({self.name}, &{self.name}_network)"
         else:
-            source = f"{c_text.inside(self.name, constants, _FILE)}{source}"
+            source = f"{c_text.inside(self.name, constants, inside)}{source}"
         file = SUFFIX if self.beside else ""
         return Part(
             source=source,
             header=c_text.header(self.name, self.network, self.plan, constants, file),
             manifest={"network": self._manifest(operands, constants)},
             exports=(f"{self.name}_*",),
-            files={} if self.beside else {_FILE: constants.write},
+            files={} if self.beside else {inside: constants.write},
             beside={SUFFIX: constants.write_beside} if self.beside else {},
         )
 

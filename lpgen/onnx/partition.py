@@ -208,18 +208,23 @@ def _network(
     return Network({name: external[name] for name in given}, wanted, tuple(steps))
 
 
-def write_model(parts: Partition, path: str | os.PathLike[str]) -> None:
+def write_model(parts: Partition, path: str | os.PathLike[str], threads: int = 1) -> None:
     """The model that is left, with a node of domain `lpgen` for each network, to a file.
 
-    It appears complete or not at all. Raises OnnxError where the file cannot be written.
+    threads: of lpgen's pool, on which each of these nodes runs. The file appears complete or not at
+    all. Raises OnnxError where it cannot be written.
     """
     import onnx
     from onnx import helper, numpy_helper
 
     read = {name for node in parts.nodes for name in node.input}
     constants = {n: array for n, array in parts.constants.items() if n in read}
+    nodes = [type(node).FromString(node.SerializeToString()) for node in parts.nodes]
+    for node in nodes:
+        if node.domain == DOMAIN:
+            node.attribute.append(helper.make_attribute("threads", threads))
     graph = helper.make_graph(
-        parts.nodes,
+        nodes,
         "lpgen",
         [_info(name, kind) for name, kind in parts.inputs.items()],
         [_info(name, kind) for name, kind in parts.outputs.items()],
