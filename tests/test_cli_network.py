@@ -22,7 +22,7 @@ def model(home, monkeypatch):
         network: Network = networks.residual_blocks(2)
         asked = None
 
-        def read(self, path, shapes):
+        def read(self, path, shapes, dynamic):
             self.asked = path, shapes
             return self.network
 
@@ -204,7 +204,7 @@ def test_others_run_the_same_model(lpgen, home, monkeypatch):
         (["compile", "m.onnx", "-o", "1.so"], "name '1' is no C identifier"),
         (["compile", "m.onnx", "-o", "pool.so"], "name 'pool' is taken inside of the library"),
         (["compile", "m.onnx", "-o", "a.so", "--threads", "0"], "--threads 0 is outside 1..1024"),
-        (["check", "a.so", "--shape", "x=1"], "--shape is for --model MODEL.onnx"),
+        (["check", "a.so", "--shape", "x=1"], "--shape and --dynamic are for --model MODEL.onnx"),
     ],
 )
 def test_mistakes_are_one_line(lpgen, model, home, blocks, arguments, message):

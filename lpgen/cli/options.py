@@ -74,10 +74,11 @@ def _read_shapes(
     """Sizes by name from NAME=1x3x224x224, each."""
     shapes = {}
     for text in given:
-        name, equals, sizes = text.rpartition("=")
-        if not equals or not all(size.isdecimal() and int(size) > 0 for size in sizes.split("x")):
-            raise UserError(f"--shape {text} is not like NAME=1x3x224x224")
-        shapes[name] = tuple(map(int, sizes.split("x")))
+        name, equals, sizes = text.rpartition("=")  # a name may have a "=" itself
+        parts = sizes.split("x")
+        if not (name and equals) or not all(part.isascii() and part.isdigit() for part in parts):
+            raise UserError(f"--shape {text!r} is not NAME=SIZExSIZE..., such as image=1x3x224x224")
+        shapes[name] = tuple(map(int, parts))
     return shapes
 
 
