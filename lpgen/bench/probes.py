@@ -4,30 +4,30 @@ A probe is something to be timed in turns with a kernel, so that a change of the
 neighbour meets both.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tvm
 import tvm_ffi
-from tvm import IRModule, tirx
-from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script import builder as tb
 
-from lpgen.build.lower import jit
-from lpgen.isa import Peak
 from lpgen.runtime.memory import aligned
 from lpgen.target import Target
 from lpgen.tune.timing import Run
 
-_VECTOR = 64
-_PREFETCH_AHEAD = 1024
-_SUMS = 2  # two loads a cycle, and an addition takes one
+if TYPE_CHECKING:
+    from lpgen.isa import Peak
+
+VECTOR = 64
+"""Bytes of a vector."""
+SUMS = 2
+"""Vectors in which a read probe adds: two loads a cycle, and an addition takes one."""
 _READ_AT_ONCE = 1 << 20
 """Bytes that one call of a probe reads at least."""
 _REPEAT_ON_THREADS = 128
@@ -43,7 +43,7 @@ class ComputeProbe:
         function = _compute_function(peak, target)
         calls = []
         for _ in range(threads):
-            operands = [aligned(_VECTOR), aligned(_VECTOR)]
+            operands = [aligned(VECTOR), aligned(VECTOR)]
             for operand in operands:
                 operand[...] = 1
             sums = aligned(4 * peak.outputs).view(np.int32)
@@ -69,14 +69,14 @@ class ReadProbe:
         far: bool = False,
     ) -> None:
         function = _read_function(target, far)
-        share = max(_VECTOR, arrays[0].nbytes // threads // _VECTOR * _VECTOR)
+        share = max(VECTOR, arrays[0].nbytes // threads // VECTOR * VECTOR)
         at_once = _READ_AT_ONCE * (1 if threads == 1 else _REPEAT_ON_THREADS)
         repeat = math.ceil(at_once / (share * threads))
         self.nbytes = repeat * share * threads
         calls = []
         for thread in range(threads):
             parts = [a[thread * share :][:share] for a in arrays]
-            result = tvm_ffi.from_dlpack(aligned(_VECTOR * _SUMS).view(np.int32))
+            result = tvm_ffi.from_dlpack(aligned(VECTOR * SUMS).view(np.int32))
             given = [(tvm_ffi.from_dlpack(part), result) for part in parts]
             calls.append(_repeated(function, (given[place] for place in order), repeat))
         self.run: Run = _timed(calls)
@@ -88,13 +88,20 @@ _compute_functions: dict[tuple[str, Target], Any] = {}
 def _compute_function(peak: Peak, target: Target) -> Any:
     key = peak.instruction, target
     if key not in _compute_functions:
+        # Late: kernels of a library are compared with others in a process that needs no TVM.
+        from lpgen.build.lower import jit
+
         _compute_functions[key] = jit(peak.module, target)
     return _compute_functions[key]
 
 
 @cache
 def _read_function(target: Target, far: bool) -> Any:
-    return tvm.compile(_reader(far), target=target.tvm())["main"]
+    import tvm
+
+    from lpgen.bench.reader import reader
+
+    return tvm.compile(reader(far), target=target.tvm())["main"]
 
 
 def _repeated(function: Any, arguments: Iterator, count: int) -> Callable[[], None]:
@@ -133,43 +140,3 @@ def timed(call: Callable[[], Any], clock: Callable[[], int]) -> Run:
         return (clock() - start) * 1e-9
 
     return run
-
-
-def _reader(far: bool) -> IRModule:
-    """main(data: uint8[n], result): the sum of all whole pairs of 64-byte vectors."""
-    lanes = _VECTOR // 4
-    with IRBuilder() as builder:
-        with tb.prim_func(s_tir=True):
-            tb.func_name("main")
-            tb.func_attr({"tirx.noalias": True, "global_symbol": "main"})
-            n = tirx.Var("n", "int32")
-            data = tb.arg("data", tb.buffer((n,), "uint8"))
-            result = tb.arg("result", tb.buffer((_SUMS * lanes,), "int32"))
-            with tb.sblock("root"):
-                tb.reads([])
-                tb.writes([])
-                sums = tb.sblock_alloc_buffer((_SUMS * lanes,), "int32")
-                places = [_ramp(i * lanes, lanes) for i in range(_SUMS)]
-                for place in places:
-                    tb.buffer_store(sums, tirx.Broadcast(tirx.const(0, "int32"), lanes), [place])
-                with tb.serial(0, n // (_SUMS * _VECTOR)) as step:
-                    for i, place in enumerate(places):
-                        start = (step * _SUMS + i) * _VECTOR
-                        if far:
-                            _prefetch(tirx.address_of(data[start + _PREFETCH_AHEAD]))
-                        vector = tirx.reinterpret(f"int32x{lanes}", data[(_ramp(start, _VECTOR),)])
-                        tb.buffer_store(sums, sums[(place,)] + vector, [place])
-                for place in places:
-                    tb.buffer_store(result, sums[(place,)], [place])
-    return IRModule({"main": builder.get()})
-
-
-def _prefetch(address: Any) -> None:
-    read, keep_in_all_levels, data = (tirx.const(value, "int32") for value in (0, 3, 1))
-    operands = (address, read, keep_in_all_levels, data)
-    tb.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", *operands))
-
-
-def _ramp(start: Any, lanes: int) -> tirx.Ramp:
-    start = tirx.const(start, "int32") if isinstance(start, int) else start
-    return tirx.Ramp(start, tirx.const(1, "int32"), lanes)
