@@ -5,6 +5,7 @@ An algorithm that is not named here is tried with what serves most: `GENERAL` an
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -64,16 +65,17 @@ def dense(m: int, n: int, k: int, act: str = "u8", weight: str = "s8") -> str:
     return f"dense m={m} n={n} k={k} act={act} weight={weight}"
 
 
-def kinds(shapes: dict[str, str], *formats: str) -> list[str]:
-    """Every kind of convolution with each of the formats."""
-    return [f"conv2d {words} {more}" for words in shapes.values() for more in formats]
+def kinds(shapes: dict[str, str], *formats: str) -> list[list[str]]:
+    """A row for every kind of convolution: it with each of the formats."""
+    return [[f"conv2d {words} {more}" for more in formats] for words in shapes.values()]
 
 
 @dataclass(frozen=True)
 class Cases:
     """Workloads of an algorithm: `pairs` a text for every pair of `acts` and `weights`, `formats`
     of one format beside a fixed one, `sizes` around the edges of tiles, vectors and steps, and
-    `kinds` of convolution; `operators` draws any that it may serve, `examples` of them by day."""
+    `kinds` of convolution, a row each; `operators` draws any that it may serve, `examples` of them
+    by day. Where a format or a kind is what matters, shapes are as small as it lets them be."""
 
     operators: SearchStrategy
     examples: int = 16
@@ -82,12 +84,25 @@ class Cases:
     weights: tuple[str, ...] = SIGNED
     formats: list[str] = field(default_factory=list)
     sizes: list[str] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
+    kinds: list[list[str]] = field(default_factory=list)
+
+    def rows(self, section: str) -> list[list[str]]:
+        """The workloads of a section, in rows of which a day tries one each."""
+        if section == "kinds":
+            return self.kinds
+        texts, length = getattr(self, section), {"formats": 3, "sizes": 1}[section]
+        return [texts[at : at + length] for at in range(0, len(texts), length)]
 
     def rows_of_pairs(self) -> Iterator[list[str]]:
         """The workloads of each activation format with every weight format."""
         for act in self.acts if self.pairs else ():
             yield [f"{self.pairs} act={act} weight={weight}" for weight in self.weights]
+
+    def texts(self) -> Iterator[str]:
+        """All workloads."""
+        sections = (self.rows(section) for section in ("sizes", "kinds", "formats"))
+        for row in (*chain(*sections), *self.rows_of_pairs()):
+            yield from row
 
 
 def products(m: int, n: int, k: int, act=texts, weight=texts) -> SearchStrategy:
@@ -123,7 +138,7 @@ def _one_side(shape: str, act: str, weight: str) -> list[str]:
 GENERAL = Cases(
     operators=convs() | products(40, 100, 130),
     pairs="dense m=5 n=18 k=37",
-    formats=_one_side("conv2d h=4 w=5 ic=6 oc=9 kernel=2 pad=1x0", "s8", "b3"),
+    formats=_one_side("conv2d h=2 w=2 ic=5 oc=9 kernel=2 pad=1x0", "s8", "b3"),
     sizes=[
         *(dense(m, 33, 24) for m in (1, 2, 5, 6, 7, 13, 16, 17, 33)),
         *(
@@ -217,32 +232,34 @@ CASES = {
     "winograd": Cases(
         operators=_filtered() | with_epilogues(_filtered()),
         examples=6,
-        pairs="conv2d h=5 w=6 ic=7 oc=18 kernel=3 pad=1",
-        formats=_one_side("conv2d h=5 w=4 ic=6 oc=9 kernel=3 pad=1", "s2", "t2"),
+        pairs="conv2d h=3 w=4 ic=5 oc=9 kernel=3 pad=0x1x0x0",
+        formats=_one_side("conv2d h=3 w=4 ic=5 oc=9 kernel=3 pad=1x0x0x0", "s2", "t2"),
         sizes=[
             f"conv2d h=5 w=6 ic={ins} oc={outs} kernel=3 pad=1 act=u3 weight=s3"
             for ins, outs in ((1, 1), (3, 15), (4, 16), (5, 17), (8, 33), (33, 8), (12, 65))
         ],
-        kinds=[
-            *kinds(FILTERED, "ic=11 oc=19 act=u3 weight=s2"),
-            *kinds(FILTERED, "ic=6 oc=9 act=s3 weight=b2 zero_act=2 out=u8 scale=channel"),
-        ],
+        kinds=kinds(
+            FILTERED,
+            "ic=11 oc=19 act=u3 weight=s2",
+            "ic=6 oc=9 act=s3 weight=b2 zero_act=2 out=u8 scale=channel",
+        ),
     ),
     "depthwise": Cases(
         operators=_depthwise_of_any_shape(),
-        pairs="conv2d h=3 w=4 ic=17 oc=17 groups=17 kernel=3 pad=1",
-        formats=_one_side("conv2d h=3 w=4 ic=9 oc=9 groups=9 kernel=3 pad=1", "s8", "b3"),
+        pairs="conv2d h=2 w=3 ic=17 oc=17 groups=17 kernel=2 pad=1x0",
+        formats=_one_side("conv2d h=2 w=3 ic=9 oc=9 groups=9 kernel=2 pad=1x0", "s8", "b3"),
         sizes=[_depthwise(channels, "act=u8 weight=s7") for channels in _EDGES],
-        kinds=[
-            *kinds(WINDOWS, "ic=20 oc=20 groups=20 act=u8 weight=s8"),
-            *kinds(WINDOWS, "ic=5 oc=15 groups=5 act=s5 weight=b2"),
-        ],
+        kinds=kinds(
+            WINDOWS,
+            "ic=20 oc=20 groups=20 act=u8 weight=s8",
+            "ic=5 oc=15 groups=5 act=s5 weight=b2",
+        ),
     ),
     "grouped_conv": Cases(
         operators=grouped_convs(),
         examples=8,  # straight-line code takes LLVM seconds
-        pairs="conv2d h=2 w=3 ic=20 oc=20 groups=5 kernel=3 pad=1",
-        formats=_one_side("conv2d h=2 w=3 ic=9 oc=15 groups=3 kernel=3 pad=1", "s8", "b3"),
+        pairs="conv2d h=2 w=3 ic=20 oc=20 groups=5 kernel=2 pad=1x0",
+        formats=_one_side("conv2d h=2 w=3 ic=9 oc=15 groups=3 kernel=2 pad=1x0", "s8", "b3"),
         sizes=[
             _grouped(*groups, "act=u8 weight=s7")
             for groups in (
@@ -254,10 +271,11 @@ CASES = {
         ],
         kinds=[
             *kinds(
-                WINDOWS | {"long": "h=20 w=24 kernel=16x20"},
+                WINDOWS,
                 "ic=16 oc=16 groups=4 act=u8 weight=s8",
+                "ic=15 oc=10 groups=5 act=s5 weight=b2 zero_act=-3",
             ),
-            *kinds(WINDOWS, "ic=15 oc=10 groups=5 act=s5 weight=b2 zero_act=-3"),
+            ["conv2d h=20 w=24 kernel=16x20 ic=16 oc=16 groups=4 act=u8 weight=s8"],
         ],
     ),
     "telescoped": Cases(
@@ -266,7 +284,7 @@ CASES = {
         acts=("u8",),
         weights=_FIELDS,
         formats=[
-            f"conv2d h=4 w=5 ic=6 oc=9 kernel=2 pad=1x0 act={act} weight=b3"
+            f"conv2d h=2 w=2 ic=5 oc=9 kernel=2 pad=1x0 act={act} weight=b3"
             for act in ("u1", "s2", "b3", "u7", "s8", "u8", "b7", "c2:-7,-2", "c1:5,9")
         ],
         sizes=[
@@ -306,11 +324,11 @@ CASES = {
         acts=("u1", "b1"),
         weights=("b1", "s3", "b5", "u7", "t2", "u4", "s6", "s8"),
         kinds=[
-            "conv2d h=17 w=19 ic=3 oc=10 kernel=7 stride=2 pad=3 act=u1 weight=s4",
-            "conv2d h=15 w=15 ic=8 oc=16 kernel=1 stride=2 act=b1 weight=s4",
-            "conv2d h=11 w=9 ic=5 oc=6 kernel=3x2 dilation=2x3 pad=2x3 act=u1 weight=s4",
-            "conv2d n=2 h=7 w=6 ic=12 oc=15 kernel=3 pad=1 groups=3 act=u1 weight=s4",
-            "conv2d h=1 w=80 ic=6 oc=12 kernel=1x5 act=b1 weight=s4",
+            ["conv2d h=17 w=19 ic=3 oc=10 kernel=7 stride=2 pad=3 act=u1 weight=s4"],
+            ["conv2d h=15 w=15 ic=8 oc=16 kernel=1 stride=2 act=b1 weight=s4"],
+            ["conv2d h=11 w=9 ic=5 oc=6 kernel=3x2 dilation=2x3 pad=2x3 act=u1 weight=s4"],
+            ["conv2d n=2 h=7 w=6 ic=12 oc=15 kernel=3 pad=1 groups=3 act=u1 weight=s4"],
+            ["conv2d h=1 w=80 ic=6 oc=12 kernel=1x5 act=b1 weight=s4"],
         ],
     ),
     "bitserial": Cases(
@@ -321,7 +339,7 @@ CASES = {
             weight=st.sampled_from(["u1", "u2", "b1", "b2", "t2", "s2"]),
         ),
         pairs="dense m=3 n=18 k=37",
-        formats=_one_side("conv2d h=4 w=5 ic=6 oc=9 kernel=2 pad=1x0", "s2", "b1"),
+        formats=_one_side("conv2d h=2 w=2 ic=5 oc=9 kernel=2 pad=1x0", "s2", "b1"),
         sizes=[
             *(dense(5, n, 40, "u1", "s2") for n in (1, 4, 9, 16, 17, 33, 64, 65, 129)),
             *(dense(5, 20, k, "u2", "b1") for k in (1, 8, 9, 31, 33, 64, 65, 129, 1000)),

@@ -28,7 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what the rotation of levels leaves out."""
     groups = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("matrix") and _runs(level := _level(item)):
+        rotates = item.get_closest_marker("matrix") and not item.get_closest_marker("nightly")
+        if rotates and _runs(level := _level(item)):
             case = {k: v for k, v in item.callspec.params.items() if k not in ("name", "level")}
             algorithm = level.rpartition("/")[2] if "/" in level else ""
             groups[item.nodeid.partition("[")[0], algorithm, repr(case)].append(item)

@@ -24,13 +24,17 @@ def _served(name: str, text: str) -> bool:
 
 
 def each(section: str) -> pytest.MarkDecorator:
-    """Each template at each level with each workload of a section of its cases that it serves."""
-    found = [
-        pytest.param(name, text, id=f"{name}-{text}")
-        for name in NAMES
-        for text in getattr(cases_of(name), section)
-        if _served(name, text)
-    ]
+    """Each template at each level with the workloads of a section of its cases that it serves: one
+    of each row by day, in rotation, where each algorithm begins with another one."""
+    found = []
+    for name in NAMES:
+        first = ALGORITHMS.index(name.rpartition("/")[2])
+        for number, row in enumerate(cases_of(name).rows(section)):
+            served = [text for text in row if _served(name, text)]
+            for place, text in enumerate(served):
+                by_day = place == (first + number) % len(served)
+                marks = () if by_day else pytest.mark.nightly
+                found.append(pytest.param(name, text, id=f"{name}-{text}", marks=marks))
     return pytest.mark.parametrize(("name", "text"), found)
 
 
@@ -122,8 +126,7 @@ def test_the_default_is_a_point_of_the_space(name, data):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_choice_that_a_knob_has_not_is_refused_or_no_point(name):
     chosen, target = template_of(name)
-    served = (t for s in ("sizes", "kinds", "formats") for t in getattr(cases_of(name), s))
-    op = parse(next(text for text in served if _served(name, text)))
+    op = parse(next(text for text in cases_of(name).texts() if _served(name, text)))
     knobs = chosen.default(op, target)
     space = chosen.space(op, target)
     assert knobs in space
@@ -135,8 +138,6 @@ def test_a_choice_that_a_knob_has_not_is_refused_or_no_point(name):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_is_tried(algorithm):
     names = [name for name in NAMES if name.endswith(f"/{algorithm}")]
-    cases = cases_of(algorithm)
-    pairs = [text for row in cases.rows_of_pairs() for text in row]
-    texts = [*cases.formats, *cases.sizes, *cases.kinds, *pairs]
+    texts = list(cases_of(algorithm).texts())
     for name in names:
         assert sum(_served(name, text) for text in texts) >= 15, name
