@@ -148,15 +148,21 @@ def receive(children: Sequence[Child]) -> list[tuple[Child, Any]]:
 def connect(pipe: str, parent: str) -> Connection:
     """The child's side: its end of the pipe. From now on it dies with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    die_with_parent()
     if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
         # One that takes all memory must not take its parent with it.
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
     if os.getppid() != int(parent):
         os._exit(1)
     return Connection(int(pipe))
+
+
+def die_with_parent() -> None:
+    """From now on this process is killed when the thread that started it ends (on Linux)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
 
 
 def run(command: Sequence[str], folder: Path) -> tuple[int, str]:

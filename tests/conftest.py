@@ -10,14 +10,21 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from command_line import DENSE, DEPTHWISE
+from filelock import FileLock
 from hypothesis import settings
 from kernels import LEVELS, WITHOUT_WEIGHTS
 
+from lpgen.supervise import die_with_parent
 from lpgen.target import Target, cpu_features
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile("lpgen", deadline=None)
 settings.load_profile("lpgen")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # It would outlive a killed pytest by seconds, and with it what its tests have started.
+    die_with_parent()
 
 # Small kernels are split among threads too: libraries read this when they are loaded.
 os.environ["LPGEN_TASK_US"] = "0"
@@ -46,6 +53,22 @@ def _level(item: pytest.Item) -> str:
 
 def _runs(level: str) -> bool:
     return not Target.parse((LEVELS | WITHOUT_WEIGHTS).get(level, level)).missing_on(cpu_features())
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory) -> Path:
+    """A library of a dense and a depthwise kernel with default knobs, for all workers: the first
+    that needs it builds it."""
+    from lpgen.build import build
+    from lpgen.records.choose import choose
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    path = folder / "small.so"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            build([choose(text, use_shipped=False) for text in (DENSE, DEPTHWISE)], path)
+    return path
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
 """Comparisons with other libraries; none of them is needed, and those there are have to agree."""
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_line import DENSE, DEPTHWISE
 
 from lpgen import bench
 from lpgen.bench import contest, isa, peers, turns
@@ -17,17 +14,12 @@ from lpgen.bench.case import Case, Contender
 from lpgen.bench.chart import draw
 from lpgen.bench.comparison import Comparison, Entry, Report
 from lpgen.bench.comparison import timed as comparison_method
-from lpgen.bench.contest import Contest
 from lpgen.bench.messages import Failed, Phase, Task
-from lpgen.bench.quiet import wait_until_quiet
 from lpgen.build import build
-from lpgen.errors import LibraryError, UserError
+from lpgen.errors import UserError
 from lpgen.ops import parse, with_epilogue
 from lpgen.records.choose import choose
 from lpgen.target import Target, detect
-
-DENSE = "dense m=4 n=32 k=64 act=u8 weight=s8 out=s32"
-CONV = parse("conv2d h=6 w=5 ic=32 oc=32 kernel=3 pad=1 act=u8 weight=s8").name
 
 
 @pytest.fixture
@@ -40,15 +32,9 @@ def fake(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("library") / "two.so"
-    return build([choose(DENSE), choose(CONV)], path)
-
-
-def task(library: Path, workload: str, skipped=None) -> Task:
-    small = parse(workload).smallest()
-    path = build([choose(small)], library.with_name("small.so"))
-    return Task(str(library), workload, str(path), 3, 0, skipped or {})
+def smallest(tmp_path_factory) -> Path:
+    """A library of the smallest operator with the formats of DENSE."""
+    return build([choose(parse(DENSE).smallest())], tmp_path_factory.mktemp("small") / "lib.so")
 
 
 def entry(peer="p", way="w", out="u8", us=10.0, call=1.0) -> Entry:
@@ -74,31 +60,36 @@ def test_what_is_not_compared_is_named():
         ("out=u4 scale=channel relu", None),
     ],
 )
-def test_what_no_library_has_is_said(fake, library, words, reason):
+def test_what_no_library_has_is_said(fake, smallest, tmp_path, words, reason):
     op = with_epilogue(parse(DENSE), words)
     case = Case.random(op)
     assert (case.beyond or "").startswith(reason or "")
     assert bool(case.beyond) == bool(reason)
-    path = build([choose(op)], library.with_name("epilogue.so"))
-    result = turns.Turns([fake], 1, lambda phase: None).answer(task(path, op.name))
+    path = build([choose(op)], tmp_path / "lib.so")
+    result = turns.Turns([fake], 1, lambda phase: None).answer(
+        Task(str(path), op.name, str(smallest), 3, 0, {})
+    )
     assert result.ours.out == op.out
     assert (result.entries == ()) == bool(reason)
     assert result.refused.get(fake, "").startswith(reason or "")
 
 
-def test_a_format_of_few_bits_is_compared_with_all(fake, library):
+def test_a_format_of_few_bits_is_compared_with_all(fake, smallest, tmp_path):
     op = with_epilogue(parse(DENSE), "out=u4 scale=channel")
     assert Case.random(op).expected.max() == 15
-    path = build([choose(op)], library.with_name("few.so"))
-    result = turns.Turns([fake], 1, lambda phase: None).answer(task(path, op.name))
+    path = build([choose(op)], tmp_path / "lib.so")
+    result = turns.Turns([fake], 1, lambda phase: None).answer(
+        Task(str(path), op.name, str(smallest), 3, 0, {})
+    )
     assert {e.out for e in result.rivals} == {"s32", "u8", "f32"}
 
 
-def test_every_way_is_timed_or_refused_with_the_reason(fake, library):
+def test_every_way_is_timed_or_refused_with_the_reason(fake, library, smallest):
     said = []
     taking_part = turns.Turns([fake], 1, said.append)
     assert taking_part.present == ({fake: "1.0"}, {})
-    result = taking_part.answer(task(library, DENSE, {(fake, "float"): "it was killed"}))
+    skipped = {(fake, "float"): "it was killed"}
+    result = taking_part.answer(Task(str(library), DENSE, str(smallest), 3, 0, skipped))
     assert isinstance(result, Comparison)
     assert (result.workload, result.target, result.origin) == (DENSE, detect().name, "model")
     assert (result.ours.peer, result.ours.out) == ("lpgen", "s32")
@@ -136,7 +127,9 @@ def test_what_is_hopeless_is_timed_less(fake, monkeypatch):
 
 
 def test_a_library_that_cannot_run_an_operator_is_named(fake, library):
-    result = turns.Turns([fake], 1, lambda phase: None).answer(task(library, CONV))
+    result = turns.Turns([fake], 1, lambda phase: None).answer(
+        Task(str(library), parse(DEPTHWISE).name, "", 3, 0, {})
+    )
     assert result.refused == {fake: "no convolutions"}
     assert result.entries == ()
     assert result.ratio is result.best() is result.ratio_without_calls is None
@@ -144,7 +137,9 @@ def test_a_library_that_cannot_run_an_operator_is_named(fake, library):
 
 def test_a_wrong_kernel_is_not_timed(fake, library, monkeypatch):
     monkeypatch.setattr(turns.runtime.Kernel, "bind", lambda *args, **named: lambda: None)
-    answer = turns.Turns([fake], 1, lambda phase: None).answer(task(library, DENSE))
+    answer = turns.Turns([fake], 1, lambda phase: None).answer(
+        Task(str(library), DENSE, "", 3, 0, {})
+    )
     assert isinstance(answer, Failed)
     assert "128 of 128 results differ" in answer.reason
 
@@ -222,109 +217,9 @@ def test_peers_are_held_to_the_target():
     assert "more than sse4 has" in words
 
 
-def test_amx_is_refused_to_a_whole_process():
-    code = (
-        "from lpgen.bench.isa import refuse_amx; refuse_amx()\n"
-        "from lpgen.target import detect; print(detect().families[0])"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if "AMX cannot be refused" in run.stderr:
-        pytest.skip(run.stderr.splitlines()[-1])
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split() != ["amx"]
-
-
-def fake_openvino(folder: Path, on_import: str, on_use: str) -> None:
-    """A package openvino that does something when it is imported, and when it is used."""
-    head = "import os, signal, time\n"
-    (folder / "openvino").mkdir()
-    text = f"{head}__version__ = '0'\n{on_import}\n"
-    (folder / "openvino" / "__init__.py").write_text(text)
-    (folder / "openvino" / "opset13.py").write_text(f"{head}{on_use}\n")
-
-
-@pytest.mark.parametrize(
-    ("what", "reason"),
-    [
-        (
-            "os.kill(os.getpid(), signal.SIGSEGV)",
-            "crashed: SIGSEGV while running openvino's MatMul",
-        ),
-        (
-            "print('out of luck', flush=True), os._exit(3)",
-            "exit status 3 while running openvino's MatMul: out of luck",
-        ),
-        ("time.sleep(60)", "no result in 3 s of running openvino's MatMul"),
-    ],
-)
-def test_a_library_may_take_the_process_with_it(library, tmp_path, monkeypatch, what, reason):
-    fake_openvino(tmp_path, "", what)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    with Contest(["openvino"], detect(), rounds=3, limit=3) as made:
-        assert made.present == {"openvino": "0"}
-        result = made.compare(library, DENSE)
-    assert reason in result.refused["openvino MatMul"]
-    assert result.ours.us_best > 0
-
-
-def test_a_library_whose_threads_never_sleep_is_left_out(library, tmp_path, monkeypatch):
-    # In Python, so that the thread lets others have the interpreter.
-    spin = "def spin():\n    while True:\n        pass\n"
-    spinning = f"import threading\n{spin}threading.Thread(target=spin, daemon=True).start()"
-    fake_openvino(tmp_path, "", spinning)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    with Contest(["openvino"], detect(), threads=2, rounds=3, limit=60) as made:
-        result = made.compare(library, DENSE)
-    reason = result.refused["openvino MatMul"]
-    assert reason.startswith("crashed: exit status 1 while running openvino's MatMul: ")
-    assert reason.endswith("its threads still work 2 s after its turn")
-    assert result.ours.us_best > 0
-
-
-def test_threads_are_waited_for():
-    asked = threading.Event()
-
-    def work():
-        while not asked.is_set():
-            pass
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    assert not wait_until_quiet(limit=0.05)
-    asked.set()
-    worker.join()
-    assert wait_until_quiet(limit=10)
-
-
 def test_the_method_stands_with_the_table():
     assert "threads of the turn before sleep" not in comparison_method(1)
     assert "threads of the turn before sleep" in comparison_method(2)
-
-
-def test_a_library_may_die_while_it_is_imported(library, tmp_path, monkeypatch):
-    fake_openvino(tmp_path, "os.kill(os.getpid(), signal.SIGILL)", "pass")
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    with Contest(["openvino"], detect(), rounds=3) as made:
-        assert made.absent == {"openvino": "crashed: SIGILL while running openvino's import"}
-        assert made.compare(library, DENSE).entries == ()
-
-
-def test_a_contest_leaves_nothing(library, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    affinity = os.sched_getaffinity(0)
-    with Contest([], detect(), rounds=3) as made:
-        process = made._process.process
-        made.compare(library, DENSE)
-        assert list(tmp_path.iterdir())
-    assert process.returncode is not None
-    assert not list(tmp_path.iterdir())
-    assert os.sched_getaffinity(0) == affinity
-
-
-def test_a_contest_needs_the_kernel(library):
-    with Contest([], detect()) as made, pytest.raises(LibraryError, match="no kernel"):
-        made.compare(library, "dense m=1 n=2 k=3 act=u8 weight=s8 out=s32")
 
 
 class FakeContest:

@@ -2,13 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import psutil
 import pytest
 from fake_kernel import fake_kernel
+from processes import started, wait_for
 from tvm import IRModule
 
 from lpgen import templates
@@ -77,22 +75,14 @@ def test_an_interrupt_leaves_no_compiler(monkeypatch):
 
 
 def test_ctrl_c_ends_a_build(tmp_path):
-    command = [sys.executable, "-m", "lpgen.cli", "build", "--suite", "resnet18"]
-    process = subprocess.Popen(
-        [*command, "-o", str(tmp_path / "lib.so")],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+    command = ["build", "--suite", "resnet18", "-o", str(tmp_path / "lib.so")]
+    process = started("-m", "lpgen.cli", *command)
     own = psutil.Process(process.pid)
-    give_up = time.monotonic() + 120
-    while not (children := own.children()) and time.monotonic() < give_up:
-        time.sleep(0.05)
+    wait_for(own.children)
+    children = own.children()
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.strip() == "lpgen: interrupted"
+    assert (process.returncode, err.strip()) == (130, "lpgen: interrupted")
     psutil.wait_procs(children, timeout=10)
     assert not any(child.is_running() for child in children)
     assert not list(tmp_path.iterdir())

@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 from fake_kernel import fake_kernel
+from processes import started, wait_for
 
 from lpgen.build import Choice, build, scratch_folder
 from lpgen.build.scratch import PREFIX
@@ -31,22 +31,8 @@ def temporary(tmp_path) -> Path:
     return folder
 
 
-def started(temporary: Path, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "lpgen.cli", *arguments],
-        env=os.environ | {"TMPDIR": str(temporary)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(condition) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, "did not happen"
-        time.sleep(0.02)
+def command(temporary: Path, *arguments: str) -> subprocess.Popen:
+    return started("-m", "lpgen.cli", *arguments, env=os.environ | {"TMPDIR": str(temporary)})
 
 
 @pytest.fixture
@@ -69,7 +55,7 @@ def alive(pid: Path) -> bool:
 def test_a_signal_ends_a_build_and_what_it_started(slow_compiler, temporary, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    process = started(temporary, "build", DENSE, "-o", str(out / "lib.so"))
+    process = command(temporary, "build", DENSE, "-o", str(out / "lib.so"))
     wait_for(lambda: slow_compiler.exists() and slow_compiler.read_text().strip())
     assert list(temporary.iterdir())
     process.terminate()
@@ -98,7 +84,7 @@ def test_signals_raise_once_and_only_where_nobody_else_handles_them():
 def test_the_next_build_removes_what_a_killed_one_left(slow_compiler, temporary, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    process = started(temporary, "build", DENSE, "-o", str(out / "lib.so"))
+    process = command(temporary, "build", DENSE, "-o", str(out / "lib.so"))
     wait_for(lambda: slow_compiler.exists() and slow_compiler.read_text().strip())
     process.kill()
     process.communicate()
@@ -123,7 +109,7 @@ def test_folders_of_others_are_left_alone(temporary):
 
 def test_a_signal_ends_tuning_and_its_workers(temporary, tmp_path):
     log = Log(tmp_path / "log.jsonl")
-    process = started(temporary, "tune", DENSE, "--log", str(log.path), "--jobs", "2")
+    process = command(temporary, "tune", DENSE, "--log", str(log.path), "--jobs", "2")
     wait_for(lambda: log.path.exists() and log.read().records)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children

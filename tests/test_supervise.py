@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from processes import gone
 
 from lpgen.supervise import Child, Gone, receive, run
 
@@ -35,16 +35,6 @@ def child(tmp_path, monkeypatch):
     yield start
     for one in started:
         one.stop()
-
-
-def gone(pid: int) -> bool:
-    """Whether a process is no more, soon."""
-    end = time.monotonic() + 20
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_messages_go_both_ways(child):
@@ -108,6 +98,26 @@ def test_a_process_dies_with_its_parent(tmp_path):
         assert psutil.pid_exists(pid)
         parent.kill()
     assert gone(pid)
+
+
+def test_what_a_test_started_ends_with_pytest(tmp_path):
+    """A command in a session of its own, and the child that it has: nobody else would end them."""
+    (tmp_path / "child.py").write_text(MODULE.format("pipe.recv()"))
+    command = (
+        "import os, sys, time; sys.path.insert(0, sys.argv[1]); from lpgen.supervise import Child\n"
+        "print(os.getpid(), Child('child').process.pid, flush=True); time.sleep(100)"
+    )
+    code = (
+        "import sys, time; sys.path[:0] = sys.argv[3:]; from processes import started\n"
+        "started('-c', *sys.argv[1:3], stdout=None); time.sleep(100)"
+    )
+    own = [sys.executable, "-c", code, command, str(tmp_path), str(Path(__file__).parent)]
+    with subprocess.Popen(own, stdout=subprocess.PIPE, text=True) as parent:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert all(map(psutil.pid_exists, pids))
+        parent.kill()
+    assert len(pids) == 2
+    assert all(map(gone, pids))
 
 
 def test_ctrl_c_is_for_the_parent(child):

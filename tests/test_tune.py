@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 from fake_templates import BEHAVIOURS, Moody, Tiles
+from processes import started, wait_for
 
 from lpgen import target as targets
 from lpgen import tune as tune_package
@@ -264,14 +264,7 @@ def tuning(tmp_path):
     log = Log(tmp_path / "log.jsonl")
     tests = str(Path(__file__).parent)
     script = SCRIPT.format(tests=tests, op=OP.name, log=str(log.path))
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stderr=subprocess.PIPE,
-        process_group=0,
-        text=True,
-        # A background job ignores Ctrl-C, and so would what it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = started("-c", script)
     try:
         wait_for(lambda: len(log.read().records) >= 5)
         yield process, log
@@ -279,14 +272,6 @@ def tuning(tmp_path):
         process.kill()
         process.wait()
         process.stderr.close()
-
-
-def wait_for(condition):
-    """Wait until it holds; 60 seconds are for machines that do a lot else."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "did not happen"
-        time.sleep(0.02)
 
 
 def test_ctrl_c_ends_all_processes_and_keeps_the_log(tuning):
