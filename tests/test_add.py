@@ -1,18 +1,16 @@
-"""add: the oracle against plain scalars and ONNX, kernels against the oracle, QLinearAdd nodes."""
+"""add: the oracle against plain scalars and ONNX, words and values that cannot be, QLinearAdd."""
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import assert_exact_on
 from strategies import quantized
+from without_weights import problem
 
-from lpgen import runtime
 from lpgen.errors import FormatError, OnnxError, WorkloadError
 from lpgen.ops import parse
 from lpgen.ops.add import Add
-from lpgen.records.choose import choose
-from lpgen.target import Target, cpu_features
+from lpgen.target import Target
 from lpgen.templates import Template, explain
 
 ELEMENTWISE = Template("generic", "elementwise")
@@ -31,12 +29,6 @@ def operators(draw, longest=150):
     )
 
 
-def problem(op, seed=0):
-    """(tensors by name, the result)."""
-    example = op.example(np.random.default_rng(seed))
-    return example.inputs, op.reference(**example.given)
-
-
 @settings(deadline=None)
 @given(operators(7), seeds)
 def test_the_oracle_is_the_formula(op, seed):
@@ -52,31 +44,11 @@ def test_the_oracle_is_the_formula(op, seed):
     assert y.dtype == op.out.dtype
 
 
-@given(operators())
-def test_every_operator_survives_its_text(op):
-    assert parse(str(op)) == op
-    assert str(parse(str(op))) == str(op)
-
-
 def test_texts():
     op = parse("add inner=12 a=u8 b=s4 out=u8 relu")
     assert str(op) == "add outer=1 inner=12 a=u8 b=s4 out=u8 clamp=relu"
     assert op.label == "add 1x12 u8 + s4 relu -> u8"
     assert op.identifier == "add_1x12_u8s4u8"
-
-
-@pytest.mark.parametrize("level", ["generic", "avx2", "avx512vnni"])
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(data=st.data())
-def test_any_operator_at_any_point_of_the_space(level, data):
-    target = Target.parse(level)
-    if target.missing_on(cpu_features()):
-        pytest.skip(f"this CPU is no {level}")
-    op = data.draw(operators())
-    knobs = ELEMENTWISE.space(op, target).sample(np.random.default_rng(data.draw(st.integers(0))))
-    assert_exact_on(ELEMENTWISE, target, op, knobs)
 
 
 def test_no_other_template_serves_it():
@@ -116,35 +88,6 @@ def test_values_are_checked():
             op.reference(**inputs | {name: value})
     with pytest.raises(WorkloadError, match=r"^add: b has shape \(2,\), expected \(3,\)"):
         op.reference(**inputs | {"b": inputs["b"][:2]})
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    from lpgen.build import build
-
-    # So large that several threads share it, and a small one that broadcasts.
-    ops = (
-        "add inner=100003 a=u8 b=s8 out=u8 clamp=relu",
-        "add outer=3 inner=20 a=s4 b=u8 out=s8",
-    )
-    return build([choose(parse(op)) for op in ops], tmp_path_factory.mktemp("add") / "lib.so")
-
-
-def test_libraries_hold_them(library, lpgen):
-    lib = runtime.load(library)
-    for name in lib.kernels:
-        inputs, expected = problem(parse(name))
-        for threads in (1, 2):
-            np.testing.assert_array_equal(lib[name](**inputs, threads=threads), expected)
-    header = " ".join(library.with_suffix(".h").read_text().split())
-    assert "(const uint8_t *a, size_t a_bytes, const int8_t *b, size_t b_bytes," in header
-    assert "2 of 2 kernels are exact" in lpgen("check", str(library))
-
-
-def test_they_can_be_tuned_and_timed(lpgen, library):
-    text = "add inner=30000 a=u8 b=u8 out=u8"
-    assert "generic/elementwise" in lpgen("tune", text, "--trials", "2", "--log", "log.jsonl")
-    assert "add 1x100003 u8 + s8 relu -> u8" in lpgen("bench", str(library))
 
 
 # QLinearAdd of ONNX Runtime.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from without_weights import OPERATORS, TEXTS
+from without_weights import OPERATORS, TEXTS, problem
 
 from lpgen import runtime
 from lpgen.errors import FormatError, WorkloadError
@@ -17,12 +17,6 @@ from lpgen.ops.unary import Unary
 from lpgen.records.choose import choose
 
 seeds = st.integers(0, 2**32 - 1)
-
-
-def problem(op, seed=0):
-    """(inputs by name, the result)."""
-    example = op.example(np.random.default_rng(seed))
-    return example.inputs, op.reference(**example.given)
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
@@ -325,6 +319,17 @@ def test_libraries_hold_them(library, lpgen):
         for threads in (1, 2, 3):
             np.testing.assert_array_equal(lib[name](**inputs, threads=threads), expected)
     assert f"{len(TEXTS)} of {len(TEXTS)} kernels are exact" in lpgen("check", str(library))
+
+
+def test_headers_declare_their_tensors(library):
+    header = library.with_suffix(".h").read_text()
+    words = " ".join(header.split())
+    assert "(const uint8_t *a, size_t a_bytes, const int8_t *b, size_t b_bytes," in words
+    assert (
+        "(const float *x, size_t x_bytes, const float *scale, size_t scale_bytes, "
+        "const uint8_t *zero, size_t zero_bytes, uint8_t *y, size_t y_bytes,"
+    ) in words
+    assert " * x float[1, 1000, 1]\n * scale float[1]\n * zero uint8_t[1]" in header
 
 
 def test_they_can_be_tuned_and_timed(lpgen, library):

@@ -1,10 +1,20 @@
 """Operators without weights for tests: what draws them, and texts of each kind."""
 
+import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from strategies import quantized
 
-from lpgen.ops import DequantizeLinear, QuantizeLinear, binary, cast, functions, movement, rowwise
+from lpgen.ops import (
+    DequantizeLinear,
+    Operator,
+    QuantizeLinear,
+    binary,
+    cast,
+    functions,
+    movement,
+    rowwise,
+)
 from lpgen.ops.add import Add
 from lpgen.ops.binary import Binary
 from lpgen.ops.cast import Cast
@@ -93,14 +103,27 @@ def pads(draw):
     return movement.Pad(shape=tuple(shape), before=before, after=after, dtype=draw(dtypes))
 
 
+@st.composite
+def linears(draw, kind, longest=70):
+    """quantize or dequantize: every way to share scales."""
+    axis, per = draw(st.integers(1, longest)), draw(st.sampled_from(["tensor", "axis", "block"]))
+    if per == "block":
+        per += str(draw(st.integers(1, axis + 1)))
+    sizes = {"outer": draw(few), "axis": axis, "inner": draw(few | st.integers(1, longest))}
+    return kind(**sizes, format=draw(quantized), per=per)
+
+
 formats = {name: quantized for name in ("a", "b", "out")}
 
-linear = {"outer": few, "axis": size, "inner": few, "format": quantized}
-
 OPERATORS = {
-    "quantize": st.builds(QuantizeLinear, **linear),
-    "dequantize": st.builds(DequantizeLinear, **linear),
-    "add": pairs(Add, **formats, clamp=st.sampled_from(["none", "relu"])),
+    "quantize": linears(QuantizeLinear),
+    "dequantize": linears(DequantizeLinear),
+    "add": pairs(
+        Add,
+        **formats,
+        clamp=st.sampled_from(["none", "relu"]),
+        rounded=st.sampled_from(["sum", "quotient"]),
+    ),
     "mul": pairs(Mul, **formats),
     "pool": pools(),
     "concat": st.builds(
@@ -277,6 +300,12 @@ TEXTS = {
     ],
 }
 """Texts of each kind, with sizes around those of vectors."""
+
+
+def problem(op: Operator, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Tensors by name, and the result."""
+    example = op.example(np.random.default_rng(seed))
+    return example.inputs, op.reference(**example.given)
 
 
 def _served_by(algorithm: str) -> list[str]:
