@@ -304,7 +304,7 @@ CASES = {
     ),
     "lut_product": Cases(
         operators=of_formats(convs() | products(20, 200, 200), NARROW_ACTS, NARROW_WEIGHTS),
-        pairs="dense m=3 n=35 k=39",
+        pairs="dense m=1 n=35 k=39",
         acts=(*_NARROW, *_WIDER),
         weights=_NARROW,
         sizes=[

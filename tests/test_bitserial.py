@@ -145,6 +145,7 @@ class TestBounds:
         blocks = {"m_block": 0, "n_block": 0, "outer": "mn", "inner": "mn", "left": "direct"}
         return {**knobs, **blocks, **changed}
 
+    @pytest.mark.matrix
     @pytest.mark.parametrize("level", ["sse4", "avx2", "avx512bw"])
     @pytest.mark.parametrize(("act", "weight"), [("u1", "u1"), ("u2", "u1"), ("u2", "u2")])
     def test_exact_on_both_sides_of_the_bound(self, level, act, weight):

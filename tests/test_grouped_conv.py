@@ -33,6 +33,7 @@ def test_dot_serves_groups_of_one_output_channel_that_are_far_apart(name):
     assert_exact(name, op)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["sse4/grouped_conv", "avx2/grouped_conv"])
 @pytest.mark.parametrize(
     ("act", "weight", "expected"),

@@ -24,6 +24,7 @@ NAMES = [f"{family}/lut_product" for family in ("sse4", "avx2", "avx512bw")]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["avx2/lut_product", "avx512bw/lut_product"])
 @pytest.mark.parametrize(
     ("act", "weight"),

@@ -24,9 +24,9 @@ RECORDS = [
 
 
 def _samples() -> list:
-    """One record of each template and kind of knobs; the others replay in the night."""
+    """The smallest record of each template and kind of knobs; the others replay in the night."""
     found, seen = [], set()
-    for record in RECORDS:
+    for record in sorted(RECORDS, key=lambda record: parse(record.values[1]["workload"]).ops):
         name, content = record.values
         words = {k: v for k, v in content["knobs"].items() if isinstance(v, str)}
         key = name, content["template"], content["workload"].split()[0], repr(words)
