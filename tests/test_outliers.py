@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from kernels import LEVELS, assert_exact, template, template_of
+from kernels import LEVELS, assert_exact, runs_here, template, template_of
 from scipy import sparse
 from strategies import convs, denses, depthwise_convs, with_epilogues
 
@@ -22,9 +22,7 @@ from lpgen.ops.sparse import dense
 from lpgen.records.choose import choose
 from lpgen.runtime.memory import aligned_copy
 
-BUILDS = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+BUILDS = settings(max_examples=16, suppress_health_check=[HealthCheck.filter_too_much])
 larger = st.builds(
     Dense,
     *(st.integers(1, limit) for limit in (70, 40, 70)),
@@ -113,14 +111,14 @@ def test_every_template(name, text):
     assert_exact(name, parse(text))
 
 
-@pytest.mark.parametrize("name", ["generic/generic", "avx2/dot", "avx512vnni/dot"])
 @BUILDS
 @given(data=st.data())
-def test_any_operator_with_outliers(name, data):
+def test_any_operator_with_outliers(data):
+    names = ["generic/generic", "avx2/dot", "avx512vnni/dot"]
+    name = data.draw(st.sampled_from([name for name in names if runs_here(name)]))
     chosen, target = template(name)
     op = data.draw(with_outliers(st.one_of(convs(), larger, depthwise_convs())))
-    if chosen.why_not(op, target):
-        return
+    assume(chosen.why_not(op, target) is None)
     seed = data.draw(st.integers(0, 2**31))
     assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
