@@ -80,8 +80,8 @@ class TestCommitted:
 
 
 def test_there_are_notebooks():
-    names = ["01_first_schedule.ipynb", "02_which_algorithm_wins.ipynb"]
-    assert [path.name for path in NOTEBOOKS] == names
+    names = ["01_first_schedule", "02_which_algorithm_wins", "04_a_network"]
+    assert [path.stem for path in NOTEBOOKS] == names
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +174,24 @@ class TestWhichAlgorithmWins:
     def test_both_maps_are_drawn(self, wins):
         for cell in ("gemm_map", "gemm_slices", "gemv_map"):
             assert picture_of(wins, cell).startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> NotebookNode:
+    """The notebook of a network, executed for a smaller image and fewer channels."""
+    pytest.importorskip("onnx")
+    path = FOLDER / "04_a_network.ipynb"
+    return execute(path, tmp_path_factory.mktemp("network"), "SIZE, WIDTH, SEED = 17, 5, 1")
+
+
+class TestANetwork:
+    def test_the_model_becomes_steps_whose_library_is_exact(self, network):
+        assert re.search(r"^82 nodes became 24 steps$", text_of(network, "read"), re.M)
+        ours, theirs = text_of(network, "oracle").splitlines()
+        assert ours.split()[1:] == theirs.split()[1:]
+        assert "equal to the oracle, bit for bit: True" in text_of(network, "build")
+
+    def test_arena_and_time_are_drawn(self, network):
+        assert re.search(r"^arena \d+ bytes, needed at once \d+", text_of(network, "plan"), re.M)
+        for cell in ("plan", "time"):
+            assert picture_of(network, cell).startswith(b"\x89PNG")
