@@ -11,23 +11,22 @@ import numpy as np
 
 from lpgen import runtime
 from lpgen.bench.measure import ROUNDS, pinned
-from lpgen.bench.probes import timed
 from lpgen.errors import LibraryError
 from lpgen.network.check import inputs_of
 from lpgen.ops import parse
 from lpgen.runtime.arrays import count
 from lpgen.runtime.kernel import MAX_THREADS
 from lpgen.runtime.memory import aligned_copy
-from lpgen.tune.timing import calls_in, time_calls
+from lpgen.tune.timing import calls_in
 
-_ALONE = 1e-3
-"""Seconds for which a step runs alone in a round."""
+_WHOLE, _ALONE, _FEWEST = 20e-3, 1e-3, 3
+"""Seconds for which the network, and each step alone, runs in a round, and the fewest calls."""
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """The time of one step: us, in calls of the whole network (median); us_alone: the same call
-    again and again, with all that it touches in the caches (best); both in microseconds."""
+    """The time of one step: us, in calls of the whole network; us_alone: the same call again and
+    again, with all that it touches in the caches; both in microseconds, medians over the rounds."""
 
     step: str
     workload: str
@@ -40,12 +39,16 @@ class StepTime:
 
 @dataclass(frozen=True)
 class NetworkMeasurement:
-    """The time of a network: microseconds of a call, over the rounds, and of its steps."""
+    """The time of a network: microseconds of a call, over the rounds, and of its steps.
+
+    overhead: the time of the whole over the sum of its steps alone, in the same round (median).
+    """
 
     network: str
     threads: int
     us_best: float
     us_median: float
+    overhead: float
     steps: tuple[StepTime, ...]
 
     @property
@@ -53,18 +56,13 @@ class NetworkMeasurement:
         """The sum of all steps, each alone."""
         return sum(step.us_alone for step in self.steps)
 
-    @property
-    def overhead(self) -> float:
-        """The time of the whole over the sum of its kernels."""
-        return self.us_best / self.us_kernels
-
     def share(self, step: StepTime) -> float:
         """What of the time in steps one takes."""
         return step.us / sum(other.us for other in self.steps)
 
     def describe(self) -> dict[str, Any]:
         """The measurement as a dict of JSON values."""
-        values = asdict(self) | {"us_kernels": self.us_kernels, "overhead": self.overhead}
+        values = asdict(self) | {"us_kernels": self.us_kernels}
         for entry, step in zip(values["steps"], self.steps, strict=True):
             entry["share"] = self.share(step)
         return values
@@ -105,29 +103,38 @@ def _measured(
 ) -> NetworkMeasurement:
     inputs = inputs_of(network, np.random.default_rng(seed))
     call, _ = bound_call(network, inputs, threads)
-    # CPU time: a call that waits for its core to do something else is not slower.
-    run = timed(call, time.thread_time_ns if threads == 1 else time.perf_counter_ns)
-    walk = network.walk(inputs, threads=threads)
+    walk, places = network.walk(inputs, threads=threads), range(len(network.steps))
     whole, within, alone = [], [], []
     for _ in range(ROUNDS):
-        whole.append(time_calls(run).seconds)
-        walk.run(0, len(network.steps))
+        whole.append(_whole(call))
+        walk.run(0, len(places))
         within.append(walk.nanoseconds.copy())
-        alone.append([_alone(walk, i) for i in range(len(network.steps))])
-    times = zip(np.median(within, axis=0) * 1e-3, np.min(alone, axis=0) * 1e-3, strict=True)
+        alone.append([_alone(walk, place) for place in places])
+    overhead = median(w / sum(steps) for w, steps in zip(whole, alone, strict=True))
+    times = zip(np.median(within, axis=0) * 1e-3, np.median(alone, axis=0) * 1e-3, strict=True)
     steps = (_step_time(library, s, *us) for s, us in zip(network.steps, times, strict=True))
-    best, middle = min(whole) * 1e6, median(whole) * 1e6
-    return NetworkMeasurement(network.name, threads, best, middle, tuple(steps))
+    best, middle = min(whole) * 1e-3, median(whole) * 1e-3
+    return NetworkMeasurement(network.name, threads, best, middle, overhead, tuple(steps))
 
 
-def _alone(walk: runtime.Walk, place: int) -> int:
-    """The fewest nanoseconds that a step takes when it runs again and again."""
+def _whole(call: Callable[[], None]) -> float:
+    """Nanoseconds of a call: the median of some milliseconds of them."""
+    times, end = [], time.monotonic() + _WHOLE
+    while len(times) < _FEWEST or time.monotonic() < end:
+        start = time.perf_counter_ns()
+        call()
+        times.append(time.perf_counter_ns() - start)
+    return median(times)
+
+
+def _alone(walk: runtime.Walk, place: int) -> float:
+    """Nanoseconds of a step that runs again and again: the median of a millisecond of them."""
     walk.run(place, place + 1)
-    fewest = int(walk.nanoseconds[place])
-    for _ in range(calls_in(_ALONE, fewest * 1e-9)):
+    times = []
+    for _ in range(max(_FEWEST, calls_in(_ALONE, walk.nanoseconds[place] * 1e-9))):
         walk.run(place, place + 1)
-        fewest = min(fewest, int(walk.nanoseconds[place]))
-    return fewest
+        times.append(int(walk.nanoseconds[place]))
+    return median(times)
 
 
 def _step_time(

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from lpgen.runtime import Library, Step
 
 
+_COLUMN = 40
+"""Characters of names in tables."""
+
+
 def holds_network(path: Path) -> bool:
     """Whether a library holds a network. Raises LibraryError for what is none."""
     from lpgen.runtime import Library
@@ -89,12 +93,25 @@ def _row(number: int, step: Step, library: Library) -> tuple:
     variant, tensor = _variants(library)[step.workload], library.network.tensors[step.output]
     written = f"{tensor.dtype}{list(tensor.shape)}"
     label, place = parse(step.workload).label, f"{tensor.where} {tensor.at}"
-    return (number, step.name, label, variant["template"], variant["origin"], written, place)
+    return (
+        number,
+        _short(step.name),
+        label,
+        variant["template"],
+        variant["origin"],
+        written,
+        place,
+    )
 
 
 def _variants(library: Library) -> dict[str, dict[str, Any]]:
     """The only variant of each kernel of a network's library."""
     return {entry["workload"]: entry["variants"][0] for entry in library.manifest["kernels"]}
+
+
+def _short(name: str) -> str:
+    """A name of ONNX, which may be a path, in a column of a table: its end."""
+    return name if len(name) <= _COLUMN else f"...{name[3 - _COLUMN :]}"
 
 
 def _tensors(tensors: Any) -> str:
@@ -129,7 +146,7 @@ def bench(
 def _print_steps(measured: NetworkMeasurement) -> None:
     rows = [
         (
-            step.step,
+            _short(step.step),
             step.label,
             step.template,
             step.origin,
