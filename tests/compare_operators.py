@@ -3,7 +3,8 @@
     python tests/compare_operators.py [WORD ...]
 
 Each workload that has all the words, or all of them, beside its node, in turns in this process, on
-one thread; the best of 40 rounds of 3 calls. Images are NHWC here and, where onnxruntime has no other, NCHW there.
+one thread; the best of 40 rounds of 3 calls. Images are NHWC here and, where onnxruntime has no
+other, NCHW there.
 """
 
 import sys
