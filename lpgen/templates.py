@@ -13,9 +13,11 @@ same name, and is given the target. Either is a module or a package that offers,
 
     SERVES = ("conv2d", "dense")             which operators: those whose `needs` are all in it
 
-A module without SERVES has the one shown, for products without scales of groups of k. A module
-without `why_not` is a part that templates share. `schedules/<family>/peak` says what bounds the
-family's kernels.
+A module without SERVES has the one shown, for products without scales of groups of k. An operator
+with a range of sizes (`ops.rows`) reaches the functions of a module with RANGED = True as it is;
+with the others a convolution gets the kernel of one image, once for each. A module without
+`why_not` is a part that templates share. `schedules/<family>/peak` says what bounds the family's
+kernels.
 """
 
 import importlib
@@ -87,17 +89,39 @@ class Template:
             *first, last = self.serves
             known = f"{', '.join(first)} and {last}" if first else last
             return f"it is for {known}, not {missing[0]}"
-        return self.module.why_not(op, self._cpu(target))
+        if reason := self._why_no_range(op):
+            return reason
+        return self.module.why_not(self._told(op), self._cpu(target))
+
+    def _why_no_range(self, op: Any) -> str | None:
+        """Why it serves a range of sizes not at all, or None."""
+        if op.range is None:
+            return None
+        if op.kind != "conv2d":
+            return None if self._ranged else f"it serves one {op.ROWS}, not {op.range}"
+        if op.input == "f32:tensor":
+            return f"it computes one image at a time, and input={op.input} has a scale of them all"
+        return None
+
+    @property
+    def _ranged(self) -> bool:
+        return getattr(self.module, "RANGED", False)
+
+    def _told(self, op: Any) -> Any:
+        """What the module is asked about the operator: that with one image, if it is repeated."""
+        if op.range is None or (self._ranged and op.kind != "conv2d"):
+            return op
+        return op.with_rows(1)
 
     def space(self, op: Any, target: Any) -> Space:
         """All its knobs for this operator on this target."""
-        return self.module.space(op, self._cpu(target))
+        return self.module.space(self._told(op), self._cpu(target))
 
     def default(self, op: Any, target: Any) -> dict:
         """The knobs used where nothing was tuned; always a point of `space`: what the cost model
         likes best, or what the template itself says."""
         if not self.counted:
-            return self.module.default(op, self._cpu(target))
+            return self.module.default(self._told(op), self._cpu(target))
         from lpgen import cost
 
         return cost.best_points(op, target, self)[0]
@@ -110,20 +134,28 @@ class Template:
     def work(self, op: Any, target: Any, knobs: dict) -> dict[str, float]:
         """What a kernel with these knobs does, counted: instructions of each kind, bytes from each
         cache and the like, by the names in `lpgen.cost.features`."""
-        return self.module.work(op, self._cpu(target), knobs)
+        return self.module.work(self._told(op), self._cpu(target), knobs)
 
     def kernel(self, op: Any, target: Any, knobs: dict) -> Any:
         """The scheduled Kernel. Raises ScheduleRefused where the schedule refuses these knobs, and
         TooLarge, which is one, where a buffer would leave int32."""
         from lpgen.build import sizes  # imports TVM, as the schedules do
 
-        with sizes.scheduling(op):
-            kernel = self.module.kernel(op, self._cpu(target), knobs)
+        told = self._told(op)
+        with sizes.scheduling(told):
+            kernel = self.module.kernel(told, self._cpu(target), knobs)
         sizes.check(kernel, target)
-        return kernel
+        return kernel if told == op else repeated(op, kernel)
 
     def __str__(self) -> str:
         return self.name
+
+
+def repeated(op: Any, kernel: Any) -> Any:
+    """The RangedKernel that calls the kernel of one image (or row) for each of the range."""
+    from lpgen.algorithms.kernel import Body, RangedKernel
+
+    return RangedKernel.of(op, [Body(1, kernel.module)], [0], kernel.layout)
 
 
 def _folders() -> frozenset[str]:

@@ -27,8 +27,9 @@ from tvm.tirx.script import builder as tb
 from lpgen.algorithms import definition
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.lhs.k_split import KSplit
-from lpgen.algorithms.lhs.view import Lhs, lhs_of
+from lpgen.algorithms.lhs.view import Lhs, lhs_of, rows_loop
 from lpgen.algorithms.prologue import Prologue
+from lpgen.algorithms.ranged import row_of_tile
 from lpgen.algorithms.result.epilogue import product
 from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.weights.blockwise import BlockwiseWeights, Operand
@@ -110,11 +111,11 @@ def _lhs(op: Dense, operands: Operands, weights: BlockwiseWeights) -> Lhs:
 
 
 def _partial(lhs: Lhs, sections: dict, weights: BlockwiseWeights, t: Tiling) -> te.Tensor:
-    group, last = lhs.op.group_size, lhs.op.m - 1
+    group = lhs.op.group_size
     step, kt = reduce_axes(step=weights.steps, kt=t.kq)
 
     def element(mo, no, j, mi, nv, nl):
-        m = te.min(mo * t.rows + mi, last)
+        m = row_of_tile(lhs.op, mo, mi, t.rows)
         x = lhs.source[m, j * group + step * t.kq + kt].astype("int32")
         return te.sum(
             x * weights.operand(sections, (no, j, step, nv, nl, kt)).astype("int32"),
@@ -135,13 +136,12 @@ def _tile(
 ) -> te.Tensor:
     # One tap, so that the loops are those of the other definitions.
     r, s, j = reduce_axes(r=1, s=1, j=weights.count)
-    last = weights.op.m - 1
 
     def element(g, mo, no, mi, nv, nl):
         column = (no, j, nv, nl)
         total = partial[mo, no, j, mi, nv, nl]
         if rows is not None:
-            term = rows[te.min(mo * t.rows + mi, last), j]
+            term = rows[row_of_tile(weights.op, mo, mi, t.rows), j]
             if "zero" in sections:
                 term = term * sections["zero"][column].astype("int32")
             total = total + term
@@ -160,7 +160,7 @@ def _group_terms(op: Dense, weights: BlockwiseWeights, start: int) -> Prologue:
     count, factor = weights.count, -1
     if isinstance(op.zero_weight, int):
         factor = weights.operand_of.base - op.zero_weight
-    x = te.placeholder((op.m, op.k), op.act.dtype, name="x")
+    x = te.placeholder((op.matrix.m, op.k), op.act.dtype, name="x")
 
     def emit(x, terms) -> None:
         def groups(first: int, many: int, size: int) -> None:
@@ -174,11 +174,11 @@ def _group_terms(op: Dense, weights: BlockwiseWeights, start: int) -> Prologue:
                 tb.buffer_store(terms, term + tirx.const(start, "int32"), to)
 
         whole, rest = divmod(op.k, op.group_size)
-        with tb.serial(0, op.m) as m:
+        with rows_loop(op, op.matrix.m, 0) as m:
             for first, many, size in ((0, whole, op.group_size), (whole, 1, rest)):
                 if many and size:
                     groups(first, many, size)
 
-    sums = extern("row_terms", (op.m, count), "int32", [x], emit)
+    sums = extern("row_terms", (op.matrix.m, count), "int32", [x], emit)
     terms = te.placeholder(sums.shape, "int32", name="row_terms")
     return Prologue(te.create_prim_func([x, sums]), terms)

@@ -18,6 +18,7 @@ from tvm.s_tir import Schedule
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.lhs import row_sums
 from lpgen.algorithms.prologue import Prologue
+from lpgen.algorithms.ranged import row_at, rows_of
 from lpgen.algorithms.result.epilogue import Epilogue
 from lpgen.ops import Operator
 
@@ -62,6 +63,8 @@ class Definition(Generic[LhsT, WeightsT]):
     of a dynamic scale, the residual, y."""
     prologue: list[tirx.PrimFunc]
     """Functions that have to run before (`entry.kernel_entry`)."""
+    height: int = 0
+    """Rows of a tile, where the number of rows is given at each call."""
 
     def schedule(self) -> Schedule:
         """Schedule of the function, its loops as the expressions have them."""
@@ -72,7 +75,7 @@ class Sums(NamedTuple):
     """Sums of an algorithm in the axes of the result.
 
     shape: of y; at(*index): the sum of that element; place(*index): its (m, group, column), of
-    which there are `groups` x `columns`.
+    which there are `groups` x `columns`; height: rows of a tile of a matrix.
     """
 
     shape: tuple[int, ...]
@@ -80,6 +83,7 @@ class Sums(NamedTuple):
     columns: int
     at: Callable[..., tirx.Expr]
     place: Callable[..., tuple]
+    height: int = 0
 
 
 def matrix_sums(op: Operator, tile: te.Tensor) -> Sums:
@@ -91,7 +95,10 @@ def matrix_sums(op: Operator, tile: te.Tensor) -> Sums:
     def at(m, g, n):
         return tile[g, m // rows, n // panel, m % rows, n % panel // lanes, n % lanes]
 
-    return Sums((op.matrix.m, groups, columns), groups, columns, at, lambda m, g, n: (m, g, n))
+    def place(m, g, n):
+        return row_at(op, m, rows), g, n
+
+    return Sums((op.matrix.m, groups, columns), groups, columns, at, place, rows)
 
 
 def image_sums(shape: tuple[int, int, int, int], tile: te.Tensor, width: int) -> Sums:
@@ -143,8 +150,10 @@ def finish(
         return epilogue(total, *place)
 
     y = te.compute(sums.shape, element, name="y")
-    args = [lhs.x, *sections, *epilogue.inputs, y]
-    return Definition(op, lhs, weights, epilogue.layout(weights), args, epilogue.prologue)
+    rows_given = [rows_of(op)] if op.range else []
+    args = [lhs.x, *sections, *epilogue.inputs, *rows_given, y]
+    layout = epilogue.layout(weights)
+    return Definition(op, lhs, weights, layout, args, epilogue.prologue, sums.height)
 
 
 def reduce_axes(**extents: int) -> list[tirx.IterVar]:

@@ -26,6 +26,7 @@ from lpgen.algorithms import definition
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.lhs.k_split import KSplit, cut
 from lpgen.algorithms.lhs.view import Lhs, lhs_of
+from lpgen.algorithms.ranged import first_row
 from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.weights.panels import PanelWeights
 from lpgen.ops import Conv2d, Dense
@@ -92,7 +93,8 @@ class Tiling(definition.Tiling):
         8-bit products fit int32;
     across_groups: the columns are the groups of a depthwise convolution, so that the left side
         differs from lane to lane;
-    lookup: what looks up the codes of code-book weights (`weights`), if the CPU has an instruction.
+    lookup: what looks up the codes of code-book weights (`weights`), if the CPU has an instruction;
+    stored: (vectors of a stored panel, how many), if they are not those of the tiles.
     """
 
     kq: int
@@ -105,6 +107,7 @@ class Tiling(definition.Tiling):
     top: bool = False
     across_groups: bool = False
     lookup: Lookup | None = None
+    stored: tuple[int, int] | None = None
 
 
 def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition[Lhs, PanelWeights]:
@@ -114,14 +117,15 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     matrix, t = op.matrix, tiling
     groups, columns = (1, matrix.groups) if t.across_groups else (matrix.groups, matrix.n)
     reduction = cut(op, t.kq, t.multiple, t.folded)
+    vectors, panels = t.stored or (t.vectors, t.panels)
     weights = PanelWeights(
         shape=op.w_shape,
         format=op.weight,
         cut=reduction,
         groups=groups,
         columns=columns,
-        panels=t.panels,
-        vectors=t.vectors,
+        panels=panels,
+        vectors=vectors,
         lanes=t.lanes,
         top=t.top,
     )
@@ -130,7 +134,7 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     lhs_at = lhs_tiles(lhs, reduction, t, matrix.groups)
     if t.across_groups:
         lhs_at = _lhs_across_groups(lhs, reduction, t)
-    right_at = _right(weights, sections, operands, t.lookup)
+    right_at = _right(weights, sections, operands, t)
     tile = _tile(lhs_at, right_at, reduction, t, groups)
     return finish(
         op,
@@ -150,6 +154,8 @@ def lhs_tiles(lhs: Lhs, c: KSplit, t: Tiling, groups: int):
     def direct(g, mo, mi, r, s, k4, kt, column=None):
         piece, row = mi // t.together * t.together, mi % t.together
         m = te.min(mo * t.rows + piece, last) + row
+        if lhs.op.range:
+            m = first_row(lhs.op, mo, t.rows) + mi
         return lhs.at(g, m, r, s, k4 * c.kq + kt)
 
     if not t.copied:
@@ -185,19 +191,27 @@ def _right(
     layout: PanelWeights,
     sections: list[te.Tensor],
     operands: Operands,
-    lookup: Lookup | None,
+    t: Tiling,
 ):
     """right_at(g, no, r, s, k4, nv, nl, kt): the operand, from "unpack" or as it is stored."""
     c = layout.cut
-    source = sections[0]
+
+    def stored(g, no, kg, nv, nl, kt):
+        vector = no * t.vectors + nv
+        if layout.vectors == t.vectors:
+            return g, no, kg, nv, nl, kt
+        return g, vector // layout.vectors, kg, vector % layout.vectors, nl, kt
+
     if is_unpacked(layout, operands):
         kgs = sections[0].shape[2] * (8 // layout.planes[0] if layout.planes else 1)
         source = te.compute(
-            (layout.groups, layout.panels, kgs, layout.vectors, layout.lanes, c.kq),
-            lambda *index: layout.value(sections, operands.right, index, lookup),
+            (layout.groups, t.panels, kgs, t.vectors, layout.lanes, c.kq),
+            lambda *index: layout.value(sections, operands.right, stored(*index), t.lookup),
             name="unpack",
         )
-    return lambda g, no, r, s, k4, nv, nl, kt: source[g, no, (r * c.s + s) * c.kg + k4, nv, nl, kt]
+        return lambda g, no, r, s, k4, *at: source[(g, no, (r * c.s + s) * c.kg + k4, *at)]
+    source = sections[0]
+    return lambda g, no, r, s, k4, *at: source[stored(g, no, (r * c.s + s) * c.kg + k4, *at)]
 
 
 def _tile(lhs_at, right_at, c: KSplit, t: Tiling, groups: int) -> te.Tensor:

@@ -19,6 +19,7 @@ from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.lhs.quantize import quantize_input
 from lpgen.algorithms.lhs.unpack import unpack_input
+from lpgen.algorithms.ranged import stored_where_computed
 from lpgen.algorithms.result.pack import packed_result
 from lpgen.algorithms.sections import Section, argument_buffer, joined_sections
 from lpgen.ops.signature import Role
@@ -34,6 +35,7 @@ def kernel_entry(
     op: Dense | Conv2d,
     sections: list[Section],
     prologue: Sequence[tirx.PrimFunc] = (),
+    height: int = 0,
 ) -> tvm.IRModule:
     """The module with "main" in the operator's signature around `func`(x, *sections, *more, y).
 
@@ -44,14 +46,16 @@ def kernel_entry(
     prologue: functions (x, any sections by their names, result) that run first; `func` has their
     results behind the sections, and behind those the steps of dynamic quantization, if there are
     any.
+    height: rows of a tile, where their number is given at each call.
     """
+    func = stored_where_computed(func, op, height)
     offsets, nbytes = joined_sections(sections)
     signature = op.signature.sized(nbytes)
     first, packed_argument = signature.inputs[0], signature.packed
     more = [a for a in signature if a not in (first, packed_argument)]
     scalars = zip(more, func.params[-len(more) :], strict=True)
     own = {a.name: variable for a, variable in scalars if a.role == Role.SCALAR}
-    outer = {a.name: own.get(a.name) or argument_buffer(a) for a in signature}
+    outer = {a.name: own[a.name] if a.name in own else argument_buffer(a) for a in signature}
     x, packed = outer[first.name], packed_argument and outer[packed_argument.name]
     last = [outer[a.name] for a in more]
     inner_x, *inner_sections = func.params[: -len(last)]

@@ -18,6 +18,7 @@ from lpgen import runtime
 from lpgen.errors import LibraryError, LpgenError
 from lpgen.ops import Operator, parse
 from lpgen.ops.operator import Example
+from lpgen.ops.rows import Range
 from lpgen.runtime.memory import aligned_copy
 from lpgen.supervise import ONE_THREAD, Child, Gone, connect
 
@@ -41,7 +42,8 @@ class Checked:
 def check_library(path: str | os.PathLike[str], seed: int = 0) -> Iterator[Checked]:
     """Check every kernel of the library `path`, each as soon as it is done, in its order.
 
-    Random inputs and the worst case of each sign, on one thread and on two. Raises LibraryError
+    Random inputs and the worst case of each sign, on one thread and on two; of a kernel with a
+    range of rows, sizes of all kinds. Raises LibraryError
     when the library cannot be loaded, or has no kernel that this CPU can run, and for a negative
     seed.
     """
@@ -80,7 +82,8 @@ def _check_kernel(library: runtime.Library, name: str, seed: int) -> Checked:
                 calls += 1
                 if not np.array_equal(y, expected):
                     different = difference(kernel.output.name, y, expected)
-                    failure = f"{different} ({example.name} input, threads={threads})"
+                    rows = f"{op.ROWS}={len(y)}, " if op.range else ""
+                    failure = f"{different} ({rows}{example.name} input, threads={threads})"
                     return Checked(name, template, calls, failure)
     except LpgenError as error:
         return Checked(name, "", calls, str(error))
@@ -89,8 +92,19 @@ def _check_kernel(library: runtime.Library, name: str, seed: int) -> Checked:
 
 def _examples(op: Operator, seed: int) -> Iterator[Example]:
     rng = np.random.default_rng(seed)
+    if op.range is not None:
+        for rows in edges(op.range):
+            yield op.at(rows).example(rng)
+        op = op.at(op.range.high)
     for name in (*("random",) * RANDOM_INPUTS, *op.EXTREMES):
         yield op.example(rng, name)
+
+
+def edges(rows: Range) -> list[int]:
+    """Sizes of a range to try: the ends, all small ones, and those beside powers of two."""
+    near = {power + i for power in (32, 64, 128, 256, 512, 1024) for i in (-1, 0, 1)}
+    some = {rows.low, *range(1, 18), *near, rows.high - 1}
+    return sorted(size for size in some if rows.low <= size < rows.high)
 
 
 def _unaligned(value: Any) -> Any:

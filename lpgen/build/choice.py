@@ -48,14 +48,25 @@ class Choice:
     def work(self) -> float:
         """Seconds that a call takes on one thread, about: a kernel too small stays on one.
 
-        As tuned; else at the usual speed of products on vectors, and of reading from a cache.
+        As tuned; else at the usual speed of products on vectors, and of reading from a cache. With
+        the most rows, where a call says how many.
         """
-        if self.seconds is not None:
+        if self.seconds is not None and self.op.signature.rows is None:
             return self.seconds * self.threads
         op = self.op
         speed = _PLAIN_OPS if self.template.endswith("/generic") else _VECTOR_OPS
         touched = sum(argument.nbytes for argument in self.kernel.signature)
         return max(op.ops / speed, touched / _READ_BYTES)
+
+    @property
+    def least_work(self) -> float:
+        """The same with the fewest rows, where a call says how many: in proportion, but that few
+        rows take as long as `_FEW`."""
+        rows = self.op.signature.rows
+        if rows is None:
+            return self.work
+        low, high = rows.limits[:2]
+        return self.work * min(1.0, max(low, _FEW) / high)
 
     @property
     def origin(self) -> str:
@@ -66,6 +77,7 @@ class Choice:
         return " ".join(words) or ("model" if self.seconds is None else "tuned")
 
 
+_FEW = 4
 _VECTOR_OPS = 1e11
 _PLAIN_OPS = 5e9
 _READ_BYTES = 2e10
@@ -154,9 +166,11 @@ def variant_symbol(choice: Choice) -> str:
     return f"{symbol_of(choice.op)}_{identifier(choice.target.name)}"
 
 
-def run_symbol(variant: str) -> str:
-    """The generated function of a variant."""
-    return f"run_{variant}"
+def run_symbols(choice: Choice) -> list[str]:
+    """The generated functions of a choice's variant: one, or one for each body."""
+    names = [f"run_{variant_symbol(choice)}"]
+    count = len(choice.kernel.functions)
+    return names if count == 1 else [f"{names[0]}_{number}" for number in range(count)]
 
 
 def pack_symbol(variant: str) -> str:

@@ -45,6 +45,12 @@ size_t tensor_bytes(const struct tensor *tensor) {
   return bytes;
 }
 
+/* Of a tensor with so many rows, where they are not fixed. */
+size_t argument_bytes(const struct argument *argument, int32_t rows) {
+  size_t bytes = tensor_bytes(&argument->tensor);
+  return argument->by_rows ? bytes / (size_t)argument->tensor.shape[0] * (size_t)rows : bytes;
+}
+
 static size_t workspace_bytes_of(const struct variant *variant, int threads) {
   if (threads < 1) threads = 1;
   if (threads > MAX_THREADS) threads = MAX_THREADS;
@@ -65,7 +71,8 @@ int overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes) {
   return first < second + b_bytes && second < first + a_bytes;
 }
 
-static lpgen_status check_value(const struct argument *argument, struct value given) {
+static lpgen_status check_value(const struct argument *argument, struct value given,
+                                int32_t rows) {
   if (argument->role == SCALAR) {
     int fits = given.number >= argument->min && given.number <= argument->max;
     return fits ? LPGEN_OK : LPGEN_SCALAR_VALUE;
@@ -73,7 +80,7 @@ static lpgen_status check_value(const struct argument *argument, struct value gi
   static const lpgen_status statuses[] = {
       [INPUT] = LPGEN_INPUT_BYTES, [PACKED] = LPGEN_PACKED_BYTES, [OUTPUT] = LPGEN_OUTPUT_BYTES};
   if (!given.data) return LPGEN_NULL_POINTER;
-  if (given.bytes != tensor_bytes(&argument->tensor)) return statuses[argument->role];
+  if (given.bytes != argument_bytes(argument, rows)) return statuses[argument->role];
   return misaligned(given.data, argument->alignment) ? LPGEN_MISALIGNED : LPGEN_OK;
 }
 
@@ -92,6 +99,18 @@ static int outputs_overlap(const struct kernel *kernel, const struct value *give
   return 0;
 }
 
+static int32_t rows_of(const struct kernel *kernel, const struct value *given) {
+  return kernel->rows < 0 ? 0 : given[kernel->rows].number;
+}
+
+/* Nanoseconds of a call with so many rows, between those with the fewest and with the most. */
+static int64_t work_of(const struct kernel *kernel, const struct variant *variant, int32_t rows) {
+  if (kernel->rows < 0) return variant->work;
+  const struct argument *range = &kernel->arguments[kernel->rows];
+  int64_t more = (variant->work - variant->least_work) / (range->max - range->min);
+  return variant->least_work + more * (rows - range->min);
+}
+
 lpgen_status kernel_run(const struct kernel *kernel, const struct value *given, void *workspace,
                         size_t workspace_bytes, int threads) {
   const struct variant *variant = variant_for_cpu(kernel);
@@ -99,8 +118,13 @@ lpgen_status kernel_run(const struct kernel *kernel, const struct value *given, 
   if (threads < 1 || threads > MAX_THREADS) return LPGEN_THREADS;
   if (threads > 1 && pool_settings.wrong) return LPGEN_ENVIRONMENT;
   size_t needed = workspace_bytes_of(variant, threads);
+  int32_t rows = rows_of(kernel, given);
+  if (kernel->rows >= 0) { /* before the sizes that depend on it */
+    lpgen_status status = check_value(&kernel->arguments[kernel->rows], given[kernel->rows], 0);
+    if (status != LPGEN_OK) return status;
+  }
   for (int i = 0; i < kernel->count; i++) {
-    lpgen_status status = check_value(&kernel->arguments[i], given[i]);
+    lpgen_status status = check_value(&kernel->arguments[i], given[i], rows);
     if (status != LPGEN_OK) return status;
   }
   if (needed > 0 && !workspace) return LPGEN_NULL_POINTER;
@@ -111,7 +135,8 @@ lpgen_status kernel_run(const struct kernel *kernel, const struct value *given, 
     lpgen_status status = packed_belongs(variant, given[kernel->packed].data);
     if (status != LPGEN_OK) return status;
   }
-  int32_t failed = call_kernel(variant, given, workspace, needed, threads);
+  int64_t work = work_of(kernel, variant, rows);
+  int32_t failed = call_kernel(variant, given, work, workspace, needed, threads);
   return failed ? LPGEN_OUT_OF_MEMORY : LPGEN_OK;
 }
 
@@ -171,7 +196,7 @@ lpgen_status kernel_pack(const struct kernel *kernel, const struct value *given,
   const struct variant *variant = variant_for_cpu(kernel);
   if (!variant) return LPGEN_CPU;
   struct value whole = {packed, packed_bytes, 0};
-  lpgen_status status = check_value(&kernel->arguments[kernel->packed], whole);
+  lpgen_status status = check_value(&kernel->arguments[kernel->packed], whole, 0);
   if (status == LPGEN_OK) status = check_parameters(kernel, given, packed, packed_bytes);
   if (status != LPGEN_OK) return status;
   void *scratch = NULL;

@@ -54,8 +54,10 @@ static const DLTensor *tensor_of(const TVMFFIAny *value) {
 
 static void *start_of(const DLTensor *tensor) { return (char *)tensor->data + tensor->byte_offset; }
 
-/* The data of argument `value`, or NULL with an error raised. */
-static void *checked(const TVMFFIAny *value, const struct tensor *expected, const char *symbol) {
+/* The data of argument `value`, or NULL with an error raised; first: the extent of its first axis,
+ * 0: as expected. */
+static void *checked(const TVMFFIAny *value, const struct tensor *expected, int64_t first,
+                     const char *symbol) {
   char message[512], want[128], got[128];
   const DLTensor *tensor = tensor_of(value);
   if (!tensor) {
@@ -66,9 +68,12 @@ static void *checked(const TVMFFIAny *value, const struct tensor *expected, cons
   int code = expected->type;
   int same = tensor->dtype.code == code && tensor->dtype.bits == expected->bits &&
              tensor->dtype.lanes == 1 && tensor->ndim == expected->ndim;
-  for (int i = 0; same && i < expected->ndim; i++) same = tensor->shape[i] == expected->shape[i];
+  int64_t shape[MAX_NDIM];
+  memcpy(shape, expected->shape, sizeof shape);
+  if (first) shape[0] = first;
+  for (int i = 0; same && i < expected->ndim; i++) same = tensor->shape[i] == shape[i];
   if (!same) {
-    describe(want, sizeof want, expected->ndim, expected->shape, code, expected->bits);
+    describe(want, sizeof want, expected->ndim, shape, code, expected->bits);
     describe(got, sizeof got, tensor->ndim, tensor->shape, tensor->dtype.code,
              tensor->dtype.bits);
     snprintf(message, sizeof message, "%s: %s is %s, expected %s", symbol, expected->name, got,
@@ -104,9 +109,9 @@ static int wrong_count(const char *symbol, const char *arguments) {
   return fail("TypeError", message);
 }
 
-/* What a call gives for a kernel's argument; -1 with an error raised. */
-static int value_of(const struct argument *argument, const TVMFFIAny *arg, const char *symbol,
-                    struct value *value) {
+/* What a call with so many rows gives for a kernel's argument; -1 with an error raised. */
+static int value_of(const struct argument *argument, const TVMFFIAny *arg, int32_t rows,
+                    const char *symbol, struct value *value) {
   if (argument->role == SCALAR) {
     char message[512];
     if (arg->type_index == kTVMFFIInt) {
@@ -120,8 +125,8 @@ static int value_of(const struct argument *argument, const TVMFFIAny *arg, const
              argument->tensor.name, argument->min, argument->max);
     return fail("ValueError", message);
   }
-  value->data = checked(arg, &argument->tensor, symbol);
-  value->bytes = tensor_bytes(&argument->tensor);
+  value->data = checked(arg, &argument->tensor, argument->by_rows ? rows : 0, symbol);
+  value->bytes = argument_bytes(argument, rows);
   return value->data ? 0 : -1;
 }
 
@@ -153,8 +158,15 @@ int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFF
     threads = threads_of(&args[next]);
   }
   struct value given[MAX_ARGUMENTS];
+  int32_t rows = 0;
+  if (kernel->rows >= 0) { /* before the tensors whose shapes depend on it */
+    const struct argument *argument = &kernel->arguments[kernel->rows];
+    struct value *value = &given[kernel->rows];
+    if (value_of(argument, &args[kernel->rows], 0, kernel->symbol, value)) return -1;
+    rows = value->number;
+  }
   for (int i = 0; i < kernel->count; i++)
-    if (value_of(&kernel->arguments[i], &args[i], kernel->symbol, &given[i])) return -1;
+    if (value_of(&kernel->arguments[i], &args[i], rows, kernel->symbol, &given[i])) return -1;
 
   size_t bytes = kernel_workspace_bytes(kernel, threads);
   void *memory = NULL, *own = NULL;
@@ -181,12 +193,12 @@ int ffi_pack_weights(const struct kernel *kernel, const TVMFFIAny *args, int cou
     return wrong_count(kernel->symbol, "(weights, parameters in the header's order, packed)");
   for (int i = 0; i < parameters; i++) {
     const struct tensor *tensor = &kernel->parameters[i].tensor;
-    given[i].data = checked(&args[i], tensor, kernel->symbol);
+    given[i].data = checked(&args[i], tensor, 0, kernel->symbol);
     given[i].bytes = tensor_bytes(tensor);
     if (!given[i].data) return -1;
   }
   const struct argument *argument = &kernel->arguments[kernel->packed];
-  if (value_of(argument, &args[parameters], kernel->symbol, &packed)) return -1;
+  if (value_of(argument, &args[parameters], 0, kernel->symbol, &packed)) return -1;
   lpgen_status status = kernel_pack(kernel, given, packed.data, packed.bytes);
   return finish(kernel->symbol, status, result);
 }
@@ -196,7 +208,7 @@ int ffi_check_weights(const struct kernel *kernel, const TVMFFIAny *args, int co
   struct value packed = {0};
   if (count != 1) return wrong_count(kernel->symbol, "(packed)");
   const struct argument *argument = &kernel->arguments[kernel->packed];
-  if (value_of(argument, &args[0], kernel->symbol, &packed)) return -1;
+  if (value_of(argument, &args[0], 0, kernel->symbol, &packed)) return -1;
   return finish(kernel->symbol, kernel_check_weights(kernel, packed.data, packed.bytes), result);
 }
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lpgen.formats import Format
+from lpgen.ops.rows import largest
 from lpgen.ops.signature import Argument, Limits, Role, Signature
 from lpgen.ops.sparse import NAMES
+
+if TYPE_CHECKING:
+    from lpgen.algorithms.kernel import RangedKernel
 
 _COLUMNS, _INDENT = 100, " " * 4
 
@@ -28,13 +34,17 @@ def shape_text(argument: Argument) -> str:
         low, high = argument.limits[:2]
         return f"{argument.name} {low}..{high}"
     plain = argument.format in ("", "s32", "f32")
-    text = f"{argument.name} {c_type(argument)}{list(argument.shape)}"
+    shape = [argument.rows, *argument.shape[1:]] if argument.rows else argument.shape
+    text = f"{argument.name} {c_type(argument)}[{', '.join(map(str, shape))}]"
     return text if plain else f"{text}, format {argument.format}"
 
 
 def size_macro(symbol: str, argument: Argument) -> str:
-    """The definition of a tensor's size in bytes."""
+    """The definition of a tensor's size in bytes, where it has rows at run time those of them."""
     name = f"{symbol}_{argument.name}".upper()
+    if argument.rows:
+        row = argument.nbytes // argument.shape[0]
+        return f"#define {name}_BYTES({argument.rows}) ((size_t)({argument.rows}) * {row})\n"
     return f"#define {name}_BYTES ((size_t){argument.nbytes})\n"
 
 
@@ -114,6 +124,56 @@ def _wrapped(start: str, arguments: Iterable[str]) -> str:
 # ---- generated functions behind them ----
 
 
+def ranged_function(
+    symbol: str, runs: Sequence[str], kernel: RangedKernel, signature: Signature
+) -> str:
+    """{symbol}_run, which takes `struct value` with any number of rows, in front of the functions
+    of the bodies, `runs`; signature: of the public function."""
+    rows = signature.rows.name
+    bodies = [function.signature for function in kernel.functions]
+    prototypes = "".join(
+        f"\nint32_t {run}({_prototype(own)}, int32_t threads);"
+        for run, own in zip(runs, bodies, strict=True)
+    )
+    cases = ""
+    for number, (run, own, body) in enumerate(zip(runs, bodies, kernel.bodies, strict=True)):
+        given = ", ".join(_of_rows(signature, argument, rows) for argument in own)
+        most = largest(body.rows)
+        taken = str(most) if isinstance(body.rows, int) else f"left < {most} ? left : {most}"
+        cases += f"""
+      case {number}:
+        taken = {taken};
+        failed = {run}({given}, threads);
+        break;"""
+    place = signature.arguments.index(signature.rows)
+    plan = textwrap.fill(", ".join(map(str, kernel.plan)), 90)
+    plan_type = "uint8_t" if len(kernel.bodies) < 256 else "uint16_t"
+    return f"""{prototypes}
+/* By the number of rows that are left; the last for all larger ones. */
+static const {plan_type} {symbol}_plan[] = {{
+{plan}}};
+static int32_t {symbol}_run(const struct value *given, int32_t threads) {{
+  int32_t rows = given[{place}].number, taken = 0, failed = 0;
+  for (int32_t row = 0; row < rows && !failed; row += taken) {{
+    int32_t left = rows - row;
+    switch ({symbol}_plan[left < {len(kernel.plan)} ? left : {len(kernel.plan) - 1}]) {{{cases}
+    }}
+  }}
+  return failed;
+}}"""
+
+
+def _of_rows(signature: Signature, argument: Argument, rows: str) -> str:
+    """What a body takes for an argument: from row `row` on, `taken` rows."""
+    if argument.name == rows:
+        return "taken"
+    number = [a.name for a in signature].index(argument.name)
+    given = signature.arguments[number]
+    if not given.rows:
+        return _field(given, number)
+    return f"(char *)given[{number}].data + (size_t)row * {given.nbytes // given.shape[0]}"
+
+
 def run_function(symbol: str, run: str, signature: Signature) -> str:
     """{symbol}_run, which takes `struct value`, in front of the generated function `run`."""
     given = [_field(argument, number) for number, argument in enumerate(signature)]
@@ -158,7 +218,8 @@ def argument_table(signature: Signature) -> str:
 def _argument_initializer(argument: Argument) -> str:
     tensor, role = _tensor_initializer(argument), argument.role.name
     low, high = argument.limits[:2] if argument.role == Role.SCALAR else (0, 0)
-    return f"{{{role}, {tensor}, {argument.alignment}, {_int32(low)}, {_int32(high)}}}"
+    limits = f"{_int32(low)}, {_int32(high)}"
+    return f"{{{role}, {tensor}, {argument.alignment}, {limits}, {int(bool(argument.rows))}}}"
 
 
 def _int32(value: int) -> str:
@@ -194,6 +255,11 @@ def outliers_place(packing: Signature | None) -> int:
 def packed_place(signature: Signature) -> int:
     """Which argument is the packed weights, -1: none."""
     return signature.arguments.index(signature.packed) if signature.packed else -1
+
+
+def rows_place(signature: Signature) -> int:
+    """Which argument is the number of rows, -1: it is fixed."""
+    return signature.arguments.index(signature.rows) if signature.rows else -1
 
 
 def byte_set(form: Format) -> str:

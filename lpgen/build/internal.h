@@ -64,6 +64,7 @@ struct argument {
   struct tensor tensor; /* PACKED: with its header; SCALAR: its name, of no dimensions */
   uintptr_t alignment;  /* bytes of which its address is a multiple */
   int32_t min, max;     /* of a SCALAR */
+  int by_rows;          /* its first extent is the kernel's scalar `rows`; in `tensor` the largest */
 };
 
 /* What a call gives for an argument: a tensor's address and bytes, or a number. */
@@ -91,6 +92,7 @@ struct variant {
   size_t serial_bytes, thread_bytes; /* workspace: once, and for each thread */
   size_t pack_bytes;                 /* scratch memory of the packer */
   int64_t work;                      /* nanoseconds of a call on one thread, about */
+  int64_t least_work;                /* the same with the fewest rows, if they are an argument */
   int pieces;                        /* into how many its work can be shared */
   int32_t (*run)(const struct value *given, int32_t threads);
   int32_t (*pack)(const struct value *given, void *packed);
@@ -103,6 +105,7 @@ struct kernel {
   const struct argument *arguments;
   int count;  /* of the arguments */
   int packed; /* which of them are the packed weights, or -1 */
+  int rows;   /* which of them is the number of rows, or -1: it is fixed */
   const struct parameter *parameters; /* the weights and what is packed with them, in order */
   int parameter_count;
   int outliers; /* which of them is outlier_data, with its indices and indptr behind it; or -1 */
@@ -149,6 +152,7 @@ typedef struct {
 
 /* entry.c. given: for each argument, or for each parameter. */
 size_t tensor_bytes(const struct tensor *tensor);
+size_t argument_bytes(const struct argument *argument, int32_t rows);
 size_t kernel_workspace_bytes(const struct kernel *kernel, int threads);
 lpgen_status kernel_run(const struct kernel *kernel, const struct value *given, void *workspace,
                         size_t workspace_bytes, int threads);
@@ -188,8 +192,8 @@ const char *lpgen_missing_features(void);
 lpgen_status lpgen_set_affinity(const int *cpus, int count);
 
 /* support.c: calls a generated function with `bytes` of workspace at its disposal. */
-int32_t call_kernel(const struct variant *variant, const struct value *given, void *workspace,
-                    size_t bytes, int threads);
+int32_t call_kernel(const struct variant *variant, const struct value *given, int64_t work,
+                    void *workspace, size_t bytes, int threads);
 int32_t call_packer(const struct variant *variant, const struct value *given, void *packed,
                     void *workspace, size_t bytes);
 

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from lpgen.build.choice import (
     exported,
     identity,
     pack_symbol,
-    run_symbol,
+    run_symbols,
     variant_symbol,
 )
 from lpgen.build.manifest import manifest
@@ -30,6 +31,7 @@ from lpgen.errors import LibraryError
 from lpgen.runtime.files import HASH_BYTES, find_hash, hash_of
 
 if TYPE_CHECKING:
+    from lpgen.build.lower import Scratch
     from lpgen.target import Target
 
 # And the cpu_*.c of the architecture.
@@ -150,16 +152,23 @@ def _compile(
     variants, objects = [], []
     for choice in choices:
         symbol, packer = variant_symbol(choice), choice.kernel.packer
-        run, pack = run_symbol(symbol), pack_symbol(symbol)
-        functions = {run: choice.kernel.function} | ({pack: packer} if packer else {})
+        runs, pack = run_symbols(choice), pack_symbol(symbol)
+        functions = dict(zip(runs, choice.kernel.functions, strict=True))
+        functions |= {pack: packer} if packer else {}
         what = f"{choice.op.name}: {choice.template} for {choice.target.name}"
         objects.append(folder / f"{len(objects)}.o")
         done = compiler.compile_apart(what, functions, choice.target, objects[-1])
         number = identity(choice, packer.module if packer else None)
-        scratch = done.scratch[run], done.scratch.get(pack)
-        variants.append(Variant(choice, number, *scratch, done.pieces[run]))
+        scratch = _enough([done.scratch[run] for run in runs]), done.scratch.get(pack)
+        variants.append(Variant(choice, number, *scratch, max(done.pieces[run] for run in runs)))
         on_kernel(len(variants))
     return variants, objects
+
+
+def _enough(scratches: Sequence[Scratch]) -> Scratch:
+    """Scratch memory for any one of several functions."""
+    serial, per_thread = (max(sizes) for sizes in zip(*map(astuple, scratches), strict=True))
+    return replace(scratches[0], serial=serial, per_thread=per_thread)
 
 
 def _cpu_file(target: Target) -> str:

@@ -18,7 +18,7 @@ When measuring, libtvm answers these two calls; in a library, support.c does.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +30,9 @@ from tvm.ir import PointerType, PrimType, StringImm
 from tvm.s_tir.pipeline import default_s_tir_pipeline
 from tvm_ffi import structural_map, structural_walk
 
-from lpgen.algorithms.kernel import Function, Kernel
+from lpgen.algorithms.kernel import Function, Kernel, RangedKernel
 from lpgen.build import sizes
-from lpgen.ops.signature import ALIGNMENT, Role, Signature
+from lpgen.ops.signature import ALIGNMENT, Argument, Role, Signature
 from lpgen.tir.threads import share_tiles
 
 if TYPE_CHECKING:
@@ -100,14 +100,19 @@ def write_object(module: tvm.runtime.Module, path: Path) -> None:
         os.close(memory)
 
 
-def jit(kernel: Kernel | Function | IRModule, target: Target, threads: int = 1) -> Callable:
+def jit(
+    kernel: Kernel | Function | IRModule, target: Target, threads: int = 1, rows: int = 0
+) -> Callable:
     """Compile for this machine: a function of tvm-ffi tensors, and integers for scalars, in the
     order of the signature; of a bare module the tensors may have any address.
 
     It is the code of the exported library, with libtvm's workspace and thread pool, on `threads`
-    threads. TVM checks shapes and types. Nobody checks that a tensor starts on the boundary that
-    its argument states (`lpgen.runtime.memory`); the function may crash where it does not.
+    threads; of a kernel with a range of rows, for `rows` of them. TVM checks shapes and types.
+    Nobody checks that a tensor starts on the boundary that its argument states
+    (`lpgen.runtime.memory`); the function may crash where it does not.
     """
+    if isinstance(kernel, RangedKernel):
+        return ranged_module(kernel, target, threads, [rows])[entry_at(rows)]
     return jit_module(kernel, target, threads)[_ENTRY]
 
 
@@ -118,8 +123,32 @@ def jit_module(
     if isinstance(kernel, IRModule):
         kernel = Function.of_module(kernel)
     function = kernel.function if isinstance(kernel, Kernel) else kernel
-    raw = {"kernel": _raw(function, "kernel"), _ENTRY: _entry(function, "kernel", threads)}
+    entry = _entry(function.signature, [("kernel", function.signature, 0, 0)], threads, _ENTRY)
+    raw = {"kernel": _raw(function, "kernel"), _ENTRY: entry}
     return _lower(raw, {"kernel": function.signature}, target).compile()
+
+
+def entry_at(rows: int) -> str:
+    """The name of the function for so many rows in `ranged_module`."""
+    return f"{_ENTRY}_{rows}"
+
+
+def ranged_module(
+    kernel: RangedKernel, target: Target, threads: int, sizes: Sequence[int]
+) -> tvm.runtime.Module:
+    """The module with a function of tvm-ffi tensors for each of some sizes (`entry_at`), in the
+    order of that operator's signature."""
+    used = {step.body for rows in sizes for step in kernel.steps(rows)}
+    bodies = {f"body_{i}": kernel.functions[i] for i in sorted(used)}
+    raw = {symbol: _raw(function, symbol) for symbol, function in bodies.items()}
+    for rows in sizes:
+        signature = kernel.op.at(rows).signature.sized(kernel.packed_bytes)
+        calls = [
+            (f"body_{step.body}", bodies[f"body_{step.body}"].signature, step.first, step.rows)
+            for step in kernel.steps(rows)
+        ]
+        raw[entry_at(rows)] = _entry(signature, calls, threads, entry_at(rows))
+    return _lower(raw, {symbol: f.signature for symbol, f in bodies.items()}, target).compile()
 
 
 def _lower(
@@ -135,7 +164,9 @@ def _lower(
         scratch, pieces = {}, {}
         for var, func in mod.functions.items():
             if signature := signatures.get(symbol := var.name_hint):
-                shared, pieces[symbol] = share_tiles(func, func.params[-1])
+                pairs = zip(signature, func.params, strict=False)  # threads come behind
+                rows = next((var for a, var in pairs if a is signature.rows), None)
+                shared, pieces[symbol] = share_tiles(func, func.params[-1], rows)
                 mod[var], scratch[symbol] = _place_scratch(shared, signature)
         mod = tirx.transform.LowerTVMBuiltin()(mod)
     return Lowered(mod, tvm_target, scratch, pieces)
@@ -164,22 +195,37 @@ def _raw(function: Function, symbol: str) -> tirx.PrimFunc:
     )
 
 
-def _entry(function: Function, symbol: str, threads: int) -> tirx.PrimFunc:
-    """A tvm-ffi function that checks the tensors for `symbol` and calls it on `threads` threads."""
-    parameters, given = [], []
-    for argument, own in zip(function.signature, function.module["main"].params, strict=True):
-        if argument.role == Role.SCALAR:
-            parameters.append(tirx.Var(argument.name, argument.dtype))
-            given.append(parameters[-1])
+def _entry(
+    signature: Signature, calls: Sequence[tuple], threads: int, symbol: str
+) -> tirx.PrimFunc:
+    """A tvm-ffi function that checks the tensors of `signature`, and makes calls on `threads`
+    threads: (function, its signature, which row it begins with, how many rows it computes)."""
+    given = {}
+    for a in signature:
+        if a.role == Role.SCALAR:
+            given[a.name] = tirx.Var(a.name, a.dtype)
         else:
-            alignment = argument.alignment
-            buffer = tirx.decl_buffer(own.shape, own.dtype, own.name, data_alignment=alignment)
-            parameters.append(buffer)
-            given.append(buffer.data)
-    call = tirx.call_extern("int32", symbol, *given, _int32(threads))
+            given[a.name] = tirx.decl_buffer(a.shape, a.dtype, a.name, data_alignment=a.alignment)
+    statements = []
     error, message = StringImm("RuntimeError"), StringImm("the kernel failed: out of memory?")
-    entry = tirx.PrimFunc(parameters, tirx.AssertStmt(call == _int32(0), error, [message]))
-    return entry.with_attr({"global_symbol": _ENTRY, "s_tir": True})
+    for function, own, first, rows in calls:
+        arguments = [_passed(a, given.get(a.name), first, rows) for a in own]
+        call = tirx.call_extern("int32", function, *arguments, _int32(threads))
+        statements.append(tirx.AssertStmt(call == _int32(0), error, [message]))
+    body = tirx.SeqStmt(statements) if len(statements) > 1 else statements[0]
+    entry = tirx.PrimFunc([*given.values()], body)
+    return entry.with_attr({"global_symbol": symbol, "s_tir": True})
+
+
+def _passed(argument: Argument, given: tirx.Var | None, first: int, rows: int) -> tirx.Expr:
+    """What a call that begins with row `first` gets for an argument; none is given: the rows."""
+    if given is None:
+        return _int32(rows)
+    if argument.role == Role.SCALAR:
+        return given
+    if not first or argument.role == Role.PACKED:
+        return given.data
+    return tirx.address_of(given[(first, *[0] * (len(argument.shape) - 1))])
 
 
 def _place_scratch(func: tirx.PrimFunc, signature: Signature) -> tuple[tirx.PrimFunc, Scratch]:

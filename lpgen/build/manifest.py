@@ -31,12 +31,15 @@ def _kernel(kernel: Exported) -> dict[str, Any]:
 
 
 def _argument(argument: Argument) -> dict[str, Any]:
-    """Name, role, shape, dtype, alignment; the format and the limits of its values, if known."""
+    """Name, role, shape, dtype, alignment; which scalar is its first extent, if one is, and `shape`
+    has the largest; the format and the limits of its values, if known."""
     entry = {
         **{"name": argument.name, "role": str(argument.role)},
         **{"shape": list(argument.shape), "dtype": argument.dtype},
         "alignment": argument.alignment,
     }
+    if argument.rows:
+        entry["rows"] = argument.rows
     if argument.format:
         entry["format"] = argument.format
     if limits := argument.limits:

@@ -98,7 +98,8 @@ lpgen_status network_run(const struct network *network, const void *const *input
       given[a] = value_at(&places, step->operands[a]);
     int64_t start = steps->nanoseconds ? now() : 0;
     size_t bytes = kernel_workspace_bytes(step->kernel, threads);
-    if (call_kernel(variant_for_cpu(step->kernel), given, workspace, bytes, threads) != 0) {
+    const struct variant *variant = variant_for_cpu(step->kernel);
+    if (call_kernel(variant, given, variant->work, workspace, bytes, threads) != 0) {
       steps->failed = i;
       return LPGEN_OUT_OF_MEMORY;
     }

@@ -59,14 +59,19 @@ def check(kernel: Kernel, target: Target) -> None:
 
     Only where the shapes are large a part of the lowering is done to know them exactly.
     """
-    func = kernel.module["main"]
+    for function in kernel.functions:
+        _check_module(function.module, target)
+
+
+def _check_module(module: IRModule, target: Target) -> None:
+    func = module["main"]
     if _elements(func) <= _LARGE:
         return
     watch, tvm_target = _Watch(ends=True), target.tvm()
     to_tir, _, _ = default_s_tir_pipeline()
     # What TVM cannot count in int32 before it cuts, it does not lower either.
     with contextlib.suppress(Exception), tvm.transform.PassContext(3, instruments=[watch]):
-        bound = tirx.transform.BindTarget(tvm_target.with_host(tvm_target))(kernel.module)
+        bound = tirx.transform.BindTarget(tvm_target.with_host(tvm_target))(module)
         to_tir(bound)
     problem = watch.problem if watch.looked else _too_large(func)
     if problem is not None:

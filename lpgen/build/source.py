@@ -10,7 +10,7 @@ from importlib import metadata, resources
 from typing import Any
 
 from lpgen.build import interface
-from lpgen.build.choice import Exported, Variant, identifier, pack_symbol, run_symbol
+from lpgen.build.choice import Exported, Variant, identifier, pack_symbol, run_symbols
 from lpgen.build.interface import c_string, c_strings
 
 
@@ -56,6 +56,7 @@ static const struct kernel {symbol}_kernel = {{
     .symbol = {c_string(symbol)},
     .arguments = {symbol}_arguments, .count = {len(kernel.signature)},
     .packed = {interface.packed_place(kernel.signature)},
+    .rows = {interface.rows_place(kernel.signature)},
     .parameters = {parameters}, .parameter_count = {count},
     .outliers = {interface.outliers_place(packing)},
     .variants = {symbol}_variants}};
@@ -65,7 +66,11 @@ _Static_assert({max(len(kernel.signature), count)} <= MAX_ARGUMENTS, "arguments 
 
 def _c_variant(kernel: Exported, variant: Variant) -> str:
     choice, symbol, pack_bytes = variant.choice, variant.symbol, 0
-    functions, pack = interface.run_function(symbol, run_symbol(symbol), kernel.signature), "NULL"
+    runs, pack = run_symbols(choice), "NULL"
+    if kernel.signature.rows:
+        functions = interface.ranged_function(symbol, runs, choice.kernel, kernel.signature)
+    else:
+        functions = interface.run_function(symbol, *runs, kernel.signature)
     if kernel.packing:
         functions += interface.pack_function(symbol, pack_symbol(symbol), kernel.packing)
         pack, pack_bytes = f"{symbol}_pack", variant.pack_scratch.nbytes(1)
@@ -79,6 +84,7 @@ static const struct variant {symbol} = {{
     .packed_bytes = {choice.kernel.packed_bytes},
     .serial_bytes = {variant.scratch.serial}, .thread_bytes = {variant.scratch.per_thread},
     .pack_bytes = {pack_bytes}, .work = {round(choice.work * 1e9)},
+    .least_work = {round(choice.least_work * 1e9)},
     .pieces = {variant.pieces},
     .run = {symbol}_run, .pack = {pack}, .cpu = &{symbol}_cpu}};"""
 

@@ -94,12 +94,12 @@ static int free_workspace(int device_type, int device_id, void *memory) {
   return 0;
 }
 
-int32_t call_kernel(const struct variant *variant, const struct value *given, void *workspace,
-                    size_t bytes, int threads) {
+int32_t call_kernel(const struct variant *variant, const struct value *given, int64_t work,
+                    void *workspace, size_t bytes, int threads) {
   /* As few as have the largest share: of 80 pieces 27 threads get 3, as 32 would. */
   int largest = (variant->pieces + threads - 1) / threads;
   threads = (variant->pieces + largest - 1) / largest;
-  struct pool_call together = pool_enter(threads, variant->work);
+  struct pool_call together = pool_enter(threads, work);
   int32_t failed;
   if (bytes == 0 && together.tasks == 1) {
     failed = variant->run(given, 1); /* asks for nothing */

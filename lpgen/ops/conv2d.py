@@ -12,6 +12,7 @@ from lpgen.ops.epilogue import Chain
 from lpgen.ops.lhs import INPUT
 from lpgen.ops.product import Matrix, Product
 from lpgen.ops.product_oracle import rows_per_block
+from lpgen.ops.rows import SIZE_OR_RANGE, Range, in_name, largest
 from lpgen.ops.words import (
     COUNT,
     EDGES,
@@ -33,15 +34,16 @@ class Conv2d(Product):
     """Convolution (as networks define it: no flip) of x[n, h, w, ic] to y[n, oh, ow, oc]: int32, or
     what the epilogue makes of it.
 
-    Weights are [oc, kh, kw, ic / groups]. `kernel`, `stride`, `dilation` are (height, width) or one
-    number for both; `pad` is (top, left, bottom, right), (height, width) or one number: that many
-    positions that add nothing to a sum, in every format. `act` and `weight` are formats (or their
-    texts) of x and w; zero points and `epilogue`: see `Product`. Fields hold the full tuples.
+    n may be a Range, given at each call. Weights are [oc, kh, kw, ic / groups]. `kernel`,
+    `stride`, `dilation` are (height, width) or one number for both; `pad` is (top, left, bottom,
+    right), (height, width) or one number: that many positions that add nothing to a sum, in every
+    format. `act` and `weight` are formats (or their texts) of x and w; zero points and `epilogue`:
+    see `Product`. Fields hold the full tuples.
     Raises WorkloadError when a size is outside its limits, the kernel is larger than the padded
     input, `groups` does not divide the channels, or a result may exceed int32.
     """
 
-    n: int = 1
+    n: int | Range = 1
     h: int
     w: int
     ic: int
@@ -60,8 +62,9 @@ class Conv2d(Product):
     input: str = "act"
 
     kind: ClassVar[str] = "conv2d"
+    ROWS: ClassVar[str] = "n"
     WORDS: ClassVar[dict[str, Word]] = {
-        "n": NUMBER,
+        "n": SIZE_OR_RANGE,
         "h": NUMBER,
         "w": NUMBER,
         "ic": NUMBER,
@@ -80,7 +83,8 @@ class Conv2d(Product):
     }
 
     def __post_init__(self) -> None:
-        for key in ("n", "h", "w", "ic", "oc", "groups"):
+        self._take_rows("n")
+        for key in ("h", "w", "ic", "oc", "groups"):
             self._take_sizes(key, 1)
         for key in ("kernel", "stride", "dilation"):
             self._take_sizes(key, 1, as_pair)
@@ -89,7 +93,7 @@ class Conv2d(Product):
         self._check_words()
         self._check_geometry()
         self._check_sizes()
-        if self.n * math.prod(self.padded) * self.ic > MAX_ELEMENTS:
+        if largest(self.n) * math.prod(self.padded) * self.ic > MAX_ELEMENTS:
             self._fail(f"x with its padding has more elements than the limit {MAX_ELEMENTS}")
 
     def _check_geometry(self) -> None:
@@ -110,7 +114,7 @@ class Conv2d(Product):
     def label(self) -> str:
         """conv2d 3x3 64->128@28x28 s2 u8 x s8 (kernel, ic->oc@h x w, stride)"""
         size = f"{self.kernel[0]}x{self.kernel[1]} {self.ic}->{self.oc}@{self.h}x{self.w}"
-        batch = f" n{self.n}" if self.n > 1 else ""
+        batch = f" n{self.n}" if self.n != 1 else ""
         stride = f" s{max(self.stride)}" if max(self.stride) > 1 else ""
         groups = f" g{self.groups}" if self.groups > 1 else ""
         return f"conv2d {size}{batch}{stride}{groups} {self._formats}"
@@ -119,7 +123,8 @@ class Conv2d(Product):
     def identifier(self) -> str:
         """conv2d_3x3_64x56x56_64_u8s8 (kernel, ic x h x w, oc)"""
         kernel, formats = "x".join(map(str, self.kernel)), f"{self.act.short}{self.weight.short}"
-        return f"conv2d_{kernel}_{self.ic}x{self.h}x{self.w}_{self.oc}_{formats}"
+        batch = f"{in_name(self.n)}x" if self.range else ""
+        return f"conv2d_{kernel}_{batch}{self.ic}x{self.h}x{self.w}_{self.oc}_{formats}"
 
     def smallest(self) -> Self:
         """Of one pixel."""
@@ -159,7 +164,7 @@ class Conv2d(Product):
         kh, kw = self.kernel
         return Matrix(
             groups=self.groups,
-            m=self.n * self.oh * self.ow,
+            m=largest(self.n) * self.oh * self.ow,
             n=self.oc // self.groups,
             k=kh * kw * (self.ic // self.groups),
         )
@@ -167,7 +172,7 @@ class Conv2d(Product):
     @property
     def x_extents(self) -> tuple[int, ...]:
         """(n, h, w, ic)"""
-        return (self.n, self.h, self.w, self.ic)
+        return (largest(self.n), self.h, self.w, self.ic)
 
     @property
     def w_shape(self) -> tuple[int, ...]:
@@ -177,7 +182,7 @@ class Conv2d(Product):
     @property
     def y_extents(self) -> tuple[int, ...]:
         """(n, oh, ow, oc)"""
-        return (self.n, self.oh, self.ow, self.oc)
+        return (largest(self.n), self.oh, self.ow, self.oc)
 
     def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         groups, _, n, k = self.matrix

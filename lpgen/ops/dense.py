@@ -10,6 +10,7 @@ from lpgen.ops.epilogue import Chain
 from lpgen.ops.lhs import INPUT
 from lpgen.ops.product import Matrix, Product
 from lpgen.ops.product_oracle import rows_per_block
+from lpgen.ops.rows import SIZE_OR_RANGE, Range, in_name, largest
 from lpgen.ops.words import COUNT, FORMAT, NUMBER, ZERO, ZERO_OR_SHARED, Word
 
 
@@ -17,12 +18,12 @@ from lpgen.ops.words import COUNT, FORMAT, NUMBER, ZERO, ZERO_OR_SHARED, Word
 class Dense(Product):
     """x[m, k] times w[n, k] transposed, to y[m, n]: int32, or what the epilogue makes of it.
 
-    `act` and `weight` are formats (or their texts) of x and w; zero points and `epilogue`: see
-    `Product`.
+    m may be a Range, given at each call. `act` and `weight` are formats (or their texts) of x and
+    w; zero points and `epilogue`: see `Product`.
     Raises WorkloadError when a size is outside its limits or a result may exceed int32.
     """
 
-    m: int
+    m: int | Range
     n: int
     k: int
     act: Format
@@ -34,8 +35,9 @@ class Dense(Product):
     input: str = "act"
 
     kind: ClassVar[str] = "dense"
+    ROWS: ClassVar[str] = "m"
     WORDS: ClassVar[dict[str, Word]] = {
-        "m": NUMBER,
+        "m": SIZE_OR_RANGE,
         "n": NUMBER,
         "k": NUMBER,
         "act": FORMAT,
@@ -47,7 +49,8 @@ class Dense(Product):
     }
 
     def __post_init__(self) -> None:
-        for key in ("m", "n", "k"):
+        self._take_rows("m")
+        for key in ("n", "k"):
             self._take_sizes(key, 1)
         self._take_sizes("outliers", 0)
         self._check_words()
@@ -61,7 +64,7 @@ class Dense(Product):
     @property
     def identifier(self) -> str:
         """dense_64x256x512_u4s2"""
-        return f"dense_{self.m}x{self.n}x{self.k}_{self.act.short}{self.weight.short}"
+        return f"dense_{in_name(self.m)}x{self.n}x{self.k}_{self.act.short}{self.weight.short}"
 
     def smallest(self) -> Self:
         """Of one row."""
@@ -70,12 +73,12 @@ class Dense(Product):
     @property
     def matrix(self) -> Matrix:
         """One matrix product of the operator's own m, n, k."""
-        return Matrix(1, self.m, self.n, self.k)
+        return Matrix(1, largest(self.m), self.n, self.k)
 
     @property
     def x_extents(self) -> tuple[int, ...]:
         """(m, k)"""
-        return (self.m, self.k)
+        return (largest(self.m), self.k)
 
     @property
     def w_shape(self) -> tuple[int, ...]:
@@ -85,7 +88,7 @@ class Dense(Product):
     @property
     def y_extents(self) -> tuple[int, ...]:
         """(m, n)"""
-        return (self.m, self.n)
+        return (largest(self.m), self.n)
 
     def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         left = x.astype(self._exact_float)

@@ -6,7 +6,7 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import Format, Real, as_array
+from lpgen.ops.rows import Range
 from lpgen.ops.signature import Signature
 from lpgen.ops.words import MAX_ELEMENTS, Word
 
@@ -51,6 +52,8 @@ class Operator(ABC):
     """Whether it has an epilogue, whose words a workload may have."""
     EXTREMES: ClassVar[tuple[str, ...]] = ()
     """What `example` knows beside random arguments: the worst cases."""
+    ROWS: ClassVar[str] = ""
+    """The size that may be a range, given at each call (`ops.rows`)."""
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -104,6 +107,27 @@ class Operator(ABC):
     def plain(self) -> Self:
         """The operator without what costs next to nothing: its records serve this one, too."""
         return self
+
+    @property
+    def range(self) -> Range | None:
+        """The sizes that a call may have, None: the operator has one."""
+        size = getattr(self, self.ROWS) if self.ROWS else None
+        return size if isinstance(size, Range) else None
+
+    def at(self, rows: int | Range) -> Self:
+        """The operator with this size of a call, or with a part of the range.
+
+        Raises WorkloadError where it is outside of the range.
+        """
+        low, high = (rows, rows) if isinstance(rows, int) else rows
+        if self.range is None or not self.range.low <= low <= high <= self.range.high:
+            size = getattr(self, self.ROWS) if self.ROWS else "no range"
+            self._fail(f"{self.ROWS} is {rows}, the operator has {size}")
+        return self.with_rows(rows)
+
+    def with_rows(self, rows: int | Range) -> Self:
+        """The operator with any other size or range."""
+        return replace(self, **{self.ROWS: rows})
 
     @abstractmethod
     def example(self, rng: np.random.Generator, name: str = "random") -> Example:
@@ -168,6 +192,14 @@ class Operator(ABC):
         if not all(low <= size <= MAX_ELEMENTS for size in sizes):
             text = self.WORDS[key].write(getattr(self, key))
             self._fail(f"{key}={text} is outside {low}..{MAX_ELEMENTS}")
+
+    def _take_rows(self, key: str) -> None:
+        """Make field `key` an int, or a Range, of 1..MAX_ELEMENTS."""
+        value = getattr(self, key)
+        if not isinstance(value, Range):
+            self._take_sizes(key, 1)
+        elif not 1 <= value.low < value.high <= MAX_ELEMENTS:
+            self._fail(f"{key}={value} is no range LOW..HIGH, LOW < HIGH, within 1..{MAX_ELEMENTS}")
 
     def _check_elements(self, **shapes: tuple[int, ...]) -> None:
         """Tensors are indexed with int32."""

@@ -17,7 +17,7 @@ from lpgen.ops.lhs import Lhs
 from lpgen.ops.parameter import FLOAT_LIMIT, Parameter, values
 from lpgen.ops.product_oracle import ProductOracle
 from lpgen.ops.reach import Reach
-from lpgen.ops.signature import Argument, Limits, Role, Signature, of_packer, packed_weights
+from lpgen.ops.signature import Argument, Limits, Role, Signature, of_packer, packed_weights, scalar
 
 
 class Matrix(NamedTuple):
@@ -95,14 +95,17 @@ class Product(ProductOracle):
 
     @property
     def signature(self) -> Signature:
-        """(x, packed, y); a residual stands before y."""
+        """(x, packed, y); a residual stands before y, and behind it the size that a call has."""
+        by = self.ROWS if self.range else ""
         x = (self.x_shape, self.x_dtype, str(self.lhs), Limits.of_format(self.act))
-        arguments = [Argument("x", Role.INPUT, *x), packed_weights()]
+        arguments = [Argument("x", Role.INPUT, *x, rows=by), packed_weights()]
         if self.residual:
             form = self.residual.values
             tensor = (self.y_extents, form.dtype, str(form), Limits.of_format(form))
-            arguments.append(Argument("residual", Role.INPUT, *tensor))
-        y = Argument("y", Role.OUTPUT, self.y_shape, self.y_dtype, self.out)
+            arguments.append(Argument("residual", Role.INPUT, *tensor, rows=by))
+        if self.range:
+            arguments.append(scalar(by, *self.range))
+        y = Argument("y", Role.OUTPUT, self.y_shape, self.y_dtype, self.out, rows=by)
         return Signature((*arguments, y))
 
     def packing(self, nbytes: int) -> Signature:

@@ -67,6 +67,7 @@ class Argument:
     are, for people ("u4:planes"), "" where the dtype says it all. limits: of its values, where
     there are other than those of the dtype; only those of scalars and of what is packed are
     checked. alignment: bytes of which its address is a multiple; 1: any that suits the dtype.
+    rows: the scalar that is its first extent at a call, of which `shape` has the largest; "": none.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Argument:
     format: str = ""
     limits: Limits | None = None
     alignment: int = 1
+    rows: str = ""
 
     @classmethod
     def of_values(
@@ -137,6 +139,12 @@ class Signature:
         """The only tensor that is written."""
         (only,) = self.outputs
         return only
+
+    @property
+    def rows(self) -> Argument | None:
+        """The scalar that is the first extent of some tensors, None: all have one shape."""
+        names = {argument.rows for argument in self}
+        return next((a for a in self.scalars if a.name in names), None)
 
     @property
     def packed(self) -> Argument | None:

@@ -24,7 +24,8 @@ class Kernel:
     arguments: what it takes and gives, by name, in order (`lpgen.runtime.arguments`): inputs that
     are tensors or numbers, the packed weights, the output; weights: what is packed, or None;
     parameters: the names of what is packed with it; packed_bytes: the size of packed weights, 0:
-    there are none. Threads may share it; each has its own workspace, which is kept.
+    there are none. rows: the scalar of which the first extent of tensors is taken, None: their
+    shapes are fixed. Threads may share it; each has its own workspace, which is kept.
     """
 
     def __init__(self, code: Code, interface: dict, variant: dict) -> None:
@@ -35,6 +36,8 @@ class Kernel:
         self.arguments = {argument.name: argument for argument in arguments}
         (self.output,) = (a for a in self.arguments.values() if a.role == "output")
         self._read = [a for a in self.arguments.values() if a.role != "output"]
+        named = {a.rows for a in self._read}
+        self.rows = next((a for a in self._read if a.name in named), None)
         self.weights = interface["weights"] and Argument.of_entry(interface["weights"])
         self.parameters = tuple(entry["name"] for entry in interface["parameters"])
         self.packed_bytes = sum(a.nbytes for a in self._read if a.role == "packed")
@@ -89,7 +92,8 @@ class Kernel:
         inputs: in the order of `arguments`, or by their names: kernel(x, packed), kernel(x, packed,
         residual=r). A tensor has the dtype and the shape of its argument, one value per byte, [m,
         k] or NHWC, or packed: a NumPy array or a DLPack tensor in the CPU's memory; what is not
-        contiguous is copied. Values outside of the format are not noticed and give a wrong result.
+        contiguous is copied. With a range of rows (or images) their number is that of the first
+        input. Values outside of the format are not noticed and give a wrong result.
         packed: from `pack_weights` of this kernel. A scalar is an integer within its limits.
         out: contiguous memory of the output's dtype for the result, which is returned; it may not
         overlap what the kernel reads. Without it the result is a new array of the first input's
@@ -98,18 +102,18 @@ class Kernel:
         """
         given = self._given(inputs, named)
         threads = arrays.count("threads", threads, MAX_THREADS)
-        read = [self._readable(a, given[a.name]) for a in self._read]
-        y = self.output
+        arguments, y = self._at_call(given)
+        read = [self._readable(a, given[a.name]) for a in arguments]
         if out is None:
             result = np.empty(y.shape, y.dtype)
             self._call(self._run, *read, result, self._workspace(threads), threads)
-            first = given[self._read[0].name]
+            first = given[arguments[0].name]
             return result if isinstance(first, np.ndarray) else arrays.like(first, result)
         target = arrays.writable("out", out, y.shape, y.dtype)
         try:
             self._call(self._run, *read, target, self._workspace(threads), threads)
         except LibraryError:
-            tensors = ((a, r) for a, r in zip(self._read, read, strict=True) if a.role != "scalar")
+            tensors = ((a, r) for a, r in zip(arguments, read, strict=True) if a.role != "scalar")
             for a, tensor in tensors:  # looked at where it costs nothing
                 arrays.check_apart(target, y.nbytes, a.name, tensor, a.nbytes)
             raise
@@ -128,20 +132,21 @@ class Kernel:
         threads = arrays.count("threads", threads, MAX_THREADS)
         self(*inputs, out=out, threads=threads, **named)
         given = self._given(inputs, named)
-        for argument in self._read:
+        arguments, _ = self._at_call(given)
+        for argument in arguments:
             array = given[argument.name]
             if argument.role != "input" or (array.flags.c_contiguous and array.flags.writeable):
                 continue
             raise LibraryError(
                 f"{argument.name} is not contiguous, or read-only: bind would use a copy"
             )
-        read = [self._readable(a, given[a.name]) for a in self._read]
+        read = [self._readable(a, given[a.name]) for a in arguments]
         target, workspace = tvm_ffi.from_dlpack(out), self._workspace(threads)
         return partial(self._run, *read, target, workspace, threads)
 
     def _given(self, inputs: tuple, named: dict[str, Any]) -> dict[str, Any]:
         """What a call gives, by the names of the arguments that are read. None is nothing given."""
-        names = [argument.name for argument in self._read]
+        names = [argument.name for argument in self._read if argument is not self.rows]
         if len(inputs) > len(names):
             takes = ", ".join(names)
             raise LibraryError(f"{self.name}: {len(inputs)} inputs, it takes ({takes})")
@@ -156,6 +161,21 @@ class Kernel:
             if given.get(name) is None:
                 raise LibraryError(f"{self.name}: {name} is missing")
         return given
+
+    def _at_call(self, given: dict[str, Any]) -> tuple[list[Argument], Argument]:
+        """What is read, and the output, in a call: with as many rows as it gives, which become
+        part of `given`. LibraryError where the kernel does not serve them."""
+        rows = self.rows
+        if rows is None:
+            return self._read, self.output
+        first = next(a for a in self._read if a.rows)
+        shape = tuple(getattr(given[first.name], "shape", ()))
+        count = int(shape[0]) if len(shape) == len(first.shape) else rows.high
+        if not rows.low <= count <= rows.high:
+            serves = f"the kernel serves {rows.low} to {rows.high}"
+            raise LibraryError(f"{self.name}: {rows.name} is {count}, {serves}")
+        given[rows.name] = count
+        return [a.at(count) for a in self._read], self.output.at(count)
 
     def _readable(self, argument: Argument, value: Any) -> Any:
         """The value of an argument that is read, as the library takes it."""

@@ -20,7 +20,7 @@ The annotations of the schedule survive TVM's lowering; `share_tiles` rewrites w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tvm import tirx
 from tvm.s_tir import Schedule
@@ -28,6 +28,9 @@ from tvm_ffi import WalkOrder, structural_map, structural_walk
 
 _TILES = "lpgen.tiles"
 """Loop over tiles: [extent, stride] of each index that is fused in it, outermost first."""
+
+ROWS = "lpgen.rows"
+"""Loop over rows, or over tiles of so many of them, that ends with the rows of the call."""
 
 _STAGE = "lpgen.stage"
 """Loop of a stage inside of those over tiles, over the same index as the one of this stride."""
@@ -56,11 +59,19 @@ def bound_stage(sch: Schedule, loop, stride: int) -> None:
     sch.annotate(loop, _STAGE, [stride])
 
 
-def share_tiles(func: tirx.PrimFunc, threads: tirx.Var) -> tuple[tirx.PrimFunc, int]:
+def end_with_rows(sch: Schedule, loop, height: int) -> None:
+    """End a loop over tiles of so many rows where the rows of the call end; one index alone."""
+    sch.annotate(loop, ROWS, height)
+
+
+def share_tiles(
+    func: tirx.PrimFunc, threads: tirx.Var, rows: tirx.Var | None = None
+) -> tuple[tirx.PrimFunc, int]:
     """`func`, lowered, with each parallel loop over numbered tiles shared among `threads` threads.
 
     Also how many tiles there are: into so many pieces the work can be shared. Where no loop has
     numbers, these are the iterations of the longest parallel loop (1 without any).
+    rows: the rows of a call, where marked loops end; with all of them there are so many tiles.
     """
     tiles: list[int] = []
     iterations = [1]
@@ -71,12 +82,53 @@ def share_tiles(func: tirx.PrimFunc, threads: tirx.Var) -> tuple[tirx.PrimFunc, 
         if _TILES not in loop.annotations:
             iterations.append(int(loop.extent))
             return loop
-        shared = _SharedTiles(loop, threads)
+        shared = _SharedTiles(loop, threads, rows)
         tiles.append(shared.tiles)
         return shared.loop()
 
     shared = func.with_body(structural_map(func.body, (tirx.For, share)))
+    if rows is not None:
+        shared = shared.with_body(structural_map(shared.body, (tirx.For, _ending(rows))))
     return shared, max(tiles or iterations)
+
+
+def _ending(rows: tirx.Var) -> Callable[[tirx.For], tirx.For]:
+    """What ends a marked loop where the rows end."""
+
+    def end(loop: tirx.For) -> tirx.For:
+        if ROWS not in loop.annotations:
+            return loop
+        count = tirx.Min(loop.extent, _ceil_div(rows, int(loop.annotations[ROWS])))
+        return tirx.For(loop.loop_var, loop.min, count, loop.kind, loop.body)
+
+    return end
+
+
+class _RowTiles:
+    """The tiles over rows, of which a call has as many as its rows fill.
+
+    The number of a tile is (outside * most + row tile) * stride + inside. Those of a call, counted
+    without a gap, are (outside * count + row tile) * stride + inside.
+    """
+
+    def __init__(self, body: tirx.Stmt, rows: tirx.Var) -> None:
+        found = _loops(body, ROWS)
+        ((height, self.stride, self.most),) = {
+            (int(loop.annotations[ROWS]), tiles.digits[0][1], tiles.digits[0][0])
+            for loop, tiles in ((loop, _Tiles(loop)) for loop in found)
+        }
+        self.count = tirx.Var("row_tiles", "int32")
+        self.counted = tirx.Bind(self.count, _ceil_div(rows, height))
+
+    def of_call(self, numbers: int) -> tirx.Expr:
+        """How many of so many tiles there are in a call."""
+        return self.count * (numbers // self.most)
+
+    def number(self, place: tirx.Expr) -> tirx.Expr:
+        """The number of the tile at a place among those of the call."""
+        each = self.count * self.stride
+        outside = tirx.truncdiv(place, each) * (self.most * self.stride)
+        return outside + tirx.truncmod(place, each)
 
 
 class _Tiles:
@@ -112,41 +164,46 @@ class _Tiles:
 class _SharedTiles:
     """The parallel loop over all tiles, and what becomes of the loops inside of it."""
 
-    def __init__(self, parallel: tirx.For, threads: tirx.Var) -> None:
+    def __init__(self, parallel: tirx.For, threads: tirx.Var, rows: tirx.Var | None = None) -> None:
         self.parallel, self.threads = parallel, threads
         self.first, self.last = tirx.Var("first", "int32"), tirx.Var("last", "int32")
         loops = [_Tiles(parallel), *_tiles_in(parallel.body)]
         self.numbers = 1 + sum(tiles.span for tiles in loops)
         self.tiles = math.prod(extent for tiles in loops for extent, _ in tiles.digits)
         """How many tiles: fewer than numbers where a schedule has merged the innermost loops."""
+        self.rows = None if rows is None else _RowTiles(parallel.body, rows)
 
     def loop(self) -> tirx.Stmt:
         """One iteration for each thread that is needed."""
         thread = tirx.Var("thread", "int32")
         # The fewest threads with that largest share: of 80 tiles 27 threads get 3, as 32 would.
-        largest = tirx.truncdiv(self.threads + (self.tiles - 1), self.threads)
+        tiles, numbers, before = _int(self.tiles), _int(self.numbers), []
+        if self.rows:
+            tiles, numbers = map(self.rows.of_call, (self.tiles, self.numbers))
+            before = [self.rows.counted]
+        largest = tirx.truncdiv(self.threads + (tiles - 1), self.threads)
         count = tirx.Var("count", "int32")
-        counted = tirx.Bind(count, tirx.truncdiv(largest + (self.tiles - 1), largest))
-        numbers = _int(self.numbers)
+        counted = tirx.Bind(count, tirx.truncdiv(largest + (tiles - 1), largest))
         each, more = tirx.truncdiv(numbers, count), tirx.truncmod(numbers, count)
-        first = tirx.Bind(self.first, thread * each + tirx.Min(thread, more))
-        last = tirx.Bind(self.last, (thread + 1) * each + tirx.Min(thread + 1, more))
+        place = self.rows.number if self.rows else lambda place: place
+        first = tirx.Bind(self.first, place(thread * each + tirx.Min(thread, more)))
+        last = tirx.Bind(self.last, place((thread + 1) * each + tirx.Min(thread + 1, more)))
         # Outside of the loop over blocks, so that the buffers of one block serve the next as well.
         buffers, body = _allocations_first(self.parallel.body)
         outer = tirx.For(self.parallel.loop_var, 0, self.parallel.extent, tirx.ForKind.SERIAL, body)
         outer = self._bounded(outer, _Tiles(self.parallel), [])
         statements = tirx.SeqStmt([*buffers, first, last, outer])
-        return tirx.SeqStmt(
-            [counted, tirx.For(thread, 0, count, tirx.ForKind.PARALLEL, statements)]
-        )
+        shared = tirx.For(thread, 0, count, tirx.ForKind.PARALLEL, statements)
+        return tirx.SeqStmt([*before, counted, shared])
 
     def _bounded(self, loop: tirx.For, tiles: _Tiles, outside: list[_Tiles]) -> tirx.For:
         """The loop over tiles with only the iterations that this thread needs."""
         inside = _tiles_in(loop.body)
         reach = sum(t.span for t in inside)
         (extent, stride), *more = tiles.digits
+        most = self.rows.count if ROWS in loop.annotations else _int(extent)
         start, count = self._bounds(
-            outside, stride, reach + sum((e - 1) * s for e, s in more), extent
+            outside, stride, reach + sum((e - 1) * s for e, s in more), most
         )
         within = math.prod(e for e, _ in more)
         body = self._inside(loop.body, [*outside, tiles], inside)
@@ -169,17 +226,17 @@ class _SharedTiles:
             if len(others) == len(inside):
                 return loop  # the loops inside were merged: they use all of the stage
             reach = sum(t.span for t in others)
-            start, count = self._bounds(outside, stride, reach, int(loop.extent))
+            start, count = self._bounds(outside, stride, reach, _int(int(loop.extent)))
             return _ranged(loop, start, count, loop.body)
 
         # The bounded loops have lost their annotations: nothing is visited twice.
         return structural_map(body, (tirx.For, visit), order=WalkOrder.PREORDER)
 
-    def _bounds(self, outside: list[_Tiles], stride: int, reach: int, extent: int) -> tuple:
+    def _bounds(self, outside: list[_Tiles], stride: int, reach: int, extent: tirx.Expr) -> tuple:
         """(first, how many) of the indices that lead to the thread's tiles."""
         number = _number(outside)
         start = tirx.Max(_ceil_div(self.first - number - reach, stride), _int(0))
-        stop = tirx.Min(_ceil_div(self.last - number, stride), _int(extent))
+        stop = tirx.Min(_ceil_div(self.last - number, stride), extent)
         return start, tirx.Max(stop - start, _int(0))
 
 
@@ -202,6 +259,13 @@ def _tiles_in(body: tirx.Stmt) -> list[_Tiles]:
 
     structural_walk(body, (tirx.For, visit))
     return list(found.values())
+
+
+def _loops(body: tirx.Stmt, mark: str) -> list[tirx.For]:
+    """The loops in `body` that have an annotation."""
+    found: list[tirx.For] = []
+    structural_walk(body, (tirx.For, found.append))
+    return [loop for loop in found if mark in loop.annotations]
 
 
 def _allocations_first(body: tirx.Stmt) -> tuple[list[tirx.Stmt], tirx.Stmt]:

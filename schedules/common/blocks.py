@@ -19,7 +19,7 @@ from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common.cuts import block_refusal, rounded
 from lpgen.space import Counts, Knobs
 from lpgen.target import Target
-from lpgen.tir.threads import bound_stage, number_tiles
+from lpgen.tir.threads import bound_stage, end_with_rows, number_tiles
 
 M_BLOCKS = (0, 2, 4, 8, 32, 128)
 N_BLOCKS = (0, 1, 2, 4, 8, 16)
@@ -150,11 +150,14 @@ class Order:
     """The same from one panel to the next."""
 
 
-def order_blocks(sch: Schedule, tile, chosen: Knobs, *, copied: bool, panels: bool) -> Order:
+def order_blocks(
+    sch: Schedule, tile, chosen: Knobs, *, copied: bool, panels: bool, ranged: bool = False
+) -> Order:
     """Split, reorder and parallelize the loops of `tile`.
 
     copied, panels: whether the left side is copied, and panels are unpacked, per block. Such a
     stage belongs to the outer block alone, so that all inner blocks use its result.
+    ranged: whether the number of rows is given at each call; they are one block then.
     """
     g, mo, no, mi, nv, nl, *k = sch.get_loops(tile)
     row_tiles, columns = _extent(sch, mo), _extent(sch, no)
@@ -187,6 +190,8 @@ def order_blocks(sch: Schedule, tile, chosen: Knobs, *, copied: bool, panels: bo
     number_tiles(sch, outer, *(numbers[loop] for loop in fused))
     for loop in (*([block] if block else []), *tiles):
         number_tiles(sch, loop, numbers[loop])
+    if ranged:
+        end_with_rows(sch, mo, _extent(sch, mi))
     sch.parallel(outer)
     block = block or outer
     copy_at = outer if copied and m_outer else None

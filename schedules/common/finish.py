@@ -32,4 +32,5 @@ def finished(
     if isa:
         func = narrow_together(func, op, isa, unrolled)
     func = peel_partial_vectors(func)
-    return Kernel(op, kernel_entry(func, op, layout.sections, definition.prologue), layout)
+    entry = kernel_entry(func, op, layout.sections, definition.prologue, definition.height)
+    return Kernel(op, entry, layout)

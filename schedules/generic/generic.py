@@ -12,13 +12,18 @@ from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common.cuts import block_refusal, rounded
 from lpgen.schedules.common.finish import finished
+from lpgen.schedules.common.heights import assembled, two
 from lpgen.space import Counts, Knobs, Space
 from lpgen.target import Target
-from lpgen.tir.threads import parallel_tiles
+from lpgen.tir.threads import end_with_rows, parallel_tiles
+
+RANGED = True
 
 
 def why_not(op: Dense | Conv2d, target: Target) -> str | None:
-    """None: the template serves every operator."""
+    """None where the template serves the operator: every one with a fixed number of rows."""
+    if op.range and op.outliers:
+        return "its outliers are summed for one number of rows"
     return None
 
 
@@ -56,10 +61,17 @@ def work(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Counts:
 def kernel(op: Dense | Conv2d, target: Target, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(_refuses(op, knobs))
+    if op.range:
+        plan = two(op.range, knobs["rows"])
+        return assembled(op, plan, lambda kind, own: _body(own, knobs | {"rows": kind.height}))
+    return _body(op, knobs)
+
+
+def _body(op: Dense | Conv2d, knobs: Knobs) -> Kernel:
     operands = dot.plain_operands(op)
     definition = dot.define(op, operands, _tiling(op, knobs))
     sch = definition.schedule()
-    _schedule(sch, knobs, dot.is_unpacked(definition.weights, operands))
+    _schedule(sch, knobs, dot.is_unpacked(definition.weights, operands), bool(op.range))
     return finished(sch.mod["main"], definition)
 
 
@@ -88,7 +100,7 @@ def _refuses(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     return block_refusal("n_block", knobs["n_block"], -(-_columns(op) // knobs["lanes"]))
 
 
-def _schedule(sch: Schedule, knobs: Knobs, unpacked: bool) -> None:
+def _schedule(sch: Schedule, knobs: Knobs, unpacked: bool, ranged: bool) -> None:
     tile, y = sch.get_sblock("tile"), sch.get_sblock("y")
     if unpacked and knobs["expand"] == "use":
         sch.compute_inline(sch.get_sblock("unpack"))
@@ -96,7 +108,9 @@ def _schedule(sch: Schedule, knobs: Knobs, unpacked: bool) -> None:
     block, no = sch.split(no, [None, knobs["n_block"] or sch.get(no).extent])
     sch.reorder(g, block, mo, no, r, s, k4, kt, mi, nv, nl)
     panels = unpacked and knobs["expand"] == "panel"
-    outer = parallel_tiles(sch, (g, block, mo, no), 2 if panels else 3)
+    outer = parallel_tiles(sch, (g, block, mo, no), 2 if panels or ranged else 3)
+    if ranged:
+        end_with_rows(sch, mo, knobs["rows"])
     if panels:
         unpack = sch.get_sblock("unpack")
         sch.compute_at(unpack, outer, preserve_unit_loops=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from tvm import te, tirx
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.lhs.view import Lhs, is_matrix, rows_of
+from lpgen.algorithms.lhs.view import Lhs, is_matrix, rows_loop
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.packed import WORD
 from lpgen.tir.extern import extern
@@ -72,7 +72,7 @@ def _padded(op: Conv2d, shape: tuple[int, ...], pixel: int, nothing: int):
 
     def body(x, words) -> None:
         nbytes = images * height * width * planes * (WORD // 8)
-        with tb.serial(0, images) as image, rows_of(height, nbytes) as row:
+        with tb.serial(0, images) as image, rows_loop(op, height, nbytes) as row:
             with tb.If(tirx.all(row >= top, row < top + op.h)):
                 with tb.Then():
                     fill(words, [image, row], 0, before * pixel)

@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.lhs.view import PARALLEL_BYTES
+from lpgen.algorithms.lhs.view import rows_loop
 from lpgen.ops import Operator
 from lpgen.ops.lhs import SMALLEST
 from lpgen.tir.rewrite import places
@@ -41,11 +41,10 @@ def quantize_input(op: Operator, x, q, scale) -> tirx.Stmt:
         tb.writes([])
         if op.input == "f32:tensor":
             largest = _zeroed("largest")
-            with tb.serial(0, rows) as row:
+            with rows_loop(op, rows, 0) as row:
                 _largest(x, places(row, outer), count, largest)
             inverse = _step(op, largest, scale, 0)
-        parallel = rows * count >= PARALLEL_BYTES
-        with (tb.parallel if parallel else tb.serial)(0, rows) as row:
+        with rows_loop(op, rows, rows * count) as row:
             if op.input == "f32":
                 inverse = tb.Bind(scale[0])
             if op.input == "f32:row":

@@ -19,7 +19,7 @@ from tvm import te, tirx
 from tvm.s_tir import Schedule
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.lhs.view import PARALLEL_BYTES, is_matrix
+from lpgen.algorithms.lhs.view import PARALLEL_BYTES, is_matrix, rows_loop
 from lpgen.algorithms.prologue import Prologue
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.packed import WORD
@@ -114,7 +114,7 @@ def _pixel_sums(
     top, left, bottom, right = pad
     height = pixels.rows // images
     shape = (pixels.groups, images * (height + top + bottom), pixels.width + left + right)
-    parallel = math.prod(int(extent) for extent in x.shape) >= PARALLEL_BYTES
+    nbytes = math.prod(int(extent) for extent in x.shape)
 
     def line_of_pixels(x, sums, line, row) -> None:
         with tb.serial(0, pixels.width) as w, tb.serial(0, pixels.groups) as g:
@@ -130,7 +130,7 @@ def _pixel_sums(
             tb.buffer_store(sums, tirx.const(0, "int32"), [g, line, w])
 
     def emit(x, sums) -> None:
-        with (tb.parallel if parallel else tb.serial)(0, shape[1]) as line:
+        with rows_loop(op, shape[1], nbytes) as line:
             padded = height + top + bottom
             row = line % padded - top
             if left or right or padded > height:

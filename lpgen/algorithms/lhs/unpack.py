@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.lhs.view import PARALLEL_BYTES
+from lpgen.algorithms.lhs.view import rows_loop
 from lpgen.ops import Operator
 from lpgen.ops.packed import WORD, field_bits
 from lpgen.tir.rewrite import places
@@ -29,8 +29,7 @@ def unpack_input(op: Operator, x, q) -> tirx.Stmt:
     with IRBuilder() as builder, tb.sblock("unpack"):
         tb.reads([])
         tb.writes([])
-        parallel = rows * count >= PARALLEL_BYTES
-        with (tb.parallel if parallel else tb.serial)(0, rows) as row, tb.serial(0, width) as w:
+        with rows_loop(op, rows, rows * count) as row, tb.serial(0, width) as w:
             _unpack_pixel(op, x, q, row * width + w, places(row, outer), w * channels, channels)
     return builder.get()
 

@@ -15,7 +15,8 @@ from tvm import te, tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lhs.k_split import KSplit
-from lpgen.ops import Conv2d, Dense
+from lpgen.algorithms.ranged import marks
+from lpgen.ops import Conv2d, Dense, Operator
 from lpgen.tir.extern import extern
 
 PARALLEL_BYTES = 2**15
@@ -105,7 +106,7 @@ def _matrix(op: Dense | Conv2d, cut: KSplit, view: str, dtype: str, offset: int)
     width = cut.kg * cut.kq
 
     def body(source_in, source_out):
-        with rows_of(rows, rows * width) as m:
+        with rows_loop(op, rows, rows * width) as m:
             with tb.serial(0, run) as k:
                 tb.buffer_store(source_out, _convert(source_in[m, k], dtype, offset), [m, k])
             _fill(source_out, [m], run, width, 0, dtype)
@@ -150,7 +151,7 @@ def _conv(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int) -> Lhs:
                 _fill(source_out, [image, row], 0, pitch, nothing, dtype)
 
     def body(source_in, source_out):
-        with tb.serial(0, op.n) as image, rows_of(height, op.n * height * pitch) as row:
+        with tb.serial(0, op.n) as image, rows_loop(op, height, op.n * height * pitch) as row:
             copy_row = row_as_a_whole if spread == channels else row_of_pixels
             copy_row(source_in, source_out, image, row)
 
@@ -172,7 +173,7 @@ def _folded(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int) -> Lhs:
         return tirx.Ramp(start, tirx.const(1, "int32"), lanes)
 
     def body(source_in, source_out):
-        with tb.serial(0, op.n) as image, rows_of(op.oh, op.n * op.oh * pitch) as oh:
+        with tb.serial(0, op.n) as image, rows_loop(op, op.oh, op.n * op.oh * pitch) as oh:
             with tb.serial(0, width) as w, tb.unroll(0, kh) as r:
                 row = oh * op.stride[0] + r * op.dilation[0]
                 # A vector may reach past its channels: the next one is written over that.
@@ -189,9 +190,9 @@ def _convert(value: tirx.Expr, dtype: str, offset: int) -> tirx.Expr:
     return converted + tirx.const(offset, dtype) if offset else converted
 
 
-def rows_of(count: int, nbytes: int):
-    """The loop over rows: parallel where the copy is worth several threads."""
-    return (tb.parallel if nbytes >= PARALLEL_BYTES else tb.serial)(0, count)
+def rows_loop(op: Operator, count: int, nbytes: int):
+    """The loop over rows: parallel where what is done for them is worth several threads."""
+    return (tb.parallel if nbytes >= PARALLEL_BYTES else tb.serial)(0, count, annotations=marks(op))
 
 
 def _fill(buffer, row: list, start: int, stop: int, value: int, dtype: str) -> None:

@@ -24,7 +24,7 @@ from tvm.sym import Analyzer
 from tvm.tirx.script import builder as tb
 from tvm_ffi import WalkOrder, structural_map, structural_walk
 
-from lpgen.algorithms.lhs.view import PARALLEL_BYTES
+from lpgen.algorithms.lhs.view import rows_loop
 from lpgen.algorithms.result.pack_rows import pack_columns, zero_behind
 from lpgen.ops import Operator
 from lpgen.tir.rewrite import axis_values, substitute, with_fields
@@ -252,8 +252,7 @@ def _packed_at_the_end(
     with IRBuilder() as builder, tb.sblock("pack"):
         tb.reads([])
         tb.writes([])
-        parallel = rows * channels >= PARALLEL_BYTES
-        with (tb.parallel if parallel else tb.serial)(0, rows) as row:
+        with rows_loop(op, rows, rows * channels) as row:
             pack_columns(op, codes, [row], y, row, tirx.const(0, "int32"), channels)
             zero_behind(op, y, row)
     return PackedResult(func.with_body(body), y, [tirx.AllocBuffer(codes)], [builder.get()])

@@ -27,7 +27,7 @@ from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.reach import INT16_MAX
-from lpgen.schedules.common import blocks
+from lpgen.schedules.common import blocks, heights
 from lpgen.schedules.common.blockwise_dot.tile import BYTES, BlockwiseTile, FloatBits
 from lpgen.schedules.common.cuts import fits
 from lpgen.schedules.common.dot.knobs import distances, tile_rows
@@ -35,7 +35,10 @@ from lpgen.schedules.common.finish import finished
 from lpgen.space import Counts, Knobs, Space
 
 VECTORS = (1, 2, 3, 4, 6, 8)
+ALONE = 8
+"""Rows up to which there is a body for each number of them."""
 
+RANGED = True
 SERVES = ("dense", "scale=groupN")
 
 
@@ -63,12 +66,16 @@ def most(op: Dense) -> int:
 
 def space(op: Dense, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
+    m = op.matrix.m
+    around = blocks.knobs(m, op.n, isa.lanes)
+    if op.range:
+        around |= heights.ONE_BLOCK
     return Space(
         {
-            "rows": tuple(rows for rows in tile_rows(op.m) if rows < isa.registers),
+            "rows": tuple(rows for rows in tile_rows(m) if rows < isa.registers),
             "vectors": tuple(_widths(op.n, isa)),
-            **blocks.knobs(op.m, op.n, isa.lanes),
-            "prefetch": distances(op.m),
+            **around,
+            "prefetch": distances(op.range.low if op.range else m),
         },
         lambda knobs: refuses(op, isa, knobs) is None,
     )
@@ -129,19 +136,28 @@ def tiling(op: Dense, isa: Isa, knobs: Knobs) -> blockwise_dot.Tiling:
 def kernel(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(refuses(op, isa, knobs))
+    if op.range:
+        plan = heights.even(op.range, knobs["rows"], min(knobs["rows"], ALONE))
+        return heights.assembled(
+            op, plan, lambda kind, own: _body(own, isa, heights.own(knobs, kind))
+        )
+    return _body(op, isa, knobs)
+
+
+def _body(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
     form = FloatBits if FloatBits.serves(op, isa) else BlockwiseTile
     t = tiling(op, isa, knobs)
     definition = blockwise_dot.define(op, blockwise_dot.byte_operands(op), t, form.start)
     sch = definition.schedule()
-    _schedule(sch, isa, knobs)
+    _schedule(sch, isa, knobs, bool(op.range))
     most_steps = 0 if isa.has_dot4 else most(op)
     func = form(isa, definition, knobs["prefetch"], most_steps).replace(sch.mod["main"], t)
     return finished(func, definition)
 
 
-def _schedule(sch: Schedule, isa: Isa, knobs: Knobs) -> None:
+def _schedule(sch: Schedule, isa: Isa, knobs: Knobs, ranged: bool) -> None:
     tile = sch.get_sblock("tile")
-    order = blocks.order_blocks(sch, tile, knobs, copied=False, panels=False)
+    order = blocks.order_blocks(sch, tile, knobs, copied=False, panels=False, ranged=ranged)
     first, _, j = order.reduction
     sch.compute_at(sch.get_sblock("partial"), j)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)

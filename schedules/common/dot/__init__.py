@@ -17,27 +17,44 @@ from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
-from lpgen.schedules.common.dot import intrinsics
-from lpgen.schedules.common.dot.knobs import (
-    chunk_of,
-    operands_of,
-    refuses,
-    space,
-    tiling,
-    why_not,
-    work,
-)
+from lpgen.schedules.common.dot import intrinsics, ranged
+from lpgen.schedules.common.dot import knobs as fixed
+from lpgen.schedules.common.dot.knobs import chunk_of, operands_of, refuses, tiling
 from lpgen.schedules.common.finish import finished
-from lpgen.space import Knobs
+from lpgen.space import Counts, Knobs, Space
 
-__all__ = ["kernel", "space", "why_not", "work"]
+RANGED = True
+
+
+def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
+    """Why the algorithm does not serve the operator, or None."""
+    if op.range and op.outliers:
+        return "its outliers are summed for one number of rows"
+    return fixed.why_not(op, isa)
+
+
+def space(op: Dense | Conv2d, isa: Isa) -> Space:
+    """All knobs with their choices for `op`."""
+    return (ranged if op.range else fixed).space(op, isa)
+
+
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
+    """What a kernel with these knobs does (`Template.work`)."""
+    return (ranged if op.range else fixed).work(op, isa, knobs)
 
 
 def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
+    if op.range:
+        return ranged.kernel(op, isa, knobs, scheduled)
     refuse(refuses(op, isa, knobs))
+    return scheduled(op, isa, knobs, tiling(op, isa, knobs))
+
+
+def scheduled(op: Dense | Conv2d, isa: Isa, knobs: Knobs, sizes: dot.Tiling) -> Kernel:
+    """The kernel with these knobs and tiles of these sizes, whether or not they are any good."""
     operands = operands_of(op, isa, knobs["step"])
-    definition = dot.define(op, operands, tiling(op, isa, knobs))
+    definition = dot.define(op, operands, sizes)
     sch = definition.schedule()
     _Tiles(sch, isa, operands, definition, knobs).schedule()
     return finished(sch.mod["main"], definition, prefetch=knobs["prefetch"], isa=isa)
@@ -63,7 +80,10 @@ class _Tiles:
         sch, knobs = self.sch, self.knobs
         panels = knobs["expand"] == "panel"
         copied = knobs["left"] == "copied"
-        order = blocks.order_blocks(sch, self.tile, knobs, copied=copied, panels=panels)
+        ranged = bool(self.definition.op.range)
+        order = blocks.order_blocks(
+            sch, self.tile, knobs, copied=copied, panels=panels, ranged=ranged
+        )
         if self.chunked:
             _, _, chunk, _ = order.reduction
             self.partial = sch.get_sblock("partial")

@@ -75,8 +75,8 @@ def unpacked(op: Dense | Conv2d, step: str) -> bool:
 
 def multiple_of(op: Dense | Conv2d, knobs: Knobs) -> int:
     """What the number of k steps of a run has to be a multiple of."""
-    fields = _fields(op) if knobs["expand"] == "register" else 1
-    return math.lcm(chunk_of(knobs["step"]) or 1, fields, knobs["unroll"])
+    count = fields(op) if knobs["expand"] == "register" else 1
+    return math.lcm(chunk_of(knobs["step"]) or 1, count, knobs["unroll"])
 
 
 def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
@@ -117,7 +117,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
             **blocks.knobs(matrix.m, matrix.n, isa.lanes),
             "left": blocks.left_choices(op),
             "expand": places,
-            "unroll": (1, max(2, _fields(op))),
+            "unroll": (1, max(2, fields(op))),
             "prefetch": distances(matrix.m),
         },
         lambda knobs: refuses(op, isa, knobs) is None,
@@ -156,7 +156,7 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space: it cannot be scheduled, does the same as another
     combination, or cannot be any good."""
     rows, vectors = knobs["rows"], knobs["vectors"]
-    if not _fits_registers(isa, knobs):
+    if not fits_registers(isa, knobs):
         return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
     if rows * vectors < _fewest(op, isa):
         return f"{rows} x {vectors} accumulators do not hide the latency of an instruction"
@@ -177,7 +177,7 @@ def _fewest(op: Dense | Conv2d, isa: Isa) -> int:
     return min(enough, max(r * v for r, v in tiles if r * v <= isa.registers // 2))
 
 
-def _fits_registers(isa: Isa, knobs: Knobs) -> bool:
+def fits_registers(isa: Isa, knobs: Knobs) -> bool:
     rows, vectors, step = knobs["rows"], knobs["vectors"], knobs["step"]
     # One row takes its weights from memory or unpacks one vector after the other, more rows hold
     # all vectors; then the broadcast left value, and for steps of several instructions the
@@ -187,20 +187,20 @@ def _fits_registers(isa: Isa, knobs: Knobs) -> bool:
     return rows * vectors + weights + extra <= isa.registers
 
 
-def _fields(op: Dense | Conv2d) -> int:
+def fields(op: Dense | Conv2d) -> int:
     """k steps that share a byte of the packed weights."""
     return 8 // min(PLANES.get(op.weight.bits, (8,)))
 
 
 def _expand_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     if knobs["expand"] == "register":
-        fields = _fields(op)
-        if knobs["unroll"] % fields:
-            return f"expanding in registers needs unroll={fields}"
-        if isinstance(op, Conv2d) and _kg(op, knobs) % fields:
-            return f"the k steps of a run are no multiple of the {fields} fields of a byte"
-        if chunk_of(knobs["step"]) % fields:
-            return f"the k steps of a chunk are no multiple of the {fields} fields of a byte"
+        count = fields(op)
+        if knobs["unroll"] % count:
+            return f"expanding in registers needs unroll={count}"
+        if isinstance(op, Conv2d) and _kg(op, knobs) % count:
+            return f"the k steps of a run are no multiple of the {count} fields of a byte"
+        if chunk_of(knobs["step"]) % count:
+            return f"the k steps of a chunk are no multiple of the {count} fields of a byte"
     return None
 
 

@@ -17,7 +17,7 @@ from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.grouped_conv import Rows
-from lpgen.algorithms.lhs.view import rows_of
+from lpgen.algorithms.lhs.view import rows_loop
 from lpgen.isa import Isa
 from lpgen.schedules.common.bit_fields import Registers
 from lpgen.tir import vectors
@@ -203,7 +203,8 @@ def _copy_rows(rows: Rows, x, pad, image, block) -> None:
     first, count = (columns * channels for columns in rows.copied)
     # A block of all rows is copied before, by as many threads as it is worth.
     alone = rows.blocks == 1
-    with rows_of(rows.count, rows.count * length) if alone else tb.serial(0, rows.count) as i:
+    nbytes = rows.count * length if alone else 0
+    with rows_loop(rows.op, rows.count, nbytes) as i:
         row = vectors.bind(rows.row(block, i))
         at = [image, block, i]
         with tb.If(tirx.all(row >= 0, row < rows.op.h)):
