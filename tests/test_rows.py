@@ -10,10 +10,10 @@ from kernels import template
 from lpgen import runtime, templates
 from lpgen.build import build, header_path
 from lpgen.build.check import check_library, edges
-from lpgen.build.lower import entry_at, ranged_module
+from lpgen.build.lower import ranged_module
 from lpgen.errors import LibraryError, WorkloadError
 from lpgen.ops import Conv2d, Dense, parse
-from lpgen.ops.rows import Range
+from lpgen.ops.rows import Range, entry_at
 from lpgen.records.choose import choice_of, choose
 from lpgen.runtime.memory import aligned_copy
 from lpgen.target import Target

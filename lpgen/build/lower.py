@@ -32,6 +32,7 @@ from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.kernel import Function, Kernel, RangedKernel
 from lpgen.build import sizes
+from lpgen.ops.rows import entry_at
 from lpgen.ops.signature import ALIGNMENT, Argument, Role, Signature
 from lpgen.tir.threads import share_tiles
 
@@ -45,7 +46,7 @@ the larger ones: the stacks of other people's threads can be small."""
 STACK_TOTAL = 64 * 1024
 """All scratch buffers of one kernel on the stack, in bytes."""
 
-_ENTRY = "main"
+_ENTRY = entry_at(0)
 """The tvm-ffi function in front of a kernel that is only measured."""
 
 
@@ -126,11 +127,6 @@ def jit_module(
     entry = _entry(function.signature, [("kernel", function.signature, 0, 0)], threads, _ENTRY)
     raw = {"kernel": _raw(function, "kernel"), _ENTRY: entry}
     return _lower(raw, {"kernel": function.signature}, target).compile()
-
-
-def entry_at(rows: int) -> str:
-    """The name of the function for so many rows in `ranged_module`."""
-    return f"{_ENTRY}_{rows}"
 
 
 def ranged_module(

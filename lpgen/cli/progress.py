@@ -91,7 +91,8 @@ class Bar:
         self._bar.update(self._task, **changes)
 
     def _state(self, event: Any) -> str:
-        best = f"best {event.op.ops / event.fastest * 1e-9:.0f} GOP/s" if event.fastest else ""
+        speed = event.fastest and event.op.ops_timed / event.fastest * 1e-9
+        best = f"best {speed:.0f} GOP/s" if speed else ""
         return f"{best}, {self._failed} failed" if self._failed else best
 
 
@@ -99,7 +100,7 @@ def _summary(result: TuneResult) -> str:
     seconds, failed = result.best.seconds, sum(result.failed.values())
     lead = output.lead(result.best)
     parts = [
-        f"{output.microseconds(seconds)} us, {result.op.ops / seconds * 1e-9:.0f} GOP/s",
+        f"{output.microseconds(seconds)} us, {result.op.ops_timed / seconds * 1e-9:.0f} GOP/s",
         f"{result.best.template} ({lead})" if lead else result.best.template,
         f"{result.trials} trials" + (f" ({result.resumed} from the log)" if result.resumed else ""),
         f"{failed} failed" if failed else "",

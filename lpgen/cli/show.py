@@ -156,7 +156,7 @@ def _record_row(record: Record) -> tuple:
         record.template,
         output.microseconds(seconds) or f"failed: {record.failed}",
         record.threads,
-        seconds and f"{parse(record.workload).ops / seconds * 1e-9:.0f}",
+        seconds and f"{parse(record.workload).ops_timed / seconds * 1e-9:.0f}",
         record.trials,
         output.lead(record),
         record.date,

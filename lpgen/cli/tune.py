@@ -131,7 +131,7 @@ def report(
     rows = []
     for result in results:
         best, peak = result.best, _peak(result, target)
-        gops = result.op.ops / best.seconds * 1e-9
+        gops = result.op.ops_timed / best.seconds * 1e-9
         if as_json:
             output.print_json(_describe(result, gops, peak))
         rows.append(

@@ -104,6 +104,14 @@ class Operator(ABC):
         """Arithmetic operations: two for each multiply-accumulate, or for each element."""
 
     @property
+    def ops_timed(self) -> int:
+        """Those of what is timed when it is tuned: a call, or with a range of rows a round of them
+        (`Range.round`)."""
+        if self.range is None:
+            return self.ops
+        return sum(self.at(rows).ops * calls for rows, calls in self.range.round().items())
+
+    @property
     def plain(self) -> Self:
         """The operator without what costs next to nothing: its records serve this one, too."""
         return self

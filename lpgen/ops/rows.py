@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 from lpgen.ops.words import Word, read_number
 
 TYPICAL = (1, 4, 16, 64, 256)
+FEW = 16
 
 
 class Range(NamedTuple):
@@ -40,6 +41,12 @@ class Range(NamedTuple):
         ends += [self.high] if self.high >= 4 * TYPICAL[-1] or len(inside) < 2 else []
         return sorted({*inside, *ends})
 
+    def round(self) -> dict[int, int]:
+        """How many calls of `some` sizes make a round in which each takes about as long: few rows
+        take as long as `FEW`."""
+        sizes = self.some()
+        return {size: max(1, sizes[-1] // max(size, FEW)) for size in sizes}
+
     def __str__(self) -> str:
         return f"{self.low}..{self.high}"
 
@@ -55,3 +62,8 @@ def largest(size: Range | int) -> int:
 def in_name(size: Range | int) -> str:
     """The size as a part of a C name: 64, or 1to512."""
     return f"{size.low}to{size.high}" if isinstance(size, Range) else str(size)
+
+
+def entry_at(rows: int) -> str:
+    """The name of a measured kernel's function for so many rows, 0: of the only one."""
+    return f"main_{rows}" if rows else "main"

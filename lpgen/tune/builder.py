@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from lpgen.algorithms.kernel import Layout
+from lpgen.ops.operator import Example
 from lpgen.tune.built import Built, Case, Problem, Weights
 from lpgen.tune.messages import Candidate
 
@@ -25,14 +26,12 @@ class Builder:
         if self._of == (op, seed):
             return self._problem
         rng = np.random.default_rng(seed)
-        named = {"random input": "random"} | {f"input {which}": which for which in op.far_ends}
-        self._examples = {name: op.example(rng, which) for name, which in named.items()}
-        cases = tuple(
-            Case(name, example.inputs, op.reference(**example.given))
-            for name, example in self._examples.items()
-        )
-        reuse = op.reuse if op.signature.packed is not None else None
-        self._problem = Problem(f"{op.name} seed={seed}", op.signature, reuse, cases)
+        cases = _ranged_cases(op, rng) if op.range else _cases(op, rng)
+        self._examples = {case.name: example for case, example in cases}
+        fixed = op.with_rows(op.range.some()[0]) if op.range else op
+        reuse = fixed.reuse if op.signature.packed is not None else None
+        cases = tuple(case for case, _ in cases)
+        self._problem = Problem(f"{op.name} seed={seed}", fixed.signature, reuse, cases)
         self._layouts: dict[Layout, str] = {}
         self._of = op, seed
         return self._problem
@@ -41,19 +40,52 @@ class Builder:
         """The machine code of a candidate. Raises whatever its template, TVM or LLVM does."""
         # TVM, which takes seconds to import.
         from lpgen.build.link import shared_object
-        from lpgen.build.lower import jit_module
+        from lpgen.build.lower import jit_module, ranged_module
 
         problem = self.problem(op, seed)
         kernel = candidate.template.kernel(op, target, candidate.knobs)
-        code = shared_object(jit_module(kernel, target, threads))
+        if op.range:
+            module = ranged_module(kernel, target, threads, op.range.some())
+        else:
+            module = jit_module(kernel, target, threads)
+        code = shared_object(module)
         return Built(problem.key, code, self._key(kernel.layout), threads)
 
     def weights(self, key: str) -> Weights:
         """The weights that a candidate of the current problem reads, packed now."""
         layout = next(layout for layout, known in self._layouts.items() if known == key)
-        examples = self._examples.values()
-        return Weights(key, tuple(layout.pack(e.weights, **e.parameters) for e in examples))
+        packed: dict[int, np.ndarray] = {}  # those of several sizes are the same
+        for e in self._examples.values():
+            if id(e.weights) not in packed:
+                packed[id(e.weights)] = layout.pack(e.weights, **e.parameters)
+        return Weights(key, tuple(packed[id(e.weights)] for e in self._examples.values()))
 
     def _key(self, layout: Layout | None) -> str | None:
         """A name of the layout's weights, unique among those of this builder's problem."""
         return None if layout is None else self._layouts.setdefault(layout, str(len(self._layouts)))
+
+
+def _cases(op: Any, rng: np.random.Generator) -> list[tuple[Case, Example]]:
+    """Random inputs, which are timed, and the constant ones."""
+    named = {"random input": "random"} | {f"input {which}": which for which in op.far_ends}
+    examples = {name: op.example(rng, which) for name, which in named.items()}
+    return [
+        (Case(name, e.inputs, op.reference(**e.given), calls=int(name == "random input")), e)
+        for name, e in examples.items()
+    ]
+
+
+def _ranged_cases(op: Any, rng: np.random.Generator) -> list[tuple[Case, Example]]:
+    """Random inputs of several sizes, which are timed in rounds, with the same weights; and the
+    constant ones of the largest of them."""
+    found, first = [], None
+    for rows, calls in op.range.round().items():
+        fixed = op.at(rows)
+        example = fixed.example(rng)
+        first = first or example
+        example = example._replace(weights=first.weights, parameters=first.parameters)
+        y = fixed.reference(**example.given)
+        case = Case(f"random input of {rows} rows", example.inputs, y, rows, calls)
+        found.append((case, example))
+    constant = _cases(fixed, rng)[1:]
+    return found + [(case._replace(rows=rows), example) for case, example in constant]

@@ -14,11 +14,16 @@ from lpgen.ops.signature import Signature
 
 
 class Case(NamedTuple):
-    """One set of inputs, by name, and the exact result."""
+    """One set of inputs, by name, and the exact result.
+
+    rows: how many it has, 0: as many as all; calls: with these inputs in a round that is timed.
+    """
 
     name: str
     inputs: dict[str, np.ndarray]
     y: np.ndarray
+    rows: int = 0
+    calls: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +31,8 @@ class Problem:
     """An operator as a runner knows it.
 
     key: tells it from others; signature: of its kernels, packed weights of any size; reuse: how
-    many times a call uses each weight; cases: what kernels are checked with, the first of which
-    they are timed with.
+    many times a call uses each weight, at the least; cases: what kernels are checked with, and
+    those with calls what they are timed with.
     """
 
     key: str
@@ -49,8 +54,8 @@ class Built:
     """A candidate as machine code.
 
     problem: the key of what it computes; code: a shared object whose tvm-ffi function "main" has
-    the arguments of the signature; weights: the key of those it reads, None: it has none; threads:
-    on how many it works.
+    the arguments of the signature, or with a range of rows one for each size; weights: the key of
+    those it reads, None: it has none; threads: on how many it works.
     """
 
     problem: str

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lpgen.ops.rows import entry_at
 from lpgen.records import this_cpu, this_versions
 from lpgen.runtime.files import load_module
 from lpgen.target import cpu_features, detect
@@ -35,10 +36,10 @@ def this_machine() -> Machine:
 
 
 class Loaded(NamedTuple):
-    """A candidate in this process: its function, the weights it reads, case by case with copies
-    for timing, and on how many threads it works."""
+    """A candidate in this process: its function, or those for so many rows; the weights it reads,
+    case by case with copies for timing; and on how many threads it works."""
 
-    function: Callable[..., None]
+    function: Callable[..., None] | dict[int, Callable[..., None]]
     weights: list[list[np.ndarray]] | None
     threads: int
 
@@ -81,7 +82,9 @@ class Runner:
             if not self._bench.holds(built.weights):
                 self._bench.keep(weights(built.weights))
             packed = self._bench.packed(built.weights)
-        return Loaded(module["main"], packed, built.threads)
+        sizes = {case.rows for case in self._bench.problem.cases}
+        functions = {rows: module[entry_at(rows)] for rows in sizes}
+        return Loaded(functions.get(0, functions), packed, built.threads)
 
     def check(self, loaded: Loaded) -> None:
         """Compare with the exact results. Raises Miscomputed where they differ."""

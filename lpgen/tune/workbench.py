@@ -11,7 +11,7 @@ import psutil
 import tvm_ffi
 
 from lpgen.runtime.memory import aligned, aligned_copy
-from lpgen.tune.built import Machine, Problem, Weights
+from lpgen.tune.built import Case, Machine, Problem, Weights
 from lpgen.tune.timing import Run
 
 _GUARD = 64
@@ -23,7 +23,8 @@ _COLD_ROWS = 4
 _COLD_BYTES = 512 << 20
 _SHARE_OF_MEMORY = 16
 
-KernelFunction = Callable[..., None]
+KernelFunction = Callable[..., None] | dict[int, Callable[..., None]]
+"""A kernel, or one for each of some numbers of rows."""
 Packed = list[list[np.ndarray]]
 """Packed weights of each case, in copies."""
 
@@ -52,7 +53,8 @@ class Workbench:
 
     def keep(self, weights: Weights) -> None:
         """Take packed weights; the oldest ones go where there are too many bytes of them."""
-        packed = [[aligned_copy(each)] for each in weights.packed]
+        copies = {id(each): aligned_copy(each) for each in weights.packed}
+        packed = [[copies[id(each)]] for each in weights.packed]
         nbytes = weights.packed[0].nbytes
         if self._cold_above is not None and nbytes > self._cold_above:
             packed[0] += [aligned_copy(packed[0][0]) for _ in range(self._cold_bytes // nbytes + 1)]
@@ -83,7 +85,7 @@ class Workbench:
             around = aligned(case.y.nbytes + 2 * offset)
             around.fill(_GUARD_BYTE)
             y = around[offset:-offset].view(case.y.dtype).reshape(case.y.shape)
-            function(*self._arguments(inputs, y, _weights(packed, number)[0]))
+            _of(function, case)(*self._arguments(inputs, y, _weights(packed, number)[0]))
             wrong = int(np.count_nonzero(y != case.y))
             if wrong:
                 raise Miscomputed(f"{wrong} of {y.size} results differ on {case.name}")
@@ -93,10 +95,29 @@ class Workbench:
                 )
 
     def run(self, function: KernelFunction, packed: Packed | None, threads: int = 1) -> Run:
-        """Calls on the random input, to be timed; `function` uses so many threads."""
-        case = self.problem.cases[0]
+        """Calls on the random input, to be timed; `function` uses so many threads. With several
+        numbers of rows a call is a round of them."""
+        cases = [case for case in self.problem.cases if case.calls]
+        if len(cases) > 1:
+            return self._rounds(function, packed, threads)
+        return self._calls(_of(function, cases[0]), cases[0], _weights(packed, 0), threads)
+
+    def _rounds(self, function: KernelFunction, packed: Packed, threads: int) -> Run:
+        """Rounds of the calls of each case, whose weights are those of the first, in memory only
+        for few rows."""
+        cases = [case for case in self.problem.cases if case.calls]
+        runs = []
+        for case in cases:
+            copies = packed[0] if case.rows <= _COLD_ROWS else packed[0][:1]
+            runs.append((self._calls(_of(function, case), case, copies, threads), case.calls))
+
+        def run(count: int) -> float:
+            return sum(run(count * each) for run, each in runs)
+
+        return run
+
+    def _calls(self, function: Callable, case: Case, copies: list, threads: int) -> Run:
         inputs, y = _placed(case.inputs), aligned_copy(np.zeros_like(case.y))
-        copies = _weights(packed, 0)
         calls = itertools.cycle([self._arguments(inputs, y, copy) for copy in copies])
         # CPU time: a call that waits for its core to do something else is not slower. Where other
         # threads work too, only the clock on the wall knows when all are done.
@@ -118,6 +139,11 @@ class Workbench:
             values[signature.packed.name] = packed
         ordered = signature.ordered(values)
         return [tvm_ffi.from_dlpack(v) if isinstance(v, np.ndarray) else v for v in ordered]
+
+
+def _of(function: KernelFunction, case: Case) -> Callable[..., None]:
+    """The function for the rows of a case."""
+    return function[case.rows] if isinstance(function, dict) else function
 
 
 def _weights(packed: Packed | None, number: int) -> list[Any]:

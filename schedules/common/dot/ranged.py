@@ -44,7 +44,7 @@ OVERHEAD, STREAM = 0.1, 0.5
 """What loading an operand costs, and a vector of weights from beyond the first cache, as a part of
 a multiplication."""
 
-WIDEST = 24
+WIDEST, AHEAD = 24, 4096
 LATENCY = 8
 """Multiplications that an instruction takes to give its sum: a tile of fewer waits."""
 
@@ -63,7 +63,7 @@ def space(op: Dense, isa: Isa) -> Space:
             "n_block": tuple(b for b in BLOCKS if b < whole),
             "inner": ("mn", "nm"),
             "unroll": (1, 2),
-            "prefetch": fixed.distances(op.range.low),
+            "prefetch": sorted(fixed.distances(op.range.low), key=lambda ahead: ahead != AHEAD),
             "many": tuple(m for m in (0, 16, 32, 64) if m < high) if expands else (0,),
         },
         lambda knobs: refuses(op, isa, knobs) is None,
