@@ -1,11 +1,14 @@
 """Commands on networks: compile, show, check, bench."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import networks
 import numpy as np
 import pytest
+from processes import started, wait_for
 
 from lpgen import runtime
 from lpgen.network import Network
@@ -193,6 +196,26 @@ def test_others_run_the_same_model(lpgen, home, monkeypatch):
     said = lpgen("bench", "q.so", "--against", "onnxruntime,openvino", "--model", "q.onnx")
     line = next(line for line in said.splitlines() if line.startswith("onnxruntime"))
     assert line.endswith("equal outputs")
+
+
+def test_ctrl_c_while_it_compiles_leaves_nothing(home, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    from onnx_graphs import random_model
+
+    onnx.save(random_model(np.random.default_rng(1))[0], "m.onnx")
+    out, scratch = home / "out", home / "scratch"
+    out.mkdir()
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    process = started("-m", "lpgen.cli", "compile", "m.onnx", "-o", "out/m.so")
+    wait_for(lambda: any(scratch.glob(".lpgen-scratch-*")))  # its kernels go there
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err.strip()) == (
+        130,
+        "lpgen: interrupted; out/m.so was not written",
+    )
+    assert not [*out.iterdir(), *scratch.iterdir()]
 
 
 @pytest.mark.parametrize(
