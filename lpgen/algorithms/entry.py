@@ -104,7 +104,7 @@ def _place(sections: list[Section], name: str) -> int:
 
 
 def _shared_first(root: SBlockRealize) -> list[tirx.Stmt]:
-    """The statements of a function: what stages before the last one write is allocated in front.
+    """The statements of a function: what a stage writes for later ones is allocated in front.
 
     They write whole buffers, and all blocks read them. In the root block they would be candidates
     for compaction, which spends seconds on the indices of a large microkernel and saves nothing.
@@ -112,14 +112,24 @@ def _shared_first(root: SBlockRealize) -> list[tirx.Stmt]:
     block = root.block
     if not isinstance(block.body, tirx.SeqStmt):
         return [root]
-    written: list[tirx.Var] = []
-    for stage in list(block.body.seq)[:-1]:
-        structural_walk(stage, (tirx.BufferStore, lambda store: written.append(store.buffer)))
-    first = [b for b in block.alloc_buffers if any(b.same_as(w) for w in written)]
-    rest = [b for b in block.alloc_buffers if not any(b.same_as(f) for f in first)]
-    block = with_fields(block, alloc_buffers=rest)
+    stages = [_used(stage) for stage in block.body.seq]
+    shared = [sum(_among(b, used) for used in stages) > 1 for b in block.alloc_buffers]
+    buffers = list(zip(block.alloc_buffers, shared, strict=True))
+    block = with_fields(block, alloc_buffers=[b for b, first in buffers if not first])
     realize = SBlockRealize(root.iter_values, root.predicate, block)
-    return [*(tirx.AllocBuffer(buffer) for buffer in first), realize]
+    return [*(tirx.AllocBuffer(b) for b, first in buffers if first), realize]
+
+
+def _used(stage: tirx.Stmt) -> list[tirx.Var]:
+    """The buffers that a statement reads or writes."""
+    found: list[tirx.Var] = []
+    structural_walk(stage, (tirx.BufferStore, lambda store: found.append(store.buffer)))
+    structural_walk(stage, (TensorLoad, lambda load: found.append(load.source)))
+    return found
+
+
+def _among(buffer: tirx.Var, others: list[tirx.Var]) -> bool:
+    return any(buffer.same_as(other) for other in others)
 
 
 def _renamed(old: tirx.Var, new: tirx.Var):

@@ -7,10 +7,13 @@ back. Codes of few bits stay bytes through both transformations, so that the pro
 the dot-product instruction, and the result is an exact multiple of the sum:
 
     pad     the padded input, as large as whole register tiles read
+    down    B^T d
     patch   B^T d B modulo 256, plus an offset of its place that makes it a byte without sign
     partial sums of pairs of products in int16, where the instruction set asks for chunks
     tile    for every place (p, q) a matrix product over the channels
-    y       A^T M A plus what undoes the offsets, divided by the scale, and the epilogue
+    up      A^T M
+    back    A^T M A
+    y       that plus what undoes the offsets, divided by the scale, and the epilogue
 
 A side of one output is not transformed: its taps are summed one by one (m = 1: 1-D filtering).
 """
@@ -103,12 +106,12 @@ def why_not(op: Conv2d) -> str | None:
 
 
 def define(op: Conv2d, tile: Tile, tiling: Tiling) -> Definition[Geometry, TransformedWeights]:
-    """The tensor expressions of `op`: stages pad, patch, partial (if chunked), tile and y."""
+    """The tensor expressions of `op`: the stages above."""
     geometry = Geometry(tile, tiling)
     weights = TransformedWeights(tile, geometry.steps, tiling.vectors, tiling.lanes)
     sections = placeholders(weights.sections)
     main, start = sections
-    products = _products(geometry, _patch(geometry, _pad(geometry)), main)
+    back = _back(geometry, _products(geometry, _patch(geometry, _pad(geometry)), main))
     high, wide, panel = tile.high, tile.wide, weights.panel
 
     def at(image, h, w, n):
@@ -117,16 +120,8 @@ def define(op: Conv2d, tile: Tile, tiling: Tiling) -> Definition[Geometry, Trans
         inside = (row % tiling.rows, column % tiling.columns)
         lane = (n % panel // tiling.lanes, n % tiling.lanes)
 
-        def across(p):
-            return transformed(
-                wide.output,
-                w % wide.outputs,
-                lambda q: products[(image, *place, p, q, *inside, *lane)],
-                "int32",
-            )
-
-        total = transformed(high.output, h % high.outputs, across, "int32")
-        total = total + start[h % high.outputs, w % wide.outputs, n]
+        i, j = h % high.outputs, w % wide.outputs
+        total = back[(image, *place, i, j, *inside, *lane)] + start[i, j, n]
         return _divided(total, tile.scale)
 
     def place(image, h, w, n):
@@ -149,24 +144,25 @@ def _pad(geometry: Geometry) -> te.Tensor:
 
 
 def _patch(geometry: Geometry, pad: te.Tensor) -> te.Tensor:
-    """patch[image, row tile, column tile, p, q, row, column, k]."""
+    """patch[image, row tile, column tile, p, q, row, column, k], out of the stage "down"."""
     tile, tiling = geometry.tile, geometry.tiling
     high, wide = tile.high, tile.wide
     offsets = tile.offsets.tolist()
+    outer, inner = (tile.op.n, *geometry.tiles), (*geometry.patches, geometry.steps * KQ)
 
-    def value(image, ro, co, p, q, r, c, k):
+    def line(image, ro, co, p, j, r, c, k):
         h = (ro * tiling.rows + r) * high.outputs
-        w = (co * tiling.columns + c) * wide.outputs
+        w = (co * tiling.columns + c) * wide.outputs + j
+        return transformed(high.input, p, lambda i: pad[image, h + i, w, k], "uint8")
 
-        def down(j):
-            return transformed(high.input, p, lambda i: pad[image, h + i, w + j, k], "uint8")
+    down = te.compute((*outer, high.products, len(wide.input[0]), *inner), line, name="down")
 
+    def value(image, ro, co, p, q, *place):
         offset = pick(p, [pick(q, [tirx.const(o, "uint8") for o in row]) for row in offsets])
-        return transformed(wide.input, q, down, "uint8") + offset
+        lines = (image, ro, co, p)
+        return transformed(wide.input, q, lambda j: down[(*lines, j, *place)], "uint8") + offset
 
-    places = (high.products, wide.products)
-    shape = (tile.op.n, *geometry.tiles, *places, *geometry.patches, geometry.steps * KQ)
-    return te.compute(shape, value, name="patch")
+    return te.compute((*outer, high.products, wide.products, *inner), value, name="patch")
 
 
 def _products(geometry: Geometry, patch: te.Tensor, weights: te.Tensor) -> te.Tensor:
@@ -207,6 +203,26 @@ def _products(geometry: Geometry, patch: te.Tensor, weights: te.Tensor) -> te.Te
         return te.sum(value.astype("int32"), axis=axes)
 
     return te.compute(shape, widened, name="tile")
+
+
+def _back(geometry: Geometry, products: te.Tensor) -> te.Tensor:
+    """back[image, row tile, column tile, panel, i, j, row, column, vector, lane], int32, out of the
+    stage "up"."""
+    high, wide = geometry.tile.high, geometry.tile.wide
+    image, ro, co, panels, _, places, *inner = (int(extent) for extent in products.shape)
+    outer = (image, ro, co, panels, high.outputs)
+
+    def line(image, ro, co, panel, i, q, *place):
+        sums = (image, ro, co, panel)
+        return transformed(high.output, i, lambda p: products[(*sums, p, q, *place)], "int32")
+
+    up = te.compute((*outer, places, *inner), line, name="up")
+
+    def value(image, ro, co, panel, i, j, *place):
+        lines = (image, ro, co, panel, i)
+        return transformed(wide.output, j, lambda q: up[(*lines, q, *place)], "int32")
+
+    return te.compute((*outer, wide.outputs, *inner), value, name="back")
 
 
 def transformed(matrix: Matrix, index: tirx.Expr, value, dtype: str) -> tirx.Expr:

@@ -37,7 +37,9 @@ def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
 
 
 def _schedule(sch: Schedule, isa: Isa, geometry: winograd.Geometry, block: int) -> None:
-    y, tile, patch, pad = (sch.get_sblock(name) for name in ("y", "tile", "patch", "pad"))
+    y, back, tile, patch, pad = (
+        sch.get_sblock(name) for name in ("y", "back", "tile", "patch", "pad")
+    )
     t, high, wide = geometry.tiling, geometry.tile.high, geometry.tile.wide
     rows, columns = geometry.tiles
     # The loops of the result first, then its producers go to where they are needed: behind the
@@ -57,6 +59,7 @@ def _schedule(sch: Schedule, isa: Isa, geometry: winograd.Geometry, block: int) 
     inside = (block or rows) * line
     number_tiles(sch, outer, (geometry.tile.op.n, rows * line), (rows * line // inside, inside))
     sch.parallel(outer)
+    _transform_back(sch, back, c)
     sch.compute_at(tile, co, preserve_unit_loops=True)
     p, q, r, c, nv, nl, *taps, k, kt = sch.get_loops(tile)[-10:]
     sch.reorder(p, q, *taps, k, r, c, nv, nl, kt)
@@ -92,6 +95,20 @@ def _multiply(sch: Schedule, isa: Isa, tile, chunked: bool) -> None:
         sch.vectorize(nl)
 
 
+def _transform_back(sch: Schedule, back, column) -> None:
+    """A tile's results in registers, one vector of channels after the other."""
+    sch.compute_at(back, column, preserve_unit_loops=True)
+    *_, i, j, row, column, vector, lane = sch.get_loops(back)
+    sch.reorder(vector, i, j, row, column, lane)
+    up = sch.get_sblock("up")
+    sch.compute_at(up, vector, preserve_unit_loops=True)
+    _straight(sch, (vector, i, j))
+    sch.vectorize(lane)
+    *_, i, q, _, _, _, lane = sch.get_loops(up)
+    _straight(sch, (i, q))
+    sch.vectorize(lane)
+
+
 def _straight(sch: Schedule, loops) -> None:
     for loop in loops:
         sch.unroll(loop)
@@ -106,10 +123,15 @@ def _transform(sch: Schedule, isa: Isa, patch, pad, block, line: int) -> None:
     width = isa.bits // 8
     ko, ki = sch.split(k, [None, width])
     sch.reorder(r, c, ko, p, q, ki)
-    _straight(sch, (p, q))
-    sch.vectorize(ki)
     if block is None and _nbytes(sch, patch) >= PARALLEL_BYTES:
         sch.parallel(sch.fuse(*outer[:2]))
+    down = sch.get_sblock("down")
+    sch.compute_at(down, ko, preserve_unit_loops=True)
+    _straight(sch, (p, q))
+    sch.vectorize(ki)
+    *_, p, j, _, _, k = sch.get_loops(down)
+    _straight(sch, (p, j))
+    sch.vectorize(k)
     image, h, _, k = sch.get_loops(pad)
     sch.vectorize(sch.split(k, [None, width])[1])
     if _nbytes(sch, pad) >= PARALLEL_BYTES:
