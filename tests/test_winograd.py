@@ -2,10 +2,12 @@
 say so: at their limits, with the inputs that reach them."""
 
 import itertools
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from kernels import aligned_copy, assert_exact, template, template_of
+from kernels import aligned_copy, assert_exact, assert_exact_on, template, template_of
 
 from lpgen.algorithms.winograd.sides import DIRECT, limits, side
 from lpgen.algorithms.winograd.tile import Tile
@@ -18,7 +20,7 @@ TEMPLATES = pytest.mark.parametrize("name", NAMES)
 
 def conv(act: str, weight: str, **words) -> Conv2d:
     """A 3x3 convolution of 9x10 pixels with padding, but for what `words` say."""
-    shape = {"h": 9, "w": 10, "ic": 9, "oc": 20, "kernel": 3, "pad": 1, **words}
+    shape = {"h": 9, "w": 10, "ic": 9, "oc": 32, "kernel": 3, "pad": 1, **words}
     return Conv2d(act=act, weight=weight, **shape)
 
 
@@ -119,15 +121,67 @@ def test_other_operators_are_refused(text, reason):
     assert any(part in found for part in reason.split("|")), found
 
 
+SMALL_CACHE = 256
+"""Bytes of an L2 cache that no transformed weights stay in."""
+
+
+def _stored_as_codes(name: str, op: Conv2d, tile: str) -> tuple:
+    """(template, target, knobs) of a kernel that transforms its weights itself."""
+    chosen, target = template_of(name)
+    target = replace(target, l2=SMALL_CACHE)
+    knobs = chosen.space(op, target).enumerate()
+    wanted = {"tile": tile, "weights": "codes"}
+    return chosen, target, next(k for k in knobs if wanted.items() <= k.items())
+
+
+@pytest.mark.parametrize(
+    ("level", "tile", "act", "weight", "words"),
+    [
+        ("avx512vnni", "2x2", "u4", "s4", {"ic": 16}),
+        ("avx2", "4x1", "u3", "s3", {"ic": 29}),
+        ("avx512bw", "1x2", "s3", "b2", {"ic": 16, "oc": 48, "n": 2}),
+        ("sse4", "3x2", "u2", "c2:-3,0,1,2", {"ic": 13}),
+    ],
+)
+def test_weights_stored_as_codes(level, tile, act, weight, words):
+    name = f"{level}/winograd"
+    template(name)  # skips
+    op = conv(act, weight, **words)
+    chosen, target, knobs = _stored_as_codes(name, op, tile)
+    assert_exact_on(chosen, target, op, knobs)
+    assert chosen.kernel(op, target, knobs).packed_bytes < 2 * math.prod(op.w_shape)
+
+
+def test_why_weights_are_not_stored_as_codes():
+    op, (chosen, target) = conv("u2", "b2", ic=16), template_of("avx2/winograd")
+    small = replace(target, l2=SMALL_CACHE)
+    knobs = next(k for k in chosen.space(op, target).enumerate() if k["tile"] == "2x2")
+    knobs |= {"weights": "codes"}
+    for channels, cpu, more, reason in (
+        (16, target, {}, "the transformed ones stay in the L2 cache"),
+        (16, small, {"block": 1}, "each block would transform them again"),
+        (24, small, {"step": "bytes"}, "4 steps share a byte, and there are 6"),
+        (14, small, {}, "b2 has no zero to fill 14 channels with"),
+    ):
+        with pytest.raises(ScheduleRefused, match=reason):
+            chosen.kernel(replace(op, ic=channels), cpu, knobs | more)
+
+
 def test_the_packer_of_the_library_packs_as_numpy_does():
     import tvm_ffi
 
     from lpgen.build.lower import jit
 
-    chosen, target = template_of("sse4/winograd")
     op = conv("s3", "s3", ic=6, oc=9)
-    for tile in ("2x2", "1x4", "3x1"):
-        knobs = next(k for k in chosen.space(op, target).enumerate() if k["tile"] == tile)
+    chosen, target = template_of("sse4/winograd")
+    space = list(chosen.space(op, target).enumerate())
+    points = [next(k for k in space if k["tile"] == tile) for tile in ("2x2", "3x1")]
+    codes = conv("s3", "s3", ic=30, oc=9)
+    cases = [(op, target, knobs) for knobs in points]
+    cases += [
+        (codes, *_stored_as_codes("sse4/winograd", codes, tile)[1:]) for tile in ("2x2", "1x4")
+    ]
+    for op, target, knobs in cases:
         layout = chosen.kernel(op, target, knobs).layout
         _, w = op.random(np.random.default_rng(3))
         packed = aligned_copy(np.full(layout.nbytes, 0xA5, np.uint8), 0)

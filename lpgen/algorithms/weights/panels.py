@@ -96,6 +96,10 @@ class PanelWeights(Sectioned):
 
     def pack(self, w: np.ndarray) -> np.ndarray:
         """The packed weights (uint8[nbytes]) of the weight values `w` (`shape`)."""
+        return self.bytes_of(self.contents(w))
+
+    def contents(self, w: np.ndarray) -> list[np.ndarray]:
+        """The contents of each section."""
         cut, kgs = self.cut, self.sections[0].shape[2] * (8 // self.planes[0] if self.planes else 1)
         order = cut.index(np.arange(cut.r * cut.s)[:, None], np.arange(cut.run))
         runs = w.reshape(self.groups, self.columns, -1)[:, :, order]
@@ -115,7 +119,7 @@ class PanelWeights(Sectioned):
             spare = [(0, 0)] * 6
             spare[2] = (0, kgs - cut.steps)
             parts = self._split_planes(np.pad(full, spare, constant_values=empty))
-        return self.bytes_of(parts)
+        return parts
 
     def _codes(self, values: np.ndarray) -> np.ndarray:
         if self.top:
@@ -181,14 +185,20 @@ class PanelWeights(Sectioned):
         cut = self.cut
         shape = (self.groups, self.columns, cut.r * cut.s * cut.run)
         w = te.placeholder(shape, self.format.dtype, name="w")
-        outputs = []
-        for section, width, low in zip(
-            self.sections, self.planes or (8,), np.cumsum((0, *self.planes)), strict=False
-        ):
-            outputs.append(self._te_plane(w, section, width, int(low)))
+        outputs = self.te_sections(lambda group, column, k: w[group, column, k])
         return pack_entry(w, outputs, self.sections, self.shape, self.format.dtype)
 
-    def _te_plane(self, w: te.Tensor, section: Section, width: int, low: int) -> te.Tensor:
+    def te_sections(self, weight: Callable[..., tirx.Expr]) -> list[te.Tensor]:
+        """The sections as tensors; weight(group, column, k): a weight's value."""
+        lows = np.cumsum((0, *self.planes))
+        return [
+            self._te_plane(weight, section, width, int(low))
+            for section, width, low in zip(self.sections, self.planes or (8,), lows, strict=False)
+        ]
+
+    def _te_plane(
+        self, weight: Callable[..., tirx.Expr], section: Section, width: int, low: int
+    ) -> te.Tensor:
         from tvm import te, tirx
 
         cut, fields = self.cut, 8 // width
@@ -199,12 +209,13 @@ class PanelWeights(Sectioned):
             inside = tirx.all(column < self.columns, kg < cut.steps, j < cut.run)
             if not self.planes:
                 zero = tirx.const(0, self.format.dtype)
-                return te.if_then_else(inside, w[group, column, cut.index(run, j)], zero)
-            value = w[group, column, cut.index(run, j)].astype("uint8")
+                return te.if_then_else(inside, weight(group, column, cut.index(run, j)), zero)
+            value = weight(group, column, cut.index(run, j))
             if self.top:
                 mask = tirx.const((1 << self.format.bits) - 1, "uint8")
-                return te.if_then_else(inside, value & mask, tirx.const(0, "uint8"))
-            bits = code_of(self.format, w[group, column, cut.index(run, j)])
+                bits = value.astype("uint8") & mask
+                return te.if_then_else(inside, bits, tirx.const(0, "uint8"))
+            bits = code_of(self.format, value)
             return te.if_then_else(inside, bits, tirx.const(self._empty_code, "uint8"))
 
         def byte(group, panel, kg, *rest):

@@ -7,6 +7,7 @@ back. Codes of few bits stay bytes through both transformations, so that the pro
 the dot-product instruction, and the result is an exact multiple of the sum:
 
     pad     the padded input, as large as whole register tiles read
+    rows, weights   G g, and G g G^T of a panel, where the kernel's codes are stored
     down    B^T d
     patch   B^T d B modulo 256, plus an offset of its place that makes it a byte without sign
     partial sums of pairs of products in int16, where the instruction set asks for chunks
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from tvm import te, tirx
 
@@ -29,9 +31,18 @@ from lpgen.algorithms.definition import Definition, Sums, finish, reduce_axes
 from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.winograd.sides import Matrix
 from lpgen.algorithms.winograd.tile import Tile
-from lpgen.algorithms.winograd.weights import KQ, TransformedWeights, pick
+from lpgen.algorithms.winograd.weights import (
+    KQ,
+    KernelCodes,
+    TileWeights,
+    TransformedWeights,
+    pick,
+)
 from lpgen.ops import Conv2d
 from lpgen.tir.vectors import ROUNDING, ROUNDING_BITS
+
+if TYPE_CHECKING:
+    from lpgen.algorithms.weights.panels import Lookup
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,9 @@ class Tiling:
     """Sizes that shape the definition.
 
     rows, columns: transformed tiles of a register tile; vectors, lanes: of output channels;
-    chunk: steps summed in int16 before they are widened to int32, 0 for int32 throughout.
+    chunk: steps summed in int16 before they are widened to int32, 0 for int32 throughout;
+    codes: weights are stored as the kernel's codes and transformed panel by panel; lookup: how
+    bytes of a code book are looked up (`PanelWeights.value`).
     """
 
     rows: int
@@ -47,6 +60,8 @@ class Tiling:
     vectors: int
     lanes: int
     chunk: int = 0
+    codes: bool = False
+    lookup: Lookup | None = None
 
 
 @dataclass(frozen=True)
@@ -105,12 +120,14 @@ def why_not(op: Conv2d) -> str | None:
     return None
 
 
-def define(op: Conv2d, tile: Tile, tiling: Tiling) -> Definition[Geometry, TransformedWeights]:
+def define(op: Conv2d, tile: Tile, tiling: Tiling) -> Definition[Geometry, TileWeights]:
     """The tensor expressions of `op`: the stages above."""
     geometry = Geometry(tile, tiling)
-    weights = TransformedWeights(tile, geometry.steps, tiling.vectors, tiling.lanes)
+    kind = KernelCodes if tiling.codes else TransformedWeights
+    weights = kind(tile, geometry.steps, tiling.vectors, tiling.lanes)
     sections = placeholders(weights.sections)
-    main, start = sections
+    *stored, start = sections
+    main = _weights(geometry, weights, stored) if tiling.codes else stored[0]
     back = _back(geometry, _products(geometry, _patch(geometry, _pad(geometry)), main))
     high, wide, panel = tile.high, tile.wide, weights.panel
 
@@ -163,6 +180,28 @@ def _patch(geometry: Geometry, pad: te.Tensor) -> te.Tensor:
         return transformed(wide.input, q, lambda j: down[(*lines, j, *place)], "uint8") + offset
 
     return te.compute((*outer, high.products, wide.products, *inner), value, name="patch")
+
+
+def _weights(geometry: Geometry, codes: KernelCodes, stored: list[te.Tensor]) -> te.Tensor:
+    """weights[panel, p, q, r, s, k4, vector, lane, kt], as `TransformedWeights` stores them, out of
+    the stage "rows"."""
+    t, tiling, lookup = geometry.tile, geometry.tiling, geometry.tiling.lookup
+    inner = (*t.direct, geometry.steps, tiling.vectors, tiling.lanes, KQ)
+    outer = (codes.panels, t.high.products)
+
+    def line(panel, p, b, r, s, *place):
+        def tap(a):
+            return codes.value(stored, panel, r + a, s + b, place, lookup)
+
+        return transformed(t.high.weight, p, tap, "uint8")
+
+    rows = te.compute((*outer, t.wide.taps, *inner), line, name="rows")
+
+    def value(panel, p, q, *place):
+        total = transformed(t.wide.weight, q, lambda b: rows[(panel, p, b, *place)], "uint8")
+        return total.astype("int8")
+
+    return te.compute((*outer, t.wide.products, *inner), value, name="weights")
 
 
 def _products(geometry: Geometry, patch: te.Tensor, weights: te.Tensor) -> te.Tensor:

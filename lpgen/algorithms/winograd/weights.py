@@ -1,6 +1,7 @@
-"""Packed weights of the winograd algorithm: transformed, one byte each.
+"""Packed weights of the winograd algorithm.
 
-    main[panel][p][q][r][s][k group][vector][lane][kq]      int8
+    main[panel][p][q][r][s][k group][vector][lane][kq]      int8, `TransformedWeights`
+    plane[panel][k group / fields][row][column][...]        uint8, `KernelCodes`
     start[i][j][channel]                                    int32
 
 (p, q) are the places of a transformed tile, (r, s) the taps that are summed one by one, a panel is
@@ -12,23 +13,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tvm import IRModule, te, tirx
 
+from lpgen.algorithms.lhs.k_split import KSplit
 from lpgen.algorithms.sections import Section, Sectioned, pack_entry
+from lpgen.algorithms.weights.panels import PanelWeights
 from lpgen.algorithms.winograd.sides import Matrix
 from lpgen.algorithms.winograd.tile import Tile
+
+if TYPE_CHECKING:
+    from lpgen.algorithms.weights.panels import Lookup
 
 KQ = 4
 """Input channels of a step."""
 
 
 @dataclass(frozen=True)
-class TransformedWeights(Sectioned):
-    """The layout above for tiles `tile`, in panels of `vectors` x `lanes` channels.
+class TileWeights(Sectioned):
+    """The weights for tiles `tile` in panels of `vectors` x `lanes` channels, and `start`.
 
     steps: k groups, the last ones perhaps empty.
+
+    A layout derives from it and says how the kernel's taps are stored: `stored`, `contents` (NumPy)
+    and `te_contents` (TIR), which must give the same bytes.
     """
 
     tile: Tile
@@ -46,14 +56,25 @@ class TransformedWeights(Sectioned):
         """Panels of all channels."""
         return -(-self.tile.op.oc // self.panel)
 
+    @property
+    def stored(self) -> list[Section]:
+        """The sections of the taps."""
+        raise NotImplementedError
+
+    def contents(self, w: np.ndarray, transformed: np.ndarray) -> list[np.ndarray]:
+        """Those sections' contents; w: op.w_shape; transformed: int64[oc][p][q][r][s][ic]."""
+        raise NotImplementedError
+
+    def te_contents(self, w: te.Tensor, transformed) -> list[te.Tensor]:
+        """The same as tensors; transformed(channel, p, q, r, s, k) is an int32 expression."""
+        raise NotImplementedError
+
     @cached_property
     def sections(self) -> list[Section]:
         """Parts of the packed bytes, in order: name, shape, dtype."""
         t = self.tile
-        inner = (*t.direct, self.steps, self.vectors, self.lanes, KQ)
-        main = (self.panels, t.high.products, t.wide.products, *inner)
         start = (t.high.outputs, t.wide.outputs, self.panels * self.panel)
-        return [Section("main", main, "int8"), Section("start", start, "int32")]
+        return [*self.stored, Section("start", start, "int32")]
 
     def pack(self, w: np.ndarray) -> np.ndarray:
         """The packed weights (uint8[nbytes]) of the weight values `w` [oc, kh, kw, ic]."""
@@ -62,14 +83,10 @@ class TransformedWeights(Sectioned):
         # A side has either one tap that is summed or one place of the kernel's taps.
         taps = w.astype(np.int64).reshape(op.oc, down, high.taps, across, wide.taps, op.ic)
         values = np.einsum("pa,qb,nrasbc->npqrsc", high.weight, wide.weight, taps)
-        full = np.zeros((self.panels * self.panel, *values.shape[1:-1], self.steps * KQ), np.int64)
-        full[: op.oc, ..., : op.ic] = values
-        surplus = -t.offsets * full.sum((3, 4, 5))
+        surplus = np.zeros((self.panels * self.panel, *t.offsets.shape), np.int64)
+        surplus[: op.oc] = -t.offsets * values.sum((3, 4, 5))
         start = np.einsum("ip,jq,npq->ijn", high.output, wide.output, surplus)
-        main = full.reshape(
-            self.panels, self.vectors, self.lanes, *full.shape[1:-1], self.steps, KQ
-        ).transpose(0, 3, 4, 5, 6, 7, 1, 2, 8)
-        return self.bytes_of([main, start])
+        return self.bytes_of([*self.contents(w, values), start])
 
     def te_module(self) -> IRModule:
         """The packer as TIR: "main"(w, packed), see `Layout`."""
@@ -77,7 +94,7 @@ class TransformedWeights(Sectioned):
         high, wide, (down, across) = t.high, t.wide, t.direct
         w = te.placeholder(op.w_shape, op.weight.dtype, name="w")
 
-        def value(channel, p, q, r, s, k):
+        def transformed(channel, p, q, r, s, k):
             total = tirx.const(0, "int32")
             for a in range(high.taps):
                 for b in range(wide.taps):
@@ -85,17 +102,11 @@ class TransformedWeights(Sectioned):
                     total = total + factor * w[channel, r + a, s + b, k].astype("int32")
             return total
 
-        def main(panel, p, q, r, s, kg, vector, lane, kt):
-            channel, k = panel * self.panel + vector * self.lanes + lane, kg * KQ + kt
-            inside = tirx.all(channel < op.oc, k < op.ic)
-            zero = tirx.const(0, "int32")
-            return te.if_then_else(inside, value(channel, p, q, r, s, k), zero).astype("int8")
-
         r, s = te.reduce_axis((0, down), name="r"), te.reduce_axis((0, across), name="s")
         k = te.reduce_axis((0, op.ic), name="k")
         sums = te.compute(
             (op.oc, high.products, wide.products),
-            lambda n, p, q: te.sum(value(n, p, q, r, s, k), axis=[r, s, k]),
+            lambda n, p, q: te.sum(transformed(n, p, q, r, s, k), axis=[r, s, k]),
         )
 
         def start(i, j, n):
@@ -107,9 +118,94 @@ class TransformedWeights(Sectioned):
                     total = total + factor * offset * sums[n, p, q]
             return te.if_then_else(n < op.oc, total, tirx.const(0, "int32"))
 
-        functions = zip(self.sections, (main, start), strict=True)
-        outputs = [te.compute(section.shape, f, name=section.name) for section, f in functions]
+        last = te.compute(self.sections[-1].shape, start, name="start")
+        outputs = [*self.te_contents(w, transformed), last]
         return pack_entry(w, outputs, self.sections, op.w_shape, op.weight.dtype)
+
+
+@dataclass(frozen=True)
+class TransformedWeights(TileWeights):
+    """Transformed weights, one byte each."""
+
+    @property
+    def stored(self) -> list[Section]:
+        t = self.tile
+        inner = (*t.direct, self.steps, self.vectors, self.lanes, KQ)
+        shape = (self.panels, t.high.products, t.wide.products, *inner)
+        return [Section("main", shape, "int8")]
+
+    def contents(self, w: np.ndarray, transformed: np.ndarray) -> list[np.ndarray]:
+        op, inner = self.tile.op, transformed.shape[1:-1]
+        full = np.zeros((self.panels * self.panel, *inner, self.steps * KQ), np.int64)
+        full[: op.oc, ..., : op.ic] = transformed
+        full = full.reshape(self.panels, self.vectors, self.lanes, *inner, self.steps, KQ)
+        return [full.transpose(0, 3, 4, 5, 6, 7, 1, 2, 8)]
+
+    def te_contents(self, w: te.Tensor, transformed) -> list[te.Tensor]:
+        op = self.tile.op
+
+        def main(panel, p, q, r, s, kg, vector, lane, kt):
+            channel, k = panel * self.panel + vector * self.lanes + lane, kg * KQ + kt
+            inside = tirx.all(channel < op.oc, k < op.ic)
+            zero = tirx.const(0, "int32")
+            return te.if_then_else(inside, transformed(channel, p, q, r, s, k), zero).astype("int8")
+
+        return [te.compute(self.stored[0].shape, main, name="main")]
+
+
+@dataclass(frozen=True)
+class KernelCodes(TileWeights):
+    """The codes of the kernel's taps, exactly as many bits as the format has; what reads them
+    transforms them. All taps of as many k groups as share a byte lie side by side."""
+
+    @cached_property
+    def codes(self) -> PanelWeights:
+        """The layout of the planes: one run, [k group / fields][tap][field][kq]."""
+        op = self.tile.op
+        steps = op.kernel[0] * op.kernel[1] * self.steps
+        return PanelWeights(
+            shape=op.w_shape,
+            format=op.weight,
+            cut=KSplit(1, 1, run=steps * KQ, kg=steps, kq=KQ),
+            groups=1,
+            columns=op.oc,
+            panels=self.panels,
+            vectors=self.vectors,
+            lanes=self.lanes,
+        )
+
+    @property
+    def stored(self) -> list[Section]:
+        return self.codes.sections
+
+    def contents(self, w: np.ndarray, transformed: np.ndarray) -> list[np.ndarray]:
+        op, near = self.tile.op, self.codes.fields * KQ
+        taps = op.kernel[0] * op.kernel[1]
+        full = np.zeros((op.oc, taps, self.steps * KQ), w.dtype)
+        full[..., : op.ic] = w.reshape(op.oc, taps, op.ic)
+        return self.codes.contents(full.reshape(op.oc, taps, -1, near).transpose(0, 2, 1, 3))
+
+    def te_contents(self, w: te.Tensor, transformed) -> list[te.Tensor]:
+        op, near = self.tile.op, self.codes.fields * KQ
+        high, wide = op.kernel
+
+        def weight(group, column, k):
+            tap, channel = k // near % (high * wide), k // (near * high * wide) * near + k % near
+            zero = tirx.const(0, op.weight.dtype)
+            value = w[column, tap // wide, tap % wide, channel]
+            return te.if_then_else(channel < op.ic, value, zero)
+
+        return self.codes.te_sections(weight)
+
+    def value(
+        self, tensors: list[te.Tensor], panel, row, column, place: tuple, lookup: Lookup | None
+    ) -> tirx.Expr:
+        """The weight of a tap modulo 256; place: (k group, vector, lane, kq)."""
+        (high, wide), fields = self.tile.op.kernel, self.codes.fields
+        step, *inner = place
+        byte = step // fields * (high * wide) + row * wide + column
+        index = (0, panel, byte * fields + step % fields, *inner)
+        return self.codes.value(tensors, "uint8", index, lookup)
 
 
 def pick(index: tirx.Expr, values: list[tirx.Expr]) -> tirx.Expr:

@@ -2,17 +2,22 @@
 
 for image, block of register tile rows          # shared among threads
   patch = the block's transformed input
-  for panel, row tile, column tile
-    for p, q                                    # places of the transformed tile
-      sums = 0                                  # rows x columns x vectors registers
-      for r, s, k4: sums += dot4(patch, weights)
-      tile[p, q] = sums
-    y = A^T tile A ...
+  for panel
+    weights = the panel's transformed codes         # weights=codes
+    for row tile, column tile
+      for p, q                                    # places of the transformed tile
+        sums = 0                                    # rows x columns x vectors registers
+        for r, s, k4: sums += dot4(patch, weights)
+        tile[p, q] = sums
+      y = A^T tile A ...
 """
+
+import math
 
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import winograd
+from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
 from lpgen.errors import refuse
@@ -27,16 +32,21 @@ from lpgen.tir.threads import bound_stage, number_tiles
 __all__ = ["kernel", "space", "why_not", "work"]
 
 
+LINE = 64
+"""Bytes of a cache line."""
+
+
 def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(winograd.why_not(op) or refuses(op, isa, knobs))
     definition = winograd.define(op, tile_of(op, knobs["tile"]), tiling(isa, knobs))
     sch = definition.schedule()
-    _schedule(sch, isa, definition.lhs, knobs["block"])
+    _schedule(sch, isa, definition, knobs["block"])
     return finished(sch.mod["main"], definition, isa=isa)
 
 
-def _schedule(sch: Schedule, isa: Isa, geometry: winograd.Geometry, block: int) -> None:
+def _schedule(sch: Schedule, isa: Isa, definition: Definition, block: int) -> None:
+    geometry = definition.lhs
     y, back, tile, patch, pad = (
         sch.get_sblock(name) for name in ("y", "back", "tile", "patch", "pad")
     )
@@ -66,6 +76,8 @@ def _schedule(sch: Schedule, isa: Isa, geometry: winograd.Geometry, block: int) 
     if t.chunk:
         sch.compute_at(sch.get_sblock("partial"), k, preserve_unit_loops=True)
     _transform(sch, isa, patch, pad, outer if block else None, line)
+    if t.codes:
+        _transform_weights(sch, panel, definition.weights.codes.fields)
     _multiply(sch, isa, tile, bool(t.chunk))
 
 
@@ -120,7 +132,8 @@ def _transform(sch: Schedule, isa: Isa, patch, pad, block, line: int) -> None:
         sch.compute_at(patch, block, preserve_unit_loops=True)
         bound_stage(sch, sch.get_loops(patch)[-8 + 1], line)
     *outer, p, q, r, c, k = sch.get_loops(patch)
-    width = isa.bits // 8
+    # Pieces of the channels that are all whole: a partial one would multiply the straight code.
+    width = math.gcd(isa.bits // 8, int(sch.get(k).extent))
     ko, ki = sch.split(k, [None, width])
     sch.reorder(r, c, ko, p, q, ki)
     if block is None and _nbytes(sch, patch) >= PARALLEL_BYTES:
@@ -136,6 +149,23 @@ def _transform(sch: Schedule, isa: Isa, patch, pad, block, line: int) -> None:
     sch.vectorize(sch.split(k, [None, width])[1])
     if _nbytes(sch, pad) >= PARALLEL_BYTES:
         sch.parallel(sch.fuse(image, h))
+
+
+def _transform_weights(sch: Schedule, panel, fields: int) -> None:
+    """The weights of a panel; `fields` k steps share the bytes of their codes."""
+    weights, rows = sch.get_sblock("weights"), sch.get_sblock("rows")
+    sch.compute_at(weights, panel, preserve_unit_loops=True)
+    p, q, r, s, k4, vector, lane, kt = sch.get_loops(weights)[-8:]
+    byte, field = sch.split(k4, [None, fields])
+    sch.reorder(byte, vector, field, r, s, p, q, lane, kt)
+    sch.compute_at(rows, s, preserve_unit_loops=True)
+    _straight(sch, (field, r, s, p, q))
+    # The places lie an odd number of cache lines apart, so that they are not of one set.
+    sch.storage_align(weights, 0, 4, 8 * LINE, LINE)
+    sch.vectorize(sch.fuse(lane, kt))
+    *_, p, b, _, _, _, _, lane, kt = sch.get_loops(rows)
+    _straight(sch, (p, b))
+    sch.vectorize(sch.fuse(lane, kt))
 
 
 def _nbytes(sch: Schedule, stage) -> int:

@@ -8,11 +8,14 @@
 | columns | and side by side                                                                    |
 | vectors | vectors of output channels in the register tile                                     |
 | block   | rows of register tiles whose input is transformed together; 0: all                  |
+| weights | transformed: stored so, a byte each; codes: stored as they are, in few bits, and    |
+|         | transformed panel by panel                                                          |
 """
 
 import math
 from functools import lru_cache
 
+from lpgen.algorithms.weights.panels import PLANES
 from lpgen.algorithms.winograd import Geometry, Tiling
 from lpgen.algorithms.winograd import why_not as never
 from lpgen.algorithms.winograd.sides import Matrix
@@ -84,6 +87,7 @@ def space(op: Conv2d, isa: Isa) -> Space:
             "columns": COLUMNS,
             "vectors": tuple(v for v in VECTORS if v == 1 or (v - 1) * isa.lanes < op.oc),
             "block": BLOCKS,
+            "weights": ("transformed", "codes"),
         },
         lambda knobs: refuses(op, isa, knobs) is None,
     )
@@ -112,13 +116,36 @@ def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     whole = -(-needed[0] // rows)
     if knobs["block"] and (knobs["block"] >= whole or whole % knobs["block"]):
         return f"block={knobs['block']} does not divide {whole} rows of register tiles"
+    return _codes_refusal(op, isa, knobs) if knobs["weights"] == "codes" else None
+
+
+def _codes_refusal(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+    """Why weights are not stored as codes."""
+    if _transformed_bytes(op, tile_of(op, knobs["tile"])) <= isa.target.l2 * blocks.NEAR:
+        return "weights=codes: the transformed ones stay in the L2 cache"
+    if knobs["block"]:
+        return "weights=codes: each block would transform them again"
+    geometry = Geometry(tile_of(op, knobs["tile"]), tiling(isa, knobs))
+    fields = 8 // min(PLANES[op.weight.bits])
+    if geometry.steps % fields:
+        return f"weights=codes: {fields} steps share a byte, and there are {geometry.steps}"
+    if geometry.steps * 4 > op.ic and not op.weight.has_zero:
+        return f"weights=codes: {op.weight} has no zero to fill {op.ic} channels with"
     return None
+
+
+def _transformed_bytes(op: Conv2d, tile: Tile) -> int:
+    """Bytes of the transformed weights."""
+    return tile.high.products * tile.wide.products * math.prod(tile.direct) * op.ic * op.oc
 
 
 def tiling(isa: Isa, knobs: Knobs) -> Tiling:
     """The sizes of the definition."""
     chunk = chunk_of(knobs["step"])
-    return Tiling(knobs["rows"], knobs["columns"], knobs["vectors"], isa.lanes, chunk)
+    codes = knobs["weights"] == "codes"
+    lookup = isa.lookup_in_loop(isa.bits // 8)
+    sizes = (knobs["rows"], knobs["columns"], knobs["vectors"])
+    return Tiling(*sizes, isa.lanes, chunk, codes, lookup)
 
 
 def chunk_of(step: str) -> int:
@@ -137,7 +164,10 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     sums = t.rows * t.columns * t.vectors
     each = 1 if isa.has_dot4 else 2 + 2 / t.chunk if t.chunk else 3
     copied = register_tiles * places * math.prod(geometry.patches) * geometry.steps * 4
-    weights = panels * places * taps * geometry.steps * 4 * t.vectors * t.lanes
+    transformed = panels * places * taps * geometry.steps * 4 * t.vectors * t.lanes
+    weights = transformed
+    if t.codes:
+        weights = transformed // (places * taps) * math.prod(op.kernel) * op.weight.bits / 8
     outputs = math.prod(geometry.outputs) * t.vectors
     rows = knobs["block"] or geometry.tiles[0]
     block = copied * rows / (op.n * geometry.tiles[0])
@@ -155,6 +185,7 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         "finish": loops * sums * _additions(tile.high.output, tile.wide.output),
         "tiles": loops * places,
         "stores": loops * outputs,
+        "expand": op.n * transformed / (isa.bits // 8) * t.codes,
         **caches,
     }
 
