@@ -154,6 +154,7 @@ def _tune(network: Network, target: Target, log: Log, trials: int, threads: int)
 
     def take(result: TuneResult) -> None:
         expected[result.op] = uses[result.op] * result.best.seconds
+        output.note(f"all steps, as expected: {output.microseconds(sum(expected.values()))} us")
 
     tune.run(labels, target, log, settings, take)
     before, after = (output.microseconds(us) for us in (before, sum(expected.values())))
