@@ -17,8 +17,8 @@ class NodeKind(NamedTuple):
 
     names: what we call the inputs behind the first one, in the order of the node; convert: what
     imports it, from the type of the first input, the others and the attributes by their names;
-    tensors: those of names that every call may give; required: those that have to be there, of a
-    domain whose nodes ONNX's checker does not know.
+    tensors: those of names that every call may give, and "x" where the first may be constant;
+    required: those that have to be there, of a domain whose nodes ONNX's checker does not know.
     """
 
     names: tuple[str, ...]

@@ -20,6 +20,9 @@ from lpgen.ops.tensor_type import TensorType
 if TYPE_CHECKING:
     import onnx
 
+OLDEST_OPSET = 13
+"""A node has to be one of the newest operators of ONNX, or of these."""
+
 _ONNX = ("", "ai.onnx")
 """Names of the domain of ONNX's own operators."""
 
@@ -34,9 +37,9 @@ def kinds() -> dict[str, NodeKind]:
 
 
 def import_node(
-    node: onnx.NodeProto, x: TensorType, constants: Mapping[str, np.ndarray]
+    node: onnx.NodeProto, x: TensorType | np.ndarray, constants: Mapping[str, np.ndarray]
 ) -> Imported:
-    """The operator that computes `node` from a first input of type `x`.
+    """The operator that computes `node` from a first input of type `x`, or, of some, from x itself.
 
     constants: the values of the other inputs by their names in the node; a TensorType for one that
     every call gives. Raises OnnxError for a node that no operator computes or that is none of ONNX
@@ -55,7 +58,9 @@ def import_node(
             _check_node(node)
         given = _inputs(node, kind, constants)
         attributes = {a.name: _text(get_attribute_value(a)) for a in node.attribute}
-        imported = kind.convert(tensor_type("x", x), **given, **attributes)
+        constant = isinstance(x, np.ndarray) and "x" in kind.tensors
+        first = x if constant else tensor_type("x", x)
+        imported = kind.convert(first, **given, **attributes)
         if imported.weights is not None:
             imported.op.legal_parameters(imported.parameters)
     except LpgenError as error:
@@ -87,15 +92,22 @@ def _inputs(
 
 def _check_node(node: onnx.NodeProto) -> None:
     """Raise OnnxError where inputs or attributes are not those of the operator in ONNX's schema."""
-    from onnx import checker
+    import onnx
+    from onnx import checker, defs
 
     plain = type(node)()
     plain.CopyFrom(node)
     plain.domain = ""  # the checker does not know it by its other name
-    try:
-        checker.check_node(plain)
-    except checker.ValidationError as error:
-        raise OnnxError(str(error).strip().splitlines()[0]) from None
+    reasons = []
+    for opset in (defs.onnx_opset_version(), OLDEST_OPSET):  # attributes have become inputs
+        context = checker.C.CheckerContext()
+        context.ir_version, context.opset_imports = onnx.IR_VERSION, {"": opset}
+        try:
+            checker.check_node(plain, context)
+        except checker.ValidationError as error:
+            reasons.append(str(error).strip().splitlines()[0])
+    if len(reasons) > 1:
+        raise OnnxError(reasons[0])
 
 
 def _text(value: Any) -> Any:

@@ -21,6 +21,7 @@ from lpgen.onnx.rules import (
     quantization,
     structure,
     sums,
+    transposed,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ RULES: dict[str, Rule] = {
     **microsoft.RULES,
     **dynamic.RULES,
     **products.RULES,
+    **transposed.RULES,
 }
 """By the operator's name; those of com.microsoft with their domain in front."""
 

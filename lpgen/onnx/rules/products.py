@@ -209,6 +209,8 @@ def matrix(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
     x, w = lowering.inputs(node)
     if not isinstance(w, Constant) and not isinstance(x, Constant):
         return None  # of two tensors
+    if isinstance(w, Constant) and w.codes is None and not isinstance(x, Mapped):
+        return None  # of real numbers
     if isinstance(w, Constant) and w.codes is not None and not isinstance(x, Mapped):
         return [dynamic.product(lowering, lowering.tensor(x), _weights(w), None)]
     return [matrix_product(_codes(lowering, x, "the left side"), _weights(w), None)]
