@@ -231,5 +231,5 @@ def test_transposed_convolutions(tmp_path, attributes, biased):
     nodes = [onnx.helper.make_node("ConvTranspose", names, ["y"], **attributes)]
     constants = {"w": real(3, 4, 2, 2)} | ({"b": real(4)} if biased else {})
     given = {"x": real(2, 3, 4, 5)}
-    network, expected = lowered(tmp_path, nodes, constants, given, {"y": None})
+    network, expected = lowered(tmp_path, nodes, constants, given, {"y": tuple("nchw")})
     np.testing.assert_allclose(network.reference(given)["y"], expected["y"], 1e-4, 1e-5)

@@ -15,6 +15,10 @@ the columns of a matrix last, lpgen has channels last and the columns first.
 | QuantizeLinear   | quantize                                                                |
 | DequantizeLinear | dequantize                                                              |
 | QLinearAdd       | add (a node of com.microsoft)                                           |
+| MaxPool, ...     | pool: MaxPool, AveragePool, Global and QLinear ones                     |
+| Relu, ...        | unary, of float32: functions of one tensor, Clip, Pow by 2, 0.5 and -1  |
+| Add, ...         | binary, of float32: Add, Sub, Mul, Div, Min, Max                        |
+| Softmax, ...     | softmax, layer_norm, reduce, matmul, resize: nodes of float32 like them |
 
 Operators: https://onnx.ai/onnx/operators. Their results are those of ONNX bit for bit: sums are
 exact, and the one rounding (half to even) is that of float32(sum) * (x_scale * w_scale / y_scale).

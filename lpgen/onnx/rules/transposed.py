@@ -26,7 +26,7 @@ TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def conv_transpose(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
-    """Each pixel times all weights is a patch [kh, kw, oc]; patches are added where they overlap."""
+    """Each pixel times all weights is a patch [kh, kw, oc]; they are added where they overlap."""
     given, w, *bias = lowering.inputs(node)
     x = lowering.tensor(given)
     check_real("x", x.type.dtype)
