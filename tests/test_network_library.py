@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,20 @@ def test_calls_take_arrays_by_place_and_by_name(two):
     x[...] = 1
     run()
     np.testing.assert_array_equal(y, network.reference({"image": x})["y"])
+
+
+def test_threads_share_a_network(blocks):
+    network = networks.residual_blocks()
+    inputs = [networks.example(network, seed) for seed in range(4)]
+    expected = [network.reference(x)["y"] for x in inputs]
+
+    def call(i):
+        return all(
+            (blocks(inputs[i], threads=1 + i % 2)["y"] == expected[i]).all() for _ in range(50)
+        )
+
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        assert all(pool.map(call, range(len(inputs))))
 
 
 def test_what_a_network_says_of_itself(two, blocks):
