@@ -233,3 +233,5 @@ def test_transposed_convolutions(tmp_path, attributes, biased):
     given = {"x": real(2, 3, 4, 5)}
     network, expected = lowered(tmp_path, nodes, constants, given, {"y": tuple("nchw")})
     np.testing.assert_allclose(network.reference(given)["y"], expected["y"], 1e-4, 1e-5)
+    kinds = {step.op.kind for step in network.steps}
+    assert ("fold" in kinds) == (attributes != {"strides": [2, 2]})

@@ -14,6 +14,7 @@ from lpgen.onnx.imported import Imported, Relayout
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.values import Constant, Value
 from lpgen.ops.binary import Binary
+from lpgen.ops.movement import Transpose
 from lpgen.ops.resize import Fold
 from lpgen.ops.rowwise import MatMul
 
@@ -47,8 +48,10 @@ def conv_transpose(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     patches = lowering.apply(imported, f"{name}:patches", [x])
     shape = tuple(fold.y_shape[axis] for axis in TO_FIRST)
     biased = len(bias) > 0 and bias[0] is not None
-    to_first = Relayout(fold.y_shape, fold.y_shape, TO_FIRST, shape)
-    imported = Imported(fold, {"x": same(fold.x_shape, fold.x_shape)}, to_first)
+    laid = _laid(fold)
+    of_op, made = laid.signature.inputs[0].shape, laid.signature.output.shape
+    to_first = Relayout(made, fold.y_shape, TO_FIRST, shape)
+    imported = Imported(laid, {"x": same(fold.x_shape, of_op)}, to_first)
     y = lowering.apply(imported, f"{name}:sums" if biased else name, [patches])
     if not biased:
         return [y]
@@ -63,6 +66,16 @@ def conv_transpose(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
         parameters={"b": bias[0].array.reshape(fold.c)},
     )
     return [lowering.apply(imported, name, [y])]
+
+
+def _laid(fold: Fold) -> Fold | Transpose:
+    """What lays the patches: nothing is added where they are side by side."""
+    beside = fold.kernel == fold.stride and fold.dilation == (1, 1)
+    if not beside or any(fold.pad) or any(fold.more):
+        return fold
+    rows, (down, across) = fold.n * fold.h, fold.kernel
+    shape = (rows, fold.w, down, across * fold.c)
+    return Transpose(shape=shape, axes=(0, 2, 1, 3), dtype=fold.dtype)
 
 
 def _fold(node: onnx.NodeProto, x: tuple[int, ...], w: tuple[int, ...]) -> Fold:
