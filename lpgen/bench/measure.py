@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -75,13 +75,16 @@ def bench(
     threads: int = 1,
     seed: int = 0,
     warm: bool = False,
+    rows: Sequence[int] = (),
 ) -> Iterator[Measurement]:
-    """Measure every kernel that this CPU can run, each as soon as it is done.
+    """Measure every kernel that this CPU can run, each as soon as it is done; one with a range of
+    rows with `rows` of them, or a few that stand for all.
 
     Calls go through `lpgen.runtime` (`Kernel.bind`) and run on `threads` threads, which are bound
     to as many cores where the system allows it. Kernel, compute probe and read probe are timed in
     turns, 0.3 s for each kernel. warm: what would be timed cold finds its weights in the L3 cache.
-    Raises LibraryError when the library cannot be loaded, and for threads outside of 1..1024.
+    Raises LibraryError when the library cannot be loaded, and for threads outside of 1..1024;
+    WorkloadError for rows that a kernel does not serve.
     """
     if not isinstance(library, runtime.Library):
         library = runtime.load(library)
@@ -91,9 +94,32 @@ def bench(
         library.set_affinity(cores[:-1] or None)
         try:
             for name in library.kernels:
-                yield _measure(library[name], threads, seed, warm)
+                for op in sizes(parse(name), rows):
+                    yield _measure(library[name], op, threads, seed, warm)
         finally:
             library.set_affinity(None)
+
+
+def sizes(op: Operator, rows: Sequence[int] = ()) -> list[Operator]:
+    """The operator, or with a range of rows those with some numbers of them."""
+    if op.range is None:
+        return [op]
+    return [op.at(count) for count in rows or op.range.some()]
+
+
+def serving(library: runtime.Library, op: Operator) -> runtime.Kernel:
+    """The kernel of an operator, or one with a range that its rows are in."""
+    if op.name not in library:
+        for name in library.kernels:
+            ranged = parse(name)
+            if ranged.range and ranged.kind == op.kind and _sized(ranged, op) == op:
+                return library[name]
+    return library[op.name]
+
+
+def _sized(ranged: Operator, op: Operator) -> Operator:
+    """The operator with a range, with the rows that another one has."""
+    return ranged.with_rows(getattr(op, op.ROWS))
 
 
 def measured_peak(
@@ -127,12 +153,13 @@ def pinned(threads: int) -> Iterator[list[int]]:
         os.sched_setaffinity(0, allowed)
 
 
-def _measure(kernel: runtime.Kernel, threads: int, seed: int, warm: bool) -> Measurement:
-    op, target = parse(kernel.name), Target.parse(kernel.variant["target"])
-    machine = detect()
+def _measure(
+    kernel: runtime.Kernel, op: Operator, threads: int, seed: int, warm: bool
+) -> Measurement:
+    target, machine = Target.parse(kernel.variant["target"]), detect()
     weights = packed_weights(kernel, op, machine, seed, warm)
     order = itertools.cycle(range(len(weights)))
-    nbytes = sum(argument.nbytes for argument in kernel.arguments.values())
+    nbytes = sum(argument.nbytes for argument in op.signature.sized(kernel.packed_bytes))
     several = len(weights) > 1
     arrays = [w.numpy() for w in weights] if several else [aligned(max(nbytes, 64 * threads))]
     probe_threads = min(threads, len(os.sched_getaffinity(0)))
@@ -219,7 +246,7 @@ def calls(
     threads: int,
 ) -> Run:
     """Calls on a random input, with the weights in turn, to be timed."""
-    example, y = op.example(np.random.default_rng(1)), kernel.output
+    example, y = op.example(np.random.default_rng(1)), op.signature.output
     inputs = {
         name: aligned_copy(value) if isinstance(value, np.ndarray) else value
         for name, value in example.inputs.items()

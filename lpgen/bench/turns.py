@@ -23,7 +23,7 @@ from lpgen.bench.case import Case, Contender, Disagrees, Unsupported
 from lpgen.bench.comparison import OURS, Comparison, Entry
 from lpgen.bench.grouped import GroupedCase
 from lpgen.bench.isa import refuse_amx
-from lpgen.bench.measure import pinned
+from lpgen.bench.measure import pinned, serving
 from lpgen.bench.messages import Failed, Phase, Present, Task
 from lpgen.bench.probes import timed
 from lpgen.bench.quiet import LIMIT, wait_until_quiet
@@ -68,7 +68,8 @@ class Turns:
 
     def run(self, task: Task) -> Comparison:
         """One comparison. Raises Disagrees where the kernel itself is wrong."""
-        op, kernel = parse(task.workload), runtime.load(task.path)[task.workload]
+        op = parse(task.workload)
+        kernel = serving(runtime.load(task.path), op)
         case = _case(op, task.seed)
         template = kernel.variant["template"]
         found = {(OURS, template): ours(kernel, case, self._threads)}

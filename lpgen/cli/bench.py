@@ -55,6 +55,11 @@ PREFIX = "against"
     is_flag=True,
     help="What the cost model chooses and what lesser CPUs' records give, beside this CPU's own.",
 )
+@click.option(
+    "--rows",
+    metavar="N[,N]...",
+    help="Rows, or images, of kernels with a range of them [some that stand for all].",
+)
 @options.as_json
 def command(
     what: tuple[str, ...],
@@ -72,6 +77,7 @@ def command(
     rounds: int | None,
     prefix: Path | None,
     untuned: bool,
+    rows: str | None,
     as_json: bool,
 ) -> None:
     """Time kernels, in turns with what bounds them, or with other libraries.
@@ -90,12 +96,15 @@ def command(
     With --against and --model other libraries run the ONNX file on the same inputs, in turns with
     it.
 
+    A kernel with a range of rows (dense m=1..512) is timed with some numbers of them, or those of
+    --rows.
+
     With --untuned every WORKLOAD is built three times and timed in turns: as the cost model chooses
     without any record, with records of lesser CPUs alone, and with the record of this one, where
     there is one; at the end stand geometric means of the speed beside the tuned one's.
     """
     if untuned:
-        if (against, rounds, prefix) != (None, None, None) or warm or threads != 1:
+        if (against, rounds, prefix, rows) != (None,) * 4 or warm or threads != 1:
             raise UserError("--untuned takes operators, --target, --log and --json only")
         operators = options.operators(what, suite, bits, act, weight, epilogue)
         _untuned(operators, target, log_path, as_json)
@@ -126,7 +135,7 @@ def command(
                 settings = {"threads": threads, "rounds": rounds or ROUNDS}
                 networks.bench(library, model, names, settings, as_json)
                 return
-            labels = _labels(library)
+            labels = {name: "" for name in _kernels(library)}
         else:
             library = stack.enter_context(scratch_folder()) / "bench.so"
             operators = options.operators(what, suite, bits, act, weight, epilogue)
@@ -134,8 +143,10 @@ def command(
             labels = {op.name: label for op, label in operators.items()}
         if model is not None:
             raise UserError("--model is for a library that holds a network")
+        counts = _counts(rows, labels)
+        labels = _of_sizes(labels, counts)
         if names is None:
-            _bench(library, labels, threads, warm, as_json)
+            _bench(library, labels, threads, warm, counts, as_json)
             return
         prefix = prefix or Path(PREFIX)
         others.check_prefix(prefix)
@@ -153,12 +164,38 @@ def _names_a_library(text: str) -> bool:
     return not text.startswith("@") and (text.endswith(".so") or len(text.split()) == 1)
 
 
-def _labels(library: Path) -> dict[str, str]:
-    """The kernels of a library that this CPU can run, and their labels."""
+def _kernels(library: Path) -> list[str]:
+    """The kernels of a library that this CPU can run."""
     from lpgen import runtime
+
+    return runtime.load(library).kernels
+
+
+def _counts(rows: str | None, workloads: Iterable[str]) -> tuple[int, ...]:
+    """The numbers of rows that --rows names."""
     from lpgen.ops import parse
 
-    return {name: parse(name).label for name in runtime.load(library).kernels}
+    if rows is None:
+        return ()
+    if all(parse(workload).range is None for workload in workloads):
+        raise UserError("--rows is for kernels with a range of rows, such as m=1..512")
+    if not all(count.isascii() and count.isdigit() for count in rows.split(",")):
+        raise UserError(f"--rows {rows[:40]} is no list of numbers, such as 1,7,64")
+    return tuple(dict.fromkeys(map(int, rows.split(","))))
+
+
+def _of_sizes(labels: Mapping[str, str], counts: tuple[int, ...]) -> dict[str, str]:
+    """Label by workload; with a range of rows there is one for each of some numbers of them."""
+    from lpgen.bench.measure import sizes
+    from lpgen.ops import parse
+
+    found = {}
+    for workload, label in labels.items():
+        op = parse(workload)
+        for size in sizes(op, counts):
+            shown = label or op.label
+            found[size.name] = shown if op.range is None else size.label
+    return found
 
 
 def _build(
@@ -198,14 +235,19 @@ def _contest(library: Path, names: list[str], settings: dict[str, int]) -> Conte
 
 
 def _bench(
-    library: Path, labels: Mapping[str, str], threads: int, warm: bool, as_json: bool
+    library: Path,
+    labels: Mapping[str, str],
+    threads: int,
+    warm: bool,
+    counts: tuple[int, ...],
+    as_json: bool,
 ) -> None:
     from lpgen import runtime
 
     loaded = runtime.load(library)
     from lpgen.bench import bench
 
-    measurements = bench(loaded, threads=threads, warm=warm)
+    measurements = bench(loaded, threads=threads, warm=warm, rows=counts)
     if as_json:
         for measurement in measurements:
             output.print_json(measurement.describe())
