@@ -8,15 +8,18 @@ import tvm_ffi
 from kernels import template
 
 from lpgen import runtime, templates
+from lpgen.bench import bench
 from lpgen.build import build, header_path
 from lpgen.build.check import check_library, edges
 from lpgen.build.lower import ranged_module
 from lpgen.errors import LibraryError, WorkloadError
 from lpgen.ops import Conv2d, Dense, parse
 from lpgen.ops.rows import Range, entry_at
+from lpgen.records import Record
 from lpgen.records.choose import choice_of, choose
 from lpgen.runtime.memory import aligned_copy
 from lpgen.target import Target
+from lpgen.tune import tune
 
 DENSE = "dense m=1..40 n=50 k=36 act=u8 weight=s8 out=u8 scale=channel bias=s32 residual=u8 relu"
 CONV = "conv2d n=2..5 h=5 w=6 ic=8 oc=12 kernel=3 pad=1 act=u8 weight=s4"
@@ -234,3 +237,35 @@ def test_rows_in_c(path):
     statuses = dict(zip(("INPUT_BYTES", "SCALAR_VALUE"), (call(5, 6), call(41, 6)), strict=True))
     for name, status in statuses.items():
         assert f"LPGEN_{name} = {status}," in header
+
+
+def test_the_record_of_one_image_serves_a_range_of_them(tmp_path):
+    target, one = Target.parse("native"), parse(CONV).with_rows(1)
+    knobs = {"rows": 2, "lanes": 16, "n_block": 0, "expand": "use"}
+    record = Record(one.name, target.name, "generic/generic", knobs, 1e-5, best=True)
+    log = tmp_path / "log.jsonl"
+    log.write_text(record.to_line() + "\n")
+    choice = choose(parse(CONV), target, [log], use_shipped=False)
+    assert (choice.template, choice.knobs) == ("generic/generic", knobs)
+    assert (choice.borrowed, choice.seconds) == (False, None)
+
+
+def test_several_sizes_are_tuned_together(tmp_path):
+    op = parse("dense m=1..20 n=16 k=16 act=u8 weight=s8")
+    assert op.range.some() == [1, 4, 16]
+    assert op.range.round() == {1: 1, 4: 1, 16: 1}
+    assert Range(1, 512).round() == {1: 16, 4: 16, 16: 16, 64: 4, 256: 1}
+    assert op.ops_timed == 2 * 16 * 16 * 21
+    log = tmp_path / "log.jsonl"
+    (result,) = tune([op], "generic", trials=2, log=log)
+    assert result.best.workload == op.name
+    assert choose(op, "generic", [log], use_shipped=False).knobs == result.best.knobs
+
+
+def test_sizes_are_timed_one_by_one(path):
+    measured = [*bench(path, rows=(2, 3))]
+    assert [parse(m.workload) for m in measured] == [
+        parse(text).at(rows) for text in (DENSE, CONV) for rows in (2, 3)
+    ]
+    with pytest.raises(WorkloadError, match=r"n is 7, the operator has 2\.\.5"):
+        [*bench(path, rows=(7,))]

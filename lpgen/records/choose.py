@@ -73,7 +73,7 @@ def _recorded(
 ) -> Iterator[Choice]:
     """The choices that records name, the nearest target's first."""
     for lender in lenders:
-        for like in dict.fromkeys((op, op.plain)):
+        for like in _alike(op):
             record = records.best(
                 like, target, logs, threads=threads, use_shipped=use_shipped, lender=lender
             )
@@ -92,7 +92,14 @@ def _recorded(
                 yield replace(choice, seconds=record.seconds, threads=record.threads)
                 continue
             name = None if lender is target else lender.name
-            yield replace(choice, borrowed=like != op, lender=name)
+            yield replace(choice, borrowed=like == like.plain != op, lender=name)
+
+
+def _alike(op: Operator) -> list[Operator]:
+    """The operators whose records serve this one, the nearest first: itself, those of one image
+    where a call has a range of them, each without the epilogue."""
+    likes = [op, op.with_rows(1)] if op.range and op.kind == "conv2d" else [op]
+    return list(dict.fromkeys([*likes, *(like.plain for like in likes)]))
 
 
 def same_choices(op: Operator, target: Target, other: Target) -> bool:
