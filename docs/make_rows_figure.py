@@ -18,8 +18,8 @@ from lpgen.records import this_cpu
 from lpgen.records.choose import choose
 from lpgen.tune.timing import time_in_turns
 
-SIZES = (*range(1, 34), 40, 48, 64, 96, 128, 192, 256, 384, 512)
-ROUNDS = 12
+SIZES = (*range(1, 34), 48, 64, 128, 256, 512)
+ROUNDS = 10
 
 
 def measured(workload: str, logs: list[str]) -> list[tuple[int, float, float]]:

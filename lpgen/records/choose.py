@@ -92,7 +92,8 @@ def _recorded(
                 yield replace(choice, seconds=record.seconds, threads=record.threads)
                 continue
             name = None if lender is target else lender.name
-            yield replace(choice, borrowed=like == like.plain != op, lender=name)
+            borrowed = like == like.plain and op != op.plain
+            yield replace(choice, borrowed=borrowed, lender=name)
 
 
 def _alike(op: Operator) -> list[Operator]:
