@@ -67,7 +67,7 @@ class Network:
 
     inputs, outputs: what a call takes and gives (`Tensor`), by name, in order; steps: in the order
     in which they run; tensors: all of them, by name. Threads may share it; each has its own arena,
-    which is kept.
+    which is kept. Weights that lie beside the library are mapped by the first call.
     """
 
     def __init__(self, code: Code, interface: dict, path: Path) -> None:
@@ -87,8 +87,8 @@ class Network:
         self._run = code.get_function(f"{self.name}_run")
         self._arena_bytes = code.get_function(f"{self.name}_arena_bytes")
         self._kept = threading.local()
-        if interface["weights_file"]:
-            self._map(path.with_suffix(interface["weights_file"]))
+        suffix = interface["weights_file"]
+        self._weights = path.with_suffix(suffix) if suffix else None
 
     def __repr__(self) -> str:
         takes, gives = ", ".join(map(str, self.inputs.values())), ", ".join(self.outputs)
@@ -154,8 +154,12 @@ class Network:
             walk.run(i, i + 1)
             yield step, walk.written(step)
 
-    def _map(self, path: Path) -> None:
-        """Map the file of the constants. Raises LibraryError unless it is whole and unchanged."""
+    def _map(self) -> None:
+        """Map the file of the constants, if there is one and this was not done. Raises LibraryError
+        unless it is whole and unchanged."""
+        path = self._weights
+        if path is None:
+            return
         try:
             with path.open("rb") as file:
                 head = file.read(_HEADER.size)
@@ -169,9 +173,11 @@ class Network:
             self._code.get_function(f"{self.name}_map_weights")(tvm_ffi.from_dlpack(name))
         except RuntimeError:
             raise LibraryError(f"{path}: holds the weights of another library") from None
+        self._weights = None
 
     def constant(self, offset: int, nbytes: int) -> np.ndarray:
         """A copy of constants, uint8[nbytes] on a 64-byte boundary."""
+        self._map()
         data = aligned(nbytes)
         self._code.get_function(f"{self.name}_constant")(offset, tvm_ffi.from_dlpack(data))
         return data
@@ -203,6 +209,7 @@ class Network:
 
     def call(self, *arguments: Any) -> None:
         """Call the library's function; what the library refuses is a LibraryError."""
+        self._map()
         try:
             self._run(*arguments)
         except (RuntimeError, TypeError) as error:
