@@ -17,6 +17,7 @@ from tvm.s_tir import Schedule
 
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.lhs import row_sums
+from lpgen.algorithms.lhs.inside import Inside
 from lpgen.algorithms.prologue import Prologue
 from lpgen.algorithms.ranged import row_at, rows_of
 from lpgen.algorithms.result.epilogue import Epilogue
@@ -125,6 +126,7 @@ def finish(
     sums: Sums,
     *,
     zero: int = 0,
+    inside: Inside | None = None,
     codes: bool = False,
     value: Callable[[tirx.Expr], tirx.Expr] | None = None,
     rows: Prologue | None = None,
@@ -133,6 +135,7 @@ def finish(
 
     lhs: has the placeholder of the input as `x`; sections: placeholders of those of `weights`.
     zero: what the left side holds for nothing, where `weights` do not compensate for it;
+    inside: what the sums are of, if not of all taps;
     codes: the sums are of products with codes, of which `weights` make those with values;
     value: what a sum stands for, if not for itself;
     rows: what the algorithm has to know of each row beforehand, if not the sum of its values.
@@ -140,7 +143,7 @@ def finish(
     by_row = codes and bool(op.weight.min)
     if by_row or (rows is None and Epilogue.needs_row_sums(op)):
         rows = row_sums.prologue(op, planes=str(lhs.x.dtype) == "uint32")
-    epilogue = Epilogue(op, zero, sums.groups, sums.columns, rows)
+    epilogue = Epilogue(op, zero, sums.groups, sums.columns, rows, inside if zero else None)
 
     def element(*index):
         place, total = sums.place(*index), sums.at(*index)

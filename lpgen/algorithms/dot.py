@@ -24,6 +24,7 @@ from tvm import te
 
 from lpgen.algorithms import definition
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
+from lpgen.algorithms.lhs.inside import Inside
 from lpgen.algorithms.lhs.k_split import KSplit, cut
 from lpgen.algorithms.lhs.view import Lhs, lhs_of
 from lpgen.algorithms.ranged import first_row
@@ -84,6 +85,7 @@ class Tiling(definition.Tiling):
     kq: values of k in one step;
     copied: whether the left side is copied into tile order (im2col) or read in place;
     folded: whether the kernel rows are folded into one run (`k_split`);
+    inside: whether taps in the padding are left out (`lhs.inside`), which the schedule sees to;
     chunk: k steps summed in int16 before they are widened to int32, 0 for int32 throughout;
     multiple: what the number of k steps in a run must be a multiple of;
     together: rows that are read as one piece, a constant distance apart: past the last row of the
@@ -100,6 +102,7 @@ class Tiling(definition.Tiling):
     kq: int
     copied: bool = False
     folded: bool = False
+    inside: bool = False
     chunk: int = 0
     multiple: int = 1
     together: int = 1
@@ -116,7 +119,7 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     """
     matrix, t = op.matrix, tiling
     groups, columns = (1, matrix.groups) if t.across_groups else (matrix.groups, matrix.n)
-    reduction = cut(op, t.kq, t.multiple, t.folded)
+    reduction = cut(op, t.kq, t.multiple, t.folded, taps=t.inside)
     vectors, panels = t.stored or (t.vectors, t.panels)
     weights = PanelWeights(
         shape=op.w_shape,
@@ -130,7 +133,7 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
         top=t.top,
     )
     sections = placeholders(weights.sections)
-    lhs = lhs_of(op, reduction, operands.left, operands.offset)
+    lhs = lhs_of(op, reduction, operands.left, operands.offset, padded=not t.inside)
     lhs_at = lhs_tiles(lhs, reduction, t, matrix.groups)
     if t.across_groups:
         lhs_at = _lhs_across_groups(lhs, reduction, t)
@@ -143,6 +146,7 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
         sections,
         matrix_sums(op, tile),
         zero=operands.offset + op.zero_act,
+        inside=Inside.of(op) if t.inside else None,
         value=lambda total: total >> weights.shift if weights.shift else total,
     )
 

@@ -33,6 +33,9 @@ WORDS = {
     "weights": ("packed", "bytes"),
     "count": ("instruction", "shuffle"),
 }
+LIKE = {"inside": "direct"}
+"""Choices that came after the trees were fitted, and what each is most like."""
+
 SIZES = ("m", "n", "k", "taps", "groups", "act bits", "weight bits", "few rows")
 NAMES = (*ALGORITHMS, *COUNTS, "pairs", "words step", *NUMBERS, *WORDS, *SIZES)
 ABSENT = -1.0
@@ -66,4 +69,5 @@ def _is_int(value: Any) -> bool:
 
 
 def _place(words: tuple[str, ...], value: Any) -> float:
+    value = LIKE.get(value, value)
     return float(words.index(value)) if value in words else ABSENT

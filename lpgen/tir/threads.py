@@ -26,6 +26,9 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm_ffi import WalkOrder, structural_map, structural_walk
 
+from lpgen.tir.ranges import part_of
+from lpgen.tir.rewrite import like
+
 _TILES = "lpgen.tiles"
 """Loop over tiles: [extent, stride] of each index that is fused in it, outermost first."""
 
@@ -211,7 +214,7 @@ class _SharedTiles:
             number = _number([*outside, tiles])
             needed = tirx.all(number < self.last, number + reach >= self.first)
             body = tirx.IfThenElse(needed, body, None)
-        return _ranged(loop, start * within, count * within, body)
+        return part_of(like(loop, body), start * within, count * within)
 
     def _inside(self, body: tirx.Stmt, outside: list[_Tiles], inside: list[_Tiles]) -> tirx.Stmt:
         """What a loop over tiles contains: the next such loop, and stages that are bounded."""
@@ -227,7 +230,7 @@ class _SharedTiles:
                 return loop  # the loops inside were merged: they use all of the stage
             reach = sum(t.span for t in others)
             start, count = self._bounds(outside, stride, reach, _int(int(loop.extent)))
-            return _ranged(loop, start, count, loop.body)
+            return part_of(loop, start, count)
 
         # The bounded loops have lost their annotations: nothing is visited twice.
         return structural_map(body, (tirx.For, visit), order=WalkOrder.PREORDER)
@@ -238,14 +241,6 @@ class _SharedTiles:
         start = tirx.Max(_ceil_div(self.first - number - reach, stride), _int(0))
         stop = tirx.Min(_ceil_div(self.last - number, stride), extent)
         return start, tirx.Max(stop - start, _int(0))
-
-
-def _ranged(loop: tirx.For, start: tirx.Expr, count: tirx.Expr, body: tirx.Stmt) -> tirx.For:
-    """The loop over a part of its range. LLVM is told what it saw before: without these bounds of
-    the variable it computes addresses anew in the innermost loops."""
-    known = tirx.all(loop.loop_var >= 0, loop.loop_var < loop.extent)
-    told = tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.assume", known))
-    return tirx.For(loop.loop_var, start, count, loop.kind, tirx.SeqStmt([told, body]))
 
 
 def _tiles_in(body: tirx.Stmt) -> list[_Tiles]:

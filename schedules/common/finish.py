@@ -6,6 +6,7 @@ from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.entry import kernel_entry
 from lpgen.algorithms.kernel import Kernel
 from lpgen.isa import Isa
+from lpgen.schedules.common import inside
 from lpgen.schedules.common.narrow import narrow_together
 from lpgen.tir.prefetch import prefetch_weights
 from lpgen.tir.tails import peel_partial_vectors
@@ -29,6 +30,7 @@ def finished(
     if prefetch:
         weights = {section.name for section in definition.weights.sections}
         func = prefetch_weights(func, weights, prefetch)
+    func = inside.skip_padding(func, op)
     if isa:
         func = narrow_together(func, op, isa, unrolled)
     func = peel_partial_vectors(func)

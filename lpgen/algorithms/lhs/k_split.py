@@ -78,13 +78,15 @@ def cut(
     folded: bool = False,
     empty: bool | None = None,
     split: bool = False,
+    taps: bool = False,
 ) -> KSplit:
     """The reduction of `op` for steps of `kq` values, with `kg` a multiple of `multiple`.
 
     folded: fold the kernel rows (the caller asked `foldable`);
     empty: whether a place without a weight adds nothing, whatever the left side holds there
         (default: as the weights' format has a zero);
-    split: every tap is a run whose steps start at the pixel, so that a pixel is whole steps.
+    split: every tap is a run whose steps start at the pixel, so that a pixel is whole steps;
+    taps: every tap is a run.
 
     Where an empty place is not free (bipolar weights stored as values), the left side has to hold 0
     in it, and so runs are not joined across taps unless they fill their steps.
@@ -97,7 +99,7 @@ def cut(
     if folded:
         run = kh * kw * channels
         return KSplit(1, 1, run, _steps(run, kq, multiple), kq, (kh, channels))
-    joined = op.groups == 1 and op.dilation[1] == 1
+    joined = op.groups == 1 and op.dilation[1] == 1 and not taps
     whole = kw * channels % (kq * multiple) == 0 if not split else channels % kq == 0
     if joined and (whole or (free and not split)):
         return KSplit(kh, 1, kw * channels, _steps(kw * channels, kq, multiple), kq)

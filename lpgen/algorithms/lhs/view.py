@@ -36,6 +36,8 @@ class Lhs:
     """Distance of neighbouring pixels in the source's last axis (of rows, if x is the matrix)."""
     channels: int
     """Distance of neighbouring groups in the source's last axis."""
+    padded: bool = True
+    """Whether the source has the padding, if there is any."""
 
     @property
     def row_distance(self) -> int:
@@ -56,6 +58,8 @@ class Lhs:
         image, oh, ow = m // (op.oh * op.ow), m // op.ow % op.oh, m % op.ow
         row = oh if self.cut.fold else oh * op.stride[0] + r * op.dilation[0]
         column = ow * op.stride[1] + s * op.dilation[1]
+        if not self.padded:
+            row, column = row - op.pad[0], column - op.pad[1]
         return image, row, column * (self.pixel // unit) + g * (self.channels // unit)
 
 
@@ -65,8 +69,10 @@ def line(op: Dense | Conv2d) -> int:
     return op.matrix.m if is_matrix(op) else op.ow
 
 
-def lhs_of(op: Dense | Conv2d, cut: KSplit, dtype: str, offset: int) -> Lhs:
+def lhs_of(op: Dense | Conv2d, cut: KSplit, dtype: str, offset: int, padded: bool = True) -> Lhs:
     """The left side in `dtype`, every value plus `offset` (so that a signed value fits uint8).
+
+    padded: whether the padding is there; without it the caller reads what is inside (`inside`).
 
     A uint8 input is read as int8, and an int8 one as uint8, without a copy where that changes no
     value: with offset 0 the caller vouches for it.
@@ -76,7 +82,7 @@ def lhs_of(op: Dense | Conv2d, cut: KSplit, dtype: str, offset: int) -> Lhs:
         return _matrix(op, cut, view, dtype, offset)
     if cut.fold:
         return _folded(op, cut, view, dtype, offset)
-    return _conv(op, cut, view, dtype, offset)
+    return _conv(op, cut, view, dtype, offset, padded)
 
 
 def read_dtype(op: Dense | Conv2d, dtype: str, offset: int) -> str:
@@ -114,17 +120,17 @@ def _matrix(op: Dense | Conv2d, cut: KSplit, view: str, dtype: str, offset: int)
     return Lhs(op, cut, x, extern("pad", (rows, width), dtype, [x], body), width, 0)
 
 
-def _conv(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int) -> Lhs:
+def _conv(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int, padded: bool = True) -> Lhs:
     row_bytes = op.w * op.ic
     x = te.placeholder((op.n, op.h, row_bytes), view, name="x")
-    if view == dtype and not offset and not any(op.pad) and cut.exact:
-        return Lhs(op, cut, x, x, op.ic, op.ic // op.groups)
+    top, left, bottom, right = op.pad if padded else (0, 0, 0, 0)
+    if view == dtype and not offset and not any((top, left, bottom, right)) and cut.exact:
+        return Lhs(op, cut, x, x, op.ic, op.ic // op.groups, padded)
     channels = op.ic // op.groups
     # Zeros wanted behind every run: each group's channels get their own.
     spread = cut.kg * cut.kq if cut.clean else channels
     pixel = spread * op.groups
-    height, width = op.padded
-    top, left, _, _ = op.pad
+    height, width = op.h + top + bottom, op.w + left + right
     nothing = padding(op, dtype, offset)
     # The last run of a row may reach past it by the empty places of its groups.
     pitch = width * pixel + cut.kg * cut.kq - cut.run if spread == channels else width * pixel
@@ -156,7 +162,7 @@ def _conv(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int) -> Lhs:
             copy_row(source_in, source_out, image, row)
 
     source = extern("pad", (op.n, height, pitch), dtype, [x], body)
-    return Lhs(op, cut, x, source, pixel, spread)
+    return Lhs(op, cut, x, source, pixel, spread, padded)
 
 
 def _folded(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int) -> Lhs:

@@ -12,7 +12,8 @@ so also in its padding),
         = sum of X * w  -  zero * (sum of w)  -  zero_weight * (sum of (x - zero_act))
 
 The last sum is that of a row (`row_sums`). The middle term is known when the weights are packed:
-with the bias it is the *compensation* of a column.
+with the bias it is the *compensation* of a column. Where taps in the padding are left out all sums
+are those of the taps inside, and each class of rows has a compensation of its own (`inside`).
 
 Scales of groups of k, and their zero points, are no part of it: the sums given are scaled already
 (`group_dot`).
@@ -50,6 +51,7 @@ from lpgen.ops.epilogue import (
 from lpgen.tir.vectors import ROUNDING
 
 if TYPE_CHECKING:
+    from lpgen.algorithms.lhs.inside import Inside
     from lpgen.formats import Format
     from lpgen.ops import Operator
     from lpgen.ops.parameter import Parameter
@@ -62,7 +64,8 @@ class Epilogue:
 
     groups, columns: the axes of the definition's result y[m, group, column]; a depthwise
     convolution may have its groups as columns.
-    rows: what is computed for each row beforehand: `row_sums`, if they are needed.
+    rows: what is computed for each row beforehand: `row_sums`, if they are needed;
+    inside: the taps that the sums are of, if not all and if that makes a difference.
     """
 
     op: Operator
@@ -70,6 +73,7 @@ class Epilogue:
     groups: int
     columns: int
     rows: Prologue | None = field(default=None, compare=False)
+    inside: Inside | None = None
 
     @staticmethod
     def needs_row_sums(op: Operator) -> bool:
@@ -108,7 +112,8 @@ class Epilogue:
         wide = -(-self.columns // 16) * 16  # rows of groups start on 64-byte boundaries
         found = []
         if self.zero or self.integer_bias:
-            found.append(Section("compensation", (self.groups, wide), "int32"))
+            classes = () if self.inside is None else (self.inside.classes,)
+            found.append(Section("compensation", (*classes, self.groups, wide), "int32"))
         for name, parameter in self.own_parameters.items():
             shape = (1,) if self.single(name) else (self.groups, wide)
             if name == "bias" and self.integer_bias:
@@ -162,7 +167,10 @@ class Epilogue:
             tensor = self._tensors[name]
             return tensor[g, n] if len(tensor.shape) == 2 else tensor[0]
 
-        v = total + parameter("compensation") if "compensation" in self._tensors else total
+        v = total
+        if "compensation" in self._tensors:
+            place = (g, n) if self.inside is None else (self.inside.class_at(m), g, n)
+            v = v + self._tensors["compensation"][place]
         if self.needs_row_sums(self.op):
             v = v - self._zero_weight(g, n) * self.rows.tensor[self._group(g, n), m]
         if self._outliers is not None:

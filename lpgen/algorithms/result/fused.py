@@ -52,8 +52,7 @@ class FusedLayout(Sectioned):
             }
         if e.op.outliers:
             values |= outliers.Geometry(e.op).pack(values)
-        sums = w.reshape(e.groups * e.columns, -1).sum(axis=1, dtype=np.int64)
-        compensation = -e.zero * sums
+        compensation = -e.zero * self._sums(w)
         if e.integer_bias:
             compensation += values.pop("bias")
         values["compensation"] = compensation.astype(np.int32)  # modulo 2^32, as the sums are
@@ -62,10 +61,18 @@ class FusedLayout(Sectioned):
             if len(section.shape) == 1:
                 return values
             wide = np.zeros(section.shape, section.dtype)
-            wide[:, : e.columns] = np.reshape(values, (e.groups, e.columns))
+            wide[..., : e.columns] = np.reshape(values, (*section.shape[:-1], e.columns))
             return wide
 
         return [spread(values[section.name], section) for section in e.sections]
+
+    def _sums(self, w: np.ndarray) -> np.ndarray:
+        """The sum of each column's weights: of those inside, for each class, or of all."""
+        e = self.epilogue
+        if e.inside is None:
+            return w.reshape(e.groups * e.columns, -1).sum(axis=1, dtype=np.int64)
+        taps = w.sum(axis=3, dtype=np.int64)
+        return np.array([taps[:, slice(*r), slice(*s)].sum((1, 2)) for r, s in e.inside.ranges()])
 
     def te_module(self) -> IRModule:
         """The packer as TIR: "main"(weights, *parameters, packed), see `Layout`."""
@@ -92,7 +99,7 @@ class FusedLayout(Sectioned):
             zero = tirx.const(0, s.dtype)
             return te.compute(
                 s.shape,
-                lambda g, n: te.if_then_else(n < e.columns, value(g, n).astype(s.dtype), zero),
+                lambda *i: te.if_then_else(i[-1] < e.columns, value(*i).astype(s.dtype), zero),
                 name=s.name,
             )
 
@@ -103,14 +110,11 @@ class FusedLayout(Sectioned):
 
 def _values(e: Epilogue, w: te.Tensor, given: dict[str, te.Tensor]):
     """of(section): the function from an index to the section's value."""
-    k = te.reduce_axis((0, e.op.matrix.k), name="k")
-    sums = te.compute(
-        (e.groups, e.columns), lambda g, n: te.sum(w[g, n, k].astype("int32"), axis=[k])
-    )
+    sums = _sums(e, w)
 
-    def compensation(g, n):
-        value = sums[g, n] * tirx.const(-e.zero, "int32")
-        return value + given["bias"][g, n] if e.integer_bias else value
+    def compensation(*place):
+        value = sums[place] * tirx.const(-e.zero, "int32")
+        return value + given["bias"][place[-2:]] if e.integer_bias else value
 
     def flip(g, n):
         return te.min(given["direction"][g, n], tirx.const(0, "int8")).astype("int32")
@@ -128,3 +132,28 @@ def _values(e: Epilogue, w: te.Tensor, given: dict[str, te.Tensor]):
         return lambda *i: given[s.name][i]
 
     return of
+
+
+def _sums(e: Epilogue, w: te.Tensor) -> te.Tensor:
+    """The sum of each column's weights: of those inside, for each class, or of all."""
+    k = te.reduce_axis((0, e.op.matrix.k), name="k")
+    if e.inside is None:
+        return te.compute(
+            (e.groups, e.columns), lambda g, n: te.sum(w[g, n, k].astype("int32"), axis=[k])
+        )
+    width, channels = e.op.kernel[1], e.op.ic // e.op.groups
+    r, s = k // (width * channels), k // channels % width
+
+    def inside(number):
+        """Whether the tap is, in that class."""
+        found = tirx.const(False, "bool")
+        for i, ((top, bottom), (left, right)) in enumerate(e.inside.ranges()):
+            taps = tirx.all(number == i, r >= top, r < bottom, s >= left, s < right)
+            found = tirx.any(found, taps)
+        return found
+
+    def total(number, g, n):
+        value = tirx.Select(inside(number), w[g, n, k].astype("int32"), tirx.const(0, "int32"))
+        return te.sum(value, axis=[k])
+
+    return te.compute((e.inside.classes, e.groups, e.columns), total)

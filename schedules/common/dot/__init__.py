@@ -16,7 +16,7 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.common import blocks
+from lpgen.schedules.common import blocks, inside
 from lpgen.schedules.common.dot import intrinsics, ranged
 from lpgen.schedules.common.dot import knobs as fixed
 from lpgen.schedules.common.dot.knobs import chunk_of, operands_of, refuses, tiling
@@ -75,6 +75,8 @@ class _Tiles:
         self.definition = definition
         self.chunked = bool(chunk_of(knobs["step"]))
         self.tile = sch.get_sblock("tile")
+        self.rows: list = []
+        """The loops over rows of the tile inside of those over taps."""
 
     def schedule(self) -> None:
         sch, knobs = self.sch, self.knobs
@@ -99,6 +101,8 @@ class _Tiles:
             self._product(order.reduction)
         # The accumulators are registers only if each is read at a constant place.
         blocks.copy_out(sch, order, self.isa.lanes, unroll_rows=True)
+        if knobs["left"] == "inside":
+            inside.mark(sch, *order.reduction[:2], self.rows)
 
     def _unpack_in_registers(self, k_step) -> None:
         sch, unpack = self.sch, self.sch.get_sblock("unpack")
@@ -133,7 +137,7 @@ class _Tiles:
         step = self._unrolled(ki)
         if self.knobs["expand"] == "register":
             self._unpack_in_registers(step)
-        self._zero(sch.decompose_reduction(partial, self._outer_step(step)), 4)
+        self.rows.append(self._zero(sch.decompose_reduction(partial, self._outer_step(step)), 4))
         pairs = intrinsics.dot_pairs(self.isa, self.operands.left, self.operands.right)
         self._tensorize(partial, 3, pairs)
         self._zero(sch.decompose_reduction(tile, reduction[0]), 3)
@@ -156,9 +160,12 @@ class _Tiles:
         self.sch.unroll(mi)
         self.sch.unroll(nv)
         self.sch.tensorize(lane, intrinsic)
+        self.rows.append(mi)
 
-    def _zero(self, init, loops: int) -> None:
+    def _zero(self, init, loops: int):
+        """Unroll the stores of zeros; returns the loop over rows."""
         mi, nv, *lanes = self.sch.get_loops(init)[-loops:]
         self.sch.unroll(mi)
         self.sch.unroll(nv)
         self.sch.vectorize(self.sch.fuse(*lanes) if len(lanes) > 1 else lanes[0])
+        return mi

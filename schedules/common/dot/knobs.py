@@ -11,7 +11,8 @@
 | outer   | order of the blocks: mn (panels vary fastest) or nm                                    |
 | inner   | order of the tiles in a block, the same way                                            |
 | left    | direct: read the rows in place; copied: copy them into tile order first (im2col);      |
-|         | folded: copy the input so that the kernel's rows are neighbours (few channels)         |
+|         | folded: copy the input so that the kernel's rows are neighbours (few channels);        |
+|         | inside: read the rows in place, and leave out the taps that lie in the padding         |
 | expand  | where stored weights become operands: panel (a block's, once, into the cache),         |
 |         | register (each use), none (they are stored as operands)                                |
 | unroll  | k steps of one iteration of the innermost loop                                        |
@@ -25,12 +26,13 @@ from functools import lru_cache
 
 from lpgen.algorithms.depthwise import one_channel_each
 from lpgen.algorithms.dot import Operands, Tiling, byte_operands, word_operands
+from lpgen.algorithms.lhs.inside import Inside
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.panels import PLANES
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.reach import INT16_MAX
-from lpgen.schedules.common import blocks
+from lpgen.schedules.common import blocks, inside
 from lpgen.schedules.common.cuts import cuts, fits
 from lpgen.space import Counts, Knobs, Space
 
@@ -90,6 +92,8 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         **blocks.counts(op, rows, vectors * isa.lanes, knobs),
         copied=knobs["left"] == "copied",
         folded=knobs["left"] == "folded",
+        inside=knobs["left"] == "inside",
+        together=rows if knobs["left"] == "inside" else 1,
         chunk=chunk_of(knobs["step"]),
         multiple=multiple_of(op, knobs),
         top=_top(op, isa),
@@ -112,10 +116,10 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
     return Space(
         {
             "step": names,
-            "rows": tuple(rows for rows in tile_rows(matrix.m) if rows < isa.registers),
+            "rows": _rows(op, isa),
             "vectors": tuple(_vectors(matrix.n, isa)),
             **blocks.knobs(matrix.m, matrix.n, isa.lanes),
-            "left": blocks.left_choices(op),
+            "left": (*blocks.left_choices(op), *(("inside",) if inside.serves(op) else ())),
             "expand": places,
             "unroll": (1, max(2, fields(op))),
             "prefetch": distances(matrix.m),
@@ -129,6 +133,11 @@ def distances(m: int) -> tuple[int, ...]:
     if m <= STREAMED // 8:
         return (0, 1024, 4096, 8192)
     return (0, 4096) if m <= STREAMED else (0,)
+
+
+def _rows(op: Dense | Conv2d, isa: Isa) -> tuple[int, ...]:
+    rows = {*tile_rows(op.matrix.m), *inside.tile_rows(op, ROWS[-1])}
+    return tuple(sorted(r for r in rows if r < isa.registers))
 
 
 def tile_rows(m: int) -> Iterator[int]:
@@ -163,6 +172,8 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     unfit_blocks = blocks.refuses(op, rows, vectors * isa.lanes, knobs)
     if unfit_blocks:
         return unfit_blocks
+    if knobs["left"] == "inside" and (uneven := inside.refuses(op, rows)):
+        return uneven
     if knobs["prefetch"] and knobs["expand"] == "panel":
         return "panels are unpacked in one sweep, which the hardware prefetches"
     return _expand_refusal(op, knobs) or _unroll_refusal(op, knobs)
@@ -218,16 +229,26 @@ def _unroll_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
 
 
 def _kg(op: Dense | Conv2d, knobs: Knobs) -> int:
-    return cut(op, 2 if knobs["step"] == "words" else 4, 1, knobs["left"] == "folded").kg
+    left, kq = knobs["left"], 2 if knobs["step"] == "words" else 4
+    return cut(op, kq, 1, left == "folded", taps=left == "inside").kg
+
+
+@lru_cache(maxsize=256)
+def _shares(op: Conv2d) -> tuple[float, float]:
+    """The part of the kernel's rows, and of its columns, that lies inside."""
+    axes = Inside.of(op)
+    return axes.rows.share, axes.columns.share
 
 
 def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`)."""
     t = tiling(op, isa, knobs)
-    c = cut(op, t.kq, t.multiple, t.folded)
+    c = cut(op, t.kq, t.multiple, t.folded, taps=t.inside)
     matrix, chunk = op.matrix, chunk_of(knobs["step"])
     tiles = matrix.groups * t.row_tiles * t.panels
-    steps, sums = tiles * c.steps, t.rows * t.vectors
+    # Rows of the kernel are left out as a whole, columns for a part of the tile.
+    lines, pixels = _shares(op) if t.inside else (1, 1)
+    steps, sums = tiles * c.steps * lines, t.rows * t.vectors
     each = 1 if isa.has_dot4 else 3 if knobs["step"] == "bytes" else 2
     # One instruction waits five cycles for its own sum.
     stall = 5 - sums / 2 if isa.has_dot4 else 2 - sums * each / 3
@@ -241,16 +262,16 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     row = t.rows * matrix.k * (2 if t.kq == 2 and t.copied else 1)
     panel = t.vectors * isa.lanes * c.steps * t.kq * bits / 8 * size
     return {
-        "products": steps * sums * each,
-        "loads": steps * (t.rows + t.vectors),
+        "products": steps * sums * each * pixels,
+        "loads": steps * (t.rows * pixels + t.vectors),
         "unpack": steps * t.vectors * unpacking * (knobs["expand"] == "register"),
-        "flush": tiles * -(-c.steps // chunk) * sums if chunk else 0,
+        "flush": tiles * -(-c.steps // chunk) * sums * lines * pixels if chunk else 0,
         "stall": steps * max(0, stall),
         "expand": places * sweeps * unpacking * (knobs["expand"] == "panel"),
         "copy": matrix.groups * t.row_tiles * t.rows * c.steps * t.kq * t.copied,
         "fold": matrix.m * matrix.k * t.folded,
         "tiles": tiles,
-        "runs": tiles * c.r * c.s * (-(-c.kg // chunk) if chunk else 1),
+        "runs": tiles * c.r * c.s * lines * (-(-c.kg // chunk) if chunk else 1),
         "stores": tiles * sums,
         **blocks.traffic(op, knobs, t.row_tiles, t.panels, row, panel, isa.target),
     }
