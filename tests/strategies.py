@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense
-from lpgen.ops.epilogue import Bias, Chain, Clamp, Quantize, Residual, Scale, Threshold
+from lpgen.ops.epilogue import Bias, Chain, Clamp, Middle, Quantize, Residual, Scale, Threshold
 
 TEXTS = (
     *(f"u{bits}" for bits in range(1, 9)),
@@ -83,6 +83,9 @@ def chains(draw) -> Chain:
         residual = draw(st.one_of(st.none(), st.just("f32"), quantized))
         if residual is not None:
             zero = 0 if residual == "f32" else value_of(draw, residual)
+            if form and residual != "f32" and draw(st.booleans()):
+                middle = draw(quantized)
+                steps.append(Middle(middle, value_of(draw, middle)))
             steps.append(Residual(residual, zero))
     bounds = (form.min, form.max) if form else (-200, 200)
     given = st.tuples(*[st.integers(*bounds)] * 2).map(lambda pair: tuple(sorted(pair)))

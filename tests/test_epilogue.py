@@ -14,7 +14,7 @@ from strategies import convs, denses, with_epilogues
 
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.ops import Conv2d, Dense, parse
-from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Scale, Threshold
+from lpgen.ops.epilogue import Bias, Clamp, Middle, Quantize, Residual, Scale, Threshold
 
 
 def scalar(op, total, n, parameters, residual):
@@ -27,12 +27,17 @@ def scalar(op, total, n, parameters, residual):
             v = v + int(b) if step.dtype == "s32" else v + b
         elif isinstance(step, Scale):
             v = f32(v) * parameters["scale"][n if step.per == "channel" else 0]
+        elif isinstance(step, Middle):
+            least, most = step.format.min, step.format.max
+            code = min(max(round(float(v)) + step.zero, least), most)
+            v = f32(code - step.zero) * parameters["middle_scale"][0]
         elif isinstance(step, Residual):
             v = v + (
                 residual
                 if step.format == "f32"
                 else f32(int(residual) - step.zero) * parameters["residual_scale"][0]
             )
+            v = v / parameters["output_scale"][0] if "output_scale" in parameters else v
         elif isinstance(step, Clamp):
             zero = quantize.zero if quantize else 0
             low, high = 0, np.inf
@@ -102,6 +107,9 @@ def test_every_epilogue_survives_its_text(op):
         ("zero_weight=channels", "'zero_weight=channels': 'channels' is not a number$"),
         ("zero_residual=1", "^dense: zero_residual=1: residual=none has no zero point$"),
         ("out=f32 scale=tensor residual=f32 zero_residual=1", "residual=f32 has no zero point$"),
+        ("out=u8 scale=tensor middle=u8", "^dense: middle=u8 is for a quantized residual= and "),
+        ("out=f32 scale=tensor residual=u8 middle=s4", "^dense: middle=s4 is for a quantized "),
+        ("zero_middle=1", "^dense: zero_middle=1: middle=none has no zero point$"),
     ],
 )
 def test_epilogues_that_cannot_be(words, message):

@@ -18,6 +18,8 @@ from strategies import convs, denses, depthwise_convs, grouped_convs, texts, wit
 
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Dense, parse
+from lpgen.ops.add import Add
+from lpgen.ops.epilogue import Quantize
 from lpgen.runtime.memory import aligned_copy
 
 PRODUCTS = ["generic/generic", "avx2/dot", "avx512vnni/dot", "amx/mma"]
@@ -182,6 +184,27 @@ SHAPES = (
 
 
 @pytest.mark.matrix
+@pytest.mark.parametrize("name", LEVELS)
+def test_a_quantization_in_the_middle(name):
+    """What a product, quantized, and `add` behind it give."""
+    chosen, target = template(name)
+    words = "middle=s8 zero_middle=-7 residual=u8 zero_residual=90 out=u8 zero_out=31 relu"
+    ops = [parse(f"{shape} {words}") for shape in SHAPES]
+    op = next(op for op in ops if chosen.why_not(op, target) is None)
+    assert_exact_on(chosen, target, op, chosen.default(op, target), extremes=False)
+    example = op.example(np.random.default_rng(3))
+    given, residual = dict(example.given), example.inputs["residual"]
+    del given["residual"]
+    names = ("middle_scale", "residual_scale", "output_scale")
+    scales = np.concatenate([given.pop(name) for name in names])
+    steps = op.epilogue[:-4]  # in front of Middle, Residual, Clamp, Quantize
+    product = replace(op, epilogue=(*steps, Quantize("s8", -7)))
+    a = product.reference(**given).reshape(1, -1)
+    add = Add(inner=residual.size, a="s8", b="u8", out="u8", clamp="relu", rounded="quotient")
+    y = add.reference(a, residual.ravel(), scales, np.int32([-7, 90, 31]))
+    assert np.array_equal(op.reference(**example.given), y.reshape(residual.shape))
+
+
 @pytest.mark.parametrize("name", LEVELS)
 @pytest.mark.parametrize("words", ["out=f32 relu6", "out=u8 zero_out=9 relu"])
 def test_what_is_no_number_has_one_result(name, words):

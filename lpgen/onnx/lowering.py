@@ -14,6 +14,7 @@ import numpy as np
 from lpgen.errors import LpgenError, OnnxError
 from lpgen.formats import Format
 from lpgen.network import Network, Step, TensorType
+from lpgen.network.fusion import fused
 from lpgen.onnx import evaluate, rules
 from lpgen.onnx.imported import Imported, Relayout, inverse
 from lpgen.onnx.linear import FORMATS
@@ -363,7 +364,7 @@ class Lowering:
         if self.unserved:
             raise UnservedNodes(self.unserved)
         outputs, steps, _ = self.finished()
-        return Network(self.model.inputs, outputs, tuple(alive(steps, outputs)))
+        return fused(Network(self.model.inputs, outputs, tuple(alive(steps, outputs))))
 
     def finished(self) -> tuple[dict[str, TensorType], list[Step], dict[str, str]]:
         """The outputs by their names in the model, the steps that write them under these, and new

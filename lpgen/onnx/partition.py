@@ -18,6 +18,7 @@ import numpy as np
 from lpgen.build.scratch import scratch_folder
 from lpgen.errors import OnnxError
 from lpgen.network import Network, Step, TensorType
+from lpgen.network.fusion import fused
 from lpgen.network.ort import DOMAIN
 from lpgen.onnx.checks import type_name
 from lpgen.onnx.lowering import Lowering, Unserved, alive, needed
@@ -205,7 +206,7 @@ def _network(
         for name, argument in made.items()
         if name in read
     }
-    return Network({name: external[name] for name in given}, wanted, tuple(steps))
+    return fused(Network({name: external[name] for name in given}, wanted, tuple(steps)))
 
 
 def write_model(parts: Partition, path: str | os.PathLike[str], threads: int = 1) -> None:

@@ -40,6 +40,7 @@ from lpgen.algorithms.weights import sparse as outliers
 from lpgen.ops.epilogue import (
     Bias,
     Clamp,
+    Middle,
     Quantize,
     Residual,
     Scale,
@@ -183,12 +184,17 @@ class Epilogue:
                     v = v if group else product(v.astype("float32"), parameter("scale"))
                     if self._step is not None:
                         v = product(v, self._step[m if self.op.input == "f32:row" else 0])
+                case Middle(integers=(low, high)):
+                    low, high = tirx.const(low, "float32"), tirx.const(high, "float32")
+                    v = te.min(te.max(v, low), high)
+                    v = product(rounded(v), parameter("middle_scale"))
                 case Residual("f32"):
                     v = v + self._residual[m, g, n]
                 case Residual(zero=zero):
                     value = self._residual[m, g, n].astype("int32")
                     value = value - tirx.const(zero, "int32") if zero else value
                     v = v + product(value.astype("float32"), parameter("residual_scale"))
+                    v = v / parameter("output_scale") if "output_scale" in self._tensors else v
                 case Threshold(form):
                     return self._counted(v, form, parameter)
                 case Clamp("relu6") if "six" in self._tensors:
@@ -241,8 +247,19 @@ def real_value(result: tirx.Expr, quantize: Quantize) -> tirx.Expr:
     return bounded.a.a  # Min(Max(value, low), high)
 
 
+def rounded(v: tirx.Expr) -> tirx.Expr:
+    """A float32 within +-2^22 rounded half to even, as float32: behind the fence, or LLVM might see
+    that a sum and a difference cancel."""
+    magic = tirx.const(ROUNDING, "float32")
+    return fence(v + magic) - magic
+
+
+def fence(value: tirx.Expr) -> tirx.Expr:
+    """The float32, rounded as it is here."""
+    return tirx.call_llvm_pure_intrin(str(value.ty.dtype), "llvm.arithmetic.fence", value)
+
+
 def product(a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
     """a * b, rounded: without the fence LLVM may make one instruction of it and an addition that
     follows (TVM allows that everywhere), which rounds once and gives other results."""
-    value = a * b
-    return tirx.call_llvm_pure_intrin(str(value.ty.dtype), "llvm.arithmetic.fence", value)
+    return fence(a * b)

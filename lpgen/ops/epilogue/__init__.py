@@ -10,6 +10,7 @@ rounded to nearest even, and none are merged into one rounding.
 | Scale(per)             | scale=tensor, channel     | float32(v) * scale[n]                  |
 | Scale("group32")       | scale=group32             | see below                              |
 | Bias("f32")            | bias=f32                  | v + bias[n]                            |
+| Middle(format, zero)   | middle=, zero_middle=     | (v rounded, saturated) * middle_scale  |
 | Residual(format, zero) | residual=, zero_residual= | v + float32(r - zero) * residual_scale |
 | Residual("f32")        | residual=f32              | v + r                                  |
 | Clamp(bounds)          | clamp=                    | low if v < low, high if v > high       |
@@ -21,6 +22,10 @@ rounded to nearest even, and none are merged into one rounding.
 
 Without Scale the result is int32 (out=s32), with Scale but without Quantize it is float32 (out=f32:
 dequantized). With both, `scale` is the combined one: (scale of x) * (scale of w) / (scale of y).
+
+Middle is for networks in which the product is quantized before the residual is added: v is rounded
+to a value of its format less the zero point, and the sum with the residual is divided by
+output_scale. Every result is that of the two operators by themselves (`ops.add`, rounded=quotient).
 
 Scales of groups are those of 4 or more neighbours in k (the last group may be shorter), and with
 zero_weight=group there is a zero point for each as well. The sum S_j of group j is an exact int32;
@@ -40,10 +45,11 @@ in a float result, through a clamp, too; a quantized result is the lowest value 
 the clamp allow. Infinities are bounded as other numbers are. So onnxruntime does it (Clip,
 QuantizeLinear).
 
-Bias, scale, residual_scale, six and zero points of weights per channel are *parameters*: arrays
-that are given together with the weights. Source of the arithmetic: Jacob et al., "Quantization and
-Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2017, with a float
-scale in place of the fixed-point multiplier, as in FBGEMM and ONNX QLinearConv.
+Bias, scale, residual_scale, middle_scale, output_scale, six and zero points of weights per channel
+are *parameters*: arrays that are given together with the weights. Source of the arithmetic: Jacob
+et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", 2017, with a float scale in place of the fixed-point multiplier, as in FBGEMM and ONNX
+QLinearConv.
 """
 
 from lpgen.ops.epilogue.bias import Bias
@@ -57,6 +63,7 @@ from lpgen.ops.epilogue.chain import (
     random_parameter,
 )
 from lpgen.ops.epilogue.clamp import Clamp
+from lpgen.ops.epilogue.middle import Middle
 from lpgen.ops.epilogue.pack import Pack
 from lpgen.ops.epilogue.quantize import Quantize
 from lpgen.ops.epilogue.residual import Residual
@@ -69,6 +76,7 @@ __all__ = [
     "Chain",
     "Clamp",
     "Given",
+    "Middle",
     "Pack",
     "Quantize",
     "Residual",

@@ -8,6 +8,7 @@ import numpy as np
 
 from lpgen.ops.epilogue.bias import Bias
 from lpgen.ops.epilogue.clamp import Clamp
+from lpgen.ops.epilogue.middle import Middle
 from lpgen.ops.epilogue.pack import Pack
 from lpgen.ops.epilogue.quantize import Quantize
 from lpgen.ops.epilogue.scale import Scale, group_size_of
@@ -53,6 +54,9 @@ def check_chain(chain: Chain) -> str | None:
             return f"epilogue: {type(reals[0]).__name__} needs scale=tensor or scale=channel"
     if group_size_of(chain) and find(chain, Bias) == Bias("s32"):
         return "bias=s32 is for sums over all of k, with scales of groups there are none"
+    middle = find(chain, Middle)
+    if reason := middle and middle.check_within(chain):
+        return reason
     return clamp and clamp.check_within(chain)
 
 
@@ -94,7 +98,7 @@ def random_parameter(
     rng: np.random.Generator, name: str, parameter: Parameter, chain: Chain, spread: float
 ) -> np.ndarray:
     """Values for a parameter where sums are about +-spread."""
-    shape, quantize = parameter.shape, find(chain, Quantize)
+    shape, quantize = parameter.shape, find(chain, Middle) or find(chain, Quantize)
     if parameter.dtype != "float32":
         wide = 2 * spread if name in ("bias", "thresholds") else np.inf
         low, high = max(parameter.low, -wide), min(parameter.high, wide)
@@ -106,6 +110,8 @@ def random_parameter(
         values = nearest_bfloat16(values) if parameter.short else values
     elif name == "bias":
         values = rng.normal(scale=steps / 4, size=shape)
+    elif name == "output_scale":
+        values = 2.0 ** rng.choice([-1, 0, 0.3, 1], shape)
     else:
         values = rng.uniform(0, steps / 2 if name == "six" else 1.5, shape)
     return values.astype(np.float32)

@@ -29,7 +29,7 @@ def _read(text: str) -> Format | str:
 @dataclass(frozen=True)
 class Residual(Step):
     """Adds another tensor of the result's shape: quantized with its scale and zero point, or "f32"
-    as it is. It is an input of every call."""
+    as it is. It is an input of every call. Behind a Middle the sum is divided by `output_scale`."""
 
     format: Format | str
     zero: int = 0
@@ -69,7 +69,8 @@ class Residual(Step):
         if self.format == "f32":
             return v + given.residual
         value = (given.residual.astype(np.int32) - self.zero).astype(np.float32)
-        return v + value * given.parameters["residual_scale"]
+        v = v + value * given.parameters["residual_scale"]
+        return v / given.parameters["output_scale"] if "output_scale" in given.parameters else v
 
     def random(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """A tensor to add."""

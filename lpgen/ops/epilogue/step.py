@@ -22,6 +22,7 @@ class Place(IntEnum):
     INTEGER_BIAS = auto()
     SCALE = auto()
     REAL_BIAS = auto()
+    MIDDLE = auto()
     RESIDUAL = auto()
     CLAMP = auto()
     FORMAT = auto()

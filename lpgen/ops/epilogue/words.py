@@ -15,6 +15,7 @@ from lpgen.formats import Format
 from lpgen.ops.epilogue.bias import Bias
 from lpgen.ops.epilogue.chain import out_of
 from lpgen.ops.epilogue.clamp import Clamp
+from lpgen.ops.epilogue.middle import Middle
 from lpgen.ops.epilogue.pack import Pack
 from lpgen.ops.epilogue.quantize import Quantize
 from lpgen.ops.epilogue.residual import Residual
@@ -39,7 +40,7 @@ def _read_out(text: str) -> object:
 
 
 _READ = {"out": _read_out}
-for _step in (Scale, Bias, Residual, Clamp, Quantize):
+for _step in (Scale, Bias, Middle, Residual, Clamp, Quantize):
     _READ |= _step.READ
 WORDS = tuple(_READ)
 """In canonical order."""
@@ -64,7 +65,7 @@ def chain_of(words: Mapping[str, object]) -> Chain:
     Raises ValueError for words that contradict each other.
     """
     given = {"out": "s32", "scale": "none", "bias": "none", "residual": "none", "clamp": "none"}
-    given |= words
+    given |= {"middle": "none"} | words
     out, scale = given["out"], given["scale"]
     out, pack = out if isinstance(out, tuple) else (out, None)
     if out == "s32" and scale != "none":
@@ -74,6 +75,7 @@ def chain_of(words: Mapping[str, object]) -> Chain:
     quantized = isinstance(out, Format)
     for word, there, other in (
         ("zero_out", quantized, f"out={out}"),
+        ("zero_middle", given["middle"] != "none", "middle=none"),
         ("zero_residual", given["residual"] != "none", "residual=none"),
     ):
         if word in given and not there:
@@ -89,6 +91,7 @@ def chain_of(words: Mapping[str, object]) -> Chain:
         Bias("s32") if given["bias"] == "s32" else None,
         Scale(scale) if scale != "none" else None,
         Bias("f32") if given["bias"] == "f32" else None,
+        Middle(given["middle"], given.get("zero_middle", 0)) if given["middle"] != "none" else None,
         Residual(given["residual"], given.get("zero_residual", 0))
         if given["residual"] != "none"
         else None,
