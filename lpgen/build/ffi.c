@@ -1,8 +1,6 @@
 /* The same functions for tvm-ffi: __tvm_ffi_NAME(x, packed, y[, workspace][, threads]), or what else
  * the kernel's arguments are; __tvm_ffi_NAME_pack_weights(weights, parameters in the header's order,
- * packed), and __tvm_ffi_NAME_check_weights(packed). Of a network __tvm_ffi_NAME_run(inputs, outputs,
- * arena, threads[, first, last, nanoseconds]), each tensor an argument, and __tvm_ffi_NAME_constant
- * (offset, bytes), which copies constants; __tvm_ffi_NAME_map_weights(path) where they are in a file.
+ * packed), and __tvm_ffi_NAME_check_weights(packed).
  *
  * Tensors are checked (type, dimensions, shape, contiguity) and named in the error. libtvm_ffi is
  * imported weakly: a plain C program neither has nor needs it. */
@@ -35,7 +33,7 @@ static void describe(char *text, size_t size, int ndim, const int64_t *shape, in
   if (at < size) snprintf(text + at, size - at, "] %s%d", type, bits);
 }
 
-static int is_dense(const DLTensor *tensor) {
+int ffi_is_dense(const DLTensor *tensor) {
   if (!tensor->strides) return 1;
   int64_t stride = 1;
   for (int i = tensor->ndim - 1; i >= 0; i--) {
@@ -45,21 +43,21 @@ static int is_dense(const DLTensor *tensor) {
   return 1;
 }
 
-static const DLTensor *tensor_of(const TVMFFIAny *value) {
+const DLTensor *ffi_tensor(const TVMFFIAny *value) {
   if (value->type_index == kTVMFFIDLTensorPtr) return value->v_ptr;
   if (value->type_index == kTVMFFITensor)
     return (const DLTensor *)((const char *)value->v_obj + sizeof(TVMFFIObject));
   return NULL;
 }
 
-static void *start_of(const DLTensor *tensor) { return (char *)tensor->data + tensor->byte_offset; }
+void *ffi_start(const DLTensor *tensor) { return (char *)tensor->data + tensor->byte_offset; }
 
 /* The data of argument `value`, or NULL with an error raised; first: the extent of its first axis,
  * 0: as expected. */
 static void *checked(const TVMFFIAny *value, const struct tensor *expected, int64_t first,
                      const char *symbol) {
   char message[512], want[128], got[128];
-  const DLTensor *tensor = tensor_of(value);
+  const DLTensor *tensor = ffi_tensor(value);
   if (!tensor) {
     snprintf(message, sizeof message, "%s: %s is not a tensor", symbol, expected->name);
     fail("TypeError", message);
@@ -82,16 +80,16 @@ static void *checked(const TVMFFIAny *value, const struct tensor *expected, int6
     return NULL;
   }
   int on_cpu = tensor->device.device_type == kDLCPU || tensor->device.device_type == kDLCUDAHost;
-  if (!on_cpu || !is_dense(tensor) || !tensor->data) {
+  if (!on_cpu || !ffi_is_dense(tensor) || !tensor->data) {
     snprintf(message, sizeof message, "%s: %s is not %s", symbol, expected->name,
              on_cpu ? "contiguous" : "in the CPU's memory");
     fail("ValueError", message);
     return NULL;
   }
-  return start_of(tensor);
+  return ffi_start(tensor);
 }
 
-static int finish(const char *symbol, lpgen_status status, TVMFFIAny *result) {
+int ffi_finish(const char *symbol, lpgen_status status, TVMFFIAny *result) {
   char message[512];
   result->type_index = kTVMFFINone;
   result->zero_padding = 0;
@@ -103,7 +101,7 @@ static int finish(const char *symbol, lpgen_status status, TVMFFIAny *result) {
   return fail("RuntimeError", message);
 }
 
-static int wrong_count(const char *symbol, const char *arguments) {
+int ffi_wrong_count(const char *symbol, const char *arguments) {
   char message[512];
   snprintf(message, sizeof message, "%s: expected the arguments %s", symbol, arguments);
   return fail("TypeError", message);
@@ -138,11 +136,11 @@ static int wrong_call(const struct kernel *kernel) {
     strcat(text, i + 1 < kernel->count ? ", " : "");
   }
   strcat(text, "[, workspace][, threads])");
-  return wrong_count(kernel->symbol, text);
+  return ffi_wrong_count(kernel->symbol, text);
 }
 
 /* An argument as a number of threads; what is none is outside of their limits. */
-static int threads_of(const TVMFFIAny *arg) {
+int ffi_threads(const TVMFFIAny *arg) {
   if (arg->type_index != kTVMFFIInt) return 0;
   int64_t threads = arg->v_int64;
   return threads > MAX_THREADS ? MAX_THREADS + 1 : threads < 0 ? 0 : (int)threads;
@@ -151,11 +149,11 @@ static int threads_of(const TVMFFIAny *arg) {
 int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFFIAny *result) {
   int first = kernel->count; /* of the optional arguments */
   if (count < first || count > first + 2) return wrong_call(kernel);
-  const DLTensor *workspace = count > first ? tensor_of(&args[first]) : NULL;
+  const DLTensor *workspace = count > first ? ffi_tensor(&args[first]) : NULL;
   int threads = 1, next = workspace ? first + 1 : first;
   if (next < count) {
     if (args[next].type_index != kTVMFFIInt || next + 1 < count) return wrong_call(kernel);
-    threads = threads_of(&args[next]);
+    threads = ffi_threads(&args[next]);
   }
   struct value given[MAX_ARGUMENTS];
   int32_t rows = 0;
@@ -171,18 +169,18 @@ int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFF
   size_t bytes = kernel_workspace_bytes(kernel, threads);
   void *memory = NULL, *own = NULL;
   if (workspace) {
-    memory = start_of(workspace);
-    if (!is_dense(workspace) || workspace->ndim != 1 || workspace->dtype.bits != 8 ||
+    memory = ffi_start(workspace);
+    if (!ffi_is_dense(workspace) || workspace->ndim != 1 || workspace->dtype.bits != 8 ||
         workspace->dtype.lanes != 1 || workspace->device.device_type != kDLCPU)
-      return wrong_count(kernel->symbol, "workspace as uint8[bytes]");
+      return ffi_wrong_count(kernel->symbol, "workspace as uint8[bytes]");
     bytes = (size_t)workspace->shape[0];
   } else if (bytes > 0) {
     memory = own = aligned_alloc(ALIGNMENT, bytes);
-    if (!own) return finish(kernel->symbol, LPGEN_OUT_OF_MEMORY, result);
+    if (!own) return ffi_finish(kernel->symbol, LPGEN_OUT_OF_MEMORY, result);
   }
   lpgen_status status = kernel_run(kernel, given, memory, bytes, threads);
   free(own);
-  return finish(kernel->symbol, status, result);
+  return ffi_finish(kernel->symbol, status, result);
 }
 
 int ffi_pack_weights(const struct kernel *kernel, const TVMFFIAny *args, int count,
@@ -190,7 +188,7 @@ int ffi_pack_weights(const struct kernel *kernel, const TVMFFIAny *args, int cou
   struct value given[MAX_ARGUMENTS], packed = {0};
   int parameters = kernel->parameter_count;
   if (count != parameters + 1)
-    return wrong_count(kernel->symbol, "(weights, parameters in the header's order, packed)");
+    return ffi_wrong_count(kernel->symbol, "(weights, parameters in the header's order, packed)");
   for (int i = 0; i < parameters; i++) {
     const struct tensor *tensor = &kernel->parameters[i].tensor;
     given[i].data = checked(&args[i], tensor, 0, kernel->symbol);
@@ -200,19 +198,19 @@ int ffi_pack_weights(const struct kernel *kernel, const TVMFFIAny *args, int cou
   const struct argument *argument = &kernel->arguments[kernel->packed];
   if (value_of(argument, &args[parameters], 0, kernel->symbol, &packed)) return -1;
   lpgen_status status = kernel_pack(kernel, given, packed.data, packed.bytes);
-  return finish(kernel->symbol, status, result);
+  return ffi_finish(kernel->symbol, status, result);
 }
 
 int ffi_check_weights(const struct kernel *kernel, const TVMFFIAny *args, int count,
                       TVMFFIAny *result) {
   struct value packed = {0};
-  if (count != 1) return wrong_count(kernel->symbol, "(packed)");
+  if (count != 1) return ffi_wrong_count(kernel->symbol, "(packed)");
   const struct argument *argument = &kernel->arguments[kernel->packed];
   if (value_of(argument, &args[0], 0, kernel->symbol, &packed)) return -1;
-  return finish(kernel->symbol, kernel_check_weights(kernel, packed.data, packed.bytes), result);
+  return ffi_finish(kernel->symbol, kernel_check_weights(kernel, packed.data, packed.bytes), result);
 }
 
-static int return_size(size_t bytes, TVMFFIAny *result) {
+int ffi_return_size(size_t bytes, TVMFFIAny *result) {
   result->type_index = kTVMFFIInt;
   result->zero_padding = 0;
   result->v_int64 = (int64_t)bytes;
@@ -221,69 +219,8 @@ static int return_size(size_t bytes, TVMFFIAny *result) {
 
 int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int count,
                         TVMFFIAny *result) {
-  if (count != 1) return wrong_count(kernel->symbol, "(threads)");
-  return return_size(kernel_workspace_bytes(kernel, threads_of(&args[0])), result);
-}
-
-int ffi_arena_bytes(const struct network *network, const TVMFFIAny *args, int count,
-                    TVMFFIAny *result) {
-  if (count != 1) return wrong_count(network->name, "(threads)");
-  return return_size(network_arena_bytes(network, threads_of(&args[0])), result);
-}
-
-/* The data of a dense tensor of so many bytes, or NULL. */
-static void *data_of(const TVMFFIAny *value, size_t bytes) {
-  const DLTensor *tensor = tensor_of(value);
-  if (!tensor || !is_dense(tensor) || tensor->device.device_type != kDLCPU) return NULL;
-  size_t own = (size_t)tensor->dtype.bits / 8;
-  for (int i = 0; i < tensor->ndim; i++) own *= (size_t)tensor->shape[i];
-  return own >= bytes ? start_of(tensor) : NULL;
-}
-
-int ffi_network_run(const struct network *network, const TVMFFIAny *args, int count,
-                    TVMFFIAny *result) {
-  int inputs = network->input_count, outputs = network->output_count, tensors = inputs + outputs;
-  const char *expected = "(inputs, outputs, arena, threads[, first, last, nanoseconds])";
-  if (count != tensors + 2 && count != tensors + 5) return wrong_count(network->name, expected);
-  void *given[tensors + 1];
-  for (int i = 0; i < tensors; i++) {
-    size_t bytes = i < inputs ? network->input_bytes[i] : network->output_bytes[i - inputs];
-    if (!(given[i] = data_of(&args[i], bytes))) return wrong_count(network->name, expected);
-  }
-  args += tensors;
-  void *arena = data_of(&args[0], 0);
-  size_t arena_bytes = arena ? (size_t)tensor_of(&args[0])->shape[0] : 0;
-  lpgen_steps steps = {0, network->step_count, NULL, -1};
-  if (count == tensors + 5) {
-    steps.first = (int)args[2].v_int64, steps.last = (int)args[3].v_int64;
-    steps.nanoseconds = data_of(&args[4], sizeof(int64_t) * (size_t)network->step_count);
-  }
-  lpgen_status status = network_run(network, (const void *const *)given, given + inputs, arena,
-                                    arena_bytes, threads_of(&args[1]), &steps);
-  char where[64];
-  snprintf(where, sizeof where, "%.40s: step %d", network->name, steps.failed);
-  return finish(steps.failed < 0 ? network->name : where, status, result);
-}
-
-int ffi_constant(const struct network *network, const TVMFFIAny *args, int count,
-                 TVMFFIAny *result) {
-  void *data = count == 2 && args[0].type_index == kTVMFFIInt ? data_of(&args[1], 1) : NULL;
-  if (!data) return wrong_count(network->name, "(offset, uint8[bytes])");
-  size_t bytes = (size_t)tensor_of(&args[1])->shape[0], offset = (size_t)args[0].v_int64;
-  const char *constants = network_constants(network);
-  if (!constants) return finish(network->name, LPGEN_WEIGHTS_UNMAPPED, result);
-  if (offset > network->constant_bytes || bytes > network->constant_bytes - offset)
-    return wrong_count(network->name, "an offset and a size within the constants");
-  memcpy(data, constants + offset, bytes);
-  return finish(network->name, LPGEN_OK, result);
-}
-
-int ffi_map_weights(const struct network *network, const TVMFFIAny *args, int count,
-                    TVMFFIAny *result) {
-  const char *path = count == 1 ? data_of(&args[0], 1) : NULL;
-  if (!path || path[tensor_of(&args[0])->shape[0] - 1])
-    return wrong_count(network->name, "(path as uint8[bytes], ending in 0)");
-  return finish(network->name, network_map_weights(network, path), result);
+  if (count != 1) return ffi_wrong_count(kernel->symbol, "(threads)");
+  return ffi_return_size(kernel_workspace_bytes(kernel, ffi_threads(&args[0])), result);
 }
 
 /* lpgen_set_affinity(cpu, ...) */
@@ -292,13 +229,13 @@ PUBLIC int __tvm_ffi_lpgen_set_affinity(void *self, const TVMFFIAny *args, int32
   int cpus[MAX_THREADS];
   const char *name = "lpgen_set_affinity";
   (void)self;
-  if (count > MAX_THREADS) return wrong_count(name, "(cpu, ...), up to 1024");
+  if (count > MAX_THREADS) return ffi_wrong_count(name, "(cpu, ...), up to 1024");
   for (int i = 0; i < count; i++) {
-    if (args[i].type_index != kTVMFFIInt) return wrong_count(name, "(cpu, ...)");
+    if (args[i].type_index != kTVMFFIInt) return ffi_wrong_count(name, "(cpu, ...)");
     int64_t cpu = args[i].v_int64;
     cpus[i] = cpu < 0 || cpu > INT32_MAX ? -1 : (int)cpu;
   }
-  return finish(name, lpgen_set_affinity(cpus, count), result);
+  return ffi_finish(name, lpgen_set_affinity(cpus, count), result);
 }
 
 static int return_text(const char *text, TVMFFIAny *result) {

@@ -5,9 +5,21 @@
 #ifndef LPGEN_FFI_H
 #define LPGEN_FFI_H
 
+#include <dlpack/dlpack.h>
 #include <tvm/ffi/c_api.h>
 
 #include "internal.h"
+
+/* What functions of kernels and of networks share (ffi.c). ffi_tensor: NULL for what is none;
+ * ffi_threads: outside of their limits for what is no number of them; ffi_wrong_count: raises an
+ * error that names the arguments. */
+const DLTensor *ffi_tensor(const TVMFFIAny *value);
+int ffi_is_dense(const DLTensor *tensor);
+void *ffi_start(const DLTensor *tensor);
+int ffi_threads(const TVMFFIAny *arg);
+int ffi_return_size(size_t bytes, TVMFFIAny *result);
+int ffi_finish(const char *symbol, lpgen_status status, TVMFFIAny *result);
+int ffi_wrong_count(const char *symbol, const char *arguments);
 
 int ffi_run(const struct kernel *kernel, const TVMFFIAny *args, int count, TVMFFIAny *result);
 int ffi_pack_weights(const struct kernel *kernel, const TVMFFIAny *args, int count,
@@ -16,6 +28,7 @@ int ffi_check_weights(const struct kernel *kernel, const TVMFFIAny *args, int co
                       TVMFFIAny *result);
 int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int count,
                         TVMFFIAny *result);
+/* ffi_network.c */
 int ffi_network_run(const struct network *network, const TVMFFIAny *args, int count,
                     TVMFFIAny *result);
 int ffi_arena_bytes(const struct network *network, const TVMFFIAny *args, int count,

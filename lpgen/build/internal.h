@@ -1,5 +1,5 @@
 /* What the parts of a library share. Every library is compiled from support.c, pool.c, affinity.c,
- * cpu.c, the cpu_*.c of its architecture, packed.c, entry.c, network.c, weights.c, ffi.c and one
+ * cpu.c, the cpu_*.c of its architecture, packed.c, entry.c, network.c, weights.c, ffi*.c and one
  * generated file that describes its kernels and its network; users see only the generated header. */
 
 #ifndef LPGEN_INTERNAL_H

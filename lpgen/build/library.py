@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # And the cpu_*.c of the architecture.
 C_FILES = (
     *("support.c", "pool.c", "affinity.c", "cpu.c"),
-    *("packed.c", "entry.c", "network.c", "weights.c", "ffi.c"),
+    *("packed.c", "entry.c", "network.c", "weights.c", "ffi.c", "ffi_network.c"),
 )
 H_FILES = ("internal.h", "pool.h", "ffi.h")
 
