@@ -13,7 +13,7 @@ import numpy as np
 from lpgen import runtime
 from lpgen.bench.measure import calls, pinned
 from lpgen.build import build
-from lpgen.ops import parse
+from lpgen.ops import Operator, parse
 from lpgen.records import this_cpu
 from lpgen.records.choose import choose
 from lpgen.tune.timing import time_in_turns
@@ -22,22 +22,26 @@ SIZES = (*range(1, 34), 48, 64, 128, 256, 512)
 ROUNDS = 10
 
 
-def measured(workload: str, logs: list[str]) -> list[tuple[int, float, float]]:
-    """(rows, seconds of the kernel for so many, seconds of the kernel for any) for each size."""
+def fixed(ranged: Operator) -> list[Operator]:
+    """The operators of one number of rows each."""
+    return [ranged.at(m) for m in SIZES if ranged.range.low <= m <= ranged.range.high]
+
+
+def library(workload: str, logs: list[str], out: Path) -> Path:
+    """The library with all kernels."""
     ranged = parse(workload)
-    fixed = [
-        ranged.at(rows) for rows in SIZES if rows in range(ranged.range.low, ranged.range.high + 1)
-    ]
-    choices = [choose(op, "native", logs) for op in (ranged, *fixed)]
-    with tempfile.TemporaryDirectory() as folder:
-        library = runtime.load(build(choices, Path(folder) / "rows.so"))
-    example = fixed[0].example(np.random.default_rng(0))
-    any_rows = library[ranged.name]
+    return build([choose(op, "native", logs) for op in (ranged, *fixed(ranged))], out)
+
+
+def measured(workload: str, path: Path) -> list[tuple[int, float, float]]:
+    """(rows, seconds of the kernel for so many, seconds of the kernel for any) for each size."""
+    ranged, loaded, found = parse(workload), runtime.load(path), []
+    example = fixed(ranged)[0].example(np.random.default_rng(0))
+    any_rows = loaded[ranged.name]
     packed = any_rows.pack_weights(example.weights, **example.parameters)
-    found = []
     with pinned(1):
-        for op in fixed:
-            kernel = library[op.name]
+        for op in fixed(ranged):
+            kernel = loaded[op.name]
             own = kernel.pack_weights(example.weights, **example.parameters)
             runs = [calls(k, op, [w], iter(()), 1) for k, w in ((kernel, own), (any_rows, packed))]
             laps = time_in_turns(runs, ROUNDS, on_round=lambda: None)
@@ -72,4 +76,6 @@ def draw(found: list[tuple[int, float, float]], workload: str) -> None:
 
 
 if __name__ == "__main__":
-    draw(measured(sys.argv[1], sys.argv[2:]), sys.argv[1])
+    with tempfile.TemporaryDirectory() as folder:
+        made = library(sys.argv[1], sys.argv[2:], Path(folder) / "rows.so")
+        draw(measured(sys.argv[1], made), sys.argv[1])

@@ -2,7 +2,7 @@
 
 A function for m rows, from one tile's height on, has all its shapes of the largest m, which is a
 multiple of the height. The number of tiles follows from m at run time: loops over rows and over
-row tiles are marked (`loop_over_rows`, `tir.threads`), and end where the rows do. The last tile
+row tiles are marked (`marks`, `tir.threads`), and end where the rows do. The last tile
 starts `height` rows before the end, and computes some rows a second time:
 
     first row of tile t = min(t * height, m - height)

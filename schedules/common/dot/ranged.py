@@ -2,8 +2,8 @@
 
 Rows are cut into tiles of one height, at most that of the knob rows. There is a *body* for each
 height: few rows are one tile, whose body knows their number; more rows are several tiles, whose
-number is known at run time. Where stored weights have to become
-operands, that pays in the cache for many rows only: from `many` on other bodies serve.
+number is known at run time. Where stored weights have to become operands, that pays in the cache
+for many rows only: from `many` on other bodies serve.
 
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|
@@ -15,9 +15,6 @@ operands, that pays in the cache for many rows only: from `many` on other bodies
 | unroll  | as in `knobs`, but for bodies that expand in registers                                 |
 | prefetch| as in `knobs`, of a single tile                                                        |
 | many    | rows from which weights are expanded into the cache, 0: never (or nothing to expand)   |
-
-The sketch of it is that of tile functions in the branches of one driver; as whole kernels they
-have their own blocks, and several numbers of threads, as all kernels do.
 """
 
 from __future__ import annotations
