@@ -6,13 +6,16 @@ evaluator of ONNX gives the integers that a network has to give.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
 
 DTYPES = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8, "float32": TensorProto.FLOAT}
 
 OTHERS = ("add", "max_pool", "function", "multiply", "concat", "pad")
-"""Layers beside convolutions: methods of `Graph`."""
+GROWN = ("shifted", "largest", "normalized", "resized", "upsampled", "squared")
+"""Layers beside convolutions: methods of `Graph`. GROWN: those of text recognisers."""
 
 
 class Graph:
@@ -127,6 +130,59 @@ class Graph:
         edges = self.constant(np.array([0, 0, 1, 0, 0, 0, 0, 2], np.int64))
         return self.add_node("Pad", [x, edges], (n, c, h + 1, w + 2))
 
+    def shifted(self, x: str) -> str:
+        """With a quantized constant for each channel added, or multiplied."""
+        codes = self.rng.integers(-128, 128, (1, self.shapes[x][1], 1, 1)).astype(np.int8)
+        how = [self.constant(codes), self.constant(self.scale()), self.constant(np.int8(3))]
+        other = self.add_node("DequantizeLinear", how, codes.shape)
+        kind = self.rng.choice(["Add", "Mul"])
+        pair = [x, other] if self.rng.random() < 0.5 else [other, x]
+        return self.add_node(kind, pair, self.shapes[x])
+
+    def largest(self, x: str) -> str:
+        """Of a function of codes."""
+        return self.max_pool(self.add_node("HardSigmoid", [x], self.shapes[x]))
+
+    def normalized(self, x: str) -> str:
+        """Behind a convolution, or behind codes."""
+        if self.rng.random() < 0.5:
+            x = self.conv(x)
+        channels = self.shapes[x][1]
+        parts = [
+            np.float32(2.0 ** self.rng.integers(-1, 2, channels)),
+            *(np.float32(self.rng.integers(-8, 8, channels)) for _ in range(2)),
+            np.float32(4.0 ** self.rng.integers(-1, 2, channels)),
+        ]
+        inputs = [x, *(self.constant(part) for part in parts)]
+        return self.add_node("BatchNormalization", inputs, self.shapes[x], epsilon=0.0)
+
+    def resized(self, x: str) -> str:
+        """Twice as high and three times as wide, of codes or of a table of them."""
+        if self.rng.random() < 0.5:
+            x = self.function(x)
+        n, c, h, w = self.shapes[x]
+        scales = self.constant(np.float32([1, 1, 2, 3]))
+        return self.add_node(
+            *("Resize", [x, "", scales], (n, c, 2 * h, 3 * w)),
+            **{"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+        )
+
+    def upsampled(self, x: str) -> str:
+        """By a transposed convolution whose patches lie side by side."""
+        n, c, h, w = self.shapes[x]
+        kernel, out = [int(k) for k in self.rng.integers(1, 4, 2)], int(self.rng.integers(1, 5))
+        inputs = [x, self.weights((c, out, *kernel), 1)]
+        if self.rng.random() < 0.5:
+            inputs.append(self.constant(np.float32(self.rng.integers(-64, 64, out)) / 32))
+        shape = (n, out, h * kernel[0], w * kernel[1])
+        return self.add_node("ConvTranspose", inputs, shape, kernel_shape=kernel, strides=kernel)
+
+    def squared(self, x: str) -> str:
+        """The product of each image with itself transposed."""
+        n, c, h, w = self.shapes[x]
+        turned = self.add_node("Transpose", [x], (n, c, w, h), perm=[0, 1, 3, 2])
+        return self.add_node("MatMul", [x, turned], (n, c, h, h))
+
     def matmul(self, x: str) -> str:
         rows, depth = self.shapes[x]
         out = int(self.rng.integers(1, 9))
@@ -153,17 +209,15 @@ class Graph:
         return model
 
 
-def random_model(rng: np.random.Generator):
-    """A model of a few layers, and an input."""
+def random_model(rng: np.random.Generator, others: Sequence[str] = OTHERS):
+    """A model of a few layers, and an input; others: those beside convolutions."""
     shape = (int(rng.integers(1, 3)), *(int(s) for s in rng.integers(1, 8, 3)))
     graph = Graph(rng, shape)
     y = graph.quantized("x")
     for _ in range(rng.integers(1, 5)):
-        kind = rng.choice(
-            [*["conv"] * 3, "add", "max_pool", "function", "multiply", "concat", "pad"]
-        )
+        kind = rng.choice([*["conv"] * 3, *others])
         y = getattr(graph, kind)(y)
-        if kind in ("conv", "add", "multiply", "concat"):
+        if kind in ("conv", "add", "multiply", "concat", *GROWN):
             y = graph.relu(y) if rng.random() < 0.4 else y
             y = graph.quantized(y)
     if rng.random() < 0.5:

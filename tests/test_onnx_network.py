@@ -9,7 +9,7 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
-from onnx_graphs import Graph, random_model  # noqa: E402
+from onnx_graphs import GROWN, Graph, random_model  # noqa: E402
 
 from lpgen.errors import OnnxError  # noqa: E402
 from lpgen.onnx import UnservedNodes, read_model, read_network  # noqa: E402
@@ -24,6 +24,16 @@ def network_of(model, tmp_path, **shapes):
 @pytest.mark.parametrize("seed", range(300))
 def test_random_graphs_give_the_numbers_of_onnx(seed, tmp_path):
     model, x = random_model(np.random.default_rng(seed))
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    (y,) = network_of(model, tmp_path).reference({"x": x}).values()
+    assert y.shape == expected.shape
+    assert np.array_equal(y, expected)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_graphs_of_text_recognisers_give_the_numbers_of_onnx(seed, tmp_path):
+    """Constants that are quantized, batch norm, images that grow, products of two tensors."""
+    model, x = random_model(np.random.default_rng(seed), GROWN)
     (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
     (y,) = network_of(model, tmp_path).reference({"x": x}).values()
     assert y.shape == expected.shape

@@ -296,7 +296,7 @@ class Lowering:
         tensors = {name: v for name, v in values.items() if isinstance(v, Stored)}
         constants = {name: v.array for name, v in values.items() if isinstance(v, Constant)}
         if rules.elementwise(node):
-            return self._elementwise(node, tensors, constants)
+            return self.elementwise(node, node.output[0], tensors, constants)
         types = {name: tensor.type for name, tensor in tensors.items()}
         first = node.input[0]
         if first not in types:
@@ -304,14 +304,21 @@ class Lowering:
         imported = import_node(node, types[first], constants | types)
         return self.apply(imported, node.output[0], [tensors[n] for n in node.input if n in types])
 
-    def _elementwise(
+    def elementwise(
         self,
         node: onnx.NodeProto,
+        name: str,
         tensors: Mapping[str, Stored],
         constants: Mapping[str, np.ndarray],
     ) -> Stored:
-        """Broadcast as in ONNX, on tensors as they lie in memory."""
-        laid = dict(zip(tensors, self.aligned(list(tensors.values())), strict=True))
+        """Broadcast as in ONNX, on tensors as they lie in memory. name: of the result; tensors,
+        constants: the inputs, by their names in the node."""
+        axes = max([array.ndim for array in constants.values()], default=0)
+        wide = [
+            self.reshaped(t, (*[1] * (axes - len(t.type.shape)), *t.type.shape))
+            for t in tensors.values()
+        ]
+        laid = dict(zip(tensors, self.aligned(wide), strict=True))
         order = next(iter(laid.values())).order
         axes = len(order)
         seen = {name: self.stored(t.name, t.memory, form=t.form) for name, t in laid.items()}
@@ -323,8 +330,9 @@ class Lowering:
             for name, array in constants.items()
         }
         first = node.input[0]
-        imported = import_node(node, types.get(first) or given[first], given | types)
-        made = self.apply(imported, node.output[0], [seen[n] for n in node.input if n in seen])
+        x = types[first] if first in types else given[first]
+        imported = import_node(node, x, given | types)
+        made = self.apply(imported, name, [seen[n] for n in node.input if n in seen])
         shape = tuple(made.type.shape[order.index(axis)] for axis in range(axes))
         return replace(made, type=TensorType(shape, made.type.dtype), order=order)
 

@@ -15,13 +15,16 @@ from lpgen.onnx.rules import (
     functions,
     logic,
     microsoft,
+    normalization,
     parts,
     pools,
     products,
     quantization,
+    rows,
     structure,
     sums,
     transposed,
+    upsampling,
 )
 
 if TYPE_CHECKING:
@@ -40,10 +43,13 @@ RULES: dict[str, Rule] = {
     **pools.RULES,
     **parts.RULES,
     **logic.RULES,
+    **rows.RULES,
+    **normalization.RULES,
     **microsoft.RULES,
     **dynamic.RULES,
     **products.RULES,
     **transposed.RULES,
+    **upsampling.RULES,
 }
 """By the operator's name; those of com.microsoft with their domain in front."""
 

@@ -13,6 +13,7 @@ import numpy as np
 from lpgen.errors import OnnxError
 from lpgen.onnx.rules import quantization
 from lpgen.onnx.rules.attributes import attributes
+from lpgen.onnx.rules.bounds import bounded_real
 from lpgen.onnx.rules.structure import axis_of, known, on_codes
 from lpgen.onnx.values import Constant, Mapped, Pending, Recoded, Stored, Target, Value
 from lpgen.ops.movement import MOST_INPUTS, Concat, Gather, Pad, Slice
@@ -42,10 +43,9 @@ class Joined(Pending):
 
     def real(self, lowering: Lowering, name: str) -> Stored:
         """Of real numbers."""
-        if (self.low, self.high) != (-np.inf, np.inf):
-            raise OnnxError("bounds of a Concat of float32")
         tensors = [lowering.tensor(value) for value in self.values]
-        return concatenated(lowering, name, tensors, self.axis)
+        made = concatenated(lowering, name, tensors, self.axis)
+        return bounded_real(lowering, made, self)
 
 
 def concatenated(lowering: Lowering, name: str, tensors: Sequence[Stored], axis: int) -> Stored:

@@ -11,6 +11,7 @@ import numpy as np
 from lpgen.onnx.imported import Imported
 from lpgen.onnx.nodes import import_node
 from lpgen.onnx.rules import quantization
+from lpgen.onnx.rules.bounds import bounded_real
 from lpgen.onnx.values import Mapped, Pending, Stored, Target, Value
 from lpgen.ops.tensor_type import TensorType
 
@@ -36,7 +37,8 @@ class Mean(Pending):
     def real(self, lowering: Lowering, name: str) -> Stored:
         """The node on real numbers."""
         x = lowering.tensor(self.x)
-        return lowering.apply(import_node(self.node, x.type, {}), name, [x])
+        made = lowering.apply(import_node(self.node, x.type, {}), name, [x])
+        return bounded_real(lowering, made, self)
 
 
 def _quantized(node: onnx.NodeProto, x: Mapped, to: Target) -> Imported:

@@ -13,6 +13,7 @@ from lpgen.formats import Format
 from lpgen.onnx import conv, matmul
 from lpgen.onnx.imported import Imported
 from lpgen.onnx.rules.attributes import attributes
+from lpgen.onnx.rules.bounds import bounded_real
 from lpgen.onnx.values import Constant, Mapped, Pending, Scale, Stored, Target, Value
 from lpgen.ops.epilogue import Bias, Clamp, Quantize, Step
 from lpgen.ops.epilogue import Scale as Scaled
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     import onnx
 
     from lpgen.onnx.lowering import Lowering
+
+
+MOST_BIAS = 2**30
+"""Of int32: beyond it, sums could leave int32, and it is taken as float32."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,12 @@ class Product(Pending):
 
     def real(self, lowering: Lowering, name: str) -> Stored:
         """float32: sums times scale."""
+        whole = all(np.isinf(b) or float(b).is_integer() for b in (self.low, self.high))
+        if not whole:
+            made = self._step(lowering, f"{name}:unbounded", self.scale, self.bias, [])
+            return bounded_real(lowering, made, self)
         bounds: list[Step] = []
         if (self.low, self.high) != (-np.inf, np.inf):
-            if not all(np.isinf(b) or float(b).is_integer() for b in (self.low, self.high)):
-                raise OnnxError(f"bounds {self.low}..{self.high} of a float32 result: not integers")
             low, high = (int(np.clip(b, -(2.0**31), 2.0**31 - 1)) for b in (self.low, self.high))
             bounds = [Clamp("relu" if (self.low, self.high) == (0, np.inf) else (low, high))]
         return self._step(lowering, name, self.scale, self.bias, bounds)
@@ -94,7 +101,7 @@ class Product(Pending):
         return replace(self, bias=np.ascontiguousarray(each))
 
 
-def _codes(lowering: Lowering, value: Value | None, what: str) -> Mapped:
+def activations(lowering: Lowering, value: Value | None, what: str) -> Mapped:
     """Activations with one scale and zero point."""
     affine = lowering.affine(value)
     if affine is None:
@@ -103,7 +110,7 @@ def _codes(lowering: Lowering, value: Value | None, what: str) -> Mapped:
     return affine
 
 
-def _weights(value: Value | None) -> Constant:
+def weights(value: Value | None) -> Constant:
     """Constant weights that were dequantized."""
     if not isinstance(value, Constant) or value.codes is None or value.scale is None:
         kind = "constant float32" if isinstance(value, Constant) else "no constant"
@@ -169,7 +176,8 @@ def _bias(value: Value | None, scale: np.ndarray, channels: int) -> np.ndarray |
     codes = value.codes
     if codes is not None and codes.dtype == np.int32 and value.scale and not value.scale.zero.any():
         steps = np.broadcast_to(value.scale.scale, scale.shape)
-        if np.allclose(steps, scale, rtol=1e-5, atol=0):
+        small = np.abs(codes.astype(np.int64)).max(initial=0) <= MOST_BIAS
+        if small and np.allclose(steps, scale, rtol=1e-5, atol=0):
             return np.ascontiguousarray(np.broadcast_to(codes.ravel(), (channels,)))
     return np.ascontiguousarray(np.broadcast_to(array.ravel(), (channels,)), dtype=np.float32)
 
@@ -188,7 +196,7 @@ def matrix_of(w: Constant) -> tuple[np.ndarray, Scale]:
 def convolution(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     """Conv of dequantized values and weights."""
     x, w, *rest = lowering.inputs(node)
-    x, w = _codes(lowering, x, "x"), _weights(w)
+    x, w = activations(lowering, x, "x"), weights(w)
     given = {a.name for a in node.attribute}
     names = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "group")
     known = attributes(node, **dict.fromkeys(names))
@@ -203,17 +211,17 @@ def convolution(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
 
 
 def matrix(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
-    """MatMul of dequantized values and a matrix of dequantized weights."""
-    from lpgen.onnx.rules import dynamic
+    """MatMul of dequantized values and a matrix of dequantized weights, or of two tensors."""
+    from lpgen.onnx.rules import dynamic, rows
 
     x, w = lowering.inputs(node)
     if not isinstance(w, Constant) and not isinstance(x, Constant):
-        return None  # of two tensors
+        return rows.product(lowering, node)
     if isinstance(w, Constant) and w.codes is None and not isinstance(x, Mapped):
         return None  # of real numbers
     if isinstance(w, Constant) and w.codes is not None and not isinstance(x, Mapped):
-        return [dynamic.product(lowering, lowering.tensor(x), _weights(w), None)]
-    return [matrix_product(_codes(lowering, x, "the left side"), _weights(w), None)]
+        return [dynamic.product(lowering, lowering.tensor(x), weights(w), None)]
+    return [matrix_product(activations(lowering, x, "the left side"), weights(w), None)]
 
 
 def matrix_product(x: Mapped, w: Constant, bias: Value | None) -> Product:
@@ -234,7 +242,7 @@ def gemm(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     given = attributes(node, alpha=1.0, beta=1.0, transA=0, transB=0)
     if given["transA"] or given["alpha"] != 1 or given["beta"] != 1:
         raise OnnxError("alpha and beta are 1 and transA 0 in what lpgen has")
-    x, w = _codes(lowering, x, "A"), _weights(w)
+    x, w = activations(lowering, x, "A"), weights(w)
     if given["transB"]:
         scale = w.scale if w.scale.single else w.scale._replace(axis=1 - w.scale.axis)
         w = replace(w, array=w.array.T, codes=np.ascontiguousarray(w.codes.T), scale=scale)

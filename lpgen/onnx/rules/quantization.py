@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ from lpgen.onnx import checks
 from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.nodes import import_node
 from lpgen.onnx.rules.attributes import attributes
+from lpgen.onnx.rules.bounds import bounded_real
 from lpgen.onnx.rules.structure import known
 from lpgen.onnx.values import Constant, Mapped, Pending, Recoded, Scale, Stored, Target, Value
 from lpgen.ops import QuantizeLinear
@@ -56,15 +57,17 @@ def dequantize(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | No
 def _constant(value: Constant, scale: np.ndarray, zero: np.ndarray, given: dict) -> Constant:
     """(code - zero) * scale in float32, and what it was made of."""
     codes, axes = value.array, value.array.ndim
-    axis = given["axis"]
-    if axes and not -axes <= axis < axes:
+    axis, single = given["axis"], scale.size == 1 and not given["block_size"]
+    if single:
+        axis = 0  # of one number it says nothing
+    elif not -axes <= axis < axes:
         raise OnnxError(f"axis={axis}, but x has {axes} axes")
     axis %= max(1, axes)
     if block := given["block_size"]:
         scales, zeros = (np.repeat(v, block, axis) for v in (scale, zero))
         places = np.arange(codes.shape[axis])
         scales, zeros = scales.take(places, axis), zeros.take(places, axis)
-    elif scale.size == 1:
+    elif single:
         scales, zeros = scale.reshape(()), zero.reshape(())
     else:
         checks.check_shape("the scale", scale, (codes.shape[axis],))
@@ -149,11 +152,38 @@ def bounded(lowering: Lowering, tensor: Stored, to: Target, bounds: Pending) -> 
     return lowering.tensor(recoded(tensor.name, replace(value, table=table, scale=None), to))
 
 
+@dataclass(frozen=True)
+class Largest(Pending):
+    """The largest of a function of codes in windows of an image; node: the MaxPool."""
+
+    x: Mapped
+    node: onnx.NodeProto
+
+    def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
+        """The largest code: rounding keeps the order."""
+        codes = lowering.tensor(codes_of(lowering, f"{name}:codes", self.x, to))
+        made = replace(self._pooled(lowering, name, codes), form=to.form)
+        return bounded(lowering, made, to, self)
+
+    def real(self, lowering: Lowering, name: str) -> Stored:
+        """The largest of float32."""
+        made = self._pooled(lowering, name, lowering.tensor(self.x))
+        return bounded_real(lowering, made, self)
+
+    def _pooled(self, lowering: Lowering, name: str, x: Stored) -> Stored:
+        return lowering.apply(import_node(self.node, x.type, {}), name, [x])
+
+
 def max_pool(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
-    """MaxPool of dequantized values: of the codes, whose order is the same."""
-    value = lowering.affine(lowering.inputs(node)[0])
+    """MaxPool of dequantized values: of the codes, whose order is the same; of a function of codes
+    as soon as it is known what its values become."""
+    given = lowering.inputs(node)[0]
+    value = lowering.affine(given)
     if value is None or value.scale is None or value.scale.scale.ravel()[0] <= 0:
-        return None
+        if not isinstance(given, Mapped):
+            return None
+        kind = import_node(node, given.type, {})  # for its shape
+        return [Largest(TensorType(kind.y.shape, "float32"), -np.inf, np.inf, given, node)]
     imported = import_node(node, value.codes.type, {})
     pooled = lowering.apply(imported, node.output[0], [value.codes])
     return [Mapped(pooled, value.table, value.scale)]

@@ -13,6 +13,7 @@ import numpy as np
 from lpgen.errors import OnnxError
 from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.rules import dynamic, quantization
+from lpgen.onnx.rules.bounds import bounded_real
 from lpgen.onnx.rules.functions import mapped
 from lpgen.onnx.rules.products import Product
 from lpgen.onnx.values import Constant, Mapped, Pending, Scale, Stored, Target, Value
@@ -28,49 +29,59 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pair(Pending):
-    """The sum or the product of two tensors with a scale each, broadcast as in ONNX."""
+    """The sum or the product of two tensors with a scale each, broadcast as in ONNX; b may be
+    constant codes."""
 
     a: Mapped
-    b: Mapped
+    b: Mapped | Constant
     kind: type[Add] | type[Mul]
 
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
         """The operator, on codes as they lie in memory."""
-        a, b = lowering.aligned([self.a.codes, self.b.codes])
-        fields = {"rounded": "quotient"}
+        fields: dict[str, Any] = {"rounded": "quotient"}
         if self.kind is Add and self.low == 0:
             fields["clamp"] = "relu"
-        parts = (self.a.scale, self.b.scale, to.of_codes)
-        made, shape = paired(lowering, name, self.kind, (a, b), to, parts, fields)
-        kind = TensorType(shape, to.form.dtype)
+        a, inputs, constants = self._sides(lowering)
+        shapes = [tensor.memory.shape for tensor in inputs.values()]
+        shapes += [array.shape for array in constants.values()]
+        formats = {"a": self.a.form, "b": self.b.form, "out": to.form}
+        scales = (self.a.scale, self.b.scale, to.of_codes)
+        constants |= {
+            "scales": np.float32([part.scale.ravel()[0] for part in scales]),
+            "zeros": np.int32([part.zero.ravel()[0] for part in scales]),
+        }
+        op = self.kind(**extents(*shapes), **formats, **fields)
+        if "b" in constants:
+            constants["b"] = constants["b"].reshape(op.shape_of(op.axes_of("b")))
+        made = lowering.step(name, op, inputs, constants=constants)
+        kind = TensorType(self.type.shape, to.form.dtype)
         return quantization.bounded(lowering, Stored(made, kind, a.order, to.form), to, self)
+
+    def _sides(self, lowering: Lowering) -> tuple[Stored, dict[str, Stored], dict[str, np.ndarray]]:
+        """a as it is added; the tensors by their names, and b where it is constant."""
+        if isinstance(self.b, Mapped):
+            a, b = lowering.aligned([self.a.codes, self.b.codes])
+            return a, {"a": a, "b": b}, {}
+        assert self.b.codes is not None
+        axes = len(self.type.shape)
+        own = self.a.type.shape
+        a = lowering.reshaped(self.a.codes, (*[1] * (axes - len(own)), *own))
+        codes = self.b.codes.reshape(*[1] * (axes - self.b.codes.ndim), *self.b.codes.shape)
+        return a, {"a": a}, {"b": np.ascontiguousarray(codes.transpose(a.order))}
 
     def real(self, lowering: Lowering, name: str) -> Stored:
         """Of real numbers."""
-        raise OnnxError("a sum or product of dequantized values is read as float32")
+        from onnx import helper
 
-
-def paired(
-    lowering: Lowering,
-    name: str,
-    kind: type[Add] | type[Mul],
-    tensors: tuple[Stored, Stored],
-    to: Target,
-    scales: Sequence[Scale],
-    fields: dict[str, Any],
-) -> tuple[str, tuple[int, ...]]:
-    """The step on two aligned tensors: its name, and the shape of the result as ONNX sees it."""
-    a, b = tensors
-    op = kind(
-        **extents(a.memory.shape, b.memory.shape),
-        **{"a": a.form, "b": b.form, "out": to.form, **fields},
-    )
-    constants = {
-        "scales": np.float32([part.scale.ravel()[0] for part in scales]),
-        "zeros": np.int32([part.zero.ravel()[0] for part in scales]),
-    }
-    made = lowering.step(name, op, {"a": a, "b": b}, constants=constants)
-    return made, np.broadcast_shapes(a.type.shape, b.type.shape)
+        sides = {"a": self.a, "b": self.b}
+        node = helper.make_node(self.kind.__name__, [*sides], ["y"])
+        made = lowering.elementwise(
+            node,
+            name,
+            {n: lowering.tensor(v) for n, v in sides.items() if isinstance(v, Mapped)},
+            {n: v.array for n, v in sides.items() if isinstance(v, Constant)},
+        )
+        return bounded_real(lowering, made, self)
 
 
 def extents(a: tuple[int, ...], b: tuple[int, ...]) -> dict[str, Any]:
@@ -121,10 +132,15 @@ def multiply(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None
 def _pair(
     lowering: Lowering, a: Value, b: Value, kind: type[Add] | type[Mul]
 ) -> Sequence[Value] | None:
-    """Of two dequantized tensors."""
-    if not isinstance(a, Mapped) or not isinstance(b, Mapped):
-        return None
-    a, b = lowering.affine(a), lowering.affine(b)
+    """Of two dequantized tensors, one of which may be constant."""
+    if isinstance(a, Constant):
+        a, b = b, a
+    a = lowering.affine(a)
+    if isinstance(b, Constant):
+        known = b.codes is not None and b.scale is not None and b.form is not None
+        b = b if known and b.scale.single else None
+    else:
+        b = lowering.affine(b)
     if a is None or b is None:
         return None
     try:

@@ -1,0 +1,26 @@
+"""Bounds of what waited, where it becomes float32."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lpgen.onnx.values import Pending, Stored
+from lpgen.ops.unary import Unary
+
+if TYPE_CHECKING:
+    from lpgen.onnx.lowering import Lowering
+
+
+def bounded_real(lowering: Lowering, tensor: Stored, bounds: Pending) -> Stored:
+    """float32 with its bounds."""
+    if (bounds.low, bounds.high) == (-np.inf, np.inf):
+        return tensor
+    function = {"function": "relu"}
+    if (bounds.low, bounds.high) != (0, np.inf):
+        function = {"function": "clip", "alpha": bounds.low, "beta": bounds.high}
+    op = Unary(size=math.prod(tensor.type.shape), **function)
+    return replace(tensor, name=lowering.step(f"{tensor.name}:bounded", op, {"x": tensor}))
