@@ -208,7 +208,7 @@ class Lowering:
         order = tuple(order)
         if tensor.lies(order):
             return replace(tensor, order=order)
-        key = (tensor.name, tensor.type.shape, order)
+        key = (tensor.name, tensor.type.shape, tensor.order, order)
         if key not in self._moves:
             self._moves[key] = self._moved(tensor, order)
         return self._moves[key]
