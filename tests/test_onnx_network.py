@@ -40,6 +40,63 @@ def test_graphs_of_text_recognisers_give_the_numbers_of_onnx(seed, tmp_path):
     assert np.array_equal(y, expected)
 
 
+@pytest.mark.parametrize(
+    "layer", ["conv", "add", "multiply", "largest", "upsampled", "squared", "concat", "shifted"]
+)
+def test_bounds_of_results_that_stay_real(layer, tmp_path):
+    graph = Graph(np.random.default_rng(len(layer)), (1, 3, 5, 4))
+    y = getattr(graph, layer)(graph.quantized("x"))
+    bounds = [graph.constant(np.float32(bound)) for bound in (-0.3, 0.7)]
+    y = graph.add_node("Clip", [y, *bounds], graph.shapes[y])
+    model, x = graph.model(y), np.float32(graph.rng.integers(-64, 64, (1, 3, 5, 4))) / 16
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    (y,) = network_of(model, tmp_path).reference({"x": x}).values()
+    assert len(np.unique(expected)) > 1
+    assert np.array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "moved"),
+    [
+        ([("Softmax", {"axis": 1})], 1),  # of channels, which lie last: the output alone moves
+        ([("Softmax", {"axis": -2})], 2),
+        ([("ReduceMean", {"axes": [2, 3], "keepdims": 0})], 0),
+        ([("ReduceMax", {"axes": [1, 3]})], 0),
+        ([("ReduceSum", {"axes": [1, 2]})], 1),
+        ([("ReduceMean", {"axes": [1]}), ("Sqrt", {})], 0),
+    ],
+)
+def test_axes_of_float32_as_they_lie_in_memory(nodes, moved, tmp_path):
+    graph = Graph(np.random.default_rng(1), (2, 3, 5, 4))
+    w = graph.weights((6, 3, 1, 1), 0)
+    y = graph.add_node("Conv", [graph.quantized("x"), w], (2, 6, 5, 4))
+    y = graph.quantized(graph.add_node("Relu", [y], (2, 6, 5, 4)))
+    for kind, given in nodes:
+        inputs, shape = [y], np.zeros(graph.shapes[y])
+        if "axes" in given:
+            inputs.append(graph.constant(np.array(given["axes"])))
+            axes, kept = tuple(given["axes"]), given.get("keepdims", 1)
+            shape = shape.sum(axes, keepdims=bool(kept))
+            given = {"keepdims": kept}
+        y = graph.add_node(kind, inputs, shape.shape, **given)
+    model = graph.model(y)
+    x = np.float32(graph.rng.integers(-64, 64, (2, 3, 5, 4))) / 16
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    network = network_of(model, tmp_path)
+    (y,) = network.reference({"x": x}).values()
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-7)
+    moves = [s for s in network.steps if s.op.kind == "transpose" and s.op.dtype == "float32"]
+    assert len([s for s in moves if s.op.out is None]) == moved
+
+
+def test_float_convolutions_are_not_served(tmp_path):
+    graph = Graph(np.random.default_rng(1), (1, 2, 4, 4))
+    w = graph.constant(np.ones((2, 2, 1, 1), np.float32))
+    model = graph.model(graph.add_node("Conv", ["x", w], (1, 2, 4, 4)))
+    with pytest.raises(UnservedNodes, match="x is float32, not dequantized with one scale"):
+        network_of(model, tmp_path)
+
+
 def small_model(change=lambda graph: None):
     """x -> QuantizeLinear -> Conv -> QuantizeLinear -> y; `change` edits the graph."""
     graph = Graph(np.random.default_rng(0), (1, 2, 4, 4))
