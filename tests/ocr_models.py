@@ -83,8 +83,9 @@ class Images(quantization.CalibrationDataReader):
         return None if image is None else {self.name: image}
 
 
-def quantized(name: str, folder: Path, form: str = "QDQ") -> Path:
-    """The file NAME.int8.onnx in the folder, beside NAME.onnx, the float model of its shape."""
+def quantized(name: str, folder: Path, images: int = 48, form: str = "QDQ") -> Path:
+    """The file NAME.int8.onnx in the folder, beside NAME.onnx, the float model of its shape;
+    images: how many calibrate it, of the detector at most 4."""
     model = onnx.load(package_file(name))
     sizes = model.graph.input[0].type.tensor_type.shape.dim
     for dimension, size in zip(sizes, SHAPES[name], strict=True):
@@ -92,10 +93,10 @@ def quantized(name: str, folder: Path, form: str = "QDQ") -> Path:
     paths = [folder / f"{name}{end}.onnx" for end in (".raised", "", ".int8")]
     onnx.save(version_converter.convert_version(model, OPSET), paths[0])
     quant_pre_process(paths[0], paths[1], skip_symbolic_shape=True)
-    images = [x for _, x in rendered(name, 7, 4 if name == "det" else 48)]
+    given = [x for _, x in rendered(name, 7, min(images, 4) if name == "det" else images)]
     quantization.quantize_static(
         *paths[1:],
-        Images(model.graph.input[0].name, images),
+        Images(model.graph.input[0].name, given),
         quant_format=quantization.QuantFormat[form],
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
