@@ -7,7 +7,10 @@ import pytest
 
 from lpgen.errors import NetworkError
 from lpgen.network import Network, Step, TensorType
+from lpgen.network.fusion import fused
 from lpgen.ops import parse
+from lpgen.ops.binary import Binary
+from lpgen.ops.unary import Unary
 
 rng = np.random.default_rng(0)
 
@@ -67,3 +70,52 @@ def test_sizes_and_dtypes_have_to_agree():
         network.reference({"image": np.zeros(2, np.uint8)})
     with pytest.raises(NetworkError, match=r"^input image is missing$"):
         network.reference({})
+
+
+def float_block():
+    """x -> dense -> + residual -> GELU spelt out, in float32."""
+    dense = parse("dense m=3 n=8 k=8 act=s8 weight=s8 input=f32:row out=f32 scale=channel")
+    one = {"outer": 1, "inner": 24}
+    number = {"b_axes": "none"}
+    step = {
+        name: Step(
+            name, Binary(function=function, **one, **axes), inputs, name, constants=constants
+        )
+        for name, function, axes, inputs, constants in (
+            ("sum", "add", {"b_axes": "omi"}, {"a": "y", "b": "x"}, {}),
+            ("part", "div", number, {"a": "sum"}, {"b": np.float32([2**0.5])}),
+            ("more", "add", number, {"a": "erf"}, {"b": np.float32([1])}),
+            ("half", "mul", number, {"a": "more"}, {"b": np.float32([0.5])}),
+            ("gelu", "mul", {"b_axes": "omi"}, {"a": "half", "b": "sum"}, {}),
+        )
+    }
+    erf = Step("erf", Unary(size=24, function="erf"), {"x": "part"}, "erf")
+    weights = dense.weight.random(rng, dense.w_shape)
+    scale = {"scale": np.full(8, 0.01, np.float32)}
+    steps = (
+        Step("y", dense, {"x": "x"}, "y", weights, scale),
+        *(step["sum"], step["part"], erf, step["more"], step["half"], step["gelu"]),
+    )
+    kind = TensorType((3, 8), "float32")
+    return Network({"x": kind}, {"gelu": kind}, steps)
+
+
+def test_a_residual_of_float32_and_a_gelu_become_two_steps():
+    network = float_block()
+    short = fused(network)
+    assert [str(step.op) for step in short.steps] == [
+        "dense m=3 n=8 k=8 act=s8 weight=s8 input=f32:row out=f32 scale=channel residual=f32",
+        "unary size=24 function=gelu",
+    ]
+    x = rng.normal(size=(3, 8)).astype(np.float32)
+    ours, theirs = (n.reference({"x": x})["gelu"] for n in (short, network))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_what_something_else_reads_stays():
+    network = float_block()
+    outputs = {**network.outputs, "y": TensorType((24,), "float32")}
+    kept = fused(replace(network, outputs=outputs))
+    assert [step.name for step in kept.steps] == ["y", "sum", "gelu"]
+    outputs = {**network.outputs, "erf": TensorType((24,), "float32")}
+    assert len(fused(replace(network, outputs=outputs)).steps) == len(network.steps) - 1
