@@ -283,3 +283,15 @@ def test_compiled_graphs_give_the_numbers_of_onnx(seed, tmp_path):
     (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
     library = build(network_of(model, tmp_path), "native", tmp_path / "model.so")
     assert np.array_equal(load(library).network(x), expected)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(30))
+def test_compiled_graphs_of_text_recognisers_give_the_numbers_of_onnx(seed, tmp_path):
+    from lpgen.network import build
+    from lpgen.runtime import load
+
+    model, x = random_model(np.random.default_rng(seed), GROWN)
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    library = build(network_of(model, tmp_path), "native", tmp_path / "model.so")
+    assert np.array_equal(load(library).network(x), expected)
