@@ -212,10 +212,12 @@ def _neighbours(values: tirx.Expr, count: int) -> tirx.Expr:
 
 
 def _looked_up(table: tirx.Expr, index: tirx.Expr, size: int) -> tirx.Expr:
-    """table[index] within pieces of `size` bytes, 0 for an index beyond: a loop over bytes."""
-    dtype, lanes = dtype_of(table), _lanes(index)
-    values, places, found = (vec.scratch((lanes,), d) for d in (dtype, dtype_of(index), dtype))
-    vec.store(values, [0], table, lanes)
+    """table[index] within pieces of `size` bytes, as many as the index has (one piece for an index
+    of fewer bytes), 0 for an index beyond: a loop over bytes."""
+    dtype, lanes, entries = dtype_of(table), _lanes(index), _lanes(table)
+    values = vec.scratch((entries,), dtype)
+    places, found = (vec.scratch((lanes,), d) for d in (dtype_of(index), dtype))
+    vec.store(values, [0], table, entries)
     vec.store(places, [0], index, lanes)
     with tb.serial(0, lanes) as lane:
         place = places[lane].astype("uint8").astype("int32")

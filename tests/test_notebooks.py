@@ -186,7 +186,7 @@ def network(tmp_path_factory) -> NotebookNode:
 
 class TestANetwork:
     def test_the_model_becomes_steps_whose_library_is_exact(self, network):
-        assert re.search(r"^82 nodes became 24 steps$", text_of(network, "read"), re.M)
+        assert re.search(r"^82 nodes became 21 steps$", text_of(network, "read"), re.M)
         ours, theirs = text_of(network, "oracle").splitlines()
         assert ours.split()[1:] == theirs.split()[1:]
         assert "equal to the oracle, bit for bit: True" in text_of(network, "build")

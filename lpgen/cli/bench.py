@@ -119,6 +119,8 @@ def command(
     from lpgen.build.scratch import scratch_folder
 
     names = None if against is None else others.names_of(against)
+    if names is not None:
+        others.check_prefix(prefix or Path(PREFIX))
     with contextlib.ExitStack() as stack:
         named = [text for text in what if _names_a_library(text)]
         if named:
@@ -149,7 +151,6 @@ def command(
             _bench(library, labels, threads, warm, counts, as_json)
             return
         prefix = prefix or Path(PREFIX)
-        others.check_prefix(prefix)
         settings = {"threads": threads, "rounds": rounds or ROUNDS}
         report = others.run(_contest(library, names, settings), library, labels, as_json)
     if not as_json:
