@@ -208,8 +208,8 @@ main(["targets"])
 @pytest.mark.parametrize("command", ["show log", "targets", f"build '{DENSE}' -o lib.so"])
 def test_too_little_memory_is_one_line(home, command):
     Path("log").touch()
-    status, err = outcome(f"ulimit -v 200000; $LPGEN {command}", OPENBLAS_NUM_THREADS="1")
+    status, err = outcome(f"ulimit -v 150000; $LPGEN {command}", OPENBLAS_NUM_THREADS="1")
     assert b"Traceback" not in err
     if status:
         assert err.splitlines()[-1].startswith(b"lpgen: ")
-        assert b"`ulimit -v` is 200000 KiB" in err
+        assert b"`ulimit -v` is 150000 KiB" in err

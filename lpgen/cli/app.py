@@ -140,7 +140,9 @@ def _of_the_system(error: Exception) -> str | None:
     if limit != resource.RLIM_INFINITY:
         told = f"; the address space may be too small: `ulimit -v` is {limit // 1024} KiB"
     reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError) or any(words in reason for words in _OUT_OF_MEMORY):
+    # An extension module that gets no memory while it is loaded may not even say so (SystemError).
+    short = isinstance(error, MemoryError) or (told and isinstance(error, SystemError))
+    if short or any(words in reason for words in _OUT_OF_MEMORY):
         return f"out of memory: {reason[:200]}{told}"
     if isinstance(error, ImportError):
         return f"{error.name or 'a module'} cannot be imported: {reason}{told}"
