@@ -295,3 +295,24 @@ def test_compiled_graphs_of_text_recognisers_give_the_numbers_of_onnx(seed, tmp_
     (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
     library = build(network_of(model, tmp_path), "native", tmp_path / "model.so")
     assert np.array_equal(load(library).network(x), expected)
+
+
+def test_a_relu_behind_an_addition_is_part_of_it(tmp_path):
+    """Whatever the zero point: no table behind it bounds the codes once more."""
+    graph = Graph(np.random.default_rng(0), (1, 4, 3, 3))
+    how = [graph.constant(v) for v in (np.float32(0.25), np.int8(-5))]
+    x = graph.add_node("QuantizeLinear", ["x", *how], (1, 4, 3, 3))
+    x = graph.add_node("DequantizeLinear", [x, *how], (1, 4, 3, 3))
+    y = graph.add_node("MaxPool", [graph.quantized(x)], (1, 4, 3, 3), kernel_shape=[1, 1])
+    total = graph.add_node("Relu", [graph.add_node("Add", [x, y], (1, 4, 3, 3))], (1, 4, 3, 3))
+    total = graph.add_node("QuantizeLinear", [total, *how], (1, 4, 3, 3))
+    model = graph.model(graph.add_node("DequantizeLinear", [total, *how], (1, 4, 3, 3)))
+    network = network_of(model, tmp_path)
+    (added,) = (step for step in network.steps if step.op.kind == "add")
+    assert added.op.clamp == "relu"
+    readers = [step.op.kind for step in network.steps if added.output in step.inputs.values()]
+    assert "lookup" not in readers
+    x = np.float32(graph.rng.integers(-64, 64, (1, 4, 3, 3))) / 8
+    (y,) = network.reference({"x": x}).values()
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    assert np.array_equal(y, expected)

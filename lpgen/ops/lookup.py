@@ -9,10 +9,8 @@ import numpy as np
 
 from lpgen.formats import Format
 from lpgen.ops.signature import Argument, Role, Signature
-from lpgen.ops.unweighted import Unweighted, Values, read_values
+from lpgen.ops.unweighted import VALUES, Unweighted, Values
 from lpgen.ops.words import FORMAT, NUMBER, Word
-
-VALUES = Word(read_values, str)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,11 @@ import numpy as np
 from lpgen.formats import REAL, Format
 from lpgen.ops.elementwise import quantized
 from lpgen.ops.signature import Argument, Role, Signature
-from lpgen.ops.unweighted import Unweighted, Values, read_values
+from lpgen.ops.unweighted import VALUES, Unweighted, Values
 from lpgen.ops.words import EDGES, KERNEL, NUMBER, PAIR, Word, as_edges, as_pair, one_of
 
 HOW = ("max", "average")
 COUNTS = ("valid", "all")
-VALUES = Word(read_values, str)
 
 
 @dataclass(frozen=True, kw_only=True)

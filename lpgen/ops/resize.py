@@ -10,7 +10,7 @@ import numpy as np
 from lpgen.formats import REAL
 from lpgen.ops.elementwise import quantized
 from lpgen.ops.signature import Argument, Limits, Role, Signature
-from lpgen.ops.unweighted import Unweighted, Values, read_values
+from lpgen.ops.unweighted import VALUES, Unweighted, Values
 from lpgen.ops.words import EDGES, KERNEL, NUMBER, PAIR, Word, as_edges, as_pair, one_of
 
 MODES = ("nearest", "linear")
@@ -50,7 +50,7 @@ class Resize(Unweighted):
     WORDS: ClassVar[dict[str, Word]] = {
         **dict.fromkeys(("n", "h", "w", "c", "oh", "ow"), NUMBER),
         "mode": Word(one_of(*MODES), str),
-        "act": Word(read_values, str),
+        "act": VALUES,
     }
 
     def __post_init__(self) -> None:

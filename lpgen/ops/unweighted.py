@@ -14,6 +14,7 @@ from lpgen.formats import REAL, Format, Real
 from lpgen.ops.operator import Example, Operator
 from lpgen.ops.parameter import Parameter, legal
 from lpgen.ops.signature import Argument, Role
+from lpgen.ops.words import Word
 
 Values = Format | Real
 
@@ -137,6 +138,10 @@ def values_of(argument: Argument) -> Values | None:
 def read_values(text: str) -> Values:
     """The format that `text` names, or float32 for "f32"."""
     return REAL if text == "f32" else Format.parse(text)
+
+
+VALUES = Word(read_values, str)
+"""A format, or f32, in a workload."""
 
 
 def example_scales(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -11,6 +11,7 @@ of a tile: -(A^T (offset * sum of the transformed weights) A).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ KQ = 4
 
 
 @dataclass(frozen=True)
-class TileWeights(Sectioned):
+class TileWeights(Sectioned, ABC):
     """The weights for tiles `tile` in panels of `vectors` x `lanes` channels, and `start`.
 
     steps: k groups, the last ones perhaps empty.
@@ -57,17 +58,17 @@ class TileWeights(Sectioned):
         return -(-self.tile.op.oc // self.panel)
 
     @property
+    @abstractmethod
     def stored(self) -> list[Section]:
         """The sections of the taps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def contents(self, w: np.ndarray, transformed: np.ndarray) -> list[np.ndarray]:
         """Those sections' contents; w: op.w_shape; transformed: int64[oc][p][q][r][s][ic]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def te_contents(self, w: te.Tensor, transformed) -> list[te.Tensor]:
         """The same as tensors; transformed(channel, p, q, r, s, k) is an int32 expression."""
-        raise NotImplementedError
 
     @cached_property
     def sections(self) -> list[Section]:

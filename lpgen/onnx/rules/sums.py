@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,8 +39,9 @@ class Pair(Pending):
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
         """The operator, on codes as they lie in memory."""
         fields: dict[str, Any] = {"rounded": "quotient"}
+        left = self  # the bounds that the operator does not have
         if self.kind is Add and self.low == 0:
-            fields["clamp"] = "relu"
+            fields["clamp"], left = "relu", replace(self, low=-np.inf)
         a, inputs, constants = self._sides(lowering)
         shapes = [tensor.memory.shape for tensor in inputs.values()]
         shapes += [array.shape for array in constants.values()]
@@ -55,7 +56,7 @@ class Pair(Pending):
             constants["b"] = constants["b"].reshape(op.shape_of(op.axes_of("b")))
         made = lowering.step(name, op, inputs, constants=constants)
         kind = TensorType(self.type.shape, to.form.dtype)
-        return quantization.bounded(lowering, Stored(made, kind, a.order, to.form), to, self)
+        return quantization.bounded(lowering, Stored(made, kind, a.order, to.form), to, left)
 
     def _sides(self, lowering: Lowering) -> tuple[Stored, dict[str, Stored], dict[str, np.ndarray]]:
         """a as it is added; the tensors by their names, and b where it is constant."""
