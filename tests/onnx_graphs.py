@@ -17,6 +17,8 @@ OTHERS = ("add", "max_pool", "function", "multiply", "concat", "pad")
 GROWN = ("shifted", "largest", "normalized", "resized", "upsampled", "squared")
 """Layers beside convolutions: methods of `Graph`. GROWN: those of text recognisers."""
 
+OPSETS = [helper.make_opsetid("", 19), helper.make_opsetid("com.microsoft", 1)]
+
 
 class Graph:
     """A graph that grows: each method adds nodes and returns the name of a float32 edge, whose
@@ -204,7 +206,7 @@ class Graph:
             [of_type(y, TensorProto.FLOAT, self.shapes[y])],
             self.constants,
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+        model = helper.make_model(graph, opset_imports=OPSETS, ir_version=9)
         checker.check_model(model)
         return model
 

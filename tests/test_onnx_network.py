@@ -316,3 +316,29 @@ def test_a_relu_behind_an_addition_is_part_of_it(tmp_path):
     (y,) = network.reference({"x": x}).values()
     (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
     assert np.array_equal(y, expected)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_products_of_quantized_tensors_are_those_of_onnxruntime(constant, tmp_path):
+    """QLinearMul of an image and one factor for each channel; scales are powers of two."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    graph = Graph(np.random.default_rng(0), (2, 5, 3, 4))
+    rng = graph.rng
+    how = [[graph.constant(v) for v in (graph.scale(), np.uint8(z))] for z in (128, 9, 31)]
+    x = graph.add_node("QuantizeLinear", ["x", *how[0]], (2, 5, 3, 4))
+    if constant:
+        factors = graph.constant(rng.integers(0, 256, (5, 1, 1)).astype(np.uint8))
+    else:
+        real = graph.add_node("DequantizeLinear", [x, *how[0]], (2, 5, 3, 4))
+        top = graph.add_node("GlobalMaxPool", [real], (2, 5, 1, 1))
+        factors = graph.add_node("QuantizeLinear", [top, *how[1]], (2, 5, 1, 1))
+    sides = [factors, *how[1], x, *how[0]] if constant else [x, *how[0], factors, *how[1]]
+    y = graph.add_node("QLinearMul", [*sides, *how[2]], (2, 5, 3, 4), domain="com.microsoft")
+    y = graph.add_node("DequantizeLinear", [y, *how[2]], (2, 5, 3, 4))
+    network = network_of(graph.model(y), tmp_path)
+    assert [step.op.kind for step in network.steps].count("mul") == 1
+    x = np.float32(rng.integers(-64, 64, (2, 5, 3, 4))) / 16
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (expected,) = session.run(None, {"x": x})
+    (y,) = network.reference({"x": x}).values()
+    assert np.array_equal(y, expected)

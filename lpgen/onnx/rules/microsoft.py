@@ -15,9 +15,11 @@ import numpy as np
 from lpgen.errors import OnnxError
 from lpgen.onnx import checks
 from lpgen.onnx.linear import FORMATS
-from lpgen.onnx.rules import functions, products, quantization
+from lpgen.onnx.rules import functions, products, quantization, sums
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.values import Constant, Mapped, Recoded, Scale, Stored, Target, Value
+from lpgen.ops.mul import Mul
+from lpgen.ops.tensor_type import TensorType
 
 if TYPE_CHECKING:
     import onnx
@@ -103,8 +105,37 @@ def function(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     return [quantization.recoded(node.output[0], value, to)]
 
 
+def multiply(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """QLinearMul of two tensors, or of one and constants."""
+    given = lowering.inputs(node)
+    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = given + [None] * (8 - len(given))
+    attributes(node)
+    sides = [(a, a_scale, a_zero, "a"), (b, b_scale, b_zero, "b")]
+    if isinstance(a, Constant):
+        sides.reverse()
+    (first, *how, name), (second, *other_how, other_name) = sides
+    left = _affine(lowering, name, first, *how)
+    if isinstance(second, Constant):
+        scale = _scale(other_name, *other_how, second.type.dtype)
+        if not scale.single or scale.zero.size != 1:
+            raise OnnxError(f"{other_name} has {scale.scale.size} scales, lpgen has one")
+        form = checks.format_of(other_name, second.type.dtype, FORMATS)
+        right = Constant(second.array, second.array.astype(form.dtype), scale, form)
+    else:
+        right = _affine(lowering, other_name, second, *other_how)
+    try:
+        shape = np.broadcast_shapes(left.type.shape, right.type.shape)
+    except ValueError:
+        raise OnnxError(f"shapes {a.type.shape} and {b.type.shape} do not match") from None
+    kind = TensorType(shape, "float32")
+    pair = sums.Pair(kind, -np.inf, np.inf, left, right, Mul, rounded="sum")
+    to = _target(y_scale, y_zero, left.codes.type.dtype)
+    return [pair.quantized(lowering, node.output[0], to)]
+
+
 RULES = {
     "com.microsoft.QGemm": gemm,
+    "com.microsoft.QLinearMul": multiply,
     "com.microsoft.QLinearSigmoid": function,
     "com.microsoft.QLinearLeakyRelu": function,
 }

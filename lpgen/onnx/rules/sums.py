@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Pair(Pending):
     """The sum or the product of two tensors with a scale each, broadcast as in ONNX; b may be
-    constant codes."""
+    constant codes. rounded: as `ops.pairs` has it, for what is quantized."""
 
     a: Mapped
     b: Mapped | Constant
     kind: type[Add] | type[Mul]
+    rounded: str = "quotient"
 
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
         """The operator, on codes as they lie in memory."""
-        fields: dict[str, Any] = {"rounded": "quotient"}
+        fields: dict[str, Any] = {"rounded": self.rounded}
         left = self  # the bounds that the operator does not have
         if self.kind is Add and self.low == 0:
             fields["clamp"], left = "relu", replace(self, low=-np.inf)
