@@ -169,7 +169,7 @@ def test_bench_against_takes_the_model_and_says_who_cannot_run_it(lpgen, blocks,
     assert "is a network: --against takes --model MODEL.onnx" in said
     (home / "m.onnx").write_text("no model")
     said = lpgen("bench", str(blocks), "--against", "onnxruntime,torch", "--model", "m.onnx")
-    assert "not run: torch: runs no ONNX files" in said
+    assert "not run: torch: " in said
     assert "not run: onnxruntime: " in said
     assert "1.00" in next(line for line in said.splitlines() if line.startswith("lpgen  "))
 

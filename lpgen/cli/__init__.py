@@ -19,3 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:  # while it was imported, or once more while it was ending
         print("lpgen: interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        # CPython ends by SIGINT, whatever the status, if Ctrl-C met the text of an `exec` (such as a
+        # dataclass being made); it forgets that when the next text runs.
+        exec("")
