@@ -100,6 +100,24 @@ class Format:
         book = tuple(map(int, match[3].split(","))) if match[3] else ()
         return cls(match[1], int(match[2]), book)
 
+    @classmethod
+    def of_values(cls, values: np.ndarray) -> "Format":
+        """The format of the fewest bits that holds these integers of int8 or uint8: unsigned where
+        none is negative, bipolar where all are odd and that takes fewer bits, else two's
+        complement."""
+        low, high = int(values.min()), int(values.max())
+        if low >= 0:
+            return cls("u", max(1, high.bit_length()))
+        signed, odd = cls("s", 2).within(low, high), max(-low, high).bit_length()
+        return cls("b", odd) if odd < signed.bits and (values & 1).all() else signed
+
+    def within(self, low: int, high: int) -> "Format":
+        """The unsigned or two's complement format, as this one is, of the fewest bits that holds
+        low..high."""
+        if self.encoding == "u":
+            return Format("u", max(1, high.bit_length()))
+        return Format("s", max(2, (max(-low - 1, high, 0)).bit_length() + 1))
+
     def __str__(self) -> str:
         book = f":{','.join(map(str, self.book))}" if self.book else ""
         return f"{self.short}{book}"

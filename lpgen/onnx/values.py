@@ -150,6 +150,11 @@ class Target(NamedTuple):
         """How its codes stand for real numbers."""
         return Scale(np.float32([self.scale]), np.array([self.zero], self.form.dtype))
 
+    def within(self, low: int, high: int) -> Target:
+        """The same in the format of the fewest bits, where all codes are from low to high."""
+        form = self.form.within(low, high)
+        return self._replace(form=form) if form.min <= self.zero <= form.max else self
+
     def code(self, real: float) -> int:
         """The code for a real number; bounds are numbers."""
         return int(quantized(np.float32([real]) / self.scale, self.zero, self.form)[0])

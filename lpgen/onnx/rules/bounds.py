@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from lpgen.onnx.lowering import Lowering
 
 
-def bounded_real(lowering: Lowering, tensor: Stored, bounds: Pending) -> Stored:
-    """float32 with its bounds."""
+def bounded_real(lowering: Lowering, tensor: Stored, bounds: Pending, name: str = "") -> Stored:
+    """float32 with its bounds, in the tensor `name` where a step makes it."""
     if (bounds.low, bounds.high) == (-np.inf, np.inf):
         return tensor
     function = {"function": "relu"}
     if (bounds.low, bounds.high) != (0, np.inf):
         function = {"function": "clip", "alpha": bounds.low, "beta": bounds.high}
     op = Unary(size=math.prod(tensor.type.shape), **function)
-    return replace(tensor, name=lowering.step(f"{tensor.name}:bounded", op, {"x": tensor}))
+    made = lowering.step(name or f"{tensor.name}:bounded", op, {"x": tensor})
+    return replace(tensor, name=made)

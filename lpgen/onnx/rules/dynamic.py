@@ -62,7 +62,7 @@ def product(lowering: Lowering, x: Stored, w: Constant, bias: np.ndarray | None)
     zero = np.array(act.min + act.levels // 2, act.dtype)  # levels lie evenly around it
     kind = TensorType(x.type.shape, act.dtype)
     imported = matmul.product(kind, codes, zero, scale.zero.reshape(-1)[: codes.shape[1]])
-    imported = narrowed(imported, act, w.form)
+    imported = narrowed(imported, act)
     each = np.broadcast_to(scale.scale.ravel(), codes.shape[1:]).astype(np.float32)
     shape = imported.y.shape
     return Product(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpgen.onnx import evaluate
+from lpgen.onnx.rules import quantization
 from lpgen.onnx.rules.structure import known
-from lpgen.onnx.values import Constant, Mapped, Pending, Value
+from lpgen.onnx.values import Constant, Mapped, Pending, Stored, Value
 
 if TYPE_CHECKING:
     import onnx
@@ -29,7 +30,11 @@ def function(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None
     """A function of one element: bounds of what waits, or another table; None for a tensor of real
     numbers."""
     value = lowering.inputs(node)[0]
-    if isinstance(value, Pending) and node.op_type in ("Relu", "Clip"):
+    if node.op_type not in ("Relu", "Clip"):
+        return mapped(lowering, node)
+    if isinstance(value, Stored) and value.type.dtype == "float32":
+        value = quantization.Bounded(value.type, -np.inf, np.inf, value)
+    if isinstance(value, Pending):
         low, high = _bounds(lowering, node)
         return [replace(value, low=max(value.low, low), high=max(low, min(value.high, high)))]
     return mapped(lowering, node)

@@ -64,7 +64,8 @@ def concatenated(lowering: Lowering, name: str, tensors: Sequence[Stored], axis:
         sizes = list(some[0].type.shape)
         sizes[axis] = sum(tensor.type.shape[axis] for tensor in some)
         kind = TensorType(tuple(sizes), some[0].type.dtype)
-        tensors = [Stored(made, kind, order, some[0].form), *tensors]
+        widest = max((t.form for t in some if t.form), key=lambda form: form.bits, default=None)
+        tensors = [Stored(made, kind, order, widest), *tensors]
     return tensors[0]
 
 

@@ -136,7 +136,7 @@ def _product(
     if not w.scale.single and w.scale.axis != axis:
         raise OnnxError(f"scales of weights on axis {w.scale.axis}, expected {axis}: the channels")
     imported = make(x.codes.type, w.codes, w.scale.zero.reshape(-1))
-    imported = narrowed(imported, x.form, w.form)
+    imported = narrowed(imported, x.form)
     scale = x.scale.scale.reshape(()) * np.broadcast_to(w.scale.scale.ravel(), (channels,))
     shape = imported.y.shape
     place = len(shape) - 1 if axis != 0 else 1
@@ -148,20 +148,13 @@ def _product(
     )
 
 
-def narrowed(imported: Imported, act: Format, weight: Format) -> Imported:
-    """With the formats that codes have where they are of fewer than 8 bits."""
+def narrowed(imported: Imported, act: Format) -> Imported:
+    """With the format of the activations, and that of the fewest bits that holds the weights."""
     op = replace(imported.op, act=act)
-    if weight.bits < 8:
-        low, high = int(imported.weights.min()), int(imported.weights.max())
-        if low < 0:
-            bits = max((-low - 1).bit_length(), high.bit_length()) + 1
-        else:
-            bits = max(1, high.bit_length())
-        form = Format("s" if low < 0 else "u", max(bits, 2 if low < 0 else 1))
-        weights = imported.weights.astype(form.dtype)
-        if not op.zero_weight:
-            return replace(imported, op=replace(op, weight=form), weights=weights)
-    return replace(imported, op=op)
+    if not op.zero_weight:
+        op = replace(op, weight=Format.of_values(imported.weights))
+    weights = imported.weights.astype(op.weight.dtype)
+    return replace(imported, op=op, weights=weights)
 
 
 def _bias(value: Value | None, scale: np.ndarray, channels: int) -> np.ndarray | None:

@@ -40,11 +40,11 @@ def dequantize(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | No
     checks.check_type("the scale", scale, "float32")
     codes = isinstance(value, Stored | Recoded)
     form = value.form if codes else FORMATS.get(value.type.dtype)
-    dtype = next((name for name, f in FORMATS.items() if f == form), value.type.dtype)
+    dtypes = {value.type.dtype, *(name for name, f in FORMATS.items() if f == form)}
     if zero is None:
         zero = np.zeros(scale.shape, form.dtype if form else "int32")
     else:
-        checks.check_type("the zero point", zero, dtype)
+        checks.check_type("the zero point", zero, *sorted(dtypes))
     if not np.isfinite(scale).all():
         raise OnnxError(f"the scale has values that are not finite ({scale.ravel()[:3].tolist()})")
     if isinstance(value, Constant):
@@ -106,6 +106,11 @@ def quantize(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None
     to = target(lowering, node)
     if to is None:
         return None
+    if isinstance(value, Pending):
+        to = to.within(to.code(value.low), to.code(value.high))
+    elif isinstance(value, Mapped):
+        codes = value.quantized(to)
+        to = to.within(int(codes.min()), int(codes.max()))
     return [codes_of(lowering, node.output[0], value, to)]
 
 
@@ -153,6 +158,21 @@ def bounded(lowering: Lowering, tensor: Stored, to: Target, bounds: Pending) -> 
 
 
 @dataclass(frozen=True)
+class Bounded(Pending):
+    """A tensor of float32 behind Relu or Clip."""
+
+    x: Stored
+
+    def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
+        """Codes; bounds that are those of the format cost nothing."""
+        return bounded(lowering, _of_real(lowering, name, self.x, to), to, self)
+
+    def real(self, lowering: Lowering, name: str) -> Stored:
+        """float32."""
+        return bounded_real(lowering, self.x, self, name)
+
+
+@dataclass(frozen=True)
 class Largest(Pending):
     """The largest of a function of codes in windows of an image; node: the MaxPool."""
 
@@ -186,7 +206,7 @@ def max_pool(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None
         return [Largest(TensorType(kind.y.shape, "float32"), -np.inf, np.inf, given, node)]
     imported = import_node(node, value.codes.type, {})
     pooled = lowering.apply(imported, node.output[0], [value.codes])
-    return [Mapped(pooled, value.table, value.scale)]
+    return [Mapped(replace(pooled, form=value.form), value.table, value.scale)]
 
 
 RULES = {
