@@ -34,6 +34,11 @@ class NetworkError(UserError):
     """A network whose steps do not fit each other, or that cannot be computed as asked."""
 
 
+class PlanError(UserError):
+    """A plan that cannot be read or written, that does not fit its model, or whose wish cannot be
+    met."""
+
+
 class RecordError(UserError):
     """A tuning log that cannot be read or written, or a record that no longer fits."""
 

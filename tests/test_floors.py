@@ -32,6 +32,7 @@ FLOORS = {
     "build": 4,
     "network": 5,
     "onnx": 5,
+    "plans": 5,
     "tune": 5,
     "bench": 5,
     "cli": 6,

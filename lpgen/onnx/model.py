@@ -45,7 +45,7 @@ def read_model(path: str | os.PathLike[str], shapes: Mapping[str, Sequence[int]]
     name in shapes that no input has, and for tensors of 2 GiB and more.
     """
 
-    model = _load(Path(path))
+    model = load(Path(path))
     graph = model.graph
     if len(graph.node) > MAX_NODES:
         raise OnnxError(f"{path} has {len(graph.node)} nodes, the limit is {MAX_NODES}")
@@ -66,7 +66,7 @@ def read_model(path: str | os.PathLike[str], shapes: Mapping[str, Sequence[int]]
     )
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def load(path: Path) -> onnx.ModelProto:
     """The checked model."""
     import onnx
     from google.protobuf.message import DecodeError

@@ -1,0 +1,68 @@
+"""Small float models of ONNX with random weights, for tests of plans."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def _model(nodes: list, weights: dict[str, np.ndarray], x: tuple, y: tuple) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, y)],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _weights(seed: int, **shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Normal, as large as keeps the size of what goes through."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: (rng.normal(size=shape) * (2 / np.prod(shape[:-1])) ** 0.5).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+def mlp(rows: int | str = "n", seed: int = 0) -> onnx.ModelProto:
+    """x [rows, 16] -> y [rows, 5]: two layers beside each other, one, and one; the weights of
+    `beside` come from a Transpose, those of `last` are transposed by its Gemm."""
+    weights = _weights(seed, w0=(16, 24), w1=(16, 24), w2=(24, 24), w3=(24, 5))
+    weights["w1"], weights["w3"] = weights["w1"].T.copy(), weights["w3"].T.copy()
+    weights["b3"] = np.linspace(-1, 1, 5, dtype=np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["w1"], ["w1t"], "transposed"),
+        helper.make_node("MatMul", ["x", "w0"], ["h0"], "first"),
+        helper.make_node("MatMul", ["x", "w1t"], ["h1"], "beside"),
+        helper.make_node("Add", ["h0", "h1"], ["h2"], "sum"),
+        helper.make_node("Relu", ["h2"], ["h3"], "relu"),
+        helper.make_node("MatMul", ["h3", "w2"], ["h4"], "second"),
+        helper.make_node("Relu", ["h4"], ["h5"], "relu2"),
+        helper.make_node("Gemm", ["h5", "w3", "b3"], ["y"], "last", transB=1),
+    ]
+    return _model(nodes, weights, (rows, 16), (rows, 5))
+
+
+def small_cnn(images: int | str = "n", seed: int = 0) -> onnx.ModelProto:
+    """x [images, 3, 8, 8] -> y [images, 5]: a convolution, a depthwise one, the mean, a product."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "w0": rng.normal(size=(8, 3, 3, 3)).astype(np.float32) * 0.3,
+        "b0": rng.normal(size=8).astype(np.float32) * 0.1,
+        "w1": rng.normal(size=(8, 1, 3, 3)).astype(np.float32) * 0.5,
+        "w2": rng.normal(size=(8, 5)).astype(np.float32),
+        "size": np.array([0, -1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w0", "b0"], ["h0"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["h0"], ["h1"], "relu"),
+        helper.make_node("Conv", ["h1", "w1"], ["h2"], "depthwise", pads=[1, 1, 1, 1], group=8),
+        helper.make_node("Relu", ["h2"], ["h3"], "relu2"),
+        helper.make_node("GlobalAveragePool", ["h3"], ["h4"], "mean"),
+        helper.make_node("Reshape", ["h4", "size"], ["h5"], "flat"),
+        helper.make_node("MatMul", ["h5", "w2"], ["y"], "classes"),
+    ]
+    return _model(nodes, weights, (images, 3, 8, 8), (images, 5))
