@@ -22,7 +22,9 @@ CONV = parse(
 REAL = parse("dense m=4 n=10 k=30 act=s8 weight=s4 out=f32 scale=tensor bias=f32 residual=f32")
 INTEGERS = parse("dense m=4 n=10 k=30 act=s8 weight=s4 zero_act=5 relu")
 DYNAMIC = parse("dense m=4 n=10 k=30 act=s8 weight=s4 input=f32:row out=f32 scale=channel")
-STATIC = parse("dense m=4 n=10 k=30 act=u8 weight=s4 input=f32 zero_act=8 out=u8 scale=tensor")
+STATIC = parse(
+    "dense m=4 n=10 k=32 act=u8 weight=s4 input=f32 hadamard=32 zero_act=8 out=u8 scale=tensor"
+)
 FEW = parse("dense m=4 n=10 k=30 act=u2 weight=s4 bias=s32 out=b2 scale=thresholds")
 OPS = [CONV, REAL, INTEGERS, DYNAMIC, STATIC, FEW]
 

@@ -60,6 +60,7 @@ class Conv2d(Product):
     outliers: int = 0
     epilogue: Chain = ()
     input: str = "act"
+    hadamard: int = 0
 
     kind: ClassVar[str] = "conv2d"
     ROWS: ClassVar[str] = "n"
@@ -80,6 +81,7 @@ class Conv2d(Product):
         "zero_weight": ZERO_OR_SHARED,
         "outliers": COUNT,
         "input": INPUT,
+        "hadamard": COUNT,
     }
 
     def __post_init__(self) -> None:
@@ -90,6 +92,7 @@ class Conv2d(Product):
             self._take_sizes(key, 1, as_pair)
         self._take_sizes("pad", 0, as_edges)
         self._take_sizes("outliers", 0)
+        self._take_sizes("hadamard", 0)
         self._check_words()
         self._check_geometry()
         self._check_sizes()

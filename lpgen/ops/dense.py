@@ -33,6 +33,7 @@ class Dense(Product):
     outliers: int = 0
     epilogue: Chain = ()
     input: str = "act"
+    hadamard: int = 0
 
     kind: ClassVar[str] = "dense"
     ROWS: ClassVar[str] = "m"
@@ -46,6 +47,7 @@ class Dense(Product):
         "zero_weight": ZERO_OR_SHARED,
         "outliers": COUNT,
         "input": INPUT,
+        "hadamard": COUNT,
     }
 
     def __post_init__(self) -> None:
@@ -53,6 +55,7 @@ class Dense(Product):
         for key in ("n", "k"):
             self._take_sizes(key, 1)
         self._take_sizes("outliers", 0)
+        self._take_sizes("hadamard", 0)
         self._check_words()
         self._check_sizes()
 

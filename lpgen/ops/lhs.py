@@ -19,6 +19,10 @@ and the sums are multiplied with `step` right behind the epilogue's scale (that 
 Every operation is one of float32, rounding is half to even. A largest |x| of less than 2^-100
 counts as 0: all q are zero_act then.
 
+With hadamard=128 blocks of x are rotated first (`ops.hadamard`). Then x stands for sums and
+differences within its block, whose factor r = 1 / sqrt(128) is part of the scale:
+round(x * (r / input_scale)), or step = a / levels * r.
+
 Infinities saturate, and what is no number (NaN) is quantized to the lowest value, as onnxruntime's
 QuantizeLinear does it. With a dynamic scale they are the largest |x|: NaN makes step NaN, an
 infinity makes it infinite (finite x are 0 beside it, 0 times infinity is NaN: the lowest value), so
@@ -34,7 +38,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lpgen.formats import Format
-from lpgen.ops import packed
+from lpgen.ops import hadamard, packed
 from lpgen.ops.words import Word, one_of
 
 FLOATS = ("f32", "f32:tensor", "f32:row")
@@ -46,11 +50,13 @@ SMALLEST = 2.0**-100
 
 @dataclass(frozen=True)
 class Lhs:
-    """The activations of a product: one of INPUTS, the format and the zero point of the values."""
+    """The activations of a product: one of INPUTS, the format and the zero point of the values;
+    block: neighbours that are rotated together, 0: none."""
 
     input: str
     act: Format
     zero: int
+    block: int = 0
 
     @property
     def dynamic(self) -> bool:
@@ -121,15 +127,17 @@ class Lhs:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """(q as int16[x_shape], step): float32[m, 1] or [1], None with a static scale."""
         one = np.float32(1)
+        factor = hadamard.factor(self.block) if self.block else one
+        x = hadamard.sums(x, self.block) if self.block else x
         if not self.dynamic:
-            inverse, step = one / input_scale[0], None
+            inverse, step = factor / input_scale[0], None
         else:
             whole = tuple(range(x.ndim))
             largest = np.abs(x).max(axis=1 if self.input == "f32:row" else whole, keepdims=True)
             top = np.float32(self.levels)
             some = largest > SMALLEST
             inverse = np.where(some, top / np.where(some, largest, one), np.float32(0))
-            step = largest / top
+            step = largest / top * factor
             step = step if self.input == "f32:row" else step.reshape(1)
         low, high = map(np.float32, self.bounds)
         scaled = x * inverse

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import ClassVar, NamedTuple, Self
 
 from lpgen.formats import Format
-from lpgen.ops import epilogue, packed, scales, sparse
+from lpgen.ops import epilogue, hadamard, packed, scales, sparse
 from lpgen.ops.epilogue import Pack, Quantize, Residual, Scale, Threshold, check_zero
 from lpgen.ops.epilogue.words import words_of
 from lpgen.ops.lhs import Lhs
@@ -37,7 +37,8 @@ class Product(ProductOracle):
     their zero points `zero_act` (a value of the format) and `zero_weight` (the same, or "channel"
     or "group": one for each output channel or group of k, a parameter), `outliers`, the most
     non-zero elements of a sparse matrix beside the weights (`ops.sparse`), `input`, how x comes in
-    (`ops.lhs`), and `epilogue`, the chain of steps behind the sums.
+    (`ops.lhs`), `hadamard`, the neighbours of a float x that are rotated together (`ops.hadamard`),
+    and `epilogue`, the chain of steps behind the sums.
 
     The sum of an element is that of (x - zero_act) * (w - zero_weight), and of (x - zero_act) times
     the outliers; padding adds nothing.
@@ -81,7 +82,7 @@ class Product(ProductOracle):
     @cached_property
     def lhs(self) -> Lhs:
         """How the activations come in."""
-        return Lhs(self.input, self.act, self.zero_act)
+        return Lhs(self.input, self.act, self.zero_act, self.hadamard)
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -159,7 +160,8 @@ class Product(ProductOracle):
     def plain(self) -> Self:
         """The operator on integers, without zero points, outliers and epilogue: nearly all of the
         work."""
-        return replace(self, zero_act=0, zero_weight=0, outliers=0, epilogue=(), input="act")
+        bare = {"zero_act": 0, "zero_weight": 0, "outliers": 0, "epilogue": (), "input": "act"}
+        return replace(self, **bare, hadamard=0)
 
     @abstractmethod
     def smallest(self) -> Self:
@@ -223,8 +225,16 @@ class Product(ProductOracle):
             self._fail(reason)
         size, scaled = self.group_size, bool(epilogue.find(self.epilogue, Scale))
         reason = self.lhs.check(rows, scaled) or scales.check(size, zero, self.weight, rows)
+        reason = reason or hadamard.check(self.hadamard, self.lhs.real, *self._neighbours)
         if reason := reason or sparse.check(self.outliers, self.w_shape, size):
             self._fail(reason)
+
+    @property
+    def _neighbours(self) -> tuple[int, str]:
+        """How many neighbours in x are neighbours in k, and what that is called."""
+        if self.kind == "dense":
+            return self.w_shape[-1], "k"
+        return self.w_shape[-1], "ic" if self.groups == 1 else "ic / groups"
 
     def _check_sizes(self) -> None:
         """No exact result may leave int32."""

@@ -1,19 +1,23 @@
 """The left side from float activations: one pass that quantizes them before everything else.
 
 What an operator with input=f32... computes, see `lpgen.ops.lhs`: here as statements in front of
-a kernel that takes integers. A row at a time, in vectors of 16 and the rest one by one.
+a kernel that takes integers. A row at a time, in vectors of 16 and the rest one by one; with
+hadamard= it is rotated first, into memory of its own that a cache holds.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
+from lpgen.algorithms.lhs.rotate import rotate_row
 from lpgen.algorithms.lhs.view import rows_loop
-from lpgen.ops import Operator
+from lpgen.ops import Operator, hadamard
 from lpgen.ops.lhs import SMALLEST
 from lpgen.tir.rewrite import places
 from lpgen.tir.vectors import ROUNDING, ramp, splat, vector
@@ -41,8 +45,8 @@ def quantize_input(op: Operator, x, q, scale) -> tirx.Stmt:
         tb.writes([])
         if op.input == "f32:tensor":
             largest = _zeroed("largest")
-            with rows_loop(op, rows, 0) as row:
-                _largest(x, places(row, outer), count, largest)
+            with rows_loop(op, rows, 0) as row, _given(op, x, places(row, outer)) as (given, at):
+                _largest(given, at, count, largest)
             inverse = _step(op, largest, scale, 0)
         with rows_loop(op, rows, rows * count) as row:
             if op.input == "f32":
@@ -52,12 +56,31 @@ def quantize_input(op: Operator, x, q, scale) -> tirx.Stmt:
                     tb.reads([])
                     tb.writes([])
                     largest = _zeroed("largest")
-                    at = places(row, outer)
-                    _largest(x, at, count, largest)
-                    _quantize_row(op, x, q, at, count, _step(op, largest, scale, row))
+                    to = places(row, outer)
+                    with _given(op, x, to) as (given, at):
+                        _largest(given, at, count, largest)
+                        inverse = _step(op, largest, scale, row)
+                        _quantize_row(op, given, at, q, to, inverse)
             else:
-                _quantize_row(op, x, q, places(row, outer), count, inverse)
+                to = places(row, outer)
+                with _given(op, x, to) as (given, at):
+                    _quantize_row(op, given, at, q, to, inverse)
     return builder.get()
+
+
+@contextmanager
+def _given(op: Operator, x, row: list) -> Iterator[tuple]:
+    """The row to be quantized as (buffer, indices): x[row], or rotated."""
+    if not op.hadamard:
+        yield x, row
+        return
+    count = int(x.shape[-1])
+    with tb.sblock("rotated_row"):
+        tb.reads([])
+        tb.writes([])
+        rotated = tb.sblock_alloc_buffer((count,), "float32")
+        rotate_row(x, row, count, op.hadamard, rotated)
+        yield rotated, []
 
 
 def _zeroed(name: str):
@@ -88,14 +111,18 @@ def _step(op: Operator, largest, steps, place) -> tirx.Expr:
         tb.buffer_store(largest, tirx.Max(largest[0], largest[lane]), [0])
     value = tb.Bind(tirx.reinterpret("float32", largest[0]))
     top = tirx.const(op.lhs.levels, "float32")
-    tb.buffer_store(steps, value / top, [place])
+    step = value / top
+    if op.hadamard:
+        step = step * tirx.const(hadamard.factor(op.hadamard), "float32")
+    tb.buffer_store(steps, step, [place])
     some = value > tirx.const(SMALLEST, "float32")
     one, zero = tirx.const(1, "float32"), tirx.const(0, "float32")
     return tb.Bind(tirx.Select(some, top / tirx.Select(some, value, one), zero))
 
 
-def _quantize_row(op: Operator, x, q, row: list, count: int, inverse: tirx.Expr) -> None:
-    dtype = str(q.dtype)
+def _quantize_row(op: Operator, x, row: list, q, to: list, inverse: tirx.Expr) -> None:
+    """Emit q[to] = the quantized values of x[row]."""
+    dtype, count = str(q.dtype), int(q.shape[-1])
 
     def rounded(value, lanes: int) -> tirx.Expr:
         low, high = (splat(bound, "float32", lanes) for bound in op.lhs.bounds)
@@ -108,9 +135,9 @@ def _quantize_row(op: Operator, x, q, row: list, count: int, inverse: tirx.Expr)
 
     if count >= LANES:
         with tb.serial(0, count // LANES) as i:
-            at = (*row, ramp(i * LANES, LANES))
-            tb.buffer_store(q, rounded(x[at], LANES), list(at))
+            lanes = ramp(i * LANES, LANES)
+            tb.buffer_store(q, rounded(x[(*row, lanes)], LANES), [*to, lanes])
     if count % LANES:
         with tb.serial(0, count % LANES) as i:
-            at = (*row, count // LANES * LANES + i)
-            tb.buffer_store(q, rounded(x[at], 1), list(at))
+            last = count // LANES * LANES + i
+            tb.buffer_store(q, rounded(x[(*row, last)], 1), [*to, last])

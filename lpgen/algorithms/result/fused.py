@@ -13,11 +13,13 @@ from tvm import te, tirx
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.sections import Section, Sectioned, joined_contents, joined_packers
 from lpgen.algorithms.weights import sparse as outliers
+from lpgen.ops import hadamard
 
 if TYPE_CHECKING:
     from tvm import IRModule
 
     from lpgen.algorithms.result.epilogue import Epilogue
+    from lpgen.ops import Operator
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class FusedLayout(Sectioned):
         e = self.epilogue
         values = dict(e.op.legal_parameters(parameters))
         if "input_scale" in values:
-            values["input_inverse"] = np.float32(1) / values["input_scale"]
+            values["input_inverse"] = _unit(e.op) / values["input_scale"]
         if "thresholds" in values:
             values["flip"] = np.minimum(values["direction"], 0).astype(np.int32)
             values |= {
@@ -108,6 +110,11 @@ class FusedLayout(Sectioned):
         return joined_packers(e.op, self.weights.te_module()["main"], own, self.sections)
 
 
+def _unit(op: Operator) -> np.float32:
+    """What a static scale divides: 1, or what a rotation leaves to it."""
+    return hadamard.factor(op.hadamard) if op.hadamard else np.float32(1)
+
+
 def _values(e: Epilogue, w: te.Tensor, given: dict[str, te.Tensor]):
     """of(section): the function from an index to the section's value."""
     sums = _sums(e, w)
@@ -123,7 +130,7 @@ def _values(e: Epilogue, w: te.Tensor, given: dict[str, te.Tensor]):
         if s.name == "compensation":
             return compensation
         if s.name == "input_inverse":
-            return lambda i: tirx.const(1, "float32") / given["input_scale"][i]
+            return lambda i: tirx.const(_unit(e.op), "float32") / given["input_scale"][i]
         if s.name == "flip":
             return flip
         if s.name.startswith("threshold"):
