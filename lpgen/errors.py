@@ -39,6 +39,10 @@ class PlanError(UserError):
     met."""
 
 
+class QuantizeError(UserError):
+    """A model that cannot be quantized as asked, or data that do not fit it."""
+
+
 class RecordError(UserError):
     """A tuning log that cannot be read or written, or a record that no longer fits."""
 

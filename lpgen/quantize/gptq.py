@@ -1,0 +1,92 @@
+"""GPTQ (Frantar et al., arXiv 2210.17323): the error of a weight moves to those not rounded yet.
+
+With the inputs X [rows, k] of a layer and H = X^T X, the squared error of its results is the
+trace of (W - Q) H (W - Q)^T. Weights are rounded place by place along k, those with the largest
+H[i, i] first ("act-order"). With U upper triangular and U^T U = H^-1, what is lost at place i is
+made up for by
+
+    w[:, j] -= (w[:, i] - q[:, i]) / U[i, i] * U[i, j],   j > i
+
+which is optimal Brain surgery for the places that are left. Blocks of places are finished one after
+the other, and what they cost the places behind comes as one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lpgen.errors import QuantizeError
+from lpgen.formats import Format
+from lpgen.quantize.clip import clipped_scale
+from lpgen.quantize.codes import Codes, nearest, split, spread
+
+DAMPING = 0.01
+"""What is added to the diagonal of H, in parts of its mean."""
+
+_BLOCK = 128
+
+Rounding = Callable[[np.ndarray, int], np.ndarray]
+"""(weights [n] of a place, the place) -> what they become, [n]."""
+
+
+def gptq(
+    w: np.ndarray, hessian: np.ndarray, form: Format, group: int = 0, damping: float = DAMPING
+) -> Codes:
+    """Codes of w [n, k] for inputs of this hessian [k, k], X^T X; one scale for each row, or group
+    of neighbours along k. Raises QuantizeError where H is singular in spite of the damping."""
+    k = w.shape[1]
+    scale = clipped_scale(split(w.astype(np.float64), group), form).astype(np.float32)
+    each = np.broadcast_to(spread(scale, k, group), w.shape).T.astype(np.float64)
+    codes = np.empty((k, len(w)), np.int8)
+
+    def place(values: np.ndarray, i: int) -> np.ndarray:
+        found = nearest(values, each[i], form)
+        codes[i] = found
+        return found * each[i]
+
+    compensate(w, hessian, place, damping)
+    return Codes(np.ascontiguousarray(codes.T), scale, form, group)
+
+
+def compensate(
+    w: np.ndarray, hessian: np.ndarray, rounding: Rounding, damping: float = DAMPING
+) -> None:
+    """Round all places of w [n, k], each in its turn, by `rounding`, which gets the weights as the
+    errors of those before have left them."""
+    order = np.argsort(-np.diag(hessian), kind="stable")
+    upper = inverse_factor(hessian[np.ix_(order, order)], damping)
+    rest = np.ascontiguousarray(w.T[order], np.float64)  # [k, n]
+    for first in range(0, len(rest), _BLOCK):
+        last = min(first + _BLOCK, len(rest))
+        errors = np.empty((last - first, rest.shape[1]))
+        for i in range(first, last):
+            errors[i - first] = (rest[i] - rounding(rest[i], order[i])) / upper[i, i]
+            rest[i + 1 : last] -= np.outer(upper[i, i + 1 : last], errors[i - first])
+        rest[last:] -= upper[first:last, last:].T @ errors
+
+
+def inverse_factor(hessian: np.ndarray, damping: float = DAMPING) -> np.ndarray:
+    """U [k, k], upper triangular, with U^T U the inverse of the damped hessian.
+
+    Of H = R R^T with R upper triangular (Cholesky from the last place to the first) it is R^-1. An
+    H of zeros, of a layer whose inputs are all zero, counts as the identity. Raises QuantizeError.
+    """
+    from scipy.linalg import LinAlgError, cholesky, solve_triangular
+
+    h = np.array(hessian, np.float64)
+    if not np.isfinite(h).all():
+        raise QuantizeError("inputs in the calibration have values that are not finite")
+    mean = np.diag(h).mean()
+    if mean == 0:
+        return np.eye(len(h))
+    h[np.diag_indices_from(h)] += damping * mean
+    try:
+        upper = cholesky(h[::-1, ::-1], lower=True)[::-1, ::-1]
+    except LinAlgError:
+        raise QuantizeError(
+            f"the Hessian of k={len(h)} inputs is singular with damping {damping}: calibrate with "
+            "more data, or damp more"
+        ) from None
+    return solve_triangular(upper, np.eye(len(h)))
