@@ -1,0 +1,160 @@
+"""Post-training quantization of a model of ONNX: from a float model to one of standard nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lpgen.errors import QuantizeError
+from lpgen.plans import METADATA, Plan, Precision, check_plan, groups_of
+from lpgen.plans.constants import Constants
+from lpgen.plans.groups import node_names
+from lpgen.quantize.calibration import Calibration
+from lpgen.quantize.gptq import DAMPING
+from lpgen.quantize.graph import Graph, with_opset
+from lpgen.quantize.patches import Place
+from lpgen.quantize.ranges import METHODS as RANGES
+from lpgen.quantize.ranges import Range, chosen
+from lpgen.quantize.weights import METHODS, Quantized, quantized
+from lpgen.quantize.writing import Writer
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How: weights by `method` of `weights.METHODS`, with this damping; static ranges by `ranges`
+    of `ranges.METHODS`; correct: whether biases make up for the mean error."""
+
+    method: str = "gptq"
+    damping: float = DAMPING
+    ranges: str = "mse"
+    correct: bool = True
+
+    def __post_init__(self) -> None:
+        for key, known in (("method", METHODS), ("ranges", RANGES)):
+            if getattr(self, key) not in known:
+                raise QuantizeError(f"{key} {getattr(self, key)!r} is none of {', '.join(known)}")
+        if not 0 <= self.damping <= 1:
+            raise QuantizeError(f"damping {self.damping} is outside 0..1")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A quantized model; layers: what was made of each, by its node; scopes: the ranges of inputs
+    that are static, likewise."""
+
+    model: onnx.ModelProto
+    layers: Mapping[str, Quantized]
+    scopes: Mapping[str, Range]
+
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done ("calibration", "weights"), how much of it is, and of how much."""
+
+
+def quantize(
+    calibration: Calibration,
+    plan: Plan,
+    settings: Settings = Settings(),
+    progress: Progress = lambda what, done, of: None,
+) -> Outcome:
+    """The model with its layers as a plan says.
+
+    Raises PlanError for a plan that does not fit, QuantizeError for data that do not, and where a
+    layer cannot be quantized, with its name.
+    """
+    model = calibration.model
+    groups = groups_of(model)
+    check_plan(plan, groups)
+    wanted = {node: p for node, p in plan.precisions.items() if p.weight is not None}
+    if not wanted:
+        raise QuantizeError("the plan leaves every layer float: there is nothing to quantize")
+    nodes = dict(zip(node_names(model.graph), model.graph.node, strict=True))
+    layers = [layer for group in groups for layer in group.layers if layer.node in wanted]
+    places = [Place(layer, nodes[layer.node]) for layer in layers]
+    done = _weights(calibration, places, wanted, settings, progress)
+    scopes = _scopes(calibration, places, wanted, settings.ranges)
+    made = with_opset(model, _opset(wanted.values()))
+    _write(made, places, wanted, done, scopes, settings.correct)
+    _note(made, plan)
+    return Outcome(made, done, scopes)
+
+
+def _weights(
+    calibration: Calibration,
+    places: Sequence[Place],
+    wanted: Mapping[str, Precision],
+    settings: Settings,
+    progress: Progress,
+) -> dict[str, Quantized]:
+    """All layers by their nodes, in their order."""
+    constants, found = Constants(calibration.model), {}
+    for layer in (place.layer for place in places):
+        if not np.isfinite(constants[layer.weight]).all():
+            raise QuantizeError(f"layer {layer.node}: weights are not finite (NaN or infinity)")
+    for place, seen in calibration.seen(places, partial(progress, "calibration")):
+        node = place.layer.node
+        w = place.rows(constants[place.layer.weight])
+        try:
+            found[node] = quantized(w, wanted[node], seen, settings.method, settings.damping)
+        except QuantizeError as error:
+            raise QuantizeError(f"layer {node}: {error}") from None
+        progress("weights", len(found), len(places))
+    return {place.layer.node: found[place.layer.node] for place in places}
+
+
+def _scopes(
+    calibration: Calibration,
+    places: Sequence[Place],
+    wanted: Mapping[str, Precision],
+    method: str,
+) -> dict[str, Range]:
+    """The static ranges of inputs by the nodes that read them; those that share one, share it."""
+    known: dict[tuple, Range] = {}
+    found = {}
+    for node, edge in ((place.layer.node, place.layer.input) for place in places):
+        if wanted[node].scales == "static":
+            key = (edge, wanted[node].act)
+            if key not in known:
+                known[key] = chosen(calibration.values(edge).sample, wanted[node].act, method)
+            found[node] = known[key]
+    return found
+
+
+def _write(
+    model: onnx.ModelProto,
+    places: Sequence[Place],
+    wanted: Mapping[str, Precision],
+    done: Mapping[str, Quantized],
+    scopes: Mapping[str, Range],
+    correct: bool,
+) -> None:
+    """Put the layers into the graph, whose opset may be newer than that of the places."""
+    graph = Graph(model)
+    writer = Writer(graph)
+    nodes = dict(zip(node_names(model.graph), model.graph.node, strict=True))
+    for place in places:
+        node = place.layer.node
+        if node not in nodes:
+            raise QuantizeError(f"layer {node} has another name in the newer opset")
+        there = place._replace(node=nodes[node])
+        writer.layer(there, wanted[node], done[node], scopes.get(node), correct)
+    graph.finish()
+
+
+def _opset(precisions: Iterable[Precision]) -> int:
+    """The version of ONNX's operators that has what these need."""
+    return 21 if any(p.weight_group or p.weight.bits <= 4 for p in precisions) else 13
+
+
+def _note(model: onnx.ModelProto, plan: Plan) -> None:
+    """The plan among the model's metadata."""
+    for entry in [entry for entry in model.metadata_props if entry.key == METADATA]:
+        model.metadata_props.remove(entry)
+    model.metadata_props.add(key=METADATA, value=plan.to_toml())

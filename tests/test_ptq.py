@@ -1,0 +1,132 @@
+"""Post-training quantization of whole models: what is written, and how near it stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from float_models import image_model, images, rows, text_model
+from onnx import numpy_helper
+
+from lpgen.errors import PlanError, QuantizeError
+from lpgen.onnx import read_network
+from lpgen.plans import Group, Plan, Precision, groups_of, plan_of, uniform
+from lpgen.quantize import Calibration, Settings, quantize, write
+from lpgen.quantize.session import Session
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(11)
+
+
+def apart(made: onnx.ModelProto, model: onnx.ModelProto, calls: list) -> float:
+    """Error of a model's results in parts of the float model's, root of the mean square."""
+    first, second = (Session(each) for each in (made, model))
+    pairs = [(first(call)["y"], second(call)["y"]) for call in calls]
+    lost = sum(float(((a - b) ** 2).sum()) for a, b in pairs)
+    return (lost / sum(float((b**2).sum()) for _, b in pairs)) ** 0.5
+
+
+def test_a_model_of_images_with_static_ranges(rng, tmp_path):
+    model, calls = image_model(rng, opset=12), images(rng, 40)
+    calibration = Calibration(model, calls[:30])
+    made = {
+        text: quantize(calibration, uniform(groups_of(model), text)).model
+        for text in ("w8a8 static", "w4a6 static")
+    }
+    assert apart(made["w8a8 static"], model, calls[30:]) < 0.06
+    assert apart(made["w4a6 static"], model, calls[30:]) < 0.2
+    path = tmp_path / "q.onnx"
+    write(made["w4a6 static"], path)
+    network = read_network(path)
+    products = [step.op for step in network.steps if step.weights is not None]
+    assert [str(op.act) for op in products] == ["u6"] * 4
+    assert all(op.weight.bits <= 4 for op in products)
+    x = calls[35]["x"]
+    expected = Session(made["w4a6 static"])({"x": x})["y"]
+    assert np.allclose(network.reference({"x": x})["y"], expected, atol=0.05)
+
+
+def test_weights_are_int4_and_the_plan_is_in_the_file(rng):
+    model = text_model(rng)
+    plan = uniform(groups_of(model), "w3a8")
+    made = quantize(Calibration(model, rows(rng, 20)), plan).model
+    kinds = {t.name: t.data_type for t in made.graph.initializer}
+    assert kinds["query.codes"] == onnx.TensorProto.INT4
+    stored = next(t for t in made.graph.initializer if t.name == "query.codes")
+    assert set(np.unique(numpy_helper.to_array(stored).astype(int))) <= set(range(-4, 4))
+    assert "wq" not in kinds
+    assert plan_of(made) == plan
+
+
+@pytest.mark.parametrize("text", ["w4a8", "w4a8 weight_group=32", "w4a8 hadamard=32"])
+def test_products_whose_inputs_stay_float(rng, text):
+    model, calls = text_model(rng), rows(rng, 60)
+    plan = uniform(groups_of(model), text)
+    calibration = Calibration(model, calls[:50])
+    found, near = (quantize(calibration, plan, Settings(m)).model for m in ("gptq", "rtn"))
+    assert apart(found, model, calls[50:]) < 0.8 * apart(near, model, calls[50:])
+    assert apart(found, model, calls[50:]) < 0.2
+
+
+def test_a_layer_that_the_plan_leaves_out_stays_float(rng):
+    model = text_model(rng)
+    plan = Plan((Group("q", ("query",), Precision.parse("w4a8")),))
+    made = quantize(Calibration(model, rows(rng, 5)), plan)
+    assert list(made.layers) == ["query"]
+    assert {t.name for t in made.model.graph.initializer} >= {"wk", "wo"}
+
+
+def test_biases_make_up_for_the_mean_error(rng):
+    model, calls = image_model(rng), images(rng, 60)
+    calibration = Calibration(model, calls)
+    plan = Plan((Group("w", ("first",), Precision.parse("w2a8 static")),))
+    edges = ["c1"]
+    found = [
+        quantize(calibration, plan, Settings("rtn", correct=correct)).model
+        for correct in (False, True)
+    ]
+    runs = [Session(each, edges) for each in (model, *found)]
+    plain, without, corrected = (
+        np.mean([run(call)["c1"].mean((0, 2, 3)) for call in calls], axis=0) for run in runs
+    )
+    assert np.abs(corrected - plain).max() < 0.2 * np.abs(without - plain).max()
+
+
+def test_hessians_in_several_passes_are_the_same(rng):
+    model, calls = text_model(rng), rows(rng, 8)
+    plan = uniform(groups_of(model), "w4a8")
+    told = []
+    parts = Calibration(model, calls, most_bytes=8 * 64**2)
+    some = quantize(parts, plan, progress=lambda *done: told.append(done)).model
+    whole = quantize(Calibration(model, calls), plan).model
+    assert some.graph.initializer == whole.graph.initializer
+    assert ("calibration", 16, 16) in told
+    assert told[-1] == ("weights", 3, 3)
+    with pytest.raises(QuantizeError, match="the Hessian of query"):
+        quantize(Calibration(model, calls, most_bytes=100), plan)
+
+
+def test_mistakes_are_said_in_one_line(rng):
+    model, calls = text_model(rng), rows(rng, 3)
+    plan = uniform(groups_of(model), "w4a8")
+    with pytest.raises(QuantizeError, match="no calls to calibrate"):
+        Calibration(model, [])
+    with pytest.raises(PlanError, match="no layer queri"):
+        quantize(
+            Calibration(model, calls), Plan((Group("q", ("queri",), Precision.parse("w4a8")),))
+        )
+    with pytest.raises(QuantizeError, match="leaves every layer float"):
+        quantize(Calibration(model, calls), Plan(()))
+    with pytest.raises(QuantizeError, match="layer query: the Hessian of k=64 inputs is singular"):
+        quantize(Calibration(model, calls[:1]), plan, Settings(damping=0))
+    with pytest.raises(QuantizeError, match="method 'best' is none of gptq, rtn"):
+        Settings("best")
+    with pytest.raises(QuantizeError, match="the model refuses the data"):
+        quantize(Calibration(model, [{"x": np.zeros((2, 5), np.float32)}]), plan)
+    model.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(np.full((64, 64), np.nan, np.float32), "wq")
+    )
+    with pytest.raises(QuantizeError, match="layer query: weights are not finite"):
+        quantize(Calibration(model, calls), plan)
