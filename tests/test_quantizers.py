@@ -13,7 +13,6 @@ from lpgen.quantize.clip import clipped_scale, rounded
 from lpgen.quantize.codes import nearest, split
 from lpgen.quantize.gptq import gptq, inverse_factor
 from lpgen.quantize.greedy import planes, refitted
-from lpgen.quantize.hadamard import matrix, rotated, rotated_hessian
 from lpgen.quantize.prefixes import bit_layers
 
 S4, S3, S2 = (Format("s", bits) for bits in (4, 3, 2))
@@ -138,18 +137,6 @@ def test_a_singular_hessian_is_said_in_one_line(rng):
 def test_inputs_that_are_all_zero_leave_rounding(rng):
     w = rng.normal(size=(2, 8))
     assert np.array_equal(gptq(w, np.zeros((8, 8)), S4).codes, rounded(w, S4).codes)
-
-
-def test_a_rotation_changes_no_product(rng):
-    x, w = rng.normal(size=(7, 64)), rng.normal(size=(5, 64))
-    assert np.allclose(rotated(x, 16) @ rotated(w, 16).T, x @ w.T)
-    assert np.allclose(matrix(8) @ matrix(8), np.eye(8))
-    turned = rotated(x, 32)
-    assert np.allclose(rotated_hessian(x.T @ x, 32), turned.T @ turned)
-    with pytest.raises(QuantizeError, match="48 rows: expected a power of two"):
-        rotated(rng.normal(size=(1, 96)), 48)
-    with pytest.raises(QuantizeError, match="blocks of 64 do not divide k=96"):
-        rotated(rng.normal(size=(1, 96)), 64)
 
 
 def test_planes_are_greedy(rng):

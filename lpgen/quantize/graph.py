@@ -67,7 +67,7 @@ class Graph:
             packed = (codes[::2] | codes[1::2] << 4).tobytes()
             tensor = helper.make_tensor(name, TensorProto.INT4, array.shape, packed, raw=True)
         else:
-            tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            tensor = numpy_helper.from_array(np.array(array, order="C"), name)
         self.model.graph.initializer.append(tensor)
         return name
 

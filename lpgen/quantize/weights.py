@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lpgen.ops import hadamard
 from lpgen.plans import Precision
 from lpgen.quantize.calibration import Seen
 from lpgen.quantize.clip import rounded
 from lpgen.quantize.codes import Codes
 from lpgen.quantize.gptq import DAMPING, gptq
-from lpgen.quantize.hadamard import rotated, rotated_hessian
 
 METHODS = ("gptq", "rtn")
 
@@ -41,9 +41,9 @@ def quantized(
     """Codes for weights w [n, k] whose inputs are `seen`, in as many groups of rows of w as inputs
     have. Raises QuantizeError for a Hessian that is singular."""
     block = precision.hadamard
-    hessians = [rotated_hessian(h, block) for h in seen.hessian]
-    parts = np.split(rotated(w.astype(np.float64), block), len(hessians))
-    means = [rotated(mean, block) for mean in seen.mean]
+    hessians = [_rotated(_rotated(h, block).T, block).T for h in seen.hessian]
+    parts = np.split(_rotated(w, block), len(hessians))
+    means = [_rotated(mean, block) for mean in seen.mean]
     pairs = zip(parts, hessians, strict=True)
     found = [_codes(*pair, precision, method, damping) for pair in pairs]
     lost = [part - codes.real() for part, codes in zip(parts, found, strict=True)]
@@ -57,6 +57,11 @@ def quantized(
         _power(lost, hessians) / max(_power(parts, hessians), np.finfo(float).tiny),
         seen.rows,
     )
+
+
+def _rotated(w: np.ndarray, block: int) -> np.ndarray:
+    """w [..., k], float64, with blocks of k rotated; 0: as it is."""
+    return hadamard.rotated(w, block) if block else w.astype(np.float64)
 
 
 def _codes(

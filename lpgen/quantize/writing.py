@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lpgen.ops import hadamard
 from lpgen.plans import Precision
 from lpgen.quantize.graph import Graph
-from lpgen.quantize.hadamard import matrix
 from lpgen.quantize.patches import Place
 from lpgen.quantize.ranges import Range
 from lpgen.quantize.weights import Quantized
@@ -67,7 +67,9 @@ class Writer:
     def _rotated(self, edge: str, block: int) -> str:
         """Every `block` of the last axis times a Hadamard matrix."""
         graph = self.graph
-        turn = graph.constant(f"hadamard{block}", matrix(block).astype(np.float32))
+        turn = graph.constant(
+            f"hadamard{block}", np.float32(hadamard.rotated(np.eye(block), block))
+        )
         rows = graph.constant(f"{edge}.blocks", np.int64([-1, block]))
         shape = graph.add("Shape", [edge], f"{edge}.shape")
         cut = graph.add("Reshape", [edge, rows], f"{edge}.cut")
