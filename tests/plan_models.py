@@ -66,3 +66,52 @@ def small_cnn(images: int | str = "n", seed: int = 0) -> onnx.ModelProto:
         helper.make_node("MatMul", ["h5", "w2"], ["y"], "classes"),
     ]
     return _model(nodes, weights, (images, 3, 8, 8), (images, 5))
+
+
+def quantized_mlp(rows: int = 4, hadamard: int = 0, group: int = 0) -> onnx.ModelProto:
+    """`mlp` with int8 weights behind DequantizeLinear, as standard nodes have them: scales of the
+    output channels, or of groups along k; and with the input of `first` and `beside` rotated."""
+    from lpgen.ops import hadamard as rotation
+
+    model = mlp(rows)
+    graph = model.graph
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = []
+    if hadamard:
+        turn = rotation.rotated(np.eye(hadamard), hadamard).astype(np.float32)
+        tensors |= {"turn": turn, "cut": np.int64([-1, hadamard]), "whole": np.int64([rows, 16])}
+        nodes += [
+            helper.make_node("Reshape", ["x", "cut"], ["blocks"]),
+            helper.make_node("MatMul", ["blocks", "turn"], ["turned"]),
+            helper.make_node("Reshape", ["turned", "whole"], ["rotated"]),
+        ]
+    tensors["w1t"] = tensors.pop("w1").T
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Gemm"):
+            rotated = hadamard if node.name in ("first", "beside") else 0
+            turned = node.op_type == "Gemm"
+            w = tensors.pop(node.input[1])
+            if rotated:
+                w = rotation.rotated(w.T, rotated).T
+                node.input[0] = "rotated"
+            size = group or (w.shape[1] if turned else w.shape[0])
+            blocks = np.abs(w if turned else w.T).reshape(w.shape[0 if turned else 1], -1, size)
+            scale = blocks.max(2).astype(np.float32) / 127
+            spread = np.repeat(scale, size, axis=1)
+            codes = np.rint(w / (spread if turned else spread.T)).astype(np.int8)
+            how = {"axis": 0 if turned else 1}
+            if group:
+                how = {"axis": 1 if turned else 0, "block_size": group}
+                scale = scale if turned else scale.T
+            names = [f"{node.name}.codes", f"{node.name}.scale"]
+            tensors |= dict(zip(names, (codes, scale if group else scale[:, 0]), strict=True))
+            made = f"{node.name}.weights"
+            nodes.append(helper.make_node("DequantizeLinear", names, [made], **how))
+            node.input[1] = made
+        if node.op_type != "Transpose":
+            nodes.append(node)
+    made = [numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in tensors.items()]
+    graph = helper.make_graph(nodes, "quantized", graph.input, graph.output, made)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model

@@ -227,7 +227,7 @@ def test_ctrl_c_while_it_compiles_leaves_nothing(home, monkeypatch):
         (["compile", "m.onnx", "-o", "1.so"], "name '1' is no C identifier"),
         (["compile", "m.onnx", "-o", "pool.so"], "name 'pool' is taken inside of the library"),
         (["compile", "m.onnx", "-o", "a.so", "--threads", "0"], "--threads 0 is outside 1..1024"),
-        (["check", "a.so", "--shape", "x=1"], "--shape and --dynamic are for --model MODEL.onnx"),
+        (["check", "a.so", "--shape", "x=1"], "--shape, --dynamic and --plan are for --model"),
     ],
 )
 def test_mistakes_are_one_line(lpgen, model, home, blocks, arguments, message):

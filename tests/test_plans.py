@@ -52,7 +52,7 @@ def test_words_left_out_have_defaults():
         ("w9a8", "weight 's9' is unknown; did you mean s8?"),
         ("w4a8 rows", "scales 'rows' is unknown; did you mean row?"),
         ("w4a8 hadamrd=64", "key 'hadamrd' is unknown; did you mean hadamard?"),
-        ("w4a8 hadamard=96", "hadamard is 96, expected a power of two from 2 to 1024"),
+        ("w4a8 hadamard=96", "hadamard is 96, expected one of 16, 32, 64, 128, 256"),
         ("w4a8 hadamard=x", "hadamard is 'x', expected a number from 0"),
         ("w4a8 static hadamard=64", "hadamard=64 needs scales found in each call, not static"),
         ("w4a8 row act=u8", "act u8 goes with static scales, not with row"),

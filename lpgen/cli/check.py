@@ -23,6 +23,7 @@ WRONG = 1
 )
 @options.shapes
 @options.dynamic
+@options.plan
 @options.seed
 @options.as_json
 def command(
@@ -30,6 +31,7 @@ def command(
     model: Path | None,
     shapes: dict[str, tuple[int, ...]],
     dynamic: str,
+    plan: Path | None,
     seed: int,
     as_json: bool,
 ) -> int:
@@ -44,11 +46,11 @@ def command(
     from lpgen import runtime
 
     has_network = runtime.load(library).network is not None
-    if model is None and (shapes or dynamic):
-        raise UserError("--shape and --dynamic are for --model MODEL.onnx")
+    if model is None and (shapes or dynamic or plan):
+        raise UserError("--shape, --dynamic and --plan are for --model MODEL.onnx")
     if model is not None and not has_network:
         raise UserError(f"{library}: holds no network, and --model is for one")
-    network = read(model, shapes, dynamic) if model else None
+    network = read(model, shapes, dynamic, plan) if model else None
     wrong = run(library, seed, as_json)
     if has_network:
         wrong += networks.check(library, network, seed, as_json)

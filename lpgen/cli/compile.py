@@ -15,6 +15,7 @@ from lpgen.errors import UserError
 
 if TYPE_CHECKING:
     from lpgen.network import Network
+    from lpgen.onnx.lowering import Quantizing
     from lpgen.records import Log
     from lpgen.target import Target
     from lpgen.tune import TuneResult
@@ -63,6 +64,7 @@ model = click.Path(path_type=Path)
     help="What lpgen does not serve stays in this model, for onnxruntime with LIB.so.",
 )
 @options.dynamic
+@options.plan
 @options.as_json
 def command(
     model: Path,
@@ -76,6 +78,7 @@ def command(
     weights_beside: bool,
     left: Path | None,
     dynamic: str,
+    plan: Path | None,
     as_json: bool,
 ) -> None:
     """Compile a network: an ONNX file becomes one library and its header.
@@ -106,9 +109,10 @@ def command(
     with interruptible(f"interrupted; {out} was not written"):
         compiler.start()
         if left is not None:
-            _compile_nodes(model, out, left, shapes, dynamic, chosen, logs, threads, as_json)
+            how = quantizing(model, dynamic, plan)
+            _compile_nodes(model, out, left, shapes, how, chosen, logs, threads, as_json)
             return
-        network = read(model, shapes, dynamic)
+        network = read(model, shapes, dynamic, plan)
         if log:
             _tune(network, chosen, log, trials, threads)
         with _progress() as show:
@@ -122,7 +126,7 @@ def _compile_nodes(
     out: Path,
     left: Path,
     shapes: dict[str, tuple[int, ...]],
-    dynamic: str,
+    dynamic: Quantizing,
     target: Target,
     logs: list[Log],
     threads: int,
@@ -163,14 +167,32 @@ def _tune(network: Network, target: Target, log: Log, trials: int, threads: int)
     )
 
 
-def read(model: Path, shapes: dict[str, tuple[int, ...]], dynamic: str = "") -> Network:
-    """The network of an ONNX file, as `lpgen.onnx.read_network` gives it."""
+def read(
+    model: Path, shapes: dict[str, tuple[int, ...]], dynamic: str = "", plan: Path | None = None
+) -> Network:
+    """The network of an ONNX file, as `lpgen.onnx.read_network` gives it; plan: what says how
+    activations are quantized, else --dynamic does, else the plan that the model holds."""
+    how = quantizing(model, dynamic, plan)
+    from lpgen.onnx import read_network
+
+    return read_network(model, shapes, how)
+
+
+def quantizing(model: Path, dynamic: str, plan: Path | None) -> Quantizing:
+    """How activations are quantized."""
     try:
-        from lpgen.onnx import read_network
+        from lpgen.onnx.model import load
     except ImportError as error:
         raise UserError(f"{error}; pip install 'lpgen[onnx]'") from None
+    from lpgen.plans import activations_of, plan_of, read_plan
 
-    return read_network(model, shapes, dynamic)
+    if plan is not None and dynamic:
+        raise UserError("--plan and --dynamic both say how activations are quantized: one of them")
+    if dynamic:
+        return dynamic
+    loaded = load(model)
+    found = read_plan(plan) if plan is not None else plan_of(loaded)
+    return "" if found is None else activations_of(found, loaded)
 
 
 @contextlib.contextmanager

@@ -20,17 +20,25 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path), metavar="MODEL.onnx")
 @options.shapes
 @options.dynamic
+@options.plan
 @options.as_json
-def command(model: Path, shapes: dict[str, tuple[int, ...]], dynamic: str, as_json: bool) -> None:
+def command(
+    model: Path,
+    shapes: dict[str, tuple[int, ...]],
+    dynamic: str,
+    plan: Path | None,
+    as_json: bool,
+) -> None:
     """List the operators of a model of ONNX, as workloads, with how often each is there.
 
     Operators with weights come first. What lpgen has no operator for is listed with the reason, and
     the exit status is 2 then. Needs `pip install 'lpgen[onnx]'`.
     """
-    from lpgen.onnx import UnservedNodes, read_network
+    from lpgen.cli.compile import read
+    from lpgen.onnx import UnservedNodes
 
     try:
-        network = read_network(model, shapes, dynamic)
+        network = read(model, shapes, dynamic, plan)
     except UnservedNodes as error:
         _show_unserved(error.nodes, as_json)
         raise

@@ -99,6 +99,13 @@ dynamic = click.option(
     "float32 ones in front of quantized weights, or a scale found in each call.",
 )
 
+plan = click.option(
+    "--plan",
+    type=click.Path(path_type=Path),
+    metavar="PLAN.toml",
+    help="How activations are quantized, layer by layer [the plan in the model, if any].",
+)
+
 MAX_THREADS = 1024
 
 

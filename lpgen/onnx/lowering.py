@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lpgen.errors import LpgenError, OnnxError
+from lpgen.formats import Format
 from lpgen.network import Network, Step, TensorType
 from lpgen.network.fusion import fused
 from lpgen.onnx import evaluate, rules
 from lpgen.onnx.model import Model, read_model
 from lpgen.onnx.nodes import import_node, kinds
+from lpgen.onnx.rotation import unrotated
 from lpgen.onnx.tensors import Tensors
-from lpgen.onnx.values import Constant, Stored, Value
+from lpgen.onnx.values import Activations, Constant, Stored, Value
 
 if TYPE_CHECKING:
     import onnx
+
+
+Quantizing = str | Mapping[str, Activations]
+"""How activations of float32 are quantized: a format for all of them, or for each node; "": not."""
 
 
 class Unserved(NamedTuple):
@@ -44,7 +50,7 @@ class UnservedNodes(OnnxError):
 def read_network(
     path: str | os.PathLike[str],
     shapes: Mapping[str, Sequence[int]] = {},
-    dynamic: str = "",
+    dynamic: Quantizing = "",
 ) -> Network:
     """The network of a model in a file of ONNX.
 
@@ -53,15 +59,16 @@ def read_network(
     shapes: as `read_model` takes them. dynamic: the format of activations that are float32 in front
     of quantized weights, or have a scale for the tensor that is found in each call: they get one
     for each row, so that results are finer than those of the model; "": such nodes are not served.
+    Or how each node does it, by its name.
     Raises OnnxError for what is no model, and UnservedNodes.
     """
     return lower(read_model(path, shapes), dynamic)
 
 
-def lower(model: Model, dynamic: str = "") -> Network:
+def lower(model: Model, dynamic: Quantizing = "") -> Network:
     """The network of a model, as `read_network` says. Raises UnservedNodes."""
     lowering = Lowering(model, dynamic)
-    for node in needed(model):
+    for node in needed(lowering.model):
         lowering.node(node)
     return lowering.network()
 
@@ -79,9 +86,11 @@ def needed(model: Model) -> list[onnx.NodeProto]:
 class Lowering(Tensors):
     """The network so far, and the `values` of edges by name."""
 
-    def __init__(self, model: Model, dynamic: str = "") -> None:
+    def __init__(self, model: Model, dynamic: Quantizing = "") -> None:
         super().__init__(model.inputs)
-        self.model, self.dynamic = model, dynamic
+        if not isinstance(dynamic, str):
+            model = unrotated(model, {name: how.hadamard for name, how in dynamic.items()})
+        self.model, self._dynamic = model, dynamic
         self.unserved: list[Unserved] = []
         self.values: dict[str, Value | None] = {
             name: Constant(array) for name, array in model.constants.items()
@@ -90,6 +99,15 @@ class Lowering(Tensors):
             self.values[name] = self.stored(name, kind)
 
     # Nodes
+
+    def activations(self, node: onnx.NodeProto | None = None) -> Activations | None:
+        """How a product of activations of float32 quantizes them; None: it does not. node: the
+        product, where it is one node."""
+        if isinstance(self._dynamic, str):
+            return Activations(Format.parse(self._dynamic)) if self._dynamic else None
+        if node is None:
+            return None
+        return self._dynamic.get(node.name) or self._dynamic.get(node.output[0])
 
     def node(self, node: onnx.NodeProto) -> None:
         """One node: its outputs get their values; None where it is not served, or its inputs are

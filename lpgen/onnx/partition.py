@@ -21,7 +21,7 @@ from lpgen.network import Network, Step, TensorType
 from lpgen.network.fusion import fused
 from lpgen.network.ort import DOMAIN
 from lpgen.onnx.checks import type_name
-from lpgen.onnx.lowering import Lowering, Unserved, alive, needed
+from lpgen.onnx.lowering import Lowering, Quantizing, Unserved, alive, needed
 from lpgen.onnx.model import Model, read_model
 from lpgen.onnx.values import Constant, Stored
 
@@ -50,7 +50,7 @@ def partition(
     path: str | os.PathLike[str],
     name: str,
     shapes: Mapping[str, Sequence[int]] = {},
-    dynamic: str = "",
+    dynamic: Quantizing = "",
 ) -> Partition:
     """The parts of a model in a file of ONNX; name: what types of nodes begin with.
 
@@ -59,7 +59,7 @@ def partition(
     """
     model = read_model(path, shapes)
     lowering = _Parted(model, dynamic)
-    for node in needed(model):
+    for node in needed(lowering.model):
         lowering.node(node)
     return lowering.parts(name)
 
@@ -67,7 +67,7 @@ def partition(
 class _Parted(Lowering):
     """A lowering that goes on behind a node that is not served: its outputs are inputs, too."""
 
-    def __init__(self, model: Model, dynamic: str) -> None:
+    def __init__(self, model: Model, dynamic: Quantizing) -> None:
         super().__init__(model, dynamic)
         self.kinds: dict[str, TensorType] = {}  # of what nodes that stay give
         self.kept: list[tuple[onnx.NodeProto, dict[str, Stored]]] = []

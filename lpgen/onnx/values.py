@@ -33,15 +33,27 @@ class Scale(NamedTuple):
         return self.scale.size == 1
 
 
+class Blocks(NamedTuple):
+    """Codes of a matrix whose neighbours along one axis share a scale: codes [n, k], values of
+    `form`, scale: float32 [n, groups of `size`]; axis: where k is in the matrix itself."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+    size: int
+    form: Format
+    axis: int
+
+
 @dataclass(frozen=True)
 class Constant:
     """Numbers that are known. codes, scale, form: what they were made of by a DequantizeLinear;
-    codes alone: by a Cast."""
+    codes alone: by a Cast; blocks: what a matrix was made of with scales of neighbours."""
 
     array: np.ndarray
     codes: np.ndarray | None = None
     scale: Scale | None = None
     form: Format | None = None
+    blocks: Blocks | None = None
 
     @property
     def type(self) -> TensorType:
@@ -135,6 +147,15 @@ class Mapped:
         """The codes of another format that stand for its values."""
         with np.errstate(all="ignore"):
             return quantized(self.table / to.scale, to.zero, to.form)
+
+
+class Activations(NamedTuple):
+    """How a product quantizes activations of float32 in its kernel: the format; how they come in,
+    as in a workload: f32:row, f32:group32; blocks of k that are rotated before, 0: none."""
+
+    form: Format
+    input: str = "f32:row"
+    hadamard: int = 0
 
 
 class Target(NamedTuple):

@@ -4,6 +4,7 @@ A `Plan` is a TOML file that people read and edit; `groups_of` says which layers
 input and so a precision; `solve` chooses precisions by what they cost and what they spoil.
 """
 
+from lpgen.plans.compiled import activations_of
 from lpgen.plans.groups import (
     Layer,
     LayerGroup,
@@ -24,6 +25,7 @@ __all__ = [
     "LayerGroup",
     "Plan",
     "Precision",
+    "activations_of",
     "bits_of",
     "bytes_of",
     "check_plan",

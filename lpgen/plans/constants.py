@@ -35,6 +35,10 @@ class Constants(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._tensors) + len(self._makers)
 
+    def maker(self, name: str) -> onnx.NodeProto | None:
+        """The node that makes a constant edge; None for an initializer."""
+        return self._makers.get(name)
+
     def __getitem__(self, name: str) -> np.ndarray:
         """The value of an edge. Raises OnnxError where ONNX has no meaning for its node."""
         from onnx import numpy_helper

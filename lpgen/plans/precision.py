@@ -24,6 +24,7 @@ from typing import Any
 
 from lpgen.errors import FormatError, PlanError
 from lpgen.formats import Format
+from lpgen.ops.hadamard import BLOCKS
 
 WEIGHTS = tuple(f"s{bits}" for bits in range(2, 9))
 ACTIVATIONS = (*(f"u{bits}" for bits in range(1, 9)), *WEIGHTS)
@@ -59,8 +60,8 @@ class Precision:
         if self.scales != "static" and self.act.encoding == "u":
             raise PlanError(f"act {self.act} goes with static scales, not with {self.scales}")
         block = self.hadamard
-        if block and (block & (block - 1) or not 2 <= block <= 1024):
-            raise PlanError(f"hadamard is {block}, expected a power of two from 2 to 1024")
+        if block and block not in BLOCKS:
+            raise PlanError(f"hadamard is {block}, expected one of {', '.join(map(str, BLOCKS))}")
         if block and self.scales == "static":
             raise PlanError(f"hadamard={block} needs scales found in each call, not static")
         if self.bit_layers > 8:

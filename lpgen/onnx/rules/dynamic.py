@@ -2,7 +2,8 @@
 
 A model has them where its weights alone are quantized, and behind DynamicQuantizeLinear, which has
 one scale and a zero point for a whole tensor. A scale for each row is finer, so that results differ
-from those of the model: it has to be asked for (`read_network(dynamic="s8")`).
+from those of the model: it has to be asked for (`read_network(dynamic="s8")`), for all products
+alike, or for each node by its name.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpgen.errors import OnnxError
-from lpgen.formats import Format
 from lpgen.onnx import checks, matmul
+from lpgen.onnx.imported import Imported
 from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.rules.products import Product, matrix_of, narrowed
-from lpgen.onnx.values import Constant, Scale, Stored, Value
+from lpgen.onnx.values import Activations, Blocks, Constant, Scale, Stored, Value
 from lpgen.ops.tensor_type import TensorType
 
 if TYPE_CHECKING:
@@ -50,24 +51,48 @@ class Sums:
     type: TensorType
 
 
-def product(lowering: Lowering, x: Stored, w: Constant, bias: np.ndarray | None) -> Product:
-    """x [..., k] of float32 times a matrix [k, n] of dequantized weights."""
-    if not lowering.dynamic:
+def product(
+    lowering: Lowering,
+    x: Stored,
+    w: Constant,
+    bias: np.ndarray | None,
+    node: onnx.NodeProto | None = None,
+) -> Product:
+    """x [..., k] of float32 times a matrix [k, n] of dequantized weights; node: the product, where
+    it is one."""
+    how = lowering.activations(node)
+    if how is None:
         raise OnnxError(
             "activations are float32 or have a scale found in each call; ask for one in each row "
             "(--dynamic s8)"
         )
-    act = Format.parse(lowering.dynamic)
-    codes, scale = matrix_of(w)
+    act = how.form
     zero = np.array(act.min + act.levels // 2, act.dtype)  # levels lie evenly around it
     kind = TensorType(x.type.shape, act.dtype)
+    if w.blocks is not None:
+        return _of_blocks(
+            x, w.blocks, bias, how, matmul.product(kind, w.blocks.codes.T, zero, None)
+        )
+    codes, scale = matrix_of(w)
     imported = matmul.product(kind, codes, zero, scale.zero.reshape(-1)[: codes.shape[1]])
     imported = narrowed(imported, act)
     each = np.broadcast_to(scale.scale.ravel(), codes.shape[1:]).astype(np.float32)
     shape = imported.y.shape
     return Product(
         *(TensorType(shape, "float32"), -np.inf, np.inf, x, imported, each),
-        *(len(shape) - 1, bias, "f32:row"),
+        *(len(shape) - 1, bias, how.input, how.hadamard),
+    )
+
+
+def _of_blocks(
+    x: Stored, w: Blocks, bias: np.ndarray | None, how: Activations, imported: Imported
+) -> Product:
+    """The product with weights that have scales along k; imported: that of their codes."""
+    imported = narrowed(imported, how.form)
+    shape = imported.y.shape
+    return Product(
+        *(TensorType(shape, "float32"), -np.inf, np.inf, x, imported, w.scale),
+        *(len(shape) - 1, bias, how.input, how.hadamard, w.size),
     )
 
 

@@ -33,9 +33,10 @@ MOST_BIAS = 2**30
 class Product(Pending):
     """Sums of products of codes.
 
-    imported: the operator with int32 sums; scale: what one of a sum is worth, float32[channels];
-    channels: the axis of the result that they are on; bias: int32 in these steps, or float32, or
-    None; input: how x comes in, as in a workload.
+    imported: the operator with int32 sums; scale: what one of a sum is worth, float32[channels], or
+    [channels, groups] where `group` neighbours in k share one; channels: the axis of the result
+    that they are on; bias: int32 in these steps, or float32, or None; input, hadamard: how x comes
+    in, as in a workload.
     """
 
     x: Stored
@@ -44,6 +45,8 @@ class Product(Pending):
     channels: int
     bias: np.ndarray | None
     input: str = "act"
+    hadamard: int = 0
+    group: int = 0
 
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
         """Requantized: sums times scale / that of the codes, in float32."""
@@ -75,14 +78,16 @@ class Product(Pending):
         bias: np.ndarray | None,
         last: Sequence[Step],
     ) -> Stored:
-        each = bool(np.any(scale != scale[0]))
-        steps: list[Step] = [Scaled("channel" if each else "tensor")]
+        each = bool(self.group or np.any(scale != scale[0]))
+        of = f"group{self.group}" if self.group else "channel" if each else "tensor"
+        steps: list[Step] = [Scaled(of)]
         parameters = {"scale": scale if each else scale[:1]}
         if bias is not None:
             real = bias.dtype == np.float32
             steps.insert(1 if real else 0, Bias("f32" if real else "s32"))
             parameters["bias"] = bias
-        op = replace(self.imported.op, epilogue=(*steps, *last), input=self.input)
+        rotated = {"hadamard": self.hadamard} if self.hadamard else {}
+        op = replace(self.imported.op, epilogue=(*steps, *last), input=self.input, **rotated)
         parameters = self.imported.parameters | parameters
         op.legal_parameters(parameters)
         imported = replace(self.imported, op=op, parameters=parameters)
@@ -97,7 +102,7 @@ class Product(Pending):
         along = [axis for axis, size in enumerate(shape) if size > 1]
         if len(shape) > len(self.type.shape) or along not in ([], [self.channels]):
             return None
-        each = np.broadcast_to(values.ravel(), self.scale.shape).astype(np.float32)
+        each = np.broadcast_to(values.ravel(), self.scale.shape[:1]).astype(np.float32)
         return replace(self, bias=np.ascontiguousarray(each))
 
 
@@ -210,10 +215,11 @@ def matrix(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
     x, w = lowering.inputs(node)
     if not isinstance(w, Constant) and not isinstance(x, Constant):
         return rows.product(lowering, node)
-    if isinstance(w, Constant) and w.codes is None and not isinstance(x, Mapped):
-        return None  # of real numbers
-    if isinstance(w, Constant) and w.codes is not None and not isinstance(x, Mapped):
-        return [dynamic.product(lowering, lowering.tensor(x), weights(w), None)]
+    if isinstance(w, Constant) and not isinstance(x, Mapped):
+        if w.codes is None and w.blocks is None:
+            return None  # of real numbers
+        w = blocked(w, 0) if w.blocks is not None else weights(w)
+        return [dynamic.product(lowering, lowering.tensor(x), w, None, node)]
     return [matrix_product(activations(lowering, x, "the left side"), weights(w), None)]
 
 
@@ -235,11 +241,44 @@ def gemm(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     given = attributes(node, alpha=1.0, beta=1.0, transA=0, transB=0)
     if given["transA"] or given["alpha"] != 1 or given["beta"] != 1:
         raise OnnxError("alpha and beta are 1 and transA 0 in what lpgen has")
+    if not isinstance(x, Constant | Mapped) and lowering.activations(node) is not None:
+        return [_dynamic_gemm(lowering, node, given["transB"])]
     x, w = activations(lowering, x, "A"), weights(w)
-    if given["transB"]:
-        scale = w.scale if w.scale.single else w.scale._replace(axis=1 - w.scale.axis)
-        w = replace(w, array=w.array.T, codes=np.ascontiguousarray(w.codes.T), scale=scale)
+    w = _transposed(w) if given["transB"] else w
     return [matrix_product(x, w, rest[0] if rest else None)]
+
+
+def _dynamic_gemm(lowering: Lowering, node: onnx.NodeProto, turned: int) -> Product:
+    """Gemm of activations of float32, which its kernel quantizes."""
+    from lpgen.onnx.rules import dynamic
+
+    x, w, *rest = lowering.inputs(node)
+    if isinstance(w, Constant) and w.blocks is not None:
+        w = blocked(w, 1 if turned else 0)
+    else:
+        w = _transposed(weights(w)) if turned else weights(w)
+    made = dynamic.product(lowering, lowering.tensor(x), w, None, node)
+    if not rest or rest[0] is None:
+        return made
+    biased = made.biased(rest[0].array) if isinstance(rest[0], Constant) else None
+    if biased is None:
+        raise OnnxError("the bias is no constant vector")
+    return biased
+
+
+def blocked(w: Constant, axis: int) -> Constant:
+    """Weights with scales of neighbours along k, which is this axis of them."""
+    assert w.blocks is not None
+    if w.blocks.axis != axis:
+        raise OnnxError(f"scales of blocks are along axis {w.blocks.axis}, expected {axis}: k")
+    return w
+
+
+def _transposed(w: Constant) -> Constant:
+    """Weights [n, k] as [k, n]."""
+    assert w.scale is not None
+    scale = w.scale if w.scale.single else w.scale._replace(axis=1 - w.scale.axis)
+    return replace(w, array=w.array.T, codes=np.ascontiguousarray(w.codes.T), scale=scale)
 
 
 RULES = {"Conv": convolution, "MatMul": matrix, "Gemm": gemm}

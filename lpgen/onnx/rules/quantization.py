@@ -14,13 +14,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpgen.errors import OnnxError
+from lpgen.formats import Format
 from lpgen.onnx import checks
 from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.nodes import import_node
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.rules.bounds import bounded_real
 from lpgen.onnx.rules.structure import known
-from lpgen.onnx.values import Constant, Mapped, Pending, Recoded, Scale, Stored, Target, Value
+from lpgen.onnx.values import (
+    Blocks,
+    Constant,
+    Mapped,
+    Pending,
+    Recoded,
+    Scale,
+    Stored,
+    Target,
+    Value,
+)
 from lpgen.ops import QuantizeLinear
 from lpgen.ops.tensor_type import TensorType
 
@@ -75,12 +86,29 @@ def _constant(value: Constant, scale: np.ndarray, zero: np.ndarray, given: dict)
         scales, zeros = scale.reshape(along), zero.reshape(along)
     wide = np.int64 if codes.dtype == np.int32 else np.int32
     array = (codes.astype(wide) - zeros.astype(wide)).astype(np.float32) * scales
-    if block:
-        return Constant(array)
     form = FORMATS.get(value.type.dtype)
+    if block:
+        return Constant(array, blocks=_blocks(codes, scale, zero, axis, block, form))
     if form is not None:
         codes, zero = codes.astype(form.dtype), zero.astype(form.dtype)
     return Constant(array, codes, Scale(scale.reshape(-1), zero.reshape(-1), axis), form)
+
+
+def _blocks(
+    codes: np.ndarray,
+    scale: np.ndarray,
+    zero: np.ndarray,
+    axis: int,
+    size: int,
+    form: Format | None,
+) -> Blocks | None:
+    """The codes of a matrix with scales of blocks along one axis, which is last; None where there
+    are zero points, or no format."""
+    if codes.ndim != 2 or zero.any() or form is None:
+        return None
+    codes, scale = (v if axis else v.T for v in (codes, scale))
+    codes, scale = np.ascontiguousarray(codes), np.ascontiguousarray(scale, np.float32)
+    return Blocks(codes.astype(form.dtype), scale, size, form, axis)
 
 
 def target(lowering: Lowering, node: onnx.NodeProto) -> Target | None:

@@ -1,0 +1,59 @@
+"""What a plan says to the compiler of a quantized model: how activations of float32 are quantized.
+
+Formats of weights, and static scales, are in the model itself (`lpgen.quantize`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lpgen.errors import PlanError
+from lpgen.onnx.values import Activations
+from lpgen.plans.constants import Constants
+from lpgen.plans.groups import Layer, groups_of
+from lpgen.plans.plan import Plan
+from lpgen.plans.precision import Precision
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def activations_of(plan: Plan, model: onnx.ModelProto) -> dict[str, Activations]:
+    """How the nodes of a quantized model quantize activations, by name; none for static scales.
+
+    Raises PlanError for a layer that the model has not, and for one whose weights are float, or
+    have more bits than the plan says.
+    """
+    constants = Constants(model)
+    layers = {layer.node: layer for group in groups_of(model) for layer in group.layers}
+    plan.check_nodes(list(layers))
+    found = {}
+    for node, precision in plan.precisions.items():
+        _check_weights(layers[node], precision, constants)
+        if precision.weight is not None and precision.scales != "static":
+            how = f"f32:{precision.scales}"
+            found[node] = Activations(precision.act, how, precision.hadamard)
+    return found
+
+
+def _check_weights(layer: Layer, precision: Precision, constants: Constants) -> None:
+    maker = constants.maker(layer.weight)
+    quantized = maker is not None and maker.op_type == "DequantizeLinear"
+    if precision.weight is None:
+        if quantized:
+            raise PlanError(f"{layer.node} is quantized, and the plan leaves it float")
+        return
+    if not quantized:
+        raise PlanError(
+            f"{layer.node} has float weights, and the plan says {precision}: "
+            "`lpgen quantize MODEL --data FILE --plan PLAN` makes the model"
+        )
+    codes = constants[maker.input[0]].astype(np.int32)
+    low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
+    if low < precision.weight.min or high > precision.weight.max:
+        raise PlanError(
+            f"{layer.node} has weights from {low} to {high}, and the plan says {precision.weight}: "
+            f"{precision.weight.min} to {precision.weight.max}"
+        )

@@ -1,0 +1,86 @@
+"""Plans at compile time: how the activations of a quantized model are quantized."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+from plan_models import mlp, quantized_mlp
+
+from lpgen.cli.app import run
+from lpgen.errors import OnnxError, PlanError
+from lpgen.onnx import read_network
+from lpgen.plans import METADATA, activations_of, groups_of, plan_of, uniform
+
+
+def network_of(model: onnx.ModelProto, words: str, path, groups: int | None = None):
+    plan = uniform(groups_of(model)[:groups], words)
+    onnx.save(model, path)
+    return read_network(path, {}, activations_of(plan, model))
+
+
+@pytest.mark.parametrize(
+    ("words", "made", "expected"),
+    [
+        ("w8a8", {}, "act=s8 weight=s8 input=f32:row out=f32 scale=channel"),
+        ("w8a6 row", {}, "act=s6 weight=s8 input=f32:row out=f32 scale=channel"),
+        ("w8a8 row weight_group=8", {"group": 8}, "input=f32:row out=f32 scale=group8"),
+    ],
+)
+def test_products_quantize_as_the_plan_says(words, made, expected, tmp_path):
+    model = quantized_mlp(**made)
+    network = network_of(model, words, tmp_path / "model.onnx")
+    products = [step.op for step in network.steps if step.weights is not None]
+    assert len(products) == 4
+    assert all(expected in op.name for op in products)
+    x = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    found = network.reference({"x": x})["y"]
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_a_rotation_goes_into_the_kernel(tmp_path):
+    model = quantized_mlp(hadamard=16)
+    _, first, *others = groups_of(model)  # the rotation itself is a product, too
+    rotated = activations_of(uniform([first], "w8a8 row hadamard=16"), model)
+    plain = activations_of(uniform(others, "w8a8"), model)
+    onnx.save(model, tmp_path / "model.onnx")
+    network = read_network(tmp_path / "model.onnx", {}, plain | rotated)
+    assert [step.op.kind for step in network.steps].count("dense") == 4
+    assert not [step for step in network.steps if step.op.kind == "matmul"]
+    assert ["hadamard=16" in step.op.name for step in network.steps][:2] == [True, True]
+    x = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    found = network.reference({"x": x})["y"]
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_a_rotation_that_is_not_there(tmp_path):
+    model = quantized_mlp()
+    with pytest.raises(OnnxError, match="first: the input is not rotated, and"):
+        network_of(model, "w8a8 row hadamard=16", tmp_path / "model.onnx", groups=1)
+
+
+def test_a_plan_that_the_model_was_not_made_by():
+    with pytest.raises(PlanError, match="first has float weights, and the plan says w8a8"):
+        activations_of(uniform(groups_of(mlp()), "w8a8"), mlp())
+    model = quantized_mlp()
+    with pytest.raises(PlanError, match="first has weights from -127 to 127, and the plan says s4"):
+        activations_of(uniform(groups_of(model), "w4a8"), model)
+    with pytest.raises(PlanError, match="first is quantized, and the plan leaves it float"):
+        activations_of(uniform(groups_of(model), "float"), model)
+
+
+def test_the_plan_in_a_model_is_what_import_takes(tmp_path, capsys):
+    model = quantized_mlp()
+    plan = uniform(groups_of(model), "w8a7")
+    model.metadata_props.add(key=METADATA, value=plan.to_toml())
+    assert plan_of(model) == plan
+    path, other = tmp_path / "model.onnx", tmp_path / "plan.toml"
+    onnx.save(model, path)
+    assert run(["import", str(path)]) == 0
+    assert "act=s7" in capsys.readouterr().out
+    uniform(groups_of(model), "w8a5").write(other)
+    assert run(["import", str(path), "--plan", str(other)]) == 0
+    assert "act=s5" in capsys.readouterr().out
+    assert run(["import", str(path), "--plan", str(other), "--dynamic", "s8"]) == 2
+    assert "--plan and --dynamic both say" in capsys.readouterr().err
