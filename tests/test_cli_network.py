@@ -31,6 +31,7 @@ def model(home, monkeypatch):
 
     found = Model()
     monkeypatch.setattr("lpgen.onnx.read_network", found.read, raising=False)
+    monkeypatch.setattr("lpgen.cli.compile.quantizing", lambda model, dynamic, plan: dynamic)
     return found
 
 
