@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,16 +178,10 @@ def operators(
     return found
 
 
-def default_log(target: Target) -> Path:
-    """The user's log: TARGET.jsonl in $XDG_DATA_HOME/lpgen, by default ~/.local/share/lpgen."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "lpgen" / f"{target.name}.jsonl"
-
-
 def log_to_write(path: Path | None, target: Target) -> Log:
     """The log given, or the user's, whose folder is made. Raises RecordError if unwritable."""
     from lpgen.errors import RecordError
-    from lpgen.records import Log
+    from lpgen.records import Log, default_log
 
     if path is None:
         path = default_log(target)
@@ -205,7 +198,7 @@ def logs_to_read(path: Path | None, target: Target) -> list[Log]:
     """The log given, or the user's: the target's and, behind it, those of the targets whose records
     serve it. Raises RecordError if the one given does not exist."""
     from lpgen.errors import RecordError
-    from lpgen.records import Log
+    from lpgen.records import Log, default_log
 
     if path is None:
         return [Log(default_log(row)) for row in (target, *target.lenders())]

@@ -3,7 +3,7 @@
 `lpgen.records.choose`, which also asks the cost model and makes kernels, is imported by itself.
 """
 
-from lpgen.records.log import Contents, Log, RecordWarning, shipped
+from lpgen.records.log import Contents, Log, RecordWarning, default_log, shipped
 from lpgen.records.rank import best, misfit, ranked
 from lpgen.records.record import Record, RunnerUp, this_cpu, this_versions
 
@@ -14,6 +14,7 @@ __all__ = [
     "RecordWarning",
     "RunnerUp",
     "best",
+    "default_log",
     "misfit",
     "ranked",
     "shipped",

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 import lpgen.tuning_logs
 from lpgen.errors import RecordError
 from lpgen.records.record import MAX_LINE, Record
+from lpgen.target import Target
 
 _LOCK_SECONDS = 20.0
 
@@ -145,3 +146,9 @@ def shipped() -> tuple[Log, ...]:
     """The logs that are installed with lpgen."""
     folder = Path(str(resources.files(lpgen.tuning_logs)))
     return tuple(Log(path) for path in sorted(folder.glob("*.jsonl")))
+
+
+def default_log(target: Target) -> Path:
+    """The user's log: TARGET.jsonl in $XDG_DATA_HOME/lpgen, by default ~/.local/share/lpgen."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "lpgen" / f"{target.name}.jsonl"
