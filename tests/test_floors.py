@@ -38,6 +38,7 @@ FLOORS = {
     "bench": 5,
     "cli": 6,
     "notebook": 6,
+    "torch": 6,
 }
 # A folder of schedules -> those it may import from. A family's parts are its own, but that AMX is
 # an extension of x86; `common` names x86 until vector operations have a place of their own.

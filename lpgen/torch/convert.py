@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -94,9 +94,7 @@ def report(model: nn.Module) -> list[Layer]:
     return list(found.values())
 
 
-def _precisions(
-    model: nn.Module, plan: Plan | str | os.PathLike[str]
-) -> dict[str, Precision]:
+def _precisions(model: nn.Module, plan: Plan | str | os.PathLike[str]) -> dict[str, Precision]:
     """The precision of each layer that is to be quantized, by the name of its module."""
     layers = {n: m for n, m in model.named_modules() if isinstance(m, _KINDS)}
     if not isinstance(plan, Plan) and not str(plan).endswith(".toml"):
@@ -125,8 +123,9 @@ def _converted(module: nn.Module, precision: Precision, seen: Seen | None) -> nn
         return _RECURRENT[type(module)](module, dict(_products(module, precision, seen)))
     axes = module.weight.dim() - 2
     pairs = (module.kernel_size, module.stride, module.padding, module.dilation)
-    geometry = Geometry(*(_pair(pair) for pair in pairs[:2]), _padding(module), _pair(pairs[3]),
-                        module.groups)
+    geometry = Geometry(
+        *(_pair(pair) for pair in pairs[:2]), _padding(module), _pair(pairs[3]), module.groups
+    )
     weight = module.weight if axes == 2 else module.weight.unsqueeze(2)
     oc, ic, kh, kw = weight.shape
     rows = weight.permute(0, 2, 3, 1).reshape(oc, kh * kw * ic)
@@ -143,8 +142,8 @@ def _why_not(module: nn.Module, precision: Precision, seen: Seen | None) -> str:
     if precision.bit_layers:
         return "layers of bits are for kernels and networks, not for modules"
     if seen is None and (convolution or precision.scales == "static"):
-        reason = "no calibration data" if not convolution else "no calibration data: sizes of images"
-        return f"{reason} and scales come from them"
+        what = "sizes of images and scales" if convolution else "static scales"
+        return f"{what} come from calibration data, and there are none"
     if convolution and precision.scales != "static":
         return f"scales of a convolution are static, not {precision.scales}"
     if convolution and (precision.weight_group or precision.hadamard):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lpgen.errors import UserError
+from lpgen.ops import parse
 from lpgen.plans import Precision
 from lpgen.torch import operators
 from lpgen.torch.kernels import kernel, want
@@ -39,14 +40,14 @@ class Weights(NamedTuple):
 class Quantized(nn.Module):
     """A layer whose weights are codes of few bits, computed by kernels.
 
-    Its state is `codes`, `scale`, `bias` and `input_scale`, for any CPU; what kernels read is
-    packed from it by the first call, and again when other state is loaded. Not trained: it has no
-    gradient.
+    Its state is `codes`, `scale`, `bias`, `input_scale` and the zero point, for any CPU; what
+    kernels read is packed from it by the first call, and again when other state is loaded. Not
+    trained: it has no gradient.
     """
 
     def __init__(self, precision: Precision, weights: Weights, entry: Range | None) -> None:
         super().__init__()
-        self.precision, self.entry_zero = precision, entry.zero if entry else 0
+        self.precision, self.zero = precision, entry.zero if entry else 0
         self.register_buffer("codes", torch.from_numpy(np.ascontiguousarray(weights.codes)))
         self.register_buffer("scale", torch.from_numpy(np.float32(weights.scale)))
         bias = None if weights.bias is None else torch.from_numpy(np.float32(weights.bias))
@@ -54,14 +55,26 @@ class Quantized(nn.Module):
         scale = None if entry is None else torch.tensor([entry.scale], dtype=torch.float32)
         self.register_buffer("input_scale", scale)
         self.workloads: tuple[str, ...] = ()
-        self.register_load_state_dict_post_hook(lambda module, _: module.pack())
+        self.register_load_state_dict_post_hook(_pack)
 
-    def _call(self, *workloads: str) -> None:
+    def _texts(self) -> list[str]:
+        """The workloads of the kernels that the layer calls."""
+        raise NotImplementedError
+
+    def want(self) -> None:
         """Say which kernels the layer calls; each has packed weights of its own."""
-        self.workloads = workloads
-        for i, workload in enumerate(workloads):
+        self.workloads = tuple(parse(text).name for text in self._texts())
+        for i, workload in enumerate(self.workloads):
             want(workload)
             self.register_buffer(f"packed{i}", torch.empty(0, dtype=torch.uint8), persistent=False)
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"zero": self.zero}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        if state["zero"] != self.zero:
+            self.zero = state["zero"]
+            self.want()
 
     def pack(self) -> None:
         """Pack the weights for the layer's kernels, which are built where they are missing."""
@@ -98,7 +111,7 @@ class Quantized(nn.Module):
         p = self.precision
         scales = {"static": "f32", "row": "f32:row"}.get(p.scales) or f"f32:{p.scales}"
         words = [f"act={p.act} weight={p.weight} input={scales} out=f32"]
-        words += [f"zero_act={self.entry_zero}"] if self.entry_zero else []
+        words += [f"zero_act={self.zero}"] if self.zero else []
         words += [f"hadamard={p.hadamard}"] if p.hadamard else []
         words += [f"scale=group{p.weight_group}" if p.weight_group else "scale=channel"]
         words += ["bias=f32"] if self.bias is not None else []
@@ -108,13 +121,14 @@ class Quantized(nn.Module):
 class Linear(Quantized):
     """In place of `nn.Linear`: float32 [..., k] to [..., n], for any number of rows."""
 
-    def __init__(
-        self, precision: Precision, weights: Weights, entry: Range | None = None
-    ) -> None:
+    def __init__(self, precision: Precision, weights: Weights, entry: Range | None = None) -> None:
         super().__init__(precision, weights, entry)
         self.out_features, self.in_features = weights.codes.shape
-        n, k = weights.codes.shape
-        self._call(_canonical(f"dense m=1..{ROWS} n={n} k={k} {self._words()}"))
+        self.want()
+
+    def _texts(self) -> list[str]:
+        n, k = self.out_features, self.in_features
+        return [f"dense m=1..{ROWS} n={n} k={k} {self._words()}"]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = operators.dense(
@@ -171,10 +185,12 @@ class Conv(Quantized):
         oc, _, _, ic = weights.codes.shape
         self.axes, self.geometry, self.sizes = axes, geometry, tuple(sizes)
         self.in_channels, self.out_channels = ic * geometry.groups, oc
-        channels = f"ic={self.in_channels} oc={oc} {geometry.words()} {self._words()}"
-        self._call(
-            *(_canonical(f"conv2d n=1..{IMAGES} h={h} w={w} {channels}") for h, w in self.sizes)
-        )
+        self.want()
+
+    def _texts(self) -> list[str]:
+        channels = f"ic={self.in_channels} oc={self.out_channels}"
+        words = f"{channels} {self.geometry.words()} {self._words()}"
+        return [f"conv2d n=1..{IMAGES} h={h} w={w} {words}" for h, w in self.sizes]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         image = self._readable(x)
@@ -201,8 +217,6 @@ class Conv(Quantized):
         return f"{self.in_channels} -> {self.out_channels}, {g.words()}, {self.precision}"
 
 
-def _canonical(text: str) -> str:
-    """The name of a workload. Raises WorkloadError where no kernel serves it."""
-    from lpgen.ops import parse
-
-    return parse(text).name
+def _pack(module: Quantized, keys: object) -> None:
+    """Behind the loading of state. (A function of the module, so that it can be pickled.)"""
+    module.pack()

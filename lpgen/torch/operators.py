@@ -26,9 +26,7 @@ def _dense(x: torch.Tensor, packed: torch.Tensor, workload: str, n: int) -> torc
     return _in_parts(x.reshape(-1, x.shape[-1]), packed, workload, (n,)).view(*x.shape[:-1], n)
 
 
-def _conv2d(
-    x: torch.Tensor, packed: torch.Tensor, workload: str, shape: list[int]
-) -> torch.Tensor:
+def _conv2d(x: torch.Tensor, packed: torch.Tensor, workload: str, shape: list[int]) -> torch.Tensor:
     """x [n, h, w, c] float32, channels last: [n, *shape] float32, for any number of images."""
     return _in_parts(x, packed, workload, tuple(shape))
 
@@ -60,9 +58,7 @@ def network(path: str) -> runtime.Network:
 def _network(inputs: list[torch.Tensor], path: str) -> list[torch.Tensor]:
     """The outputs of a network, in its order."""
     called = network(path)
-    named = {
-        name: x.contiguous().numpy() for name, x in zip(called.inputs, inputs, strict=True)
-    }
+    named = {name: x.contiguous().numpy() for name, x in zip(called.inputs, inputs, strict=True)}
     results = called(named, threads=torch.get_num_threads())
     if len(called.outputs) == 1:
         return [torch.from_numpy(results)]

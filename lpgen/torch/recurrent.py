@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from lpgen.errors import UserError
-from lpgen.torch.layers import Linear
 
 
 def directions(module: nn.RNNBase) -> list[tuple[int, str]]:

@@ -110,11 +110,11 @@ class _Bodies:
 
     def _of(self, rows: int) -> Kind:
         """What serves so many rows."""
-        highest, many = self.knobs["rows"], bool(self.knobs["many"]) and rows >= self.knobs["many"]
+        many = bool(self.knobs["many"]) and rows >= self.knobs["many"]
         if rows <= self._single:
             return Kind(rows, True, many)
-        heights = [height for height in some_heights(highest) if height <= rows]
-        return Kind(min(heights, key=lambda h: -(-rows // h) * self._time(h)), False, many)
+        heights = [height for height in self._times if height <= rows]
+        return Kind(min(heights, key=lambda h: -(-rows // h) * self._times[h]), False, many)
 
     @cached_property
     def _single(self) -> int:
@@ -122,9 +122,12 @@ class _Bodies:
         most = self.isa.registers // 2 - 2
         return max(rows for rows in range(1, most + 1) if self.width(rows))
 
-    def _time(self, height: int) -> float:
-        """Of a k step of a row of tiles, in multiplications."""
-        return _time(height, self.width(height), self.op.matrix.n, self.isa.lanes)
+    @cached_property
+    def _times(self) -> dict[int, float]:
+        """Of a k step of a row of tiles of each height, in multiplications."""
+        n, lanes = self.op.matrix.n, self.isa.lanes
+        heights = some_heights(self.knobs["rows"])
+        return {height: _time(height, self.width(height), n, lanes) for height in heights}
 
     def width(self, height: int) -> int:
         """Vectors of a tile."""
