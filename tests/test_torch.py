@@ -221,7 +221,18 @@ def test_zero_points_and_images_without_values():
 
 def test_a_block_is_one_call(tmp_path):
     pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
     block = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     x = torch.randn(4, 6)
-    made = lpgen.torch.compile(block, [x], tmp_path / "block.so")
-    torch.testing.assert_close(made(x), block(x))
+    made = lpgen.torch.compile(block, [x], tmp_path / "block.so", "w8a8 static")
+    with torch.inference_mode():
+        assert error(made(x), block(x)) < 0.03
+    program = torch.export.export(made, (x,))
+    assert torch.equal(program.module()(x), made(x))
+
+
+def test_sequences_that_are_packed_are_refused():
+    made = lpgen.torch.quantize(nn.GRU(6, 5), "w8a8")
+    packed = nn.utils.rnn.pack_sequence([torch.randn(3, 6), torch.randn(2, 6)])
+    with pytest.raises(UserError, match="GRU takes tensors, not PackedSequence"):
+        made(packed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -36,14 +36,15 @@ def compile(
     module: nn.Module,
     example: Sequence[torch.Tensor],
     out: str | os.PathLike[str],
-    dynamic: str = "s8",
+    precision: str = "w8a8",
+    calibration: Iterable[Sequence[torch.Tensor]] | None = None,
 ) -> Block:
-    """A module, float or with nodes that quantize, as a library of one network at `out`, and the
-    block that calls it.
+    """A module as a library of one network at `out`, and the block that calls it.
 
-    It goes through torch's exporter to ONNX (which needs onnxscript) and is compiled as `lpgen
-    compile` does, for the shapes of `example`. dynamic: the format of float activations in front of
-    quantized weights. Raises UserError for what cannot be exported, and OnnxError for what no
+    It goes through torch's exporter to ONNX (which needs onnxscript), is quantized to `precision`
+    and compiled as `lpgen quantize` and `lpgen compile` do, for the shapes of `example`.
+    precision: of every layer, such as "w4a8"; "float": of none. calibration: arguments of more
+    calls [example]. Raises UserError for what cannot be exported, and OnnxError for what no
     operator computes.
     """
     from lpgen.network import build
@@ -55,5 +56,21 @@ def compile(
             torch.onnx.export(module.eval(), tuple(example), str(model), dynamo=True, verbose=False)
         except ImportError as error:
             raise UserError(f"torch cannot export: {error.name} is missing") from None
-        build(read_network(model, dynamic=dynamic), "native", out)
+        if precision != "float":
+            _quantize(model, precision, calibration or [example])
+        build(read_network(model), "native", out)
     return Block(out)
+
+
+def _quantize(path: Path, precision: str, data: Iterable[Sequence[torch.Tensor]]) -> None:
+    """Quantize the model in a file."""
+    import onnx
+
+    from lpgen.plans import groups_of, uniform
+    from lpgen.quantize import Calibration, inputs_of, quantize, write
+
+    model = onnx.load(path)
+    names = list(inputs_of(model))
+    calls = [{n: x.numpy() for n, x in zip(names, call, strict=True)} for call in data]
+    plan = uniform(groups_of(model), precision)
+    write(quantize(Calibration(model, calls), plan).model, path)

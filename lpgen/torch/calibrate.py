@@ -13,17 +13,23 @@ from torch import nn
 
 from lpgen.errors import UserError
 from lpgen.plans import Precision
+from lpgen.quantize.calibration import Seen as Rows
+from lpgen.quantize.calibration import Values
+from lpgen.torch.layers import Geometry
+
+MOST_ROWS = 1024
+"""Rows of a layer's input that one batch adds; of more they are drawn at random."""
+
+MOST_VALUES = 2**14
 
 
 @dataclass
 class Seen:
-    """Of a layer: the least and the largest value of its input, the sum of x^T x over its rows
-    [k, k] (None for a depthwise convolution, whose rows are its channels' own), and the sizes of
-    images."""
+    """Of a layer: the values of its input, the rows that its weights meet (of each group), and the
+    sizes of images."""
 
-    low: float = float("inf")
-    high: float = float("-inf")
-    hessian: np.ndarray | None = None
+    values: Values = field(default_factory=Values)
+    rows: Rows = field(default_factory=Rows)
     sizes: set[tuple[int, int]] = field(default_factory=set)
 
 
@@ -64,39 +70,35 @@ def _run(model: nn.Module, batch: Any, number: int) -> None:
 
 
 def _look(found: dict[str, Seen], name: str, module: nn.Module, arguments: tuple) -> None:
-    x = arguments[0]
+    if not isinstance(arguments[0], torch.Tensor):
+        return  # packed sequences: nothing is known of them
+    x = arguments[0].float()
     seen = found.setdefault(name, Seen())
-    low, high = torch.aminmax(x)
-    seen.low, seen.high = min(seen.low, float(low)), max(seen.high, float(high))
+    rng = np.random.default_rng(seen.rows.rows)
+    seen.values.add(x.numpy(), MOST_VALUES, rng)
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         image = x.unsqueeze(-2) if isinstance(module, nn.Conv1d) else x
-        seen.sizes.add(tuple(image.shape[-2:]))
-        rows = None if module.groups > 1 else _patches(module, image)
+        seen.sizes.add((image.shape[-2], image.shape[-1]))
+        try:
+            rows = _patches(module, image)
+        except UserError:
+            return  # no kernel has such a layer, which will be said
     else:
-        rows = x.reshape(-1, x.shape[-1])
-    if rows is not None:
-        rows = rows.double()
-        new = (rows.T @ rows).numpy()
-        seen.hessian = new if seen.hessian is None else seen.hessian + new
+        rows = x.reshape(1, -1, x.shape[-1])
+    count = rows.shape[1]
+    if count > MOST_ROWS:
+        rows = rows[:, np.sort(rng.choice(count, MOST_ROWS, replace=False))]
+    if count:
+        seen.rows.add(rows.numpy())
 
 
 def _patches(module: nn.Module, image: torch.Tensor) -> torch.Tensor:
-    """What the columns of the weights meet: [pixels, kh * kw * ic], channels last."""
-    wide = (1,) if isinstance(module, nn.Conv1d) else ()
-    none = (0,) if isinstance(module, nn.Conv1d) else ()
-    if isinstance(module.padding, str):
-        both = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-        sides = [w // 2 if module.padding == "same" else 0 for w in both]
-    else:
-        sides = module.padding
-    kernel = (*wide, *module.kernel_size)
+    """What the rows of the weights meet: [groups, pixels, kh * kw * channels], channels last."""
+    whole = Geometry.of(module)
     columns = nn.functional.unfold(
-        image,
-        kernel,
-        dilation=(*wide, *module.dilation),
-        padding=(*none, *sides),
-        stride=(*wide, *module.stride),
-    )  # [n, ic * kh * kw, pixels]
+        image, whole.kernel, dilation=whole.dilation, padding=whole.padding, stride=whole.stride
+    )  # [n, groups * channels * taps, pixels]
     n, _, pixels = columns.shape
-    parted = columns.view(n, image.shape[1], -1, pixels)  # [n, ic, taps, pixels]
-    return parted.permute(0, 3, 2, 1).reshape(n * pixels, -1)
+    channels = image.shape[1] // whole.groups
+    parted = columns.view(n, whole.groups, channels, -1, pixels)
+    return parted.permute(1, 0, 4, 3, 2).reshape(whole.groups, n * pixels, -1)

@@ -8,12 +8,17 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 from lpgen.errors import UserError
 from lpgen.formats import Format
+from lpgen.ops import hadamard
 from lpgen.plans import FLOAT, Plan, Precision, read_plan
+from lpgen.quantize import ranges
+from lpgen.quantize.clip import rounded
+from lpgen.quantize.weights import quantized
 from lpgen.torch.calibrate import Seen, observe
 from lpgen.torch.layers import Conv, Geometry, Linear, Quantized, Range, Weights
 from lpgen.torch.recurrent import GRU, LSTM, directions
@@ -116,20 +121,15 @@ def _converted(module: nn.Module, precision: Precision, seen: Seen | None) -> nn
     if reason := _why_not(module, precision, seen):
         raise UserError(reason)
     if isinstance(module, nn.Linear):
-        hessian = seen and seen.hessian
-        found = _weights(module.weight, module.bias, precision, hessian)
+        found = _weights(module.weight, module.bias, precision, seen)
         return Linear(precision, found, _range(precision, seen))
     if isinstance(module, nn.RNNBase):
         return _RECURRENT[type(module)](module, dict(_products(module, precision, seen)))
-    axes = module.weight.dim() - 2
-    pairs = (module.kernel_size, module.stride, module.padding, module.dilation)
-    geometry = Geometry(
-        *(_pair(pair) for pair in pairs[:2]), _padding(module), _pair(pairs[3]), module.groups
-    )
+    axes, geometry = module.weight.dim() - 2, Geometry.of(module)
     weight = module.weight if axes == 2 else module.weight.unsqueeze(2)
     oc, ic, kh, kw = weight.shape
     rows = weight.permute(0, 2, 3, 1).reshape(oc, kh * kw * ic)
-    found = _weights(rows, module.bias, precision, seen.hessian)
+    found = _weights(rows, module.bias, precision, seen)
     found = found._replace(codes=found.codes.reshape(oc, kh, kw, ic))
     return Conv(precision, found, _range(precision, seen), geometry, axes, sorted(seen.sizes))
 
@@ -150,8 +150,6 @@ def _why_not(module: nn.Module, precision: Precision, seen: Seen | None) -> str:
         return "weight_group and hadamard are for matrix products"
     if convolution and module.padding_mode != "zeros":
         return f"padding_mode {module.padding_mode}"
-    if convolution and _padding(module) is None:
-        return "padding that is not the same on both sides"
     if isinstance(module, nn.RNNBase) and precision.scales == "static":
         return "scales of a recurrent layer are found in each call, not static"
     if isinstance(module, nn.LSTM) and module.proj_size:
@@ -160,32 +158,28 @@ def _why_not(module: nn.Module, precision: Precision, seen: Seen | None) -> str:
 
 
 def _weights(
-    weight: torch.Tensor, bias: torch.Tensor | None, precision: Precision, hessian: Any
+    weight: torch.Tensor, bias: torch.Tensor | None, precision: Precision, seen: Seen | None
 ) -> Weights:
-    """Codes of weights [n, k], as the precision says; hessian: of the inputs [k, k], or None."""
-    from lpgen.quantize.clip import rounded
-    from lpgen.quantize.gptq import gptq
-    from lpgen.quantize.hadamard import rotated, rotated_hessian
-
-    w = weight.double().numpy()
-    if precision.hadamard:
-        w = rotated(w, precision.hadamard)
-        hessian = None if hessian is None else rotated_hessian(hessian, precision.hadamard)
-    form, group = precision.weight, precision.weight_group
-    found = rounded(w, form, group) if hessian is None else gptq(w, hessian, form, group)
-    scale = found.scale if group else found.scale[:, 0]
-    return Weights(found.codes, scale, None if bias is None else bias.float().numpy())
+    """Codes of weights [n, k], as the precision says; by GPTQ, and with a bias that makes up for
+    the mean error, where it was seen what they meet."""
+    w, form, group = weight.double().numpy(), precision.weight, precision.weight_group
+    added = None if bias is None else bias.double().numpy()
+    if seen is None or not seen.rows.rows:
+        turned = hadamard.rotated(w, precision.hadamard) if precision.hadamard else w
+        codes = rounded(turned, form, group)
+    else:
+        found = quantized(w, precision, seen.rows)
+        codes, added = found.codes, found.shift + (0 if added is None else added)
+    scale = codes.scale if group else codes.scale[:, 0]
+    return Weights(codes.codes, scale, None if added is None else np.float32(added))
 
 
 def _range(precision: Precision, seen: Seen | None) -> Range | None:
-    """The scale and the zero point that hold what calibration has seen, and zero exactly."""
+    """The static scale and zero point of the input, None: they are found in each call."""
     if precision.scales != "static":
         return None
-    form, low, high = precision.act, min(seen.low, 0.0), max(seen.high, 0.0)
-    if form.encoding == "s" or form.min < 0:
-        return Range(max(-low, high) / form.max or 1.0, 0)
-    scale = (high - low) / form.max or 1.0
-    return Range(scale, min(form.max, round(-low / scale)))
+    found = ranges.chosen(seen.values.sample, precision.act)
+    return Range(float(found.scale), found.zero)
 
 
 def _products(
@@ -198,27 +192,8 @@ def _products(
             weight = getattr(module, f"weight_{which}{end}")
             bias = getattr(module, f"bias_{which}{end}") if module.bias else None
             known = seen and which == "ih" and layer == 0
-            found = _weights(weight, bias, precision, seen.hessian if known else None)
+            found = _weights(weight, bias, precision, seen if known else None)
             yield f"{which}{end}", Linear(precision, found)
-
-
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    """Of rows and columns; a single one is that of columns, of one row."""
-    return tuple(value) if len(value) == 2 else (1, value[0])
-
-
-def _padding(module: nn.Module) -> tuple[int, int] | None:
-    """Rows and columns of padding on each side; None: the sides differ."""
-    if module.padding == "valid":
-        return 0, 0
-    if module.padding == "same":
-        wide = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-        sides = [w // 2 for w in wide]
-        if any(w % 2 for w in wide):
-            return None
-    else:
-        sides = list(module.padding)
-    return tuple(sides) if len(sides) == 2 else (0, sides[0])
 
 
 _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU)

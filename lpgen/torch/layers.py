@@ -149,6 +149,17 @@ class Geometry(NamedTuple):
     dilation: tuple[int, int]
     groups: int
 
+    @classmethod
+    def of(cls, module: nn.Conv1d | nn.Conv2d) -> Geometry:
+        """Of a module; one of a single axis has one row. Raises UserError for padding that differs
+        from side to side."""
+        return cls(
+            *(_pair(value, 1) for value in (module.kernel_size, module.stride)),
+            _padding(module),
+            _pair(module.dilation, 1),
+            module.groups,
+        )
+
     def out(self, size: Sequence[int]) -> tuple[int, int]:
         """The size of the result for an image of some rows and columns."""
         rows, columns = (
@@ -215,6 +226,23 @@ class Conv(Quantized):
     def extra_repr(self) -> str:
         g = self.geometry
         return f"{self.in_channels} -> {self.out_channels}, {g.words()}, {self.precision}"
+
+
+def _pair(value: tuple[int, ...], row: int) -> tuple[int, int]:
+    """Of rows and columns, where `row` is that of a module without rows."""
+    rows, columns = value if len(value) == 2 else (row, *value)
+    return rows, columns
+
+
+def _padding(module: nn.Conv1d | nn.Conv2d) -> tuple[int, int]:
+    if module.padding == "valid":
+        return 0, 0
+    if module.padding != "same":
+        return _pair(module.padding, 0)
+    sides = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    if any(both % 2 for both in sides):
+        raise UserError("padding that is not the same on both sides")
+    return _pair(tuple(both // 2 for both in sides), 0)
 
 
 def _pack(module: Quantized, keys: object) -> None:
