@@ -20,6 +20,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("lpgen: interrupted", file=sys.stderr)
         sys.exit(130)
     finally:
-        # CPython ends by SIGINT, whatever the status, if Ctrl-C met the text of an `exec` (such as a
-        # dataclass being made); it forgets that when the next text runs.
+        # CPython ends by SIGINT, whatever the status, if Ctrl-C met the text of an `exec` (as when
+        # a dataclass is made); it forgets that when the next text runs.
         exec("")
