@@ -23,6 +23,10 @@ from lpgen.tir.rewrite import places
 from lpgen.tir.vectors import ROUNDING, ramp, splat, vector
 
 LANES = 16
+
+PARTS = 64
+"""In how many parts threads may look for the largest value of a tensor."""
+
 _MAGNITUDE = 2**31 - 1
 """The bits of a float32 without its sign: the larger, the larger the number."""
 
@@ -44,10 +48,7 @@ def quantize_input(op: Operator, x, q, scale) -> tirx.Stmt:
         tb.reads([])
         tb.writes([])
         if op.input == "f32:tensor":
-            largest = _zeroed("largest")
-            with rows_loop(op, rows, 0) as row, _given(op, x, places(row, outer)) as (given, at):
-                _largest(given, at, count, largest)
-            inverse = _step(op, largest, scale, 0)
+            inverse = _step(op, _largest_of_all(op, x, rows, outer), scale, 0)
         with rows_loop(op, rows, rows * count) as row:
             if op.input == "f32":
                 inverse = tb.Bind(scale[0])
@@ -83,6 +84,25 @@ def _given(op: Operator, x, row: list) -> Iterator[tuple]:
         yield rotated, []
 
 
+def _largest_of_all(op: Operator, x, rows: int, outer: list[int]):
+    """Emit: the bits of the largest |x| of all rows, in the lanes of the buffer that is returned.
+    Threads share the rows in parts, the largest of which is looked for at the end."""
+    count = int(x.shape[-1])
+    parts = min(rows, PARTS)
+    largest = _zeroed("largest")
+    found = tb.sblock_alloc_buffer((parts, LANES), "int32")
+    with rows_loop(op, parts, rows * count) as part:
+        first, end = part * rows // parts, (part + 1) * rows // parts
+        tb.buffer_store(found, splat(0, "int32", LANES), [part, ramp(0, LANES)])
+        with tb.serial(0, end - first) as i:
+            with _given(op, x, places(first + i, outer)) as (given, at):
+                _largest(given, at, count, found, [part])
+    with tb.serial(0, parts) as part:
+        lanes = ramp(0, LANES)
+        tb.buffer_store(largest, tirx.Max(largest[lanes], found[part, lanes]), [lanes])
+    return largest
+
+
 def _zeroed(name: str):
     """A vector of sixteen int32, all 0."""
     buffer = tb.sblock_alloc_buffer((LANES,), "int32")
@@ -90,19 +110,20 @@ def _zeroed(name: str):
     return buffer
 
 
-def _largest(x, row: list, count: int, largest) -> None:
-    """Emit: the bits of the largest |x| of a row, into the lanes of `largest`."""
+def _largest(x, row: list, count: int, largest, place: list = ()) -> None:
+    """Emit: the bits of the largest |x| of a row, into the lanes of `largest`, at a place of it."""
     lanes = ramp(0, LANES)
     mask = tirx.const(_MAGNITUDE, "int32")
     if count >= LANES:
         with tb.serial(0, count // LANES) as i:
             bits = tirx.reinterpret(f"int32x{LANES}", x[(*row, ramp(i * LANES, LANES))])
             bits = bits & tirx.Broadcast(mask, LANES)
-            tb.buffer_store(largest, tirx.Max(largest[lanes], bits), [lanes])
+            known = largest[(*place, lanes)]
+            tb.buffer_store(largest, tirx.Max(known, bits), [*place, lanes])
     if count % LANES:
         with tb.serial(0, count % LANES) as i:
             bits = tirx.reinterpret("int32", x[(*row, count // LANES * LANES + i)]) & mask
-            tb.buffer_store(largest, tirx.Max(largest[0], bits), [0])
+            tb.buffer_store(largest, tirx.Max(largest[(*place, 0)], bits), [*place, 0])
 
 
 def _step(op: Operator, largest, steps, place) -> tirx.Expr:
