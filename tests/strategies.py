@@ -148,7 +148,8 @@ def grouped_convs(draw):
 
 @st.composite
 def blockwise_denses(draw, rows=12, columns=70, depth=140):
-    """Dense operators with scales of groups: all formats, odd sizes, a short last group."""
+    """Dense operators with scales of groups of weights, of activations or of both: all formats, odd
+    sizes, a short last group."""
     m, n, k = (draw(st.integers(1, limit)) for limit in (rows, columns, depth))
     act, weight = (Format.parse(draw(texts)) for _ in range(2))
     zeros = {}
@@ -162,8 +163,13 @@ def blockwise_denses(draw, rows=12, columns=70, depth=140):
     more = (Bias("f32"), residual, Clamp("relu"), Quantize("u8", 9))
     chain += [step for step in more if draw(st.integers(0, 3)) == 0]
     op = Dense(m, n, k, act, weight, **zeros, epilogue=tuple(chain))
-    if act.encoding in "us" and draw(st.integers(0, 3)) == 0:
-        return replace(op, input=draw(st.sampled_from(_inputs_of(op))))
+    if act.encoding not in "us" or draw(st.integers(0, 2)):
+        return op
+    inputs = [*_inputs_of(op), *([f"f32:group{group}"] if op.lhs.levels else [])]
+    op = replace(op, input=draw(st.sampled_from(inputs)))
+    if op.lhs.group and op.zero_weight != "group" and draw(st.booleans()):
+        scale = Scale(draw(st.sampled_from(["tensor", "channel"])))
+        op = replace(op, epilogue=(scale, *op.epilogue[1:]))
     return op
 
 

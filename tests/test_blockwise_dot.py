@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from kernels import LEVELS, bits, template, template_of
 from strategies import blockwise_denses
@@ -32,6 +32,7 @@ LLAMA = parse("dense m=1 n=70 k=100 act=s8 weight=s4 out=f32 scale=group32")
 @given(blockwise_denses(rows=3, columns=5), st.integers(0, 2**32 - 1))
 def test_the_oracle_adds_up_group_by_group(op, seed):
     rng = np.random.default_rng(seed)
+    assume(op.group_size)
     op = replace(op, input="act", epilogue=op.epilogue[:1])
     x, w = op.random(rng)
     parameters = op.random_parameters(rng)
@@ -98,6 +99,8 @@ def test_only_templates_for_groups_serve_them(target):
         assert chosen.default(LLAMA, target) in chosen.space(LLAMA, target)
     reasons = {t.name: why for t, why in templates.explain(LLAMA, target).items()}
     assert reasons["generic/generic"] == "it is for conv2d and dense, not scale=groupN"
+    both = parse("dense m=1 n=70 k=100 act=s8 weight=s4 input=f32:group32 out=f32 scale=tensor")
+    assert templates.templates_for(both, target) == serving
     plain = parse("dense m=1 n=70 k=100 act=s8 weight=s4")
     assert "blockwise_dot" not in {t.algorithm for t in templates.templates_for(plain, target)}
 
@@ -136,7 +139,49 @@ def test_words_that_do_not_fit(words, reason):
         parse(f"dense m=1 n=8 k=64 act=u8 {weight} out=f32 {words}")
 
 
+@pytest.mark.parametrize("scale", ["group32", "group32:bf16", "channel"])
+def test_scales_of_activations_multiply_each_group(scale):
+    op = parse(f"dense m=3 n=4 k=80 act=s6 weight=s4 input=f32:group32 out=f32 scale={scale}")
+    rng = np.random.default_rng(0)
+    (x, w), parameters = op.random(rng), op.random_parameters(rng)
+    levels, groups = np.float32(31), op.group_size > 0
+    for m, n in itertools.product(range(op.m), range(op.n)):
+        total = np.float32(0)
+        for j, first in enumerate((0, 32, 64)):
+            part = x[m, first : first + 32]
+            largest = np.abs(part).max()
+            inverse = levels / largest if largest else np.float32(0)
+            q = np.rint(part * inverse).astype(int)
+            product = np.float32(q @ w[n, first : first + 32].astype(int))
+            product = product * parameters["scale"][n, j] if groups else product
+            total = total + product * (largest / levels)
+        total = total if groups else total * parameters["scale"][n]
+        assert total == op.reference(x, w, **parameters)[m, n]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("input=f32:group3", "input=f32:group3: a group has 4 neighbours in k or more"),
+        ("input=f32:group", "input=f32:group is unknown; known: act, .*, f32:row, f32:groupN$"),
+        ("input=f32:group64 scale=group32", "has other groups of k than scale=group32$"),
+        ("input=f32:group32 bias=s32", "bias=s32 is for sums over all of k, not with input=f32:"),
+        ("input=f32:group32 zero_weight=channel", "with input=f32:group32 it is a number$"),
+        ("input=f32:group32 zero_weight=group", "zero_weight=group needs scale=groupN$"),
+        ("input=f32:group32 outliers=3", "outliers=3 cannot be added to sums with scales of group"),
+        ("input=f32:group32 out=s32", "gives real numbers: it needs a scale=$"),
+    ],
+)
+def test_activations_that_have_no_groups(words, reason):
+    out = "" if "out=" in words else "out=f32 " + ("" if "scale=" in words else "scale=channel ")
+    with pytest.raises(WorkloadError, match=reason):
+        parse(f"dense m=1 n=8 k=64 act=s8 weight=s4 {out}{words}")
+
+
 def test_convolutions_have_no_groups_of_k():
+    words = "act=s8 weight=s4 input=f32:group32 out=f32 scale=channel"
+    with pytest.raises(WorkloadError, match=r"input=f32:group32 is for dense: the rows of a conv"):
+        parse(f"conv2d h=4 w=4 ic=32 oc=8 kernel=1 {words}")
     with pytest.raises(WorkloadError, match="scale=group32 is for dense"):
         parse("conv2d h=4 w=4 ic=32 oc=8 kernel=1 act=u8 weight=s4 out=f32 scale=group32")
 
@@ -161,6 +206,7 @@ OPS = [
     parse("dense m=2 n=21 k=75 act=s8 weight=u4 zero_weight=group out=f32 scale=group32 bias=f32"),
     parse("dense m=3 n=18 k=40 act=u8 weight=s4 zero_act=3 out=f32 scale=group16:bf16"),
     parse("dense m=1 n=9 k=33 act=u8 weight=s2 out=u8 scale=group8 residual=f32 zero_out=7 relu"),
+    parse("dense m=2 n=9 k=80 act=s5 weight=s4 input=f32:group32 hadamard=16 out=f32 scale=tensor"),
 ]
 
 
@@ -171,7 +217,7 @@ def path(tmp_path_factory):
 
 
 def test_libraries_pack_groups(path):
-    assert [result.failure for result in check_library(path)] == [None] * 3
+    assert [result.failure for result in check_library(path)] == [None] * 4
     lib, rng = runtime.load(path), np.random.default_rng(3)
     for op in OPS:
         (x, w), parameters = op.random(rng), op.random_parameters(rng)

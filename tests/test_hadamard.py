@@ -98,6 +98,12 @@ def test_records_without_it_are_borrowed():
     assert choose(op, Target.parse("avx2")).template
 
 
+def test_the_smallest_operator_has_a_block():
+    words = "act=s8 weight=s8 input=f32 hadamard=64"
+    assert parse(f"dense m=4 n=3 k=128 {words}").smallest().k == 64
+    assert parse(f"conv2d h=3 w=3 ic=64 oc=3 kernel=1 {words}").smallest().ic == 64
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -166,7 +166,7 @@ def test_both_packers_give_the_same_bytes(op, seed):
         ("outliers=x", "'outliers=x': 'x' is not a number$"),
         (
             "outliers=2 out=f32 scale=group32",
-            "^dense: outliers=2 cannot be added to sums scaled by scale=group32$",
+            "^dense: outliers=2 cannot be added to sums with scales of groups of 32$",
         ),
     ],
 )

@@ -13,6 +13,7 @@ from lpgen.bench import peers
 from lpgen.bench.case import Case, Contender, Disagrees, Unsupported
 from lpgen.bench.grouped import GroupedCase
 from lpgen.bench.peers import _foreign, executorch, llama_cpp, ncnn
+from lpgen.bench.turns import case_of
 from lpgen.errors import UserError
 from lpgen.ops import parse
 
@@ -299,6 +300,21 @@ def test_results_that_differ_are_found():
         check("f32", case.real * 1.03)
     with pytest.raises(Disagrees, match="nan"):
         check("f32", np.full(case.sums.shape, np.nan))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("input=f32:row scale=channel", "quantizes float activations, which is another operator"),
+        ("input=f32:row hadamard=32 scale=group32", "rotates its activations before it quantizes"),
+        ("input=f32:group32 scale=group32", "quantizes its activations with scales of groups"),
+    ],
+)
+def test_float_activations_are_compared_with_nothing(words, reason):
+    op = parse(f"dense m=4 n=32 k=64 act=s8 weight=s4 out=f32 {words}")
+    case = case_of(op, 0)
+    assert reason in case.beyond
+    assert np.array_equal(case.expected, op.reference(case.x, case.w, **case.parameters))
 
 
 def test_outliers_are_compared_with_nothing():

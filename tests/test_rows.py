@@ -126,6 +126,10 @@ def assert_exact(name: str, op, knobs: dict, threads: int = 2) -> None:
             "dense m=1..9 n=9 k=32 act=s8 weight=s4 input=f32:row hadamard=32 scale=tensor out=f32",
         ),
         (
+            "avx2/blockwise_dot",
+            "dense m=1..20 n=20 k=70 act=s5 weight=s4 input=f32:group32 scale=channel out=f32",
+        ),
+        (
             "generic/blockwise_dot",
             "dense m=2..18 n=20 k=64 act=s8 weight=s4 scale=group32 out=f32 zero_weight=group",
         ),

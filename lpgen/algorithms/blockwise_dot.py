@@ -1,4 +1,5 @@
-"""Products whose weights have a scale (and a zero point) for each group of neighbours in k.
+"""Products with a scale for each group of neighbours in k: of weights (which may have zero points,
+too), of the activations of each row, or of both.
 
 With groups j of g neighbours, x without its zero point, and operands X = x + left offset and
 C = w - base that fit the instructions,
@@ -11,7 +12,9 @@ a row and a group: a short loop computes it before the kernel, if any zero_j dif
 sum of C is known when the weights are packed. Then the stage "tile" adds up in float32, in
 ascending j (`lpgen.ops.epilogue`),
 
-    tile += float32(S_j) * scale_j
+    tile += float32(S_j) * scale_j * step_j
+
+with those of the two scales that there are.
 
 What a group needs lies together, in sections [panel][group]...: packed weights, scales, zero points
 and compensations stream by once, in the order in which they are read.
@@ -27,6 +30,7 @@ from tvm.tirx.script import builder as tb
 from lpgen.algorithms import definition
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.lhs.k_split import KSplit
+from lpgen.algorithms.lhs.quantize import step_tensor
 from lpgen.algorithms.lhs.view import Lhs, lhs_of, rows_loop
 from lpgen.algorithms.prologue import Prologue
 from lpgen.algorithms.ranged import row_of_tile
@@ -99,19 +103,21 @@ def define(
     lhs = _lhs(op, operands, weights)
     rows = _group_terms(op, weights, start) if weights.zeros else None
     partial = _partial(lhs, sections, weights, t)
-    tile = _tile(partial, sections, rows and rows.tensor, weights, t, start)
-    return finish(op, lhs, weights, tensors, matrix_sums(op, tile), rows=rows)
+    steps = step_tensor(op) if op.lhs.group else None
+    terms = rows and rows.tensor
+    tile = _tile(partial, sections, terms, steps, weights, t, start)
+    return finish(op, lhs, weights, tensors, matrix_sums(op, tile), rows=rows, steps=steps)
 
 
 def _lhs(op: Dense, operands: Operands, weights: BlockwiseWeights) -> Lhs:
     """The left side; the steps of the last group may reach past the row."""
-    reach = (weights.count - 1) * op.group_size + weights.steps * weights.kq
+    reach = (weights.count - 1) * op.sum_group + weights.steps * weights.kq
     wide = KSplit(1, 1, op.k, -(-max(reach, op.k) // weights.kq), weights.kq)
     return lhs_of(op, wide, operands.left, operands.offset)
 
 
 def _partial(lhs: Lhs, sections: dict, weights: BlockwiseWeights, t: Tiling) -> te.Tensor:
-    group = lhs.op.group_size
+    group = lhs.op.sum_group
     step, kt = reduce_axes(step=weights.steps, kt=t.kq)
 
     def element(mo, no, j, mi, nv, nl):
@@ -130,6 +136,7 @@ def _tile(
     partial: te.Tensor,
     sections: dict[str, te.Tensor],
     rows: te.Tensor | None,
+    steps: te.Tensor | None,
     weights: BlockwiseWeights,
     t: Tiling,
     start: int,
@@ -138,18 +145,21 @@ def _tile(
     r, s, j = reduce_axes(r=1, s=1, j=weights.count)
 
     def element(g, mo, no, mi, nv, nl):
-        column = (no, j, nv, nl)
+        column, row = (no, j, nv, nl), row_of_tile(weights.op, mo, mi, t.rows)
         total = partial[mo, no, j, mi, nv, nl]
         if rows is not None:
-            term = rows[row_of_tile(weights.op, mo, mi, t.rows), j]
+            term = rows[row, j]
             if "zero" in sections:
                 term = term * sections["zero"][column].astype("int32")
             total = total + term
             total = total - tirx.const(start, "int32") if start else total
         if "compensation" in sections:
             total = total + sections["compensation"][column]
-        scaled = product(total.astype("float32"), weights.scale(sections, column))
-        return te.sum(scaled, axis=[r, s, j])
+        total = total.astype("float32")
+        if "scale" in sections:
+            total = product(total, weights.scale(sections, column))
+        total = total if steps is None else product(total, steps[row, j])
+        return te.sum(total, axis=[r, s, j])
 
     return te.compute(t.shape(1), element, name="tile")
 
@@ -168,14 +178,14 @@ def _group_terms(op: Dense, weights: BlockwiseWeights, start: int) -> Prologue:
                 to = [m, first + i]
                 tb.buffer_store(terms, tirx.const(-size * op.zero_act, "int32"), to)
                 with tb.serial(0, size) as k:
-                    value = x[m, (first + i) * op.group_size + k].astype("int32")
+                    value = x[m, (first + i) * op.sum_group + k].astype("int32")
                     tb.buffer_store(terms, terms[tuple(to)] + value, to)
                 term = terms[tuple(to)] * tirx.const(factor, "int32")
                 tb.buffer_store(terms, term + tirx.const(start, "int32"), to)
 
-        whole, rest = divmod(op.k, op.group_size)
+        whole, rest = divmod(op.k, op.sum_group)
         with rows_loop(op, op.matrix.m, 0) as m:
-            for first, many, size in ((0, whole, op.group_size), (whole, 1, rest)):
+            for first, many, size in ((0, whole, op.sum_group), (whole, 1, rest)):
                 if many and size:
                     groups(first, many, size)
 

@@ -18,6 +18,7 @@ from tvm.s_tir import Schedule
 from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.lhs import row_sums
 from lpgen.algorithms.lhs.inside import Inside
+from lpgen.algorithms.lhs.quantize import step_tensor
 from lpgen.algorithms.prologue import Prologue
 from lpgen.algorithms.ranged import row_at, rows_of
 from lpgen.algorithms.result.epilogue import Epilogue
@@ -130,6 +131,7 @@ def finish(
     codes: bool = False,
     value: Callable[[tirx.Expr], tirx.Expr] | None = None,
     rows: Prologue | None = None,
+    steps: te.Tensor | None = None,
 ) -> Definition:
     """Definition of the kernel whose sums over k are `sums`.
 
@@ -138,12 +140,15 @@ def finish(
     inside: what the sums are of, if not of all taps;
     codes: the sums are of products with codes, of which `weights` make those with values;
     value: what a sum stands for, if not for itself;
-    rows: what the algorithm has to know of each row beforehand, if not the sum of its values.
+    rows: what the algorithm has to know of each row beforehand, if not the sum of its values;
+    steps: those of dynamic scales of x, if `sums` are multiplied with them already.
     """
     by_row = codes and bool(op.weight.min)
     if by_row or (rows is None and Epilogue.needs_row_sums(op)):
         rows = row_sums.prologue(op, planes=str(lhs.x.dtype) == "uint32")
-    epilogue = Epilogue(op, zero, sums.groups, sums.columns, rows, inside if zero else None)
+    steps = step_tensor(op) if steps is None else steps
+    inside = inside if zero else None
+    epilogue = Epilogue(op, zero, sums.groups, sums.columns, rows, inside, steps)
 
     def element(*index):
         place, total = sums.place(*index), sums.at(*index)

@@ -21,6 +21,7 @@ from lpgen import runtime
 from lpgen.bench import peers
 from lpgen.bench.case import Case, Contender, Disagrees, Unsupported
 from lpgen.bench.comparison import OURS, Comparison, Entry
+from lpgen.bench.floats import FloatCase
 from lpgen.bench.grouped import GroupedCase
 from lpgen.bench.isa import refuse_amx
 from lpgen.bench.measure import pinned, serving
@@ -70,7 +71,7 @@ class Turns:
         """One comparison. Raises Disagrees where the kernel itself is wrong."""
         op = parse(task.workload)
         kernel = serving(runtime.load(task.path), op)
-        case = _case(op, task.seed)
+        case = case_of(op, task.seed)
         template = kernel.variant["template"]
         found = {(OURS, template): ours(kernel, case, self._threads)}
         refused: dict[str, str] = {}
@@ -160,7 +161,7 @@ class Turns:
         key = (peer, "" if peer == OURS else way, small.name)
         if key not in self._call_times:
             self._say(Phase(peer, way))
-            case = _case(small, task.seed)
+            case = case_of(small, task.seed)
             try:
                 if peer == OURS:
                     contender = ours(runtime.load(task.small)[small.name], case, self._threads)
@@ -182,8 +183,10 @@ def compared(op: Operator) -> Product:
     return op
 
 
-def _case(op: Product, seed: int) -> Case:
-    kind = GroupedCase if op.group_size else Case
+def case_of(op: Product, seed: int) -> Case:
+    """What other libraries are asked to compute, or why they are not asked (`Case.beyond`)."""
+    own = op.hadamard or op.lhs.group or (op.lhs.real and not op.group_size)
+    kind = FloatCase if own else GroupedCase if op.group_size else Case
     return kind.random(op, seed)
 
 

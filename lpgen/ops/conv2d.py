@@ -132,7 +132,8 @@ class Conv2d(Product):
     def smallest(self) -> Self:
         """Of one pixel."""
         geometry = {"n": 1, "h": 1, "w": 1, "kernel": 1, "stride": 1, "pad": 0, "dilation": 1}
-        return replace(self, ic=32, oc=32, groups=32 if self.depthwise else 1, **geometry)
+        ic = max(32, self.hadamard)
+        return replace(self, ic=ic, oc=32, groups=32 if self.depthwise else 1, **geometry)
 
     @property
     def reach(self) -> tuple[int, int]:

@@ -71,7 +71,7 @@ class Dense(Product):
 
     def smallest(self) -> Self:
         """Of one row."""
-        return replace(self, m=1, n=32, k=32)
+        return replace(self, m=1, n=32, k=max(32, self.hadamard))
 
     @property
     def matrix(self) -> Matrix:

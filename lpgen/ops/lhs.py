@@ -9,6 +9,7 @@ which the kernel quantizes to the format `act` before the product.
 | f32        | float32, scale: the parameter input_scale (the epilogue's includes it) |
 | f32:tensor | float32, scale: the largest |x| of the call becomes the largest level |
 | f32:row    | the same for each row of a dense operator                             |
+| f32:group64| the same for each group of 64 neighbours in k of each row             |
 
 With a static scale, q = saturate(round(x * (1 / input_scale)) + zero_act). With a dynamic one the
 levels lie evenly around zero_act, `levels` on either side:
@@ -16,6 +17,11 @@ levels lie evenly around zero_act, `levels` on either side:
     a = max |x|,  q = round(x * (levels / a)) + zero_act,  step = a / levels
 
 and the sums are multiplied with `step` right behind the epilogue's scale (that of the weights).
+Groups j have sums S_j of their own, and what goes on is acc, which starts as 0.0 and becomes
+
+    acc + float32(S_j) * step[m, j]        or        acc + float32(S_j) * scale[n, j] * step[m, j]
+
+if weights have scales of the same groups (`ops.scales`).
 Every operation is one of float32, rounding is half to even. A largest |x| of less than 2^-100
 counts as 0: all q are zero_act then.
 
@@ -33,17 +39,27 @@ In the manner of FBGEMM (Khudia et al., arXiv 2101.05615) and of dynamic quantiz
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from lpgen.formats import Format
 from lpgen.ops import hadamard, packed
+from lpgen.ops.scales import SMALLEST_GROUP
 from lpgen.ops.words import Word, one_of
 
 FLOATS = ("f32", "f32:tensor", "f32:row")
 INPUTS = ("act", *packed.LAYOUTS, *FLOATS)
-INPUT = Word(one_of(*INPUTS), str, quiet=True)
+_GROUP = re.compile(r"f32:group([1-9][0-9]{0,8})")
+_read_plain = one_of(*INPUTS, "f32:groupN")
+
+
+def _read(text: str) -> str:
+    return text if text.startswith("f32:group") else _read_plain(text)  # `check` looks at the group
+
+
+INPUT = Word(_read, str, quiet=True)
 SMALLEST = 2.0**-100
 """Below it the largest |x| counts as 0."""
 
@@ -59,14 +75,20 @@ class Lhs:
     block: int = 0
 
     @property
+    def group(self) -> int:
+        """Neighbours in k that share a scale of x, 0: all of them."""
+        match = _GROUP.fullmatch(self.input)
+        return int(match[1]) if match else 0
+
+    @property
     def dynamic(self) -> bool:
         """Whether the scale of x is found in every call."""
-        return self.input in ("f32:tensor", "f32:row")
+        return self.input in ("f32:tensor", "f32:row") or self.group > 0
 
     @property
     def real(self) -> bool:
         """Whether x is float32."""
-        return self.input in FLOATS
+        return self.input in FLOATS or self.group > 0
 
     @property
     def layout(self) -> str | None:
@@ -108,13 +130,15 @@ class Lhs:
         word, act = f"input={self.input}", self.act
         if self.input == "act":
             return None
-        if self.input not in INPUTS:
-            return f"{word} is unknown; known: {', '.join(INPUTS)}"
+        if self.input not in INPUTS and not self.group:
+            return f"{word} is unknown; known: {', '.join(INPUTS)}, f32:groupN"
+        if 0 < self.group < SMALLEST_GROUP:
+            return f"{word}: a group has {SMALLEST_GROUP} neighbours in k or more"
         if self.layout:
             return packed.check_layout(f"{word} act={act}", act, self.layout)
         if act.encoding not in "us":
             return f"{word}: activations are quantized to u1..u8 or s2..s8, not {act}"
-        if self.input == "f32:row" and not of_rows:
+        if (self.input == "f32:row" or self.group) and not of_rows:
             return f"{word} is for dense: the rows of a convolution share their values"
         if self.dynamic and self.levels < 1:
             return f"{word}: zero_act={self.zero} leaves no level below or above ({act})"
@@ -125,25 +149,33 @@ class Lhs:
     def quantized(
         self, x: np.ndarray, input_scale: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """(q as int16[x_shape], step): float32[m, 1] or [1], None with a static scale."""
+        """(q as int16[x_shape], step): float32[1], [m, 1] or [m, groups], None with a static
+        scale."""
         one = np.float32(1)
         factor = hadamard.factor(self.block) if self.block else one
         x = hadamard.sums(x, self.block) if self.block else x
         if not self.dynamic:
             inverse, step = factor / input_scale[0], None
         else:
-            whole = tuple(range(x.ndim))
-            largest = np.abs(x).max(axis=1 if self.input == "f32:row" else whole, keepdims=True)
+            largest = self._largest(np.abs(x))
             top = np.float32(self.levels)
             some = largest > SMALLEST
             inverse = np.where(some, top / np.where(some, largest, one), np.float32(0))
             step = largest / top * factor
-            step = step if self.input == "f32:row" else step.reshape(1)
+            step = step.reshape(1) if self.input == "f32:tensor" else step
+        if self.group:
+            inverse = np.repeat(inverse, self.group, axis=1)[:, : x.shape[1]]
         low, high = map(np.float32, self.bounds)
         scaled = x * inverse
         scaled = np.where(scaled > low, np.minimum(scaled, high), low)  # low where it is no number
         q = np.rint(scaled).astype(np.int16) + np.int16(self.zero)
         return q, step
+
+    def _largest(self, sizes: np.ndarray) -> np.ndarray:
+        """The largest of those that share a scale, in a shape of as many axes."""
+        if self.group:
+            return np.maximum.reduceat(sizes, range(0, sizes.shape[1], self.group), axis=1)
+        return sizes.max(axis=1 if self.input == "f32:row" else None, keepdims=True)
 
     def random(self, rng: np.random.Generator, extents: tuple[int, ...]) -> np.ndarray:
         """Values drawn uniformly, as they are or packed. Floats: normally distributed, half of them

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple, Self
 
 from lpgen.formats import Format
 from lpgen.ops import epilogue, hadamard, packed, scales, sparse
-from lpgen.ops.epilogue import Pack, Quantize, Residual, Scale, Threshold, check_zero
+from lpgen.ops.epilogue import Bias, Pack, Quantize, Residual, Scale, Threshold, check_zero
 from lpgen.ops.epilogue.words import words_of
 from lpgen.ops.lhs import Lhs
 from lpgen.ops.parameter import FLOAT_LIMIT, Parameter, values
@@ -52,7 +52,8 @@ class Product(ProductOracle):
     @property
     def needs(self) -> tuple[str, ...]:
         """The kind, and scales of groups of k."""
-        return (self.kind, "scale=groupN") if self.group_size else (self.kind,)
+        groups = ("scale=groupN",) if self.group_size else ()
+        return (self.kind, *groups, *(("input=f32:groupN",) if self.lhs.group else ()))
 
     @property
     def _formats(self) -> str:
@@ -152,6 +153,12 @@ class Product(ProductOracle):
         return epilogue.group_size_of(self.epilogue)
 
     @property
+    def sum_group(self) -> int:
+        """Neighbours in k whose sum is scaled for itself, as the weights, the activations or both
+        want it; 0: all of k."""
+        return self.group_size or self.lhs.group
+
+    @property
     def scale_shape(self) -> tuple[int, ...]:
         """Of what has one number for each output channel, or for each of its groups of k."""
         return scales.shape(self.w_shape[0], self.matrix.k, self.group_size)
@@ -224,9 +231,12 @@ class Product(ProductOracle):
         if reason := reason or epilogue.check_chain(self.epilogue):
             self._fail(reason)
         size, scaled = self.group_size, bool(epilogue.find(self.epilogue, Scale))
-        reason = self.lhs.check(rows, scaled) or scales.check(size, zero, self.weight, rows)
+        reason = self.lhs.check(rows, scaled)
+        reason = reason or scales.check(size, self.lhs.group, zero, self.weight, rows)
+        if self.lhs.group and epilogue.find(self.epilogue, Bias) == Bias("s32"):
+            reason = reason or f"bias=s32 is for sums over all of k, not with input={self.input}"
         reason = reason or hadamard.check(self.hadamard, self.lhs.real, *self._neighbours)
-        if reason := reason or sparse.check(self.outliers, self.w_shape, size):
+        if reason := reason or sparse.check(self.outliers, self.w_shape, self.sum_group):
             self._fail(reason)
 
     @property

@@ -22,6 +22,7 @@ class ProductOracle(ProductExamples):
     zero_act: int
     zero_weight: int | str
     group_size: int
+    sum_group: int
     x_shape: tuple[int, ...]
     _reach: Reach
 
@@ -75,10 +76,12 @@ class ProductOracle(ProductExamples):
             w = w.astype(np.int16) - scales.spread(zero, self.w_shape, self.group_size)
         if self.outliers:
             w = w.astype(np.int16) + sparse.dense(self.w_shape, *map(given.get, sparse.NAMES))
-        if self.group_size:
-            sums = scales.scaled(self._sums, x, w, given["scale"], self.group_size)
+        if self.sum_group:
+            scale = given["scale"] if self.group_size else None
+            steps, step = (step, None) if self.lhs.group else (None, step)
+            sums = scales.scaled(self._sums, x, w, self.sum_group, scale, steps)
         else:
-            sums = self._sums(x, w)
+            sums = self._sums(x, w).astype(np.int32)
         return epilogue.apply(self.epilogue, sums, Given(given, residual, step))
 
     def legal_parameters(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -11,6 +11,9 @@ import numpy as np
 
 from lpgen.formats import Format
 
+SMALLEST_GROUP = 4
+"""Neighbours in k of the smallest group that may have a scale."""
+
 
 def count(k: int, size: int) -> int:
     """How many groups share a scale each in every column of the weights."""
@@ -23,17 +26,21 @@ def shape(channels: int, k: int, size: int) -> tuple[int, ...]:
     return (channels, count(k, size)) if size else (channels,)
 
 
-def check(size: int, zero: int | str, weight: Format, of_rows: bool) -> str | None:
+def check(size: int, of_x: int, zero: int | str, weight: Format, of_rows: bool) -> str | None:
     """Why a product cannot have such groups or such zero points of its weights, or None.
 
-    of_rows: x is a matrix.
+    of_x: neighbours that share a scale of the activations, 0: all; of_rows: x is a matrix.
     """
+    if size and of_x and size != of_x:
+        return f"input=f32:group{of_x} has other groups of k than scale=group{size}"
     if size and not of_rows:
         return f"scale=group{size} is for dense"
     if zero == "group" and not size:
         return "zero_weight=group needs scale=groupN"
     if zero == "channel" and size:
         return f"zero_weight=channel: with scale=group{size} it is a number or group"
+    if zero == "channel" and of_x:
+        return f"zero_weight=channel: with input=f32:group{of_x} it is a number"
     if zero in ("channel", "group") and weight.encoding not in "us":
         return f"zero_weight={zero}: format {weight} has no zero point"
     return None
@@ -53,10 +60,20 @@ def spread(zero: int | np.ndarray, weights: tuple[int, ...], size: int) -> np.nd
 
 
 def scaled(
-    sums: Callable, x: np.ndarray, w: np.ndarray, scale: np.ndarray, size: int
+    sums: Callable,
+    x: np.ndarray,
+    w: np.ndarray,
+    size: int,
+    scale: np.ndarray | None,
+    steps: np.ndarray | None,
 ) -> np.ndarray:
-    """float32[m, n]: what the groups add up to; sums(x, w): the exact sums of products."""
+    """float32[m, n]: what the groups add up to; sums(x, w): the exact sums of products.
+
+    scale[n, groups], steps[m, groups]: those of the weights and of x, as far as groups have them.
+    """
     total = np.zeros((x.shape[0], w.shape[0]), np.float32)
     for j, places in enumerate(slices(x.shape[1], size)):
-        total += sums(x[:, places], w[:, places]).astype(np.float32) * scale[:, j]
+        part = sums(x[:, places], w[:, places]).astype(np.float32)
+        part = part if scale is None else part * scale[:, j]
+        total += part if steps is None else part * steps[:, j : j + 1]
     return total

@@ -49,7 +49,7 @@ def check(count: int, weights: tuple[int, ...], group_size: int) -> str | None:
     if count > math.prod(weights):
         return f"outliers={count} is more than the {math.prod(weights)} weights"
     if count and group_size:
-        return f"outliers={count} cannot be added to sums scaled by scale=group{group_size}"
+        return f"outliers={count} cannot be added to sums with scales of groups of {group_size}"
     return None
 
 

@@ -12,12 +12,14 @@ from lpgen.target import Target
 from lpgen.tir.threads import end_with_rows, parallel_tiles
 
 RANGED = True
-SERVES = ("dense", "scale=groupN")
+SERVES = ("dense", "scale=groupN", "input=f32:groupN")
 
 
 def why_not(op: Dense | Conv2d, target: Target) -> str | None:
     """None for every operator with such scales."""
-    return None if op.group_size else "no scale=groupN: the sums over all of k are wanted"
+    if op.sum_group:
+        return None
+    return "no scale=groupN or input=f32:groupN: the sums over all of k are wanted"
 
 
 def space(op: Dense, target: Target) -> Space:

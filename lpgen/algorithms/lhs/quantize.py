@@ -8,19 +8,19 @@ hadamard= it is rotated first, into memory of its own that a cache holds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from tvm import tirx
+from tvm import te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lhs.rotate import rotate_row
 from lpgen.algorithms.lhs.view import rows_loop
-from lpgen.ops import Operator, hadamard
+from lpgen.ops import Operator, hadamard, scales
 from lpgen.ops.lhs import SMALLEST
 from lpgen.tir.rewrite import places
-from lpgen.tir.vectors import ROUNDING, ramp, splat, vector
+from lpgen.tir.vectors import ROUNDING, intrinsic, load, ramp, scratch, splat, store, vector
 
 LANES = 16
 
@@ -31,9 +31,17 @@ _MAGNITUDE = 2**31 - 1
 """The bits of a float32 without its sign: the larger, the larger the number."""
 
 
-def steps_of(op: Operator) -> int:
-    """How many steps a call finds: one for each row, or one."""
-    return op.matrix.m if op.input == "f32:row" else 1
+def step_tensor(op: Operator) -> te.Tensor | None:
+    """Placeholder of the steps that a call finds: [1], [rows] or [rows, groups]; None: the scale is
+    static."""
+    if not op.lhs.dynamic:
+        return None
+    rows = op.matrix.m
+    if op.lhs.group:
+        shape = (rows, scales.count(op.matrix.k, op.lhs.group))
+    else:
+        shape = (rows if op.input == "f32:row" else 1,)
+    return te.placeholder(shape, "float32", name="input_step")
 
 
 def quantize_input(op: Operator, x, q, scale) -> tirx.Stmt:
@@ -44,62 +52,118 @@ def quantize_input(op: Operator, x, q, scale) -> tirx.Stmt:
     *outer, count = (int(extent) for extent in x.shape)
     rows = math.prod(outer)
 
-    with IRBuilder() as builder, tb.sblock("quantize"):
-        tb.reads([])
-        tb.writes([])
+    with IRBuilder() as builder, _block("quantize"):
         if op.input == "f32:tensor":
             inverse = _step(op, _largest_of_all(op, x, rows, outer), scale, 0)
         with rows_loop(op, rows, rows * count) as row:
+            to = [*places(row, outer), 0]
             if op.input == "f32":
                 inverse = tb.Bind(scale[0])
-            if op.input == "f32:row":
-                with tb.sblock("row"):
-                    tb.reads([])
-                    tb.writes([])
+            if op.lhs.group:
+                with _given(op, x, to[:-1]) as (given, at):
+                    _quantize_groups(op, given, at, q, to, scale)
+            elif op.input == "f32:row":
+                with _block("row"):
                     largest = _zeroed("largest")
-                    to = places(row, outer)
-                    with _given(op, x, to) as (given, at):
+                    with _given(op, x, to[:-1]) as (given, at):
                         _largest(given, at, count, largest)
                         inverse = _step(op, largest, scale, row)
-                        _quantize_row(op, given, at, q, to, inverse)
+                        _quantize(op, given, at, q, to, count, inverse)
             else:
-                to = places(row, outer)
-                with _given(op, x, to) as (given, at):
-                    _quantize_row(op, given, at, q, to, inverse)
+                with _given(op, x, to[:-1]) as (given, at):
+                    _quantize(op, given, at, q, to, count, inverse)
     return builder.get()
 
 
 @contextmanager
-def _given(op: Operator, x, row: list) -> Iterator[tuple]:
-    """The row to be quantized as (buffer, indices): x[row], or rotated."""
-    if not op.hadamard:
-        yield x, row
-        return
-    count = int(x.shape[-1])
-    with tb.sblock("rotated_row"):
+def _block(name: str) -> Iterator[None]:
+    """A block, which memory belongs to; nobody asks what it reads and writes."""
+    with tb.sblock(name):
         tb.reads([])
         tb.writes([])
-        rotated = tb.sblock_alloc_buffer((count,), "float32")
+        yield
+
+
+@contextmanager
+def _given(op: Operator, x, row: list) -> Iterator[tuple]:
+    """The row to be quantized as (buffer, indices of its first value): that of x, or rotated."""
+    if not op.hadamard:
+        yield x, [*row, 0]
+        return
+    count = int(x.shape[-1])
+    with _block("rotated_row"):
+        rotated = scratch((count,), "float32")
         rotate_row(x, row, count, op.hadamard, rotated)
-        yield rotated, []
+        yield rotated, [0]
+
+
+def _quantize_groups(op: Operator, x, at: list, q, to: list, steps) -> None:
+    """Emit the quantized values of the row of x at `at`, and the steps of its groups."""
+    size, groups = op.lhs.group, int(steps.shape[-1])
+    whole, rest = divmod(int(q.shape[-1]), size)
+
+    def each(emit: Callable[[tirx.Expr, int], None]) -> None:
+        """Emit emit(group, its values) for all groups."""
+        if whole:
+            with tb.serial(0, whole) as j:
+                emit(j, size)
+        if rest:
+            emit(tirx.const(whole, "int32"), rest)
+
+    def find(j: tirx.Expr, count: int) -> None:
+        with _block("group"):
+            values = _zeroed("values")
+            _largest(x, _moved(at, j * size), count, values)
+            tops = load(values, [0], LANES)
+            tb.buffer_store(largest, intrinsic("int32", _REDUCE, tops), [j])
+
+    def quantize(j: tirx.Expr, count: int) -> None:
+        inverse = tb.Bind(inverses[j])
+        _quantize(op, x, _moved(at, j * size), q, _moved(to, j * size), count, inverse)
+
+    with _block("groups"):
+        largest, inverses = scratch((groups,), "int32"), scratch((groups,), "float32")
+        each(find)
+        # Divisions take long: those of several groups are done at once.
+        for first, lanes in _vectors(groups):
+            value = tb.Bind(tirx.reinterpret(vector("float32", lanes), load(largest, first, lanes)))
+            step, inverse = _scales(op, value, lanes)
+            store(steps, [*to[:-1], *first], step, lanes)
+            store(inverses, first, inverse, lanes)
+        each(quantize)
+
+
+_REDUCE = f"llvm.vector.reduce.smax.v{LANES}i32"
+
+
+def _moved(at: list, by: tirx.Expr) -> list:
+    """Indices further in the last axis."""
+    return [*at[:-1], at[-1] + by]
 
 
 def _largest_of_all(op: Operator, x, rows: int, outer: list[int]):
     """Emit: the bits of the largest |x| of all rows, in the lanes of the buffer that is returned.
-    Threads share the rows in parts, the largest of which is looked for at the end."""
+
+    Threads share the rows in parts, the largest of which is looked for at the end; rows whose
+    number is given at each call are one part.
+    """
     count = int(x.shape[-1])
-    parts = min(rows, PARTS)
     largest = _zeroed("largest")
-    found = tb.sblock_alloc_buffer((parts, LANES), "int32")
+    if op.range:
+        with rows_loop(op, rows, 0) as row, _given(op, x, places(row, outer)) as (given, at):
+            _largest(given, at, count, largest)
+        return largest
+    parts = min(rows, PARTS)
+    found = scratch((parts, LANES), "int32")
     with rows_loop(op, parts, rows * count) as part:
         first, end = part * rows // parts, (part + 1) * rows // parts
-        tb.buffer_store(found, splat(0, "int32", LANES), [part, ramp(0, LANES)])
+        store(found, [part, 0], splat(0, "int32", LANES), LANES)
         with tb.serial(0, end - first) as i:
             with _given(op, x, places(first + i, outer)) as (given, at):
                 _largest(given, at, count, found, [part])
     with tb.serial(0, parts) as part:
-        lanes = ramp(0, LANES)
-        tb.buffer_store(largest, tirx.Max(largest[lanes], found[part, lanes]), [lanes])
+        both = tirx.Max(load(largest, [0], LANES), load(found, [part, 0], LANES))
+        store(largest, [0], both, LANES)
     return largest
 
 
@@ -110,55 +174,53 @@ def _zeroed(name: str):
     return buffer
 
 
-def _largest(x, row: list, count: int, largest, place: list = ()) -> None:
-    """Emit: the bits of the largest |x| of a row, into the lanes of `largest`, at a place of it."""
-    lanes = ramp(0, LANES)
-    mask = tirx.const(_MAGNITUDE, "int32")
+def _vectors(count: int) -> Iterator[tuple[list, int]]:
+    """Loops over so many places: ([first], lanes) of vectors, then of single ones."""
     if count >= LANES:
         with tb.serial(0, count // LANES) as i:
-            bits = tirx.reinterpret(f"int32x{LANES}", x[(*row, ramp(i * LANES, LANES))])
-            bits = bits & tirx.Broadcast(mask, LANES)
-            known = largest[(*place, lanes)]
-            tb.buffer_store(largest, tirx.Max(known, bits), [*place, lanes])
+            yield [i * LANES], LANES
     if count % LANES:
         with tb.serial(0, count % LANES) as i:
-            bits = tirx.reinterpret("int32", x[(*row, count // LANES * LANES + i)]) & mask
-            tb.buffer_store(largest, tirx.Max(largest[(*place, 0)], bits), [*place, 0])
+            yield [count // LANES * LANES + i], 1
+
+
+def _largest(x, at: list, count: int, largest, place: Sequence = ()) -> None:
+    """Emit: the bits of the largest |x| of `count` values, into the lanes of largest[place]."""
+    for (first,), lanes in _vectors(count):
+        bits = tirx.reinterpret(vector("int32", lanes), load(x, _moved(at, first), lanes))
+        bits = bits & splat(_MAGNITUDE, "int32", lanes)
+        known = load(largest, [*place, 0], lanes)
+        store(largest, [*place, 0], tirx.Max(known, bits), lanes)
 
 
 def _step(op: Operator, largest, steps, place) -> tirx.Expr:
     """Emit the step behind the largest values, steps[place]; returns what x is multiplied with."""
     with tb.serial(1, LANES) as lane:
         tb.buffer_store(largest, tirx.Max(largest[0], largest[lane]), [0])
-    value = tb.Bind(tirx.reinterpret("float32", largest[0]))
-    top = tirx.const(op.lhs.levels, "float32")
-    step = value / top
-    if op.hadamard:
-        step = step * tirx.const(hadamard.factor(op.hadamard), "float32")
+    step, inverse = _scales(op, tb.Bind(tirx.reinterpret("float32", largest[0])), 1)
     tb.buffer_store(steps, step, [place])
-    some = value > tirx.const(SMALLEST, "float32")
-    one, zero = tirx.const(1, "float32"), tirx.const(0, "float32")
-    return tb.Bind(tirx.Select(some, top / tirx.Select(some, value, one), zero))
+    return tb.Bind(inverse)
 
 
-def _quantize_row(op: Operator, x, row: list, q, to: list, inverse: tirx.Expr) -> None:
-    """Emit q[to] = the quantized values of x[row]."""
-    dtype, count = str(q.dtype), int(q.shape[-1])
+def _scales(op: Operator, largest: tirx.Expr, lanes: int) -> tuple[tirx.Expr, tirx.Expr]:
+    """The step behind the largest values, and what x is multiplied with."""
+    top, one, zero = (splat(float(v), "float32", lanes) for v in (op.lhs.levels, 1, 0))
+    step = largest / top
+    if op.hadamard:
+        step = step * splat(float(hadamard.factor(op.hadamard)), "float32", lanes)
+    some = largest > splat(SMALLEST, "float32", lanes)
+    return step, tirx.Select(some, top / tirx.Select(some, largest, one), zero)
 
-    def rounded(value, lanes: int) -> tirx.Expr:
+
+def _quantize(op: Operator, x, at: list, q, to: list, count: int, inverse: tirx.Expr) -> None:
+    """Emit: `count` values from q[to] on are those of x[at], quantized."""
+    dtype = str(q.dtype)
+    for (first,), lanes in _vectors(count):
         low, high = (splat(bound, "float32", lanes) for bound in op.lhs.bounds)
-        factor = splat(inverse, "float32", lanes)
+        value = load(x, _moved(at, first), lanes) * splat(inverse, "float32", lanes)
         # Max gives its second operand where the first is no number (NaN): the lowest value.
-        value = tirx.Min(tirx.Max(value * factor, low), high)
+        value = tirx.Min(tirx.Max(value, low), high)
         bits = tirx.reinterpret(vector("int32", lanes), value + splat(ROUNDING, "float32", lanes))
         zero = op.zero_act % 256 if dtype == "uint8" else op.zero_act
-        return bits.astype(vector(dtype, lanes)) + splat(zero, dtype, lanes)
-
-    if count >= LANES:
-        with tb.serial(0, count // LANES) as i:
-            lanes = ramp(i * LANES, LANES)
-            tb.buffer_store(q, rounded(x[(*row, lanes)], LANES), [*to, lanes])
-    if count % LANES:
-        with tb.serial(0, count % LANES) as i:
-            last = count // LANES * LANES + i
-            tb.buffer_store(q, rounded(x[(*row, last)], 1), [*to, last])
+        narrow = bits.astype(vector(dtype, lanes)) + splat(zero, dtype, lanes)
+        store(q, _moved(to, first), narrow, lanes)

@@ -15,8 +15,8 @@ The last sum is that of a row (`row_sums`). The middle term is known when the we
 with the bias it is the *compensation* of a column. Where taps in the padding are left out all sums
 are those of the taps inside, and each class of rows has a compensation of its own (`inside`).
 
-Scales of groups of k, and their zero points, are no part of it: the sums given are scaled already
-(`group_dot`).
+Scales of groups of k, of weights or activations, are no part of it, and zero points of such groups
+neither: the sums given are scaled already (`blockwise_dot`).
 
 Parameters lie behind the weights, in sections [group][column] or of one element.
 """
@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING
 from tvm import te, tirx
 
 from lpgen.algorithms.kernel import Layout
-from lpgen.algorithms.lhs.quantize import steps_of
 from lpgen.algorithms.prologue import Prologue
 from lpgen.algorithms.result import sparse_sums
 from lpgen.algorithms.result.fused import FusedLayout
@@ -66,7 +65,8 @@ class Epilogue:
     groups, columns: the axes of the definition's result y[m, group, column]; a depthwise
     convolution may have its groups as columns.
     rows: what is computed for each row beforehand: `row_sums`, if they are needed;
-    inside: the taps that the sums are of, if not all and if that makes a difference.
+    inside: the taps that the sums are of, if not all and if that makes a difference;
+    steps: those of dynamic scales of x, with which sums over all of k are multiplied.
     """
 
     op: Operator
@@ -75,11 +75,12 @@ class Epilogue:
     columns: int
     rows: Prologue | None = field(default=None, compare=False)
     inside: Inside | None = None
+    steps: te.Tensor | None = field(default=None, compare=False)
 
     @staticmethod
     def needs_row_sums(op: Operator) -> bool:
         """Whether the columns of `op` have zero points, which the sums of rows multiply."""
-        return not op.group_size and bool(op.zero_weight)
+        return not op.sum_group and bool(op.zero_weight)
 
     @cached_property
     def _before(self) -> list[Prologue]:
@@ -143,17 +144,11 @@ class Epilogue:
         shape = (self.op.matrix.m, self.groups, self.columns)
         return te.placeholder(shape, self.op.residual.dtype, name="residual")
 
-    @cached_property
-    def _step(self) -> te.Tensor | None:
-        if not self.op.lhs.dynamic:
-            return None
-        return te.placeholder((steps_of(self.op),), "float32", name="input_step")
-
     @property
     def inputs(self) -> list[te.Tensor]:
         """Arguments of the definition, behind the packed weights and before y."""
         before = [before.tensor for before in self._before]
-        last = [tensor for tensor in (self._step, self._residual) if tensor is not None]
+        last = [tensor for tensor in (self.steps, self._residual) if tensor is not None]
         return [*self._tensors.values(), *before, *last]
 
     def layout(self, weights: Layout) -> Layout:
@@ -182,8 +177,8 @@ class Epilogue:
                     v = v + parameter("bias")
                 case Scale(group_size=group):
                     v = v if group else product(v.astype("float32"), parameter("scale"))
-                    if self._step is not None:
-                        v = product(v, self._step[m if self.op.input == "f32:row" else 0])
+                    if self.steps is not None and not self.op.lhs.group:
+                        v = product(v, self.steps[m if self.op.input == "f32:row" else 0])
                 case Middle(integers=(low, high)):
                     low, high = tirx.const(low, "float32"), tirx.const(high, "float32")
                     v = te.min(te.max(v, low), high)

@@ -1,7 +1,8 @@
-"""Packed weights with a scale, and perhaps a zero point, for each group of neighbours in k.
+"""Packed weights in groups of neighbours in k, with a scale or a zero point for each if they have.
 
     plane[panel][group][step / fields][vector][lane][kq]     codes, as in `weights`
-    scale[panel][group][vector][lane]                        float32, or the bits of bfloat16
+    scale[panel][group][vector][lane]                        float32, or the bits of bfloat16, if
+                                                             groups of weights have scales
     zero[panel][group][vector][lane]                         one byte, if groups have zero points
     compensation[panel][group][vector][lane]                 int32, if the left side has an offset
 
@@ -55,12 +56,12 @@ class BlockwiseWeights(Sectioned):
     @property
     def count(self) -> int:
         """Groups of k."""
-        return scales.count(self.op.k, self.op.group_size)
+        return scales.count(self.op.k, self.op.sum_group)
 
     @property
     def steps(self) -> int:
         """Steps in a group."""
-        return -(-min(self.op.group_size, self.op.k) // self.kq)
+        return -(-min(self.op.sum_group, self.op.k) // self.kq)
 
     @property
     def panel(self) -> int:
@@ -91,8 +92,9 @@ class BlockwiseWeights(Sectioned):
             Section(f"plane{i}", (*outer, -(-self.steps * width // 8), *inner, self.kq), "uint8")
             for i, width in enumerate(self.planes)
         ]
-        short = self.op.parameters["scale"].short
-        parts.append(Section("scale", (*outer, *inner), "uint16" if short else "float32"))
+        if self.op.group_size:
+            short = self.op.parameters["scale"].short
+            parts.append(Section("scale", (*outer, *inner), "uint16" if short else "float32"))
         if self.op.zero_weight == "group":
             parts.append(Section("zero", (*outer, *inner), self.operand_of.dtype))
         if self.nothing:
@@ -103,8 +105,8 @@ class BlockwiseWeights(Sectioned):
 
     def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
         """The packed bytes of the weight values `w` [n, k] and the parameters scale [n, groups] and
-        perhaps zero_weight [n, groups]."""
-        parameters = self.op.legal_parameters(parameters)
+        zero_weight [n, groups], as far as groups of weights have them."""
+        parameters = self.op.legal_parameters(parameters) if self.op.group_size else {}
         operands = self._by_group(w.astype(np.int32) - self.operand_of.base)
         codes = self._by_group(self.op.weight.encode(w), self._empty)
 
@@ -129,7 +131,7 @@ class BlockwiseWeights(Sectioned):
     def _by_group(self, values: np.ndarray, empty: int = 0) -> np.ndarray:
         """[n, k] as [n, groups, steps * kq]."""
         found = np.full((self.op.n, self.count, self.steps * self.kq), empty, values.dtype)
-        for j, places in enumerate(scales.slices(self.op.k, self.op.group_size)):
+        for j, places in enumerate(scales.slices(self.op.k, self.op.sum_group)):
             part = values[:, places]
             found[:, j, : part.shape[1]] = part
         return found
@@ -203,7 +205,7 @@ class BlockwiseWeights(Sectioned):
         given = {
             name: te.placeholder(p.shape, p.dtype, name=name)
             for name, p in op.parameters.items()
-            if name in ("zero_weight", "scale")
+            if op.group_size and name in ("zero_weight", "scale")
         }
         outputs = [self._te_section(s, w, given) for s in self.sections]
         shape = (op.n, op.k)
@@ -220,7 +222,7 @@ class BlockwiseWeights(Sectioned):
         def element(no, j, nv, nl):
             column = no * self.panel + nv * self.lanes + nl
             if section.name == "compensation":
-                value = w[column, j * op.group_size + kt].astype("int32") - self.operand_of.base
+                value = w[column, j * op.sum_group + kt].astype("int32") - self.operand_of.base
                 value = value * (-self.nothing)
                 inside = tirx.all(column < op.n, self._inside(j, kt))
                 return te.sum(te.if_then_else(inside, value, zero), axis=[kt])
@@ -240,7 +242,7 @@ class BlockwiseWeights(Sectioned):
         """Whether that place of group j holds a weight."""
         from tvm import tirx
 
-        return tirx.all(place < self.op.group_size, j * self.op.group_size + place < self.op.k)
+        return tirx.all(place < self.op.sum_group, j * self.op.sum_group + place < self.op.k)
 
     def _te_plane(self, section: Section, w: te.Tensor, number: int) -> te.Tensor:
         from tvm import te, tirx
@@ -254,7 +256,7 @@ class BlockwiseWeights(Sectioned):
                 place = (so * (8 // width) + field) * self.kq + kt
                 code = te.if_then_else(
                     self._inside(j, place),
-                    code_of(op.weight, w[column, j * op.group_size + place]),
+                    code_of(op.weight, w[column, j * op.sum_group + place]),
                     tirx.const(self._empty, "uint8"),
                 )
                 bits = code >> tirx.const(low, "uint8") & mask

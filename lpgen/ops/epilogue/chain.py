@@ -85,10 +85,10 @@ def parameters_of(chain: Chain, sums: Sums) -> dict[str, Parameter]:
 def apply(chain: Chain, sums: np.ndarray, given: Given) -> np.ndarray:
     """The result of the chain, step by step: the oracle of every kernel's epilogue.
 
-    sums: int32, the channels in the last dimension; with scales of groups float32, what the groups
-    add up to.
+    sums: int32, the channels in the last dimension; with scales of groups of k float32, what the
+    groups add up to.
     """
-    v = sums if group_size_of(chain) else sums.astype(np.int32)
+    v = sums
     for step in chain:
         v = step.apply(v, chain, given)
     return v

@@ -10,9 +10,9 @@ import numpy as np
 
 from lpgen.ops.epilogue.step import Chain, Given, Place, Readers, Step, Sums, find
 from lpgen.ops.parameter import Parameter, real
+from lpgen.ops.scales import SMALLEST_GROUP
 from lpgen.ops.words import one_of
 
-SMALLEST_GROUP = 4
 _GROUP = re.compile(r"group([1-9][0-9]{0,8})(:bf16)?")
 _read_plain = one_of("none", "tensor", "channel", "thresholds")
 
@@ -57,7 +57,7 @@ class Scale(Step):
         return {"scale": real(*shape, short=self.short)}
 
     def apply(self, v: np.ndarray, chain: Chain, given: Given) -> np.ndarray:
-        """With groups v is float32, what the groups add up to."""
+        """With groups v is float32, what they add up to."""
         v = v if self.group_size else v.astype(np.float32) * given.parameters["scale"]
         return v if given.input_step is None else v * given.input_step
 

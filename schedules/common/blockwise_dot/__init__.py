@@ -12,7 +12,7 @@ Inside the blocks, for every register tile:
     tile = 0.0                                        # rows x vectors registers
     for j                                             # groups of k
       partial = the sums of group j                   # as many registers, straight-line code
-      tile += float32(partial) * scale[j]
+      tile += float32(partial) * scale[j] * step[j]
 
 Both are emitted by `lpgen.schedules.common.blockwise_dot.tile`.
 """
@@ -39,18 +39,17 @@ ALONE = 8
 """Rows up to which there is a body for each number of them."""
 
 RANGED = True
-SERVES = ("dense", "scale=groupN")
+SERVES = ("dense", "scale=groupN", "input=f32:groupN")
 
 
 def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     """Why the algorithm does not serve `op`; None if it does."""
-    if not op.group_size:
-        return "no scale=groupN: the sums over all of k are wanted"
+    if not op.sum_group:
+        return "no scale=groupN or input=f32:groupN: the sums over all of k are wanted"
     operands = blockwise_dot.byte_operands(op)
     table = {int(value) - operands.right.base for value in op.weight.values()}
-    if 0 not in table and min(op.group_size, op.k) % BYTES:
-        groups = f"scale=group{op.group_size}"
-        return f"{groups}: weight={op.weight.short} has no 0 to fill up steps of 4"
+    if 0 not in table and min(op.sum_group, op.k) % BYTES:
+        return f"groups of {op.sum_group}: weight={op.weight.short} has no 0 to fill up steps of 4"
     if not isa.has_dot4 and most(op) == 0:
         return f"act={op.act} weight={op.weight}: two products do not fit int16"
     return None
@@ -103,8 +102,8 @@ def refuses(op: Dense, isa: Isa, knobs: Knobs) -> str | None:
 def work(op: Dense, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`)."""
     t = tiling(op, isa, knobs)
-    count = -(-op.k // op.group_size)
-    groups = count * -(-min(op.group_size, op.k) // BYTES)
+    count = -(-op.k // op.sum_group)
+    groups = count * -(-min(op.sum_group, op.k) // BYTES)
     tiles, sums = t.row_tiles * t.panels, t.rows * t.vectors
     steps = tiles * groups
     panel = t.vectors * isa.lanes * (groups * BYTES * op.weight.bits / 8 + 4 * count)

@@ -185,17 +185,33 @@ class BlockwiseTile:
     # ---- their part of the result
 
     def update(self, site: Site) -> None:
-        """Emit tile += float32(sums) * scale."""
-        sums = site.sources["partial"]
-        self._ask_for_scales()
+        """Emit tile += float32(sums), times the scales that there are."""
+        sums, lanes = site.sources["partial"], self.isa.lanes
+        if "scale" in self.terms:
+            self._ask_for_scales()
         for nv in range(self.vectors):
-            scale = self._scale(nv)
+            scale = self._scale(nv) if "scale" in self.terms else None
             for mi in range(self.rows):
                 at = site.target.at(mi=mi, nv=nv)
-                value = vectors.load(sums.buffer, sums.at(mi=mi, nv=nv), self.isa.lanes)
-                total = vectors.load(site.target.buffer, at, self.isa.lanes)
-                scaled = self.scaled(vectors.bind(value), scale)
-                vectors.store(site.target.buffer, at, total + scaled, self.isa.lanes)
+                value = vectors.bind(vectors.load(sums.buffer, sums.at(mi=mi, nv=nv), lanes))
+                total = vectors.load(site.target.buffer, at, lanes)
+                value = (
+                    value.astype(f"float32x{lanes}") if scale is None else self.scaled(value, scale)
+                )
+                value = self._times_step(value, mi)
+                vectors.store(site.target.buffer, at, total + value, lanes)
+
+    def _times_step(self, value: tirx.Expr, mi: int) -> tirx.Expr:
+        """Times the step of the row's group, rounded, if it has one."""
+        if "input_step" not in self.terms:
+            return value
+        access = self.terms["input_step"]
+        step = tirx.Broadcast(access.buffer[tuple(access.at(mi=mi))], self.isa.lanes)
+        return self._rounded(vectors.bind(value) * step)
+
+    def _rounded(self, value: tirx.Expr) -> tirx.Expr:
+        """The vector of floats, see `lpgen.algorithms.result.epilogue.product`."""
+        return vectors.intrinsic(f"float32x{self.isa.lanes}", "llvm.arithmetic.fence", value)
 
     def _ask_for_scales(self) -> None:
         """Emit a prefetch of the scales that belong to the weights that are asked for."""
@@ -218,9 +234,8 @@ class BlockwiseTile:
         return vectors.bind(tirx.reinterpret(f"float32x{lanes}", bits))
 
     def scaled(self, sums: tirx.Expr, scale: tirx.Expr) -> tirx.Expr:
-        """float32(sums) * scale, rounded (see `lpgen.algorithms.result.epilogue.product`)."""
-        dtype = f"float32x{self.isa.lanes}"
-        return vectors.intrinsic(dtype, "llvm.arithmetic.fence", sums.astype(dtype) * scale)
+        """float32(sums) * scale, rounded."""
+        return self._rounded(sums.astype(f"float32x{self.isa.lanes}") * scale)
 
 
 class FloatBits(BlockwiseTile):
@@ -236,7 +251,7 @@ class FloatBits(BlockwiseTile):
     @staticmethod
     def serves(op: Dense, isa: Isa) -> bool:
         """Whether it is exact for `op`, and the instruction exists."""
-        largest = op.bound // op.k * min(op.group_size, op.k)
+        largest = op.bound // op.k * min(op.sum_group, op.k)
         columns = op.zero_weight != "group"
         return isa.has_fma and op.parameters["scale"].short and largest < 2**22 and columns
 
