@@ -110,7 +110,7 @@ def assert_exact(name: str, op, knobs: dict, threads: int = 2) -> None:
         ("avx2/dot", "dense m=3..40 n=40 k=70 act=s8 weight=s4 zero_weight=channel"),
         (
             "avx2/dot",
-            "dense m=1..20 n=30 k=64 act=s8 weight=s3 input=f32:tensor scale=tensor out=f32",
+            "dense m=1..90 n=30 k=64 act=s8 weight=s3 input=f32:tensor scale=tensor out=f32",
         ),
         ("sse4/dot", "dense m=1..20 n=30 k=64 act=u4 weight=s4 input=packed"),
         (
