@@ -47,12 +47,17 @@ class Gone(NamedTuple):
 class Child:
     """The parent's side of a process that runs `module`, without a terminal.
 
-    environment: what is set in its environment beside the parent's.
+    environment: what is set in its environment beside the parent's; inherited: file descriptors
+    that it has as well.
     doing: what the process is about, for the message if it ends.
     """
 
     def __init__(
-        self, module: str, *arguments: str, environment: Mapping[str, str] = ONE_THREAD
+        self,
+        module: str,
+        *arguments: str,
+        environment: Mapping[str, str] = ONE_THREAD,
+        inherited: Sequence[int] = (),
     ) -> None:
         self.enter("starting")
         self._output: BinaryIO = tempfile.TemporaryFile()  # a pipe would have to be read
@@ -67,7 +72,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *inherited],
                 # A group of its own, with what it starts: Ctrl-C is for the parent, which ends it.
                 process_group=0,
             )

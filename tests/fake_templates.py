@@ -99,6 +99,30 @@ def _fail(op):
     raise ZeroDivisionError("Traceback\n  somewhere\n\nthe real reason")
 
 
+def calling(function: str):
+    """A kernel that calls a function of C, such as abort, when it runs."""
+
+    def kernel(op) -> Kernel:
+        from tvm import te, tirx
+
+        x = te.placeholder((op.m, op.k), op.act.dtype, "x")
+        packed = te.placeholder((op.n * op.k,), "uint8", "packed")
+        call = tirx.call_extern("int32", function)
+        y = te.extern(
+            (op.m, op.n), [x, packed], lambda i, o: tirx.Evaluate(call), dtype="int32", name="y"
+        )
+        from tvm import s_tir
+
+        return Kernel(
+            op, s_tir.Schedule(te.create_prim_func([x, packed, y])).mod, PlainLayout(op.w_shape)
+        )
+
+    return kernel
+
+
+RUNNING = {"good": dense_kernel, "dies": calling("abort"), "waits": calling("pause")}
+"""What a kernel may do where it runs."""
+
 BEHAVIOURS = {
     "good": dense_kernel,
     "crash": _crash,
@@ -129,4 +153,4 @@ class Moody(Uncounted):
         return {"mood": self.moods[0]}
 
     def kernel(self, op, target, knobs):
-        return BEHAVIOURS[knobs["mood"]](op)
+        return (BEHAVIOURS | RUNNING)[knobs["mood"]](op)

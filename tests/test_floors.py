@@ -36,6 +36,7 @@ FLOORS = {
     "quantize": 5,
     "tune": 5,
     "bench": 5,
+    "farm": 5,
     "cli": 6,
     "notebook": 6,
     "torch": 6,

@@ -32,6 +32,9 @@ _COMMANDS = {
     "show": "show",
     "import": "import_model",
     "export-schedule": "export_schedule",
+    "devices": "devices",
+    "rpc-tracker": "rpc_tracker",
+    "rpc-server": "rpc_server",
     "quickstart": "quickstart",
 }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lpgen.cli import options, output
-from lpgen.errors import TuneError
+from lpgen.errors import TuneError, UserError
 
 if TYPE_CHECKING:
     from lpgen.ops import Operator
@@ -42,6 +42,9 @@ _RACING = 3
     help="Tune each template alone too, and say how near sharing the trials came.",
 )
 @click.option("--random", "strategy", flag_value="random", help="Draw candidates at random.")
+@click.option("--rpc", metavar="HOST:PORT", help="Measure on devices that this tracker knows.")
+@click.option("--key", help="Which devices: those that were started with this key.")
+@click.option("--devices", type=click.IntRange(1), metavar="N", help="How many at most [all].")
 @options.as_json
 def command(
     workloads: tuple[str, ...],
@@ -57,26 +60,40 @@ def command(
     templates: tuple[str, ...],
     as_json: bool,
     jobs: int | None,
+    rpc: str | None,
+    key: str | None,
+    devices: int | None,
     **settings: Any,
 ) -> None:
-    """Tune operators for this machine's CPU.
+    """Tune operators for this machine's CPU, or with --rpc for that of other machines.
 
     Every measured candidate is logged at once. Tuning the same operators with the same log again
     goes on where it stopped. With several --threads as many cores time and only the others build;
     the records are for that number, and serve others where there is none of theirs.
+
+    With --rpc and --key candidates are built here, for --target, and measured on the devices that
+    were started with this key (`lpgen rpc-server`), several at once. A device that is lost costs a
+    candidate at most.
     """
     from lpgen.target import Target
     from lpgen.tune import most_jobs
+
+    if (rpc is None) != (key is None):
+        raise UserError("--rpc and --key go together: where the tracker is, and which devices")
+    if devices and not rpc:
+        raise UserError("--devices is for --rpc")
 
     labels = options.operators(workloads, suite, bits, act, weight, epilogue)
     chosen = Target.parse(target)
     log = options.log_to_write(log_path, chosen)
     settings |= {"strategy": strategy or "model", "templates": templates or None}
     settings["jobs"] = jobs if jobs is not None else most_jobs(settings["threads"])
+    farm = _farm(rpc, key, devices)
     results: list[TuneResult] = []
     failure = None
     try:
-        run(labels, chosen, log, settings, results.append)
+        with farm as settings["farm"]:
+            run(labels, chosen, log, settings, results.append)
     except TuneError as error:
         failure = error  # the operators that are done are reported first
     if results:
@@ -88,6 +105,15 @@ def command(
             report_separately(results, labels, chosen, log, settings)
     if failure:
         raise failure
+
+
+def _farm(rpc: str | None, key: str | None, devices: int | None) -> Any:
+    """The devices to measure on, to be opened; of nothing, this machine."""
+    if rpc is None:
+        return contextlib.nullcontext()
+    from lpgen.farm import Address, Farm
+
+    return Farm(Address.parse(rpc), key, devices, output.note)
 
 
 def run(

@@ -1,31 +1,36 @@
-"""The search: candidates proposed, measured in worker processes, raced, and written to a log."""
+"""The search: candidates proposed, measured in worker processes, raced, and written to a log.
 
-from lpgen.tune.compare import Progress, compare_search
-from lpgen.tune.events import (
-    CandidateMeasured,
-    OperatorFailed,
-    OperatorFinished,
-    OperatorStarted,
-    RaceStarted,
-    TuneEvent,
-    TuneResult,
-)
-from lpgen.tune.race import race_records
-from lpgen.tune.search import STRATEGIES
-from lpgen.tune.session import most_jobs, tune
+Its names are imported when they are used: a device that only measures has no need of the search.
+"""
 
-__all__ = [
-    "STRATEGIES",
-    "CandidateMeasured",
-    "OperatorFailed",
-    "OperatorFinished",
-    "OperatorStarted",
-    "Progress",
-    "RaceStarted",
-    "TuneEvent",
-    "TuneResult",
-    "compare_search",
-    "most_jobs",
-    "race_records",
-    "tune",
-]
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "STRATEGIES": "search",
+    "CandidateMeasured": "events",
+    "OperatorFailed": "events",
+    "OperatorFinished": "events",
+    "OperatorStarted": "events",
+    "Progress": "compare",
+    "RaceStarted": "events",
+    "TuneEvent": "events",
+    "TuneResult": "events",
+    "compare_search": "compare",
+    "most_jobs": "session",
+    "race_records": "race",
+    "tune": "session",
+}
+"""Name -> the module that has it."""
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'lpgen.tune' has no attribute {name!r}")
+    return getattr(import_module(f"lpgen.tune.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,6 +6,7 @@ from typing import Any
 
 from lpgen.space import Knobs
 from lpgen.templates import Template
+from lpgen.tune.built import Machine
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ class Race:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What measuring a candidate gave: seconds of one call, or why it failed."""
+    """What measuring a candidate gave: seconds of one call, or why it failed; machine: on which it
+    ran."""
 
     seconds: float | None
     spread: float = 0.0
     failed: str | None = None
+    machine: Machine | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,10 @@ class Phase:
 
     name: str
     limited: bool
+
+
+class DeviceFailed(Exception):
+    """What the device says on which a candidate failed."""
 
 
 READY = Phase("waiting for work", False)

@@ -204,6 +204,7 @@ class OperatorSession:
         best: bool = False,
         runner_up: RunnerUp | None = None,
     ) -> Record:
+        machine = outcome.machine or self._settings.machine
         record = Record(
             workload=self._op.name,
             target=self._settings.target.name,
@@ -216,8 +217,8 @@ class OperatorSession:
             failed=outcome.failed,
             runner_up=runner_up,
             threads=self._settings.threads,
-            cpu=self._settings.machine.cpu,
-            versions=self._settings.machine.versions,
+            cpu=machine.cpu,
+            versions=machine.versions,
         )
         if self._settings.log is not None:
             self._settings.log.append(record)

@@ -1,5 +1,6 @@
 """The parent's side of the worker processes: who is free, who is late, who died of what."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -24,8 +25,9 @@ class _Cores(NamedTuple):
 class _Process(Child):
     """One worker process and what it is doing."""
 
-    def __init__(self, lock: str, cores: _Cores) -> None:
-        super().__init__("lpgen.tune.worker", lock, *(",".join(map(str, c)) for c in cores))
+    def __init__(self, lock: str, cores: _Cores, *remote: str) -> None:
+        places = (",".join(map(str, c)) for c in cores)
+        super().__init__("lpgen.tune.worker", lock, *places, *remote)
         self.cores = cores
         self.request: Measure | Race | None = None
         self.started = False
@@ -36,12 +38,17 @@ class Pool:
     """Worker processes that build in parallel and time one at a time.
 
     workers: how many; timeout: seconds a candidate may take to build, and again to be checked and
-    to be timed; threads: on how many they time. A worker that crashes or is late is replaced, and
-    its request is answered with the reason. Use as a context manager: leaving it kills all workers.
+    to be timed; threads: on how many they time; remote: the address of those who run candidates
+    elsewhere (`lpgen.farm`), "": the workers do it themselves. A worker that crashes or is late is
+    replaced, and its request is answered with the reason. Use as a context manager: leaving it
+    kills all workers.
     """
 
-    def __init__(self, workers: int, timeout: float, threads: int = 1) -> None:
+    def __init__(self, workers: int, timeout: float, threads: int = 1, remote: str = "") -> None:
         self._timeout = timeout
+        self._remote = (remote, str(timeout)) if remote else ()
+        # Others may use the devices for hours.
+        self._patience = math.inf if remote else _UNLIMITED
         self._ready: deque[tuple[Measure | Race, Outcome | Laps]] = deque()
         # A file in memory, of which nothing is left however this process ends.
         self._lock = os.fdopen(os.memfd_create("lpgen-timing"), "wb")
@@ -49,7 +56,7 @@ class Pool:
         self._workers: list[_Process] = []
         try:
             for cores in _places(workers, threads):
-                self._workers.append(_Process(self._lock_path, cores))
+                self._workers.append(_Process(self._lock_path, cores, *self._remote))
         except BaseException:
             self.close()
             raise
@@ -91,9 +98,13 @@ class Pool:
         """
         while not self._ready:
             waiting = [w for w in self._workers if w.request or not w.started]
-            for worker, message in receive(waiting):
+            for worker, message in self._receive(waiting):
                 self._take(worker, message)
         return self._ready.popleft()
+
+    def _receive(self, waiting: list) -> list:
+        """What some of the processes say."""
+        return receive(waiting)
 
     def _take(self, worker: _Process, message: Any) -> None:
         if isinstance(message, Gone):
@@ -103,7 +114,7 @@ class Pool:
             if worker.request:
                 self._send(worker)
         elif isinstance(message, Phase):
-            worker.enter(message.name, self._timeout if message.limited else _UNLIMITED)
+            worker.enter(message.name, self._timeout if message.limited else self._patience)
         else:
             self._ready.append((worker.request, message))
             worker.request = None
@@ -119,7 +130,7 @@ class Pool:
             failed = Laps((), reason) if isinstance(worker.request, Race) else None
             self._ready.append((worker.request, failed or Outcome(None, failed=reason)))
         at = self._workers.index(worker)
-        self._workers[at] = _Process(self._lock_path, worker.cores)
+        self._workers[at] = _Process(self._lock_path, worker.cores, *self._remote)
 
 
 def _places(workers: int, threads: int) -> list[_Cores]:

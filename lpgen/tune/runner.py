@@ -51,6 +51,9 @@ class Runner:
     that the process is bound to while it waits and while it times; none: any.
     """
 
+    local = True
+    """Whether a limit of seconds is for its caller to keep."""
+
     def __init__(self, turn: int, cores: Sequence[int] = (), timing: Sequence[int] = ()) -> None:
         self.machine = this_machine()
         self._lock, self._cores, self._timing = turn, cores, timing

@@ -4,7 +4,7 @@ import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol
 
 from lpgen import templates as registry
 from lpgen.build.link import find_linker
@@ -24,6 +24,18 @@ from lpgen.tune.search import STRATEGIES
 MAX_TRIALS = 1_000_000
 
 
+class Devices(Protocol):
+    """Machines that measure what is built here, as `lpgen.farm.Farm` gives them."""
+
+    machine: Machine
+
+    def check(self, target: Target) -> None:
+        """Raise TuneError where they cannot run code of the target."""
+
+    def pool(self, jobs: int, timeout: float) -> Pool:
+        """Workers that build here and measure there."""
+
+
 def tune(
     ops: Iterable[Operator | str],
     target: Target | str = "native",
@@ -37,8 +49,9 @@ def tune(
     templates: Iterable[Template | str] | None = None,
     strategy: str = "model",
     on_event: Callable[[TuneEvent], None] | None = None,
+    farm: Devices | None = None,
 ) -> list[TuneResult]:
-    """Find fast templates and knobs for operators by measuring on this machine.
+    """Find fast templates and knobs for operators by measuring on this machine, or on others.
 
     ops: operators or workload texts; target: must be one that this CPU can run
     trials: candidates measured per operator, or a number for each of them; those that `log` holds
@@ -52,6 +65,7 @@ def tune(
     strategy: "model" (cost model and evolution), "random", or "exhaustive" (the whole space,
         whatever `trials` says)
     on_event: called with each TuneEvent
+    farm: devices that measure what is built here (an open `lpgen.farm.Farm`), on one thread
 
     A candidate that crashes, hangs, refuses or computes anything but the oracle's result is a
     failed candidate and nothing more. Raises UserError for arguments out of range, RecordError
@@ -65,9 +79,15 @@ def tune(
         raise TuneError(f"timeout={timeout} is outside 0.001..3600")
     if strategy not in STRATEGIES:
         raise TuneError(f"strategy={strategy} is unknown; known: {', '.join(STRATEGIES)}")
-    threads = _threads(threads, jobs)
-    machine = this_machine()
-    target = _runnable(target, machine)
+    if farm is None:
+        threads = _threads(threads, jobs)
+        machine = this_machine()
+        target = _runnable(target, machine)
+    else:
+        threads = _integer("threads (on devices)", threads, 1, 1)
+        machine = farm.machine
+        target = target if isinstance(target, Target) else Target.parse(target)
+        farm.check(target)
     find_linker()
     log = log if isinstance(log, Log) or log is None else Log(log)
     distinct = list(dict.fromkeys(parse(op) if isinstance(op, str) else op for op in ops))
@@ -81,7 +101,8 @@ def tune(
     model = CostModel(seed)
     settings = Settings(target, each, log, seed, strategy, model, report, machine, threads)
     teach(model, settings.known(), target, besides=distinct)
-    return _tune_all(settings, serving, Pool(jobs, timeout, threads))
+    pool = farm.pool(jobs, timeout) if farm else Pool(jobs, timeout, threads)
+    return _tune_all(settings, serving, pool)
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> int:

@@ -1,10 +1,11 @@
 """A worker process: a builder and a runner side by side, which may die of any candidate.
 
-pool.py starts it as `python -m lpgen.tune.worker PIPE PARENT LOCK CORES TIMING`: the file
-descriptor of its end of a pipe, its parent's process id, the file whose lock is its turn to time,
-and the cores it is bound to while it builds and while it times ("2,3"; "": any). It serves one
-request at a time until the pipe closes. The two halves pass only the values of built.py, so that a
-runner on another machine can take the place of this one's.
+pool.py starts it as `python -m lpgen.tune.worker PIPE PARENT LOCK CORES TIMING [LINKS TIMEOUT]`:
+the file descriptor of its end of a pipe, its parent's process id, the file whose lock is its turn
+to time, and the cores it is bound to while it builds and while it times ("2,3"; "": any). It serves
+one request at a time until the pipe closes. The two halves pass only the values of built.py, so
+that a runner on another machine can take the place of this one's: LINKS is the address of those who
+know devices (`lpgen.farm`), TIMEOUT the seconds that checking, and timing, may take there.
 """
 
 import contextlib
@@ -17,7 +18,16 @@ from lpgen import supervise
 from lpgen.errors import ScheduleRefused
 from lpgen.target import cpu_features
 from lpgen.tune.builder import Builder
-from lpgen.tune.messages import READY, Candidate, Laps, Measure, Outcome, Phase, Race
+from lpgen.tune.messages import (
+    READY,
+    Candidate,
+    DeviceFailed,
+    Laps,
+    Measure,
+    Outcome,
+    Phase,
+    Race,
+)
 from lpgen.tune.runner import Loaded, Runner, bind
 from lpgen.tune.workbench import Miscomputed
 
@@ -54,15 +64,15 @@ class Worker:
             reference, known = self._beside(request)
             with self._turn_to_time():
                 # Not beside another process's timing either: it would disturb it.
-                self._say("checking")
+                self._say("checking", self._runner.local)
                 self._runner.check(loaded)
-                self._say("timing")
+                self._say("timing", self._runner.local)
                 fastest = request.fastest or float("inf")
                 timing = self._runner.time(loaded, reference, known, fastest)
         except Exception as error:
             # Whatever a candidate does, it is a failed candidate and nothing more.
             return Outcome(None, failed=reason_of(error))
-        return Outcome(timing.seconds, timing.spread)
+        return Outcome(timing.seconds, timing.spread, machine=self._runner.machine)
 
     def _beside(self, request: Measure) -> tuple[Loaded | None, float]:
         """The request's reference and its seconds; loaded when it is a new one."""
@@ -78,7 +88,8 @@ class Worker:
         try:
             racing = [self._load(request, candidate) for candidate in request.candidates]
             with self._turn_to_time():
-                laps = self._runner.race(racing, on_round=lambda: self._say("racing"))
+                local = self._runner.local
+                laps = self._runner.race(racing, on_round=lambda: self._say("racing", local))
         except Exception as error:
             return Laps((), failed=reason_of(error))
         return Laps(tuple(map(tuple, laps)))
@@ -99,6 +110,8 @@ def reason_of(error: Exception) -> str:
     message = supervise.reason_of(error)
     if isinstance(error, Miscomputed):
         return f"wrong: {message}"
+    if isinstance(error, DeviceFailed):
+        return message
     if isinstance(error, ScheduleRefused):
         return f"refused: {message}"
     return f"{type(error).__name__}: {message}"
@@ -106,7 +119,7 @@ def reason_of(error: Exception) -> str:
 
 def main(arguments: list[str]) -> None:
     """Serve one pool; `arguments` as in the module's description."""
-    pipe, parent, lock, *places = arguments
+    pipe, parent, lock, *places = arguments[:5]
     connection = supervise.connect(pipe, parent)
     cores, timing = ([int(core) for core in place.split(",") if core] for place in places)
     bind(cores)
@@ -117,7 +130,14 @@ def main(arguments: list[str]) -> None:
     import lpgen.build.lower  # noqa: F401  (TVM, now rather than in the first candidate's time)
 
     connection.send(READY)
-    Worker(connection, Builder(), Runner(os.open(lock, os.O_RDONLY), cores, timing)).serve()
+    if arguments[5:]:
+        from lpgen.farm.remote import RemoteRunner
+
+        links, timeout = arguments[5:]
+        runner = RemoteRunner(links, float(timeout))
+    else:
+        runner = Runner(os.open(lock, os.O_RDONLY), cores, timing)
+    Worker(connection, Builder(), runner).serve()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,156 @@
+"""The devices of a key as the tuner has them: links, what became of them, and a pool of workers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from lpgen.build.scratch import scratch_folder
+from lpgen.errors import TuneError
+from lpgen.farm.protocol import Description
+from lpgen.farm.trackers import Address, devices_of
+from lpgen.supervise import Child, Gone
+from lpgen.target import Target
+from lpgen.tune.built import Machine
+from lpgen.tune.pool import Pool
+
+FIRST = 180.0
+"""Seconds in which some device has to answer: others may hold all of them."""
+
+
+class _Link(Child):
+    def __init__(self, listening: socket.socket, tracker: Address, key: str) -> None:
+        self.started_with = listening, tracker, key
+        own = str(listening.fileno()), *map(str, tracker), key
+        super().__init__("lpgen.farm.link", *own, inherited=[listening.fileno()])
+
+
+class Farm:
+    """Some devices of one key, leased while the context is open.
+
+    tracker: where it is; key: of the devices; devices: how many at most [all there are]; say: is
+    told in a line what becomes of devices. Raises TuneError where there is no tracker, no device of
+    the key, or none that answers.
+    """
+
+    def __init__(
+        self,
+        tracker: Address,
+        key: str,
+        devices: int | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        there = len(devices_of(tracker, key).addresses)
+        self.tracker, self.key = tracker, key
+        self.count = min(there, devices or there)
+        self._say = say
+        self._links: list[_Link] = []
+        self._first: Description | None = None
+
+    def __enter__(self) -> Farm:
+        self._scratch = scratch_folder()
+        self.address = str(Path(self._scratch.__enter__()) / "links")
+        try:
+            listening = socket.socket(socket.AF_UNIX)
+            listening.bind(self.address)
+            listening.listen(128)
+            self._listening = listening
+            self._links = [_Link(listening, self.tracker, self.key) for _ in range(self.count)]
+            self._await_first()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for link in self._links:
+            link.stop()
+        self._links.clear()
+        self._listening.close()
+        self._scratch.__exit__(None, None, None)
+
+    @property
+    def machine(self) -> Machine:
+        """That of the device that answered first."""
+        return self._first.machine
+
+    @property
+    def children(self) -> list[Child]:
+        """The processes that have something to say (`take`)."""
+        return list(self._links)
+
+    def check(self, target: Target) -> None:
+        """Raise TuneError where the device cannot run code of the target, or read what it is
+        sent."""
+        device = self._first
+        if missing := target.missing_on(device.machine.features):
+            raise TuneError(
+                f"target {target.name}: device {device.name} of key {self.key} ({device.arch}) "
+                f"lacks {', '.join(missing)}"
+            )
+        if device.tvm_ffi != version("apache-tvm-ffi"):
+            raise TuneError(
+                f"device {device.name} has apache-tvm-ffi {device.tvm_ffi}, this machine "
+                f"{version('apache-tvm-ffi')}: install the same on both"
+            )
+
+    def pool(self, jobs: int, timeout: float) -> Pool:
+        """Workers that build here and measure on the devices."""
+        return _FarmPool(self, jobs, timeout)
+
+    def take(self, link: Child, message: object) -> None:
+        """What a link says."""
+        if isinstance(message, Gone):
+            self._say(f"a link to key {self.key} ended ({message}); another one takes its place")
+            at = self._links.index(link)
+            self._links[at] = _Link(*link.started_with)
+            return
+        what, about = message
+        if what in ("device", "back"):
+            description = Description.of(about)
+            self._first = self._first or description
+            self._say(f"device {description.name}: {_described(description)}")
+        elif what == "aside":
+            self._say(f"a device of key {self.key} is set aside for a while: {about}")
+        else:
+            self._say(f"a device of key {self.key} was lost: {about}")
+
+    def _await_first(self) -> None:
+        from lpgen.supervise import receive
+
+        for link in self._links:
+            link.enter("waiting for a device", FIRST)
+        while self._first is None:
+            for link, message in receive(self._links):
+                if isinstance(message, Gone) or message[0] == "aside":
+                    reason = message if isinstance(message, Gone) else message[1]
+                    raise TuneError(f"no device of key {self.key} answers: {reason}")
+                self.take(link, message)
+        for link in self._links:
+            link.enter("serving")
+
+
+def _described(device: Description) -> str:
+    words = [device.machine.cpu, device.arch]
+    words += [f"{device.celsius:.0f} C"] if device.celsius is not None else []
+    words += [f"{device.megahertz:.0f} MHz"] if device.megahertz is not None else []
+    words += ["slowed down by the system"] if device.throttled else []
+    return ", ".join(words)
+
+
+class _FarmPool(Pool):
+    """Workers that use the links of a farm, and the farm's own news beside their answers."""
+
+    def __init__(self, farm: Farm, jobs: int, timeout: float) -> None:
+        self._farm = farm
+        super().__init__(jobs, timeout, remote=farm.address)
+
+    def _receive(self, waiting):
+        links = self._farm.children
+        found = super()._receive([*waiting, *links])
+        for child, message in found:
+            if child in links:
+                self._farm.take(child, message)
+        return [(child, message) for child, message in found if child not in links]

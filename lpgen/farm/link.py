@@ -1,0 +1,157 @@
+"""The process that keeps one device leased and hands its session to one worker after the other.
+
+`python -m lpgen.farm.link PIPE PARENT SOCKET HOST PORT KEY`. Workers connect to SOCKET (a file
+descriptor), on which the links of all devices accept: whichever is free takes the next. A client
+gets the device's description, then sends calls (command, arguments, seconds) and receives answers,
+until it closes. A session that is lost is answered with {"lost": reason}, and leased anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+from lpgen import supervise
+from lpgen.errors import TuneError
+from lpgen.farm.session import CONNECTED
+from lpgen.farm.trackers import Address, listed
+from lpgen.supervise import Child, Gone
+from lpgen.tune.messages import READY
+
+START = 60.0
+"""Seconds in which a session's process has to start, and a device to describe itself."""
+
+GRACE = 10.0
+"""Seconds that an answer may take longer than the device was told: to send a problem takes some."""
+
+LEASE = 20.0
+"""Seconds after which a device goes to others who wait for one."""
+
+TRIES = 3
+"""Failed leases after which a device is set aside."""
+
+ASIDE = 30.0
+"""Seconds until it is tried again."""
+
+
+class Lost(Exception):
+    """A session that ended: why."""
+
+
+class Link:
+    """The lease of a device, again and again; `parent`: the pipe to who wants to know of it."""
+
+    def __init__(self, parent: Connection, tracker: Address, key: str) -> None:
+        self._parent, self._tracker, self._key = parent, tracker, key
+
+    def sessions(self) -> Iterator[tuple[Child, dict]]:
+        """One session after the other with its device's description. After TRIES failures in a row
+        the parent is told ("aside", reason), and ("back", name) when a device answers again."""
+        failed = 0
+        while True:
+            child = Child("lpgen.farm.session", *map(str, self._tracker), self._key)
+            try:
+                description = self._described(child)
+            except Lost as error:
+                failed += 1
+                if failed == TRIES:
+                    self._parent.send(("aside", str(error)))
+                time.sleep(ASIDE if failed >= TRIES else 1.0)
+                continue
+            finally:
+                if sys.exc_info()[0] is not None:
+                    child.stop()
+            self._parent.send(("back" if failed >= TRIES else "device", description))
+            failed = 0
+            try:
+                yield child, description
+            finally:
+                child.stop()
+
+    def _described(self, child: Child) -> dict:
+        child.enter("starting a session", START)
+        _expect(child, READY)
+        child.enter("waiting for a device")
+        _expect(child, CONNECTED)
+        child.enter("asking a device what it is", START)
+        return _receive(child)
+
+    def wanted_by_others(self) -> bool:
+        """Whether somebody waits for a device of this key."""
+        try:
+            return any(entry.key == self._key and entry.pending for entry in listed(self._tracker))
+        except TuneError:
+            return False
+
+
+def _receive(child: Child) -> Any:
+    """The next message. Raises Lost where the process ended."""
+    message = child.receive()
+    if isinstance(message, Gone):
+        raise Lost(message.last or str(message))
+    return message
+
+
+def _expect(child: Child, message: Any) -> None:
+    if (found := _receive(child)) != message:
+        raise Lost(f"an answer that nobody asked for: {str(found)[:80]}")
+
+
+def serve(session: Child, client: Connection, description: dict) -> None:
+    """Pass on a client's calls until it closes. Raises Lost where the session is lost."""
+    client.send(description)
+    while True:
+        try:
+            command, arguments, seconds = client.recv()
+        except (EOFError, OSError):
+            return
+        session.enter(f"answering {command}", seconds + GRACE)
+        session.send((command, arguments, seconds))
+        answer = session.receive()
+        lost = isinstance(answer, Gone)
+        with contextlib.suppress(OSError):  # a client that was killed: the session is still good
+            client.send({"lost": _why(answer)} if lost else answer)
+        if lost:
+            raise Lost(_why(answer))
+
+
+def _why(gone: Gone) -> str:
+    return gone.reason if gone.reason.startswith("no result") else gone.last or gone.reason
+
+
+def main(arguments: list[str]) -> None:
+    """Lease, accept, pass on, until the parent is gone."""
+    pipe, parent, descriptor, host, port, key = arguments
+    connection = supervise.connect(pipe, parent)
+    listening = socket.socket(fileno=int(descriptor))
+    link = Link(connection, Address(host, int(port)), key)
+    for session, description in link.sessions():
+        leased = time.monotonic()
+        while True:
+            if time.monotonic() - leased > LEASE:
+                if link.wanted_by_others():
+                    break
+                leased = time.monotonic()
+            listening.settimeout(1.0)
+            try:
+                accepted, _ = listening.accept()
+            except TimeoutError:
+                if session.pipe.poll():
+                    break  # it ended by itself: the device is gone
+                continue
+            accepted.setblocking(True)
+            try:
+                with Connection(accepted.detach()) as client:
+                    serve(session, client, description)
+            except Lost as error:
+                connection.send(("lost", str(error)))
+                break
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

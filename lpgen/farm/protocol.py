@@ -1,0 +1,82 @@
+"""What the tuner and a device say to each other, inside of calls of TVM's RPC.
+
+A call is the name of a command, its arguments (pickled here, and read by the device, which runs
+what it is sent anyway) and seconds after which the device ends the session. The answer is JSON: it
+comes from a machine that may be anybody's.
+
+| command  | arguments                                  | answer                                  |
+|----------|--------------------------------------------|-----------------------------------------|
+| describe |                                            | `Description` by its fields             |
+| keep     | a `Problem` or `Weights`                   | {}                                      |
+| measure  | `Timed`: built, reference, seconds, fastest | {"seconds", "spread"}, or {"failed"}   |
+| race     | several built                              | {"laps"}, or {"failed"}                 |
+
+`measure` and `race` answer {"needs": [keys]} where the device has not been given the problem or the
+weights yet: a session begins with nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+from lpgen.tune.built import Built, Machine
+
+FUNCTION = "lpgen.device"
+"""The global function of a device's session: (command, arguments, seconds) -> JSON."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A candidate to check and to time, beside a reference that takes so many seconds."""
+
+    built: Built
+    reference: Built | None
+    reference_seconds: float
+    fastest: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """A device as it describes itself.
+
+    name: of the host; machine: its CPU; arch: of the machine (uname); tvm_ffi: the version that
+    reads what is sent; celsius: the hottest sensor, None where there is none; megahertz: of the
+    clock now, None where the system does not say; throttled: the system slows it down.
+    """
+
+    name: str
+    arch: str
+    tvm_ffi: str
+    machine: Machine
+    celsius: float | None = None
+    megahertz: float | None = None
+    throttled: bool = False
+
+    def to_json(self) -> str:
+        """As the text of an answer."""
+        machine = vars(self.machine) | {"features": sorted(self.machine.features)}
+        return json.dumps(vars(self) | {"machine": machine})
+
+    @classmethod
+    def of(cls, answer: dict[str, Any]) -> Description:
+        """From an answer."""
+        machine = answer["machine"]
+        made = Machine(**machine | {"features": frozenset(machine["features"])})
+        return cls(**answer | {"machine": made})
+
+
+def packed(*arguments: Any) -> bytes:
+    """The arguments of a command as bytes."""
+    return pickle.dumps(arguments, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def digest(*parts: bytes) -> str:
+    """A name of contents."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()

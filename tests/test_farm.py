@@ -1,0 +1,248 @@
+"""Devices over TVM's RPC, on this machine: a tracker, two servers, and all that goes wrong."""
+
+import contextlib
+import json
+import signal
+import socket
+
+import numpy as np
+import psutil
+import pytest
+from fake_templates import RUNNING, Moody, Tiles
+from processes import gone, started, wait_for
+
+from lpgen.errors import TuneError
+from lpgen.farm import Address, Farm, devices_of, health, listed
+from lpgen.farm.device import Device, describe
+from lpgen.farm.protocol import Description, Timed, packed
+from lpgen.ops import parse
+from lpgen.records import Log
+from lpgen.target import Target
+from lpgen.tune import tune
+from lpgen.tune.builder import Builder
+from lpgen.tune.messages import Candidate
+from lpgen.tune.runner import this_machine
+
+pytest.importorskip("tornado", reason="a tracker needs it: pip install 'lpgen[farm]'")
+pytest.importorskip("cloudpickle", reason="servers need it: pip install 'lpgen[farm]'")
+
+OP = parse("dense m=4 n=16 k=8 act=u8 weight=s8")
+NATIVE = Target.parse("native")
+KEY = "board"
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+class Machines:
+    """A tracker and servers, each a process of its own."""
+
+    def __init__(self) -> None:
+        self.tracker = Address("127.0.0.1", free_port())
+        self.processes = [self._start("rpc-tracker", "--port", str(self.tracker.port))]
+        wait_for(self._answers)
+
+    def _start(self, *words: str):
+        return started("-m", "lpgen.cli", *words)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(TuneError):
+            listed(self.tracker)
+            return True
+        return False
+
+    def serve(self, key: str = KEY):
+        before = self.count(key)
+        at = "--tracker", str(self.tracker), "--key", key, "--port", str(free_port() % 60000 + 2000)
+        process = self._start("rpc-server", *at)
+        self.processes.append(process)
+        wait_for(lambda: self.count(key) > before)
+        return process
+
+    def count(self, key: str = KEY) -> int:
+        return sum(len(entry.addresses) for entry in listed(self.tracker) if entry.key == key)
+
+    def close(self) -> None:
+        children = [c for p in self.processes for c in _family(p.pid)]
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(timeout=30)
+        assert all(gone(child.pid) for child in children)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+@pytest.fixture(scope="module")
+def machines():
+    found = Machines()
+    try:
+        found.serve()
+        found.serve()
+        yield found
+    finally:
+        found.close()
+
+
+def tuned(machines, tmp_path, templates, said=None, **options):
+    log = Log(tmp_path / "log.jsonl")
+    said = [] if said is None else said
+    with Farm(machines.tracker, KEY, say=said.append) as farm:
+        (result,) = tune([OP], log=log, templates=templates, jobs=2, farm=farm, **options)
+    return result, log.records(), said
+
+
+def test_candidates_are_built_here_and_measured_there(machines, tmp_path):
+    result, records, said = tuned(machines, tmp_path, [Tiles()], trials=6)
+    assert result.trials == 6
+    assert result.best.best
+    assert not result.failed
+    assert {record.cpu for record in records} == {this_machine().cpu}
+    assert sum(line.startswith("device ") for line in said) == 2
+
+
+def test_a_kernel_that_kills_or_holds_its_device_is_blamed_after_two(machines, tmp_path):
+    result, records, said = tuned(
+        machines, tmp_path, [Moody(moods=tuple(RUNNING))], trials=3, timeout=1.0
+    )
+    assert result.best.knobs == {"mood": "good"}
+    reasons = {record.knobs["mood"]: record.failed for record in records}
+    for mood in ("dies", "waits"):
+        assert reasons[mood].startswith("took 2 devices with it"), reasons
+    assert sum("was lost" in line for line in said) == 4
+
+
+@pytest.mark.nightly
+def test_a_device_that_is_switched_off_costs_no_record(machines, tmp_path):
+    wait_for(lambda: machines.count() == 2)
+    third = machines.serve()
+    try:
+        with Farm(machines.tracker, KEY) as farm:
+            assert farm.count == 3
+            events = []
+
+            def switch_off(event):
+                events.append(event)
+                if len(events) == 3:
+                    for child in _family(third.pid):
+                        child.kill()
+                    third.kill()
+
+            log = Log(tmp_path / "log.jsonl")
+            (result,) = tune(
+                [OP],
+                log=log,
+                templates=[Tiles()],
+                jobs=3,
+                farm=farm,
+                trials=12,
+                on_event=switch_off,
+            )
+    finally:
+        third.kill()
+        machines.processes.remove(third)
+    assert result.trials == 12
+    assert not result.failed
+    assert len([r for r in log.records() if not r.best]) == 12
+
+
+def test_what_a_farm_refuses(machines, home):
+    with pytest.raises(TuneError, match=f"no device of key lost; keys of its devices: {KEY}"):
+        devices_of(machines.tracker, "lost")
+    nobody = Address("127.0.0.1", free_port())
+    with pytest.raises(TuneError, match=r"no tracker at .*: Connection refused"):
+        listed(nobody)
+    with pytest.raises(TuneError, match=r"'rpi4' is no address: expected HOST:PORT"):
+        Address.parse("rpi4")
+    with (
+        Farm(machines.tracker, KEY, 1) as farm,
+        pytest.raises(TuneError, match=f"device .* of key {KEY} .* lacks "),
+    ):
+        farm.check(Target.parse("cortex-a53" if _has("cortex-a53") else "sapphirerapids"))
+
+
+def _has(name: str) -> bool:
+    from lpgen.errors import UserError
+
+    with contextlib.suppress(UserError):
+        return bool(Target.parse(name))
+    return False
+
+
+def test_the_command_lists_devices(machines, lpgen):
+    wait_for(lambda: machines.count() == 2)
+    said = lpgen("devices", "--rpc", str(machines.tracker), "--json")
+    (entry,) = map(json.loads, said.splitlines())
+    assert (entry["key"], len(entry["addresses"])) == (KEY, 2)
+    assert entry["described"][0]["name"] == socket.gethostname()
+
+
+@pytest.mark.nightly
+def test_a_tracker_that_comes_back_finds_its_devices(tmp_path):
+    machines = Machines()
+    try:
+        machines.serve()
+        tracker = machines.processes[0]
+        for child in _family(tracker.pid):
+            child.kill()
+        tracker.kill()
+        tracker.wait()
+        machines.processes[0] = machines._start("rpc-tracker", "--port", str(machines.tracker.port))
+        wait_for(machines._answers)
+        wait_for(lambda: machines.count() == 1)
+        assert tuned(machines, tmp_path, [Tiles()], trials=2)[0].trials == 2
+    finally:
+        machines.close()
+
+
+# One session, in this process.
+
+
+def test_a_session_asks_for_what_it_needs():
+    builder, device = Builder(), Device()
+    problem = builder.problem(OP, 0)
+    built = builder.build(OP, NATIVE, Candidate(Tiles(), Tiles().default(OP, NATIVE)), 0, 1)
+    timed = packed(Timed(built, None, 0.0, float("inf")))
+
+    def answer(command, arguments):
+        return json.loads(device.call(command, arguments, 60.0))
+
+    assert set(answer("measure", timed)["needs"]) == {problem.key, built.weights}
+    assert answer("keep", packed(problem)) == {}
+    assert answer("measure", timed) == {"needs": [built.weights]}
+    answer("keep", packed(builder.weights(built.weights)))
+    assert 0 < answer("measure", timed)["seconds"] < 1
+    laps = answer("race", packed(built, built))["laps"]
+    assert np.shape(laps)[0] == 2
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    wrong = builder.build(OP, NATIVE, Candidate(Moody(), {"mood": "wrong"}), 0, 1)
+    found = answer("measure", packed(Timed(wrong, None, 0.0, float("inf"))))
+    assert found == {"failed": "wrong: 64 of 64 results differ on random input"}
+
+
+def test_a_description_survives_its_text():
+    found = describe()
+    assert Description.of(json.loads(found.to_json())) == found
+
+
+def test_heat_and_clock_come_from_the_system(tmp_path):
+    zone, cpu = tmp_path / "thermal_zone0", tmp_path / "cpu0" / "cpufreq"
+    zone.mkdir()
+    cpu.mkdir(parents=True)
+    assert health.celsius(tmp_path) is None
+    (zone / "temp").write_text("61500\n")
+    for name, value in (("scaling_cur_freq", 1200000), ("cpuinfo_max_freq", 1500000)):
+        (cpu / name).write_text(f"{value}\n")
+    assert health.celsius(tmp_path) == 61.5
+    assert health.megahertz(tmp_path) == 1200
+    (cpu / "scaling_max_freq").write_text("1500000\n")
+    assert not health.throttled(tmp_path, tmp_path)
+    (cpu / "scaling_max_freq").write_text("1000000\n")
+    assert health.throttled(tmp_path, tmp_path)
