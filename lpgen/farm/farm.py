@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable
 from importlib.metadata import version
@@ -143,9 +144,13 @@ def _described(device: Description) -> str:
 class _FarmPool(Pool):
     """Workers that use the links of a farm, and the farm's own news beside their answers."""
 
+    module = "lpgen.farm.worker"
+    patience = math.inf
+    """Others may use the devices for hours."""
+
     def __init__(self, farm: Farm, jobs: int, timeout: float) -> None:
-        self._farm = farm
-        super().__init__(jobs, timeout, remote=farm.address)
+        self._farm, self.arguments = farm, (farm.address, str(timeout))
+        super().__init__(jobs, timeout)
 
     def _receive(self, waiting):
         links = self._farm.children

@@ -1,6 +1,5 @@
 """The parent's side of the worker processes: who is free, who is late, who died of what."""
 
-import math
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -11,8 +10,6 @@ from lpgen.supervise import Child, Gone, receive
 from lpgen.tune.messages import READY, Laps, Measure, Outcome, Phase, Race
 
 _START_LIMIT = 120.0
-_UNLIMITED = 600.0
-"""Seconds for what is not the candidate's fault, such as the oracle of a large operator."""
 
 
 class _Cores(NamedTuple):
@@ -25,9 +22,8 @@ class _Cores(NamedTuple):
 class _Process(Child):
     """One worker process and what it is doing."""
 
-    def __init__(self, lock: str, cores: _Cores, *remote: str) -> None:
-        places = (",".join(map(str, c)) for c in cores)
-        super().__init__("lpgen.tune.worker", lock, *places, *remote)
+    def __init__(self, module: str, lock: str, cores: _Cores, *more: str) -> None:
+        super().__init__(module, lock, *(",".join(map(str, c)) for c in cores), *more)
         self.cores = cores
         self.request: Measure | Race | None = None
         self.started = False
@@ -38,17 +34,18 @@ class Pool:
     """Worker processes that build in parallel and time one at a time.
 
     workers: how many; timeout: seconds a candidate may take to build, and again to be checked and
-    to be timed; threads: on how many they time; remote: the address of those who run candidates
-    elsewhere (`lpgen.farm`), "": the workers do it themselves. A worker that crashes or is late is
-    replaced, and its request is answered with the reason. Use as a context manager: leaving it
-    kills all workers.
+    to be timed; threads: on how many they time. A worker that crashes or is late is replaced, and
+    its request is answered with the reason. Use as a context manager: leaving it kills all workers.
     """
 
-    def __init__(self, workers: int, timeout: float, threads: int = 1, remote: str = "") -> None:
+    module = "lpgen.tune.worker"
+    """What the processes run, with `arguments` behind its own."""
+    arguments: tuple[str, ...] = ()
+    patience = 600.0
+    """Seconds for what is not the candidate's fault, such as the oracle of a large operator."""
+
+    def __init__(self, workers: int, timeout: float, threads: int = 1) -> None:
         self._timeout = timeout
-        self._remote = (remote, str(timeout)) if remote else ()
-        # Others may use the devices for hours.
-        self._patience = math.inf if remote else _UNLIMITED
         self._ready: deque[tuple[Measure | Race, Outcome | Laps]] = deque()
         # A file in memory, of which nothing is left however this process ends.
         self._lock = os.fdopen(os.memfd_create("lpgen-timing"), "wb")
@@ -56,7 +53,7 @@ class Pool:
         self._workers: list[_Process] = []
         try:
             for cores in _places(workers, threads):
-                self._workers.append(_Process(self._lock_path, cores, *self._remote))
+                self._workers.append(self._process(cores))
         except BaseException:
             self.close()
             raise
@@ -114,7 +111,7 @@ class Pool:
             if worker.request:
                 self._send(worker)
         elif isinstance(message, Phase):
-            worker.enter(message.name, self._timeout if message.limited else self._patience)
+            worker.enter(message.name, self._timeout if message.limited else self.patience)
         else:
             self._ready.append((worker.request, message))
             worker.request = None
@@ -130,7 +127,10 @@ class Pool:
             failed = Laps((), reason) if isinstance(worker.request, Race) else None
             self._ready.append((worker.request, failed or Outcome(None, failed=reason)))
         at = self._workers.index(worker)
-        self._workers[at] = _Process(self._lock_path, worker.cores, *self._remote)
+        self._workers[at] = self._process(worker.cores)
+
+    def _process(self, cores: _Cores) -> _Process:
+        return _Process(self.module, self._lock_path, cores, *self.arguments)
 
 
 def _places(workers: int, threads: int) -> list[_Cores]:

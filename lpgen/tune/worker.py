@@ -1,18 +1,18 @@
 """A worker process: a builder and a runner side by side, which may die of any candidate.
 
-pool.py starts it as `python -m lpgen.tune.worker PIPE PARENT LOCK CORES TIMING [LINKS TIMEOUT]`:
-the file descriptor of its end of a pipe, its parent's process id, the file whose lock is its turn
-to time, and the cores it is bound to while it builds and while it times ("2,3"; "": any). It serves
-one request at a time until the pipe closes. The two halves pass only the values of built.py, so
-that a runner on another machine can take the place of this one's: LINKS is the address of those who
-know devices (`lpgen.farm`), TIMEOUT the seconds that checking, and timing, may take there.
+pool.py starts it as `python -m lpgen.tune.worker PIPE PARENT LOCK CORES TIMING`: the file
+descriptor of its end of a pipe, its parent's process id, the file whose lock is its turn to time,
+and the cores it is bound to while it builds and while it times ("2,3"; "": any). It serves one
+request at a time until the pipe closes. The two halves pass only the values of built.py, so that a
+runner on another machine can take the place of this one's (`lpgen.farm.worker`).
 """
 
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 from lpgen import supervise
 from lpgen.errors import ScheduleRefused
@@ -117,28 +117,34 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {message}"
 
 
-def main(arguments: list[str]) -> None:
-    """Serve one pool; `arguments` as in the module's description."""
-    pipe, parent, lock, *places = arguments[:5]
+class Place(NamedTuple):
+    """Where a worker is: the lock of its turn, and its cores while it builds and while it times."""
+
+    lock: str
+    cores: list[int]
+    timing: list[int]
+
+
+def serve(arguments: list[str], runner_at: Callable[[Place], Runner]) -> None:
+    """Serve one pool; `arguments` as in the module's description. runner_at: makes the runner."""
+    pipe, parent, lock, *places = arguments
     connection = supervise.connect(pipe, parent)
-    cores, timing = ([int(core) for core in place.split(",") if core] for place in places)
-    bind(cores)
+    place = Place(lock, *([int(core) for core in part.split(",") if core] for part in places))
+    bind(place.cores)
     # libtvm's threads are as many as time, on their cores; it reads this when it needs the first.
-    os.environ |= {"TVM_NUM_THREADS": str(max(1, len(timing))), "TVM_BIND_THREADS": "0"}
+    threads = max(1, len(place.timing))
+    os.environ |= {"TVM_NUM_THREADS": str(threads), "TVM_BIND_THREADS": "0"}
     # Asks the system for the registers that it gives on request only (AMX tiles).
     cpu_features()
     import lpgen.build.lower  # noqa: F401  (TVM, now rather than in the first candidate's time)
 
     connection.send(READY)
-    if arguments[5:]:
-        from lpgen.farm.remote import RemoteRunner
+    Worker(connection, Builder(), runner_at(place)).serve()
 
-        links, timeout = arguments[5:]
-        runner = RemoteRunner(links, float(timeout))
-    else:
-        runner = Runner(os.open(lock, os.O_RDONLY), cores, timing)
-    Worker(connection, Builder(), runner).serve()
+
+def _here(place: Place) -> Runner:
+    return Runner(os.open(place.lock, os.O_RDONLY), place.cores, place.timing)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    serve(sys.argv[1:], _here)
