@@ -71,6 +71,9 @@ def time_beside(
     `give_up_above` seconds after its warm-up is not timed further.
     """
     first = warm_up(run)
+    for _ in range(ATTEMPTS - 1):
+        if first > give_up_above:  # another one's load may fill all of a warm-up
+            first = min(first, warm_up(run))
     if first > give_up_above:
         return Timing(first, 0.0)
     mine = _Turns(run, calls_in(TURN, first))
