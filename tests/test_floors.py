@@ -33,6 +33,7 @@ FLOORS = {
     "network": 5,
     "onnx": 5,
     "plans": 5,
+    "sensitivity": 5,
     "quantize": 5,
     "tune": 5,
     "bench": 5,

@@ -31,6 +31,7 @@ _COMMANDS = {
     "bench": "bench",
     "show": "show",
     "import": "import_model",
+    "sensitivity": "sensitivity",
     "export-schedule": "export_schedule",
     "devices": "devices",
     "rpc-tracker": "rpc_tracker",

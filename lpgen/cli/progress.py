@@ -35,6 +35,23 @@ def progress(labels: dict[Operator, str], trials: int) -> Iterator[Callable[[Tun
         yield Bar(labels, trials, bar).take
 
 
+@contextlib.contextmanager
+def steps(noun: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A function that is told what is being done, how many of these nouns are done, and of how
+    many: a bar on a terminal, nothing elsewhere."""
+    console = output.console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what, done, of: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    number = TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}} {noun}")
+    text = TextColumn("{task.description}")
+    with Progress(BarColumn(), number, TimeRemainingColumn(), text, console=console) as bar:
+        task = bar.add_task("", total=1)
+        yield lambda what, done, of: bar.update(task, description=what, completed=done, total=of)
+
+
 class Lines:
     """A line for each operator that is done, or failed."""
 

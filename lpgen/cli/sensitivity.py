@@ -1,0 +1,196 @@
+"""`lpgen sensitivity`: what fewer bits, bit errors and noise do to a model, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lpgen.cli import options, output
+from lpgen.errors import UserError
+
+if TYPE_CHECKING:
+    from lpgen.quantize.calibration import Calibration
+    from lpgen.sensitivity import Metric, Row, Table
+
+file = click.Path(path_type=Path)
+_WIDTH = 40
+
+
+def _numbers(kind: type) -> Callable:
+    def read(context: click.Context, option: click.Parameter, text: str) -> tuple:
+        try:
+            return tuple(kind(part) for part in text.split(",")) if text else ()
+        except ValueError:
+            name = option.opts[0]
+            raise UserError(f"{name} {text!r} is no list of numbers, such as 2,4") from None
+
+    return read
+
+
+def _amounts(name: str, default: str, kind: type, text: str) -> Callable:
+    return click.option(
+        f"--{name}",
+        **{"default": default, "show_default": True, "callback": _numbers(kind), "help": text},
+    )
+
+
+data = click.option(
+    "--data", required=True, type=file, metavar="FILE.npz", help="Inputs of calls, by name."
+)
+metric = click.option(
+    "--metric",
+    default="divergence",
+    show_default=True,
+    metavar="NAME",
+    help="divergence, spearman, top1, or module:function of (outputs, calls); more is better.",
+)
+
+
+@click.command()
+@click.argument("model", type=file, metavar="MODEL.onnx")
+@data
+@metric
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    type=file,
+    metavar="TABLE.json",
+    help="The table; results one by one go to TABLE.jsonl, from which the same command goes on.",
+)
+@_amounts("weights", "2,3,4,5,6,8", int, "Bits of weights.")
+@_amounts("acts", "4,5,6,8", int, "Bits of activations.")
+@_amounts("bit-layers", "2,3,4,6,8", int, "Numbers of bit layers.")
+@_amounts("flips", "1e-5,1e-4,1e-3,1e-2", float, "Rates of bit errors in stored weights.")
+@_amounts("noise", "0.01,0.02,0.05,0.1", float, "Sizes of noise, in parts of the largest weight.")
+@click.option(
+    "--stored", default=8, show_default=True, type=click.IntRange(2, 8), help="Bits of --flips."
+)
+@click.option(
+    "--hadamard", default=0, metavar="BLOCK", help="Few bits with a rotation of blocks, too."
+)
+@click.option("--picture", type=file, metavar="FILE.png", help="Draw the table (matplotlib).")
+@options.as_json
+def command(
+    model: Path,
+    data: Path,
+    metric: str,
+    out: Path,
+    weights: tuple[int, ...],
+    acts: tuple[int, ...],
+    bit_layers: tuple[int, ...],
+    flips: tuple[float, ...],
+    noise: tuple[float, ...],
+    stored: int,
+    hadamard: int,
+    picture: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure how the outputs of a float model degrade, one group of layers at a time.
+
+    A group is the layers that share an input. Its weights are quantized to fewer bits (GPTQ on the
+    data), or stored with bit errors, or noisy; or its input is quantized; all other layers stay
+    float. The divergence of the outputs and the metric are the table, which `lpgen plan` takes.
+    Needs `pip install 'lpgen[quantize]'`.
+    """
+    from lpgen.cli.app import interruptible
+
+    _check_inside("weights", weights, 2, 8)
+    _check_inside("acts", acts, 2, 8)
+    _check_inside("bit-layers", bit_layers, 1, 8)
+    _check_inside("flips", flips, 0, 1)
+    _check_inside("noise", noise, 0, 10)
+    calibration, chosen = read(model, data, metric)
+    from lpgen.sensitivity import Amounts
+
+    amounts = Amounts(weights, bit_layers, acts, flips, noise, stored, hadamard)
+    journal = out.with_suffix(".jsonl")
+    with interruptible(f"interrupted; {journal} has the results: the same command goes on"):
+        table = measure(calibration, amounts.of, chosen, journal, model.name)
+    table.write(out)
+    if as_json:
+        output.print_json(table.to_json())
+    else:
+        show(table)
+    if picture:
+        _draw(table, picture)
+
+
+def read(model: Path, data: Path, metric: str) -> tuple[Calibration, Metric]:
+    """A model with its data, and the metric."""
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{error}; pip install 'lpgen[quantize]'") from None
+    from lpgen.onnx.model import load
+    from lpgen.quantize.calibration import Calibration
+    from lpgen.quantize.data import read_calls
+    from lpgen.sensitivity import metric_of
+
+    chosen, loaded = metric_of(metric), load(model)
+    return Calibration(loaded, read_calls(data, loaded)), chosen
+
+
+def measure(
+    calibration: Calibration, wanted: Callable, metric: Metric, journal: Path, name: str
+) -> Table:
+    """The table, with a bar; what the journal has is not measured again."""
+    from lpgen.cli import progress
+    from lpgen.sensitivity import Journal, digest, sensitivity
+
+    content = calibration.model.SerializeToString(deterministic=True)
+    kept = Journal(journal, digest(content, calibration.calls, metric.name))
+    with progress.steps("variants") as told:
+        return sensitivity(calibration, wanted, metric, kept, told, name)
+
+
+def show(table: Table) -> None:
+    """The divergences, a table for each kind of variant, and the tolerated rates of bit errors."""
+    from lpgen.sensitivity.table import LOSS
+
+    for variants in _by_kind(table.variants):
+        names = ("group", *(f">{variant}" for variant in variants))
+        output.print_table(names, [_row(row, variants) for row in table.rows])
+        click.echo()
+    rates = [(row.name[-_WIDTH:], row.tolerated(table.reference)) for row in table.rows]
+    if any(rate is not None for _, rate in rates):
+        texts = [(name, "less" if rate is None else f"{rate:.2g}") for name, rate in rates]
+        output.print_table(("group", ">rate of bit errors"), texts)
+        click.echo(f"at these rates {table.metric} loses {LOSS:.0%}")
+    output.note(
+        f"divergence of the outputs on {output.count(table.calls, 'call')}; {table.metric} of the "
+        f"float model: {table.reference:.4g}"
+    )
+
+
+def _by_kind(variants: list[str]) -> list[list[str]]:
+    """Variants in parts: weights, activations, and what has a name."""
+    found: dict[str, list[str]] = {}
+    for variant in variants:
+        kind = variant.partition("=")[0] if variant[1].isalpha() else variant[0]
+        found.setdefault(kind, []).append(variant)
+    return list(found.values())
+
+
+def _row(row: Row, variants: list[str]) -> tuple[str | None, ...]:
+    results = (row.results.get(variant) for variant in variants)
+    return (row.name[-_WIDTH:], *(found and f"{found.divergence:.1e}" for found in results))
+
+
+def _draw(table: Table, path: Path) -> None:
+    from lpgen.sensitivity.picture import draw
+
+    try:
+        draw(table, path)
+    except ImportError as error:
+        raise UserError(f"{error}; pip install matplotlib") from None
+
+
+def _check_inside(name: str, values: tuple, low: float, high: float) -> None:
+    for value in values:
+        if not low <= value <= high:
+            raise UserError(f"--{name} {value} is outside {low}..{high}")

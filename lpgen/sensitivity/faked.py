@@ -1,0 +1,129 @@
+"""Float models in which some layers compute as if they were quantized.
+
+Nodes in front of a layer take its input to the values that codes stand for, x -> step * round(x /
+step), with the step of a whole tensor, of each row, or of each group along k, as kernels find it
+(`lpgen.ops.lhs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lpgen.ops import hadamard
+from lpgen.ops.lhs import SMALLEST
+from lpgen.plans import Precision
+from lpgen.plans.groups import node_names
+from lpgen.quantize.graph import Graph
+from lpgen.quantize.ranges import Range
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class Act(NamedTuple):
+    """How the input of a layer is seen; scope: the range where scales are static; rotated: whether
+    the model rotates the input already where the precision says so."""
+
+    precision: Precision
+    scope: Range | None = None
+    rotated: bool = False
+
+
+def faked(
+    model: onnx.ModelProto, acts: Mapping[str, Act], given: Iterable[str] = ()
+) -> onnx.ModelProto:
+    """A copy of a model whose layers, by name, see their inputs so; given: layers whose weights are
+    inputs of the model, called `weights_input(node)`."""
+    from onnx import TensorProto, helper
+
+    copy = type(model)()
+    copy.CopyFrom(model)
+    graph = Graph(copy)
+    nodes = dict(zip(node_names(copy.graph), copy.graph.node, strict=True))
+    made: dict[tuple, str] = {}
+    for name, act in acts.items():
+        edge = nodes[name].input[0]
+        key = (edge, str(act.precision.act), act.precision.scales, act.precision.hadamard)
+        if key not in made:
+            made[key] = _seen(graph, edge, act)
+        nodes[name].input[0] = made[key]
+    for name in given:
+        nodes[name].input[1] = weights_input(name)
+        kind = helper.make_tensor_value_info(weights_input(name), TensorProto.FLOAT, None)
+        copy.graph.input.append(kind)
+    graph.finish()
+    return copy
+
+
+def weights_input(node: str) -> str:
+    """The name of the input for the weights of a node."""
+    return f"{node}:weights"
+
+
+def _seen(graph: Graph, edge: str, act: Act) -> str:
+    """The edge as it is seen through its codes."""
+    precision = act.precision
+    if precision.scales == "static":
+        assert act.scope is not None
+        return _static(graph, edge, act.scope)
+    block = 0 if act.rotated else precision.hadamard
+    x = _rotated(graph, edge, block) if block else edge
+    group = precision.act_group
+    cut = _cut(graph, x, group) if group else x
+    seen = _by_row(graph, cut, precision.act.max)
+    if group:
+        seen = graph.add(
+            "Reshape", [seen, graph.add("Shape", [x], f"{edge}.shape")], f"{edge}.whole"
+        )
+    return _rotated(graph, seen, block) if block else seen
+
+
+def _by_row(graph: Graph, x: str, levels: int) -> str:
+    """step * round(x / step) with step = largest |x| of the last axis / levels."""
+
+    def add(kind: str, *inputs: str, **attributes: int) -> str:
+        return graph.add(kind, inputs, f"{x}.{kind.lower()}", **attributes)
+
+    number = graph.constant("levels", np.float32(levels))
+    size = add("Abs", x)
+    opset = next(o.version for o in graph.model.opset_import if o.domain in ("", "ai.onnx"))
+    if opset >= 18:  # axes were an attribute before
+        axes = graph.constant("last", np.int64([-1]))
+        largest = add("ReduceMax", size, axes, keepdims=1)
+    else:
+        largest = add("ReduceMax", size, axes=[-1], keepdims=1)
+    largest = add("Max", largest, graph.constant("smallest", np.float32(SMALLEST)))
+    codes = add("Round", add("Mul", x, add("Div", number, largest)))
+    return add("Mul", codes, add("Div", largest, number))
+
+
+def _static(graph: Graph, x: str, scope: Range) -> str:
+    """(code - zero) * scale."""
+
+    def add(kind: str, *inputs: str) -> str:
+        return graph.add(kind, inputs, f"{x}.{kind.lower()}")
+
+    low, high = (
+        graph.constant("limit", np.float32(v - scope.zero))
+        for v in (scope.form.min, scope.form.max)
+    )
+    scale = graph.constant("scale", np.float32(scope.scale))
+    steps = add("Round", add("Div", x, scale))
+    return add("Mul", add("Min", add("Max", steps, low), high), scale)
+
+
+def _cut(graph: Graph, x: str, size: int) -> str:
+    shape = graph.constant("cut", np.int64([-1, size]))
+    return graph.add("Reshape", [x, shape], f"{x}.cut")
+
+
+def _rotated(graph: Graph, x: str, block: int) -> str:
+    """Blocks of the last axis times the Hadamard matrix, which is its own inverse."""
+    turn = hadamard.rotated(np.eye(block), block).astype(np.float32)
+    turned = graph.add(
+        "MatMul", [_cut(graph, x, block), graph.constant("turn", turn)], f"{x}.turned"
+    )
+    return graph.add("Reshape", [turned, graph.add("Shape", [x], f"{x}.shape")], f"{x}.rotated")

@@ -1,0 +1,168 @@
+"""Measuring: every variant of every group, all other layers float, on all calls of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lpgen.ops import hadamard
+from lpgen.plans import LayerGroup, Precision, groups_of
+from lpgen.plans.constants import Constants
+from lpgen.plans.groups import node_names
+from lpgen.quantize.calibration import Calibration, Seen
+from lpgen.quantize.patches import Place
+from lpgen.quantize.prefixes import bit_layers
+from lpgen.quantize.ranges import chosen
+from lpgen.quantize.session import Session
+from lpgen.quantize.weights import Quantized, quantized
+from lpgen.sensitivity.faked import Act, faked, weights_input
+from lpgen.sensitivity.journal import Journal
+from lpgen.sensitivity.metrics import Metric, Outputs, divergence
+from lpgen.sensitivity.table import Result, Row, Table
+from lpgen.sensitivity.variants import Variant, flipped, noisy
+
+if TYPE_CHECKING:
+    import onnx
+
+Progress = Callable[[str, int, int], None]
+"""Told the group at work, how many results there are, and of how many."""
+
+Wanted = Callable[[LayerGroup], Iterable[Variant]]
+
+
+def sensitivity(
+    calibration: Calibration,
+    wanted: Wanted,
+    metric: Metric,
+    journal: Journal,
+    progress: Progress = lambda what, done, of: None,
+    name: str = "",
+) -> Table:
+    """The table of a model; wanted: the variants of a group; what the journal has is not measured
+    again; name: of the model. Raises QuantizeError where the data do not fit the model."""
+    measure = Measure(calibration, metric)
+    groups = groups_of(calibration.model)
+    plans = {group.name: list(wanted(group)) for group in groups}
+    keys = {g.name: [f"{g.name} {variant}" for variant in plans[g.name]] for g in groups}
+    missing = [g for g in groups if any(key not in journal.known for key in keys[g.name])]
+    total = sum(map(len, plans.values()))
+    done = total - sum(key not in journal.known for found in keys.values() for key in found)
+    progress("", done, total)
+    for group, seen in measure.seen(missing):
+        at_group = AtGroup(measure, group, seen)
+        for variant, key in zip(plans[group.name], keys[group.name], strict=True):
+            if key not in journal.known:
+                journal.add(key, at_group.result(variant)._asdict())
+                done += 1
+                progress(f"{group.name} {variant}", done, total)
+    rows = [
+        Row(
+            *(group.name, group.nodes, group.count),
+            {
+                str(variant): Result(**journal.known[key])
+                for variant, key in zip(plans[group.name], keys[group.name], strict=True)
+            },
+        )
+        for group in groups
+    ]
+    reference = metric(measure.reference, measure.reference, calibration.calls)
+    return Table(name, metric.name, reference, len(calibration.calls), tuple(rows))
+
+
+class Measure:
+    """A float model, its data, and what it gives."""
+
+    def __init__(self, calibration: Calibration, metric: Metric) -> None:
+        self.calibration, self.metric = calibration, metric
+        self.model, self.calls = calibration.model, calibration.calls
+        self.constants = Constants(self.model)
+        self.nodes = dict(zip(node_names(self.model.graph), self.model.graph.node, strict=True))
+
+    @cached_property
+    def reference(self) -> Outputs:
+        """The outputs of the float model."""
+        session = Session(self.model)
+        return [session(call) for call in self.calls]
+
+    def result(self, outputs: Outputs) -> Result:
+        """How far outputs are from those of the float model."""
+        apart = divergence(outputs, self.reference)
+        return Result(apart, self.metric(outputs, self.reference, self.calls))
+
+    def places(self, group: LayerGroup) -> list[Place]:
+        """The layers of a group in the graph."""
+        return [Place(layer, self.nodes[layer.node]) for layer in group.layers]
+
+    def seen(self, groups: Sequence[LayerGroup]) -> Iterator[tuple[LayerGroup, dict[str, Seen]]]:
+        """What the layers of each group saw, by node, as soon as that is known of all of them."""
+        owner = {layer.node: group for group in groups for layer in group.layers}
+        waiting: dict[str, dict[str, Seen]] = {group.name: {} for group in groups}
+        places = [place for group in groups for place in self.places(group)]
+        for place, seen in self.calibration.seen(places):
+            group = owner[place.layer.node]
+            found = waiting[group.name]
+            found[place.layer.node] = seen
+            if len(found) == len(group.layers):
+                yield group, waiting.pop(group.name)
+
+
+class AtGroup:
+    """The variants of one group; seen: by its nodes."""
+
+    def __init__(self, measure: Measure, group: LayerGroup, seen: Mapping[str, Seen]) -> None:
+        self.measure, self.group, self.seen = measure, group, seen
+        self.places = measure.places(group)
+        self._layers: dict[tuple[str, int], list] = {}
+
+    @cached_property
+    def session(self) -> Session:
+        """The model to which the weights of the group are given."""
+        return Session(faked(self.measure.model, {}, self.group.nodes))
+
+    def result(self, variant: Variant) -> Result:
+        """What a variant does."""
+        if variant.kind == "acts":
+            session, given = Session(self._seeing(variant.precision)), {}
+        else:
+            session = self.session
+            given = {weights_input(p.layer.node): self._weights(p, variant) for p in self.places}
+        return self.measure.result([session(call | given) for call in self.measure.calls])
+
+    def _seeing(self, precision: Precision) -> onnx.ModelProto:
+        """The model whose group sees its input in few bits."""
+        scope = None
+        if precision.scales == "static":
+            sample = self.measure.calibration.values(self.group.input).sample
+            scope = chosen(sample, precision.act)
+        return faked(self.measure.model, dict.fromkeys(self.group.nodes, Act(precision, scope)))
+
+    def _weights(self, place: Place, variant: Variant) -> np.ndarray:
+        """The weights of a layer as ONNX has them."""
+        w = place.rows(self.measure.constants[place.layer.weight])
+        rng = np.random.default_rng(list(f"{place.layer.node} {variant}".encode()))
+        if variant.kind == "noise":
+            made = noisy(w, variant.amount, rng)
+        elif variant.kind == "layers":
+            made = self._in_layers(place, w, variant.precision.bit_layers)
+        else:
+            codes = self._quantized(place, w, variant.precision).codes
+            if variant.kind == "flips":
+                codes = flipped(codes, variant.amount, rng)
+            block = variant.precision.hadamard
+            made = hadamard.rotated(codes.real(), block) if block else codes.real()
+        return place.restored(np.ascontiguousarray(made, np.float32))
+
+    def _quantized(self, place: Place, w: np.ndarray, precision: Precision) -> Quantized:
+        return quantized(w, precision, self.seen[place.layer.node])
+
+    def _in_layers(self, place: Place, w: np.ndarray, count: int) -> np.ndarray:
+        """The first bit layers of weights [n, k]; of one code, whatever the number is."""
+        node = place.layer.node
+        if node not in self._layers:
+            hessians = self.seen[node].hessian
+            parts = zip(np.split(w, len(hessians)), hessians, strict=True)
+            self._layers[node] = [bit_layers(part, h, layers=range(1, 9)) for part, h in parts]
+        return np.concatenate([part.real(count) for part in self._layers[node]])
