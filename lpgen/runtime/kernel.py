@@ -119,6 +119,21 @@ class Kernel:
             raise
         return out
 
+    def run(self, x: Any, packed: PackedWeights, out: Any, threads: int = 1) -> None:
+        """A call of a kernel of one input and packed weights whose arguments are known to fit:
+        DLPack tensors in the CPU's memory, contiguous, of the right shapes and dtypes; nothing of
+        that is looked at here.
+
+        For layers of a framework, whose calls are many and short. Raises LibraryError for packed
+        weights of another kernel or build, and for a kernel that takes more.
+        """
+        given = {"input": tvm_ffi.from_dlpack(x), "packed": packed.tensor, "scalar": out.shape[0]}
+        if len(self._read) != 2 + (self.rows is not None):
+            raise LibraryError(f"{self.name}: run is for one input and packed weights")
+        read = [given[argument.role] for argument in self._read]
+        target = tvm_ffi.from_dlpack(out)
+        self._call(self._run, *read, target, self._workspace(threads), threads)
+
     def bind(
         self, *inputs: Any, out: np.ndarray, threads: int = 1, **named: Any
     ) -> Callable[[], None]:

@@ -99,7 +99,7 @@ class Quantized(nn.Module):
         """The input as kernels take it. Raises UserError where a gradient is asked for."""
         if torch.is_grad_enabled() and x.requires_grad:
             raise UserError("a quantized layer has no gradient: call it under inference_mode()")
-        return x.float()
+        return x if x.dtype == torch.float32 else x.float()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -134,7 +134,7 @@ class Linear(Quantized):
         y = operators.dense(
             self._readable(x), self._packed(0), self.workloads[0], self.out_features
         )
-        return y.to(x.dtype)
+        return y if y.dtype == x.dtype else y.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.in_features} -> {self.out_features}, {self.precision}"

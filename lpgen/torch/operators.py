@@ -7,9 +7,11 @@ gradient.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
+from torch.utils.weak import WeakIdKeyDictionary
 
 from lpgen import runtime
 from lpgen.errors import LibraryError
@@ -23,27 +25,43 @@ _library.define("network(Tensor[] inputs, str path) -> Tensor[]")
 
 def _dense(x: torch.Tensor, packed: torch.Tensor, workload: str, n: int) -> torch.Tensor:
     """x [..., k] float32 times packed weights: [..., n] float32, for any number of rows."""
+    if x.dim() == 2:
+        return _in_parts(x, packed, workload, (n,))
     return _in_parts(x.reshape(-1, x.shape[-1]), packed, workload, (n,)).view(*x.shape[:-1], n)
 
 
-def _conv2d(x: torch.Tensor, packed: torch.Tensor, workload: str, shape: list[int]) -> torch.Tensor:
+def _conv2d(
+    x: torch.Tensor, packed: torch.Tensor, workload: str, shape: Sequence[int]
+) -> torch.Tensor:
     """x [n, h, w, c] float32, channels last: [n, *shape] float32, for any number of images."""
     return _in_parts(x, packed, workload, tuple(shape))
+
+
+_held: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""Packed tensors -> the kernels that they are for, as those take them."""
 
 
 def _in_parts(
     x: torch.Tensor, packed: torch.Tensor, workload: str, shape: tuple[int, ...]
 ) -> torch.Tensor:
     """Calls of as many rows, or images, as the kernel takes at once."""
-    called = kernel(workload)
-    weights = called.own_weights(packed.numpy())
+    called, weights = _held.get(packed) or _hold(packed, workload)
     x, threads = x.contiguous(), torch.get_num_threads()
-    y = x.new_empty((len(x), *shape))
-    most = called.rows.high
-    for first in range(0, len(x), most):
-        rows = slice(first, first + most)
-        called(x[rows].numpy(), weights, out=y[rows].numpy(), threads=threads)
+    y = x.new_empty((x.shape[0], *shape))
+    rows, most = x.shape[0], called.rows.high
+    if rows <= most:
+        if rows:
+            called.run(x, weights, y, threads)
+        return y
+    for part, result in zip(x.split(most), y.split(most), strict=True):
+        called.run(part, weights, result, threads)
     return y
+
+
+def _hold(packed: torch.Tensor, workload: str) -> tuple[runtime.Kernel, runtime.PackedWeights]:
+    called = kernel(workload)
+    found = _held[packed] = called, called.own_weights(packed.numpy())
+    return found
 
 
 @cache
@@ -86,5 +104,19 @@ def _(inputs: list[torch.Tensor], path: str) -> list[torch.Tensor]:
     return [inputs[0].new_empty(t.shape, dtype=d) for t, d in zip(types, dtypes, strict=True)]
 
 
-dense = torch.ops.lpgen.dense.default
-conv2d = torch.ops.lpgen.conv2d.default
+def dense(x: torch.Tensor, packed: torch.Tensor, workload: str, n: int) -> torch.Tensor:
+    """`lpgen::dense`, without the dispatcher where nobody traces."""
+    call = _dense if _plain(x) else torch.ops.lpgen.dense.default
+    return call(x, packed, workload, n)
+
+
+def conv2d(
+    x: torch.Tensor, packed: torch.Tensor, workload: str, shape: Sequence[int]
+) -> torch.Tensor:
+    """`lpgen::conv2d`, likewise."""
+    call = _conv2d if _plain(x) else torch.ops.lpgen.conv2d.default
+    return call(x, packed, workload, shape)
+
+
+def _plain(x: torch.Tensor) -> bool:
+    return type(x) is torch.Tensor and not torch.compiler.is_compiling()

@@ -12,6 +12,7 @@ import tvm_ffi
 from loaded import BIPOLAR, BYTES, LARGE, Namespaced, Tensor
 
 from lpgen import runtime
+from lpgen.errors import LibraryError
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -42,6 +43,16 @@ def test_out_is_filled_and_returned(problem):
     out = np.full(BYTES.y_shape, -1, np.int32)
     assert kernel(x, packed, out=out) is out
     assert np.array_equal(out, expected)
+
+
+def test_a_call_of_what_is_known_to_fit(problem, adding):
+    kernel, x, packed, expected = problem
+    out = np.full(BYTES.y_shape, -1, np.int32)
+    kernel.run(x, packed, out, threads=2)
+    assert np.array_equal(out, expected)
+    other, others = adding
+    with pytest.raises(LibraryError, match="run is for one input and packed weights"):
+        other.run(x, others, out)
 
 
 def test_any_memory_order_goes_in(problem):
