@@ -68,6 +68,11 @@ class Isa:
         """32-bit lanes of a vector: output columns."""
         return self.bits // 32
 
+    @property
+    def mixes_signs(self) -> bool:
+        """Whether `dot4` and `add_pairs` multiply an unsigned byte with a signed one."""
+        return MIXED[0] in self.signs
+
     # ---- products and sums of neighbours
 
     def dot4(self, acc: tirx.Expr, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:

@@ -1,7 +1,7 @@
 """Products with weights of several columns in a byte: what telescoped and lane_pack compute.
 
-Bytes with several fields are the unsigned operand of a multiplication, the left side is the signed
-one: x + offset fits int8. What a field's products sum up to is for the schedules to say; here a
+Bytes with several fields are the unsigned operand of a multiplication, the left side is the other
+one: x + offset fits its type. What a field's products sum up to is for the schedules to say; here a
 field is a code.
 """
 
@@ -19,17 +19,17 @@ from lpgen.ops import Conv2d, Dense
 
 
 def define(
-    op: Dense | Conv2d, tiling: Tiling, planes: tuple[Plane, ...], offset: int
+    op: Dense | Conv2d, tiling: Tiling, planes: tuple[Plane, ...], left: str, offset: int
 ) -> Definition[Lhs, FieldWeights]:
     """The tensor expressions of `op`: stages pad (optional), pack (if copied), tile and y.
 
-    offset: what is added to every value of the left side, so that it fits int8.
+    left: "int8" or "uint8"; offset: what is added to every value of the left side, so that it fits.
     """
     matrix, t = op.matrix, tiling
     c = cut(op, t.kq, folded=t.folded, empty=True)
     weights = FieldWeights.of(op, c, t, offset + op.zero_act, planes=planes, lanes=t.lanes)
     sections = placeholders(weights.sections)
-    lhs = lhs_of(op, c, "int8", offset)
+    lhs = lhs_of(op, c, left, offset)
     lhs_at = lhs_tiles(lhs, c, t, matrix.groups)
     r, s, kg, kt = reduce_axes(r=c.r, s=c.s, kg=c.kg, kt=c.kq)
 

@@ -56,22 +56,29 @@ class Operands:
     left_max: int
 
 
-def byte_operands(op: Dense) -> Operands:
+def byte_operands(op: Dense, mixed: bool = True) -> Operands:
     """Operands for an instruction that multiplies an unsigned with a signed byte: codes as they
-    are stored are unsigned, and take no addition.
+    are stored are unsigned, and take no addition. mixed: False where it takes two signed ones.
 
     Activations that fit int8 without their zero point are the signed side, and codes are the
-    unsigned one. Otherwise activations are unsigned, and weights are signed.
+    unsigned one. Otherwise activations are unsigned, or have 128 subtracted, and weights are
+    signed.
     """
     act, weight, zero = op.act, op.weight, op.zero_act
     low, high = act.min - zero, act.max - zero
-    if -128 <= low and high <= 127:
-        return Operands("int8", -zero, 0, Operand("uint8", weight.min), max(-low, high))
-    offset = max(0, -act.min)
+    as_codes = mixed or weight.max - weight.min <= 127
+    codes = Operand("uint8" if mixed else "int8", weight.min)
     fixed = op.zero_weight if isinstance(op.zero_weight, int) else 0
     fits = weight.min - fixed >= -128 and weight.max - fixed <= 127
-    base = fixed if fits else weight.max - 127
-    return Operands("uint8", offset, offset + zero, Operand("int8", base), act.max + offset)
+    signed = Operand("int8", fixed if fits else weight.max - 127)
+    if -128 <= low and high <= 127:
+        return Operands("int8", -zero, 0, codes if as_codes else signed, max(-low, high))
+    if mixed:
+        offset = max(0, -act.min)
+        return Operands("uint8", offset, offset + zero, signed, act.max + offset)
+    offset = -128 if act.max > 127 else 0
+    largest = max(abs(act.min + offset), act.max + offset)
+    return Operands("int8", offset, offset + zero, codes if as_codes else signed, largest)
 
 
 def plain_operands(op: Dense) -> Operands:

@@ -10,6 +10,8 @@ takes an unsigned and a signed byte alone, which side is unsigned follows from t
 * weights that fit int8 are the signed side, and activations with negative values get `-min` added;
 * u8 weights are the unsigned side, and activations that do not fit int8 get 128 subtracted.
 
+Where it takes bytes of the same signedness alone, activations become as the weights are, likewise.
+
 The epilogue undoes either offset. int32 sums wrap modulo 2^32 in all instructions used, so only the
 final sum has to fit (operators see to that).
 """
@@ -53,18 +55,18 @@ class Operands:
 
 def byte_operands(op: Dense | Conv2d, signs: Sequence[tuple[str, str]]) -> Operands:
     """Operands for an instruction that multiplies bytes of these dtypes (left, right), among them
-    both of mixed signedness: no offset where it takes the values as they are."""
+    both of mixed signedness or both of one: no offset where it takes the values as they are."""
     act, weight = op.act, op.weight
     right = "int8" if weight.max <= 127 else "uint8"
     if (act.dtype, right) in signs:
         return Operands(act.dtype, right, 0, act.largest, weight.largest)
-    if right == "int8":
+    if ("uint8", right) in signs:
         # Code books may have values of one sign only; the 0 of the padding is there, too.
         offset = max(0, -act.min)
-        return Operands("uint8", "int8", offset, max(0, act.max) + offset, weight.largest)
+        return Operands("uint8", right, offset, max(0, act.max) + offset, weight.largest)
     offset = -128 if act.max > 127 else 0
     largest = max(abs(act.min + offset), act.max + offset)
-    return Operands("int8", "uint8", offset, largest, weight.max)
+    return Operands("int8", right, offset, largest, weight.largest)
 
 
 def word_operands(op: Dense | Conv2d) -> Operands:

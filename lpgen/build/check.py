@@ -1,27 +1,36 @@
 """Checking a library: every kernel in a fresh process against the NumPy oracle, exactly.
 
 The checking process only loads the library and has no compiler. When a kernel brings it down, that
-is the kernel's result, and another process goes on with the rest.
+is the kernel's result, and another process goes on with the rest. A library for another CPU is run
+by an emulator (`lpgen.build.emulated`), which an instruction brings down that the CPU lacks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lpgen import runtime
+from lpgen.build import emulated, toolchain
+from lpgen.build.emulated import EmulatedLibrary
+from lpgen.build.scratch import scratch_folder
 from lpgen.errors import LibraryError, LpgenError
 from lpgen.ops import Operator, parse
 from lpgen.ops.operator import Example
 from lpgen.ops.rows import Range
+from lpgen.runtime.files import machine_of, this_machine
 from lpgen.runtime.memory import aligned_copy
 from lpgen.supervise import ONE_THREAD, Child, Gone, connect
+from lpgen.target import Target
 
+NATIVE = "native"
 THREADS = (1, 2)
 RANDOM_INPUTS = 2
 
@@ -39,19 +48,24 @@ class Checked:
     failure: str | None = None
 
 
-def check_library(path: str | os.PathLike[str], seed: int = 0) -> Iterator[Checked]:
+def check_library(
+    path: str | os.PathLike[str], seed: int = 0, target: Target | None = None
+) -> Iterator[Checked]:
     """Check every kernel of the library `path`, each as soon as it is done, in its order.
 
     Random inputs and the worst case of each sign, on one thread and on two; of a kernel with a
-    range of rows, sizes of all kinds. Raises LibraryError
+    range of rows, sizes of all kinds. target: the CPU that an emulator runs it on, None: this one.
+    Raises LibraryError
     when the library cannot be loaded, or has no kernel that this CPU can run, and for a negative
-    seed.
+    seed; where the target has no emulator here.
     """
     if seed < 0:
         raise LibraryError(f"seed={seed} is negative")
-    remaining = runtime.load(path).workloads
+    remaining = runtime.load(path).workloads if target is None else _names_in(Path(path), target)
+    where = target.name if target else NATIVE
     while remaining:
-        child = Child("lpgen.build.check", str(path), str(seed), *remaining, environment=ALWAYS)
+        started = ("lpgen.build.check", str(path), str(seed), where, *remaining)
+        child = Child(*started, environment=ALWAYS)
         try:
             while remaining:
                 child.enter("checking")
@@ -65,7 +79,52 @@ def check_library(path: str | os.PathLike[str], seed: int = 0) -> Iterator[Check
             child.stop()
 
 
-def _check_kernel(library: runtime.Library, name: str, seed: int) -> Checked:
+def _names_in(path: Path, target: Target) -> list[str]:
+    """The kernels of a library for another CPU."""
+    emulated.emulator_of(target)
+    manifest = foreign_manifest(path)
+    architectures = {Target.parse(v["target"]).architecture for v in variants_in(manifest)}
+    if target.architecture not in architectures:
+        built = ", ".join(dict.fromkeys(v["target"] for v in variants_in(manifest)))
+        raise LibraryError(f"{path}: was built for {built}, which {target.name} does not run")
+    return [entry["workload"] for entry in manifest["kernels"]]
+
+
+def emulated_target(path: Path, name: str | None) -> Target | None:
+    """The CPU that an emulator has to run a library on: that called `name`, or where there is none
+    what a library of another architecture was built for; None: this machine runs it.
+
+    Raises LibraryError for a file that is no library.
+    """
+    if name is not None:
+        target = Target.parse(name)
+        return None if toolchain.is_native(target) else target
+    try:
+        head = path.read_bytes()[:64]
+    except OSError:
+        return None  # loading it says why
+    if machine_of(head) in ("", this_machine()):
+        return None
+    return Target.parse(variants_in(foreign_manifest(path))[0]["target"])
+
+
+def foreign_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a library of any architecture, found without running it."""
+    try:
+        manifest = emulated.manifest_in(path.read_bytes())
+    except OSError as error:
+        raise LibraryError(f"{path}: {error.strerror}") from None
+    if manifest is None:
+        raise LibraryError(f"{path}: is not an lpgen library (it has no manifest)")
+    return manifest
+
+
+def variants_in(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every variant of every kernel."""
+    return [variant for entry in manifest["kernels"] for variant in entry["variants"]]
+
+
+def _check_kernel(library: runtime.Library | EmulatedLibrary, name: str, seed: int) -> Checked:
     op, calls = parse(name), 0
     try:
         kernel = library[name]
@@ -120,12 +179,18 @@ def difference(name: str, y: np.ndarray, expected: np.ndarray) -> str:
     return f"{count} of {y.size} wrong, the first {where} = {y[first]}, not {expected[first]}"
 
 
-def _main(pipe: str, parent: str, path: str, seed: str, *names: str) -> None:
+def _main(pipe: str, parent: str, path: str, seed: str, where: str, *names: str) -> None:
     connection = connect(pipe, parent)
-    library = runtime.Library(path)
-    for name in names:
-        # Plain values: this module has another name in its parent.
-        connection.send(astuple(_check_kernel(library, name, int(seed))))
+    with contextlib.ExitStack() as stack:
+        if where == NATIVE:
+            library = runtime.Library(path)
+        else:
+            folder = stack.enter_context(scratch_folder())
+            library = EmulatedLibrary(Path(path), Target.parse(where), folder)
+            stack.callback(library.emulator.close)
+        for name in names:
+            # Plain values: this module has another name in its parent.
+            connection.send(astuple(_check_kernel(library, name, int(seed))))
 
 
 if __name__ == "__main__":

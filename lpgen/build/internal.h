@@ -181,7 +181,7 @@ void packed_sign(const struct variant *variant, void *packed);
 lpgen_status kernel_check_weights(const struct kernel *kernel, const void *packed,
                                   size_t packed_bytes);
 
-/* cpu_x86.c: whether this CPU has an extension, by LLVM's name; 0 for one it does not know. */
+/* cpu_*.c of the architecture: whether this CPU has an extension, by LLVM's name; 0 for one it does not know. */
 int cpu_has(const char *name);
 
 /* cpu.c */

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +27,7 @@ from lpgen.build.choice import (
 from lpgen.build.manifest import manifest
 from lpgen.build.part import Builder, Part
 from lpgen.build.scratch import scratch_folder
+from lpgen.build.toolchain import compiler_of
 from lpgen.errors import LibraryError
 from lpgen.runtime.files import HASH_BYTES, find_hash, hash_of
 
@@ -70,10 +71,13 @@ def build(
     kernel that TVM or LLVM does not compile.
     """
     out = check_output(out)
-    linker = find_compiler()
+    choices = iter(choices)
+    first = next(choices, None)
+    linker = compiler_of(first.target) if first else []
     try:
         with scratch_folder() as folder:
-            variants, objects = _compile(_checked(choices), folder, on_kernel)
+            every = itertools.chain([first] if first else [], choices)
+            variants, objects = _compile(_checked(every), folder, on_kernel)
             kernels = exported(variants)
             more = part(kernels) if part else Part("", "", {}, ())
             _write_sources(kernels, more, folder)
@@ -114,22 +118,6 @@ def check_output(out: str | os.PathLike[str]) -> Path:
         raise LibraryError(f"output {out} cannot be written: {error.strerror}") from None
     except UnicodeEncodeError:
         raise LibraryError(f"output {str(out)!r} is not UTF-8, and its header names it") from None
-
-
-def find_compiler() -> list[str]:
-    """The command of the C compiler: $CC, or the first of cc, gcc, clang on the path.
-
-    Raises LibraryError when there is none.
-    """
-    try:
-        given = shlex.split(os.environ.get("CC", ""))
-    except ValueError as error:
-        raise LibraryError(f"$CC={os.environ['CC']} is no command: {error}") from None
-    for command in [given] if given else [["cc"], ["gcc"], ["clang"]]:
-        if shutil.which(command[0]):
-            return command
-    asked = f"$CC={given[0]}" if given else "cc, gcc, clang"
-    raise LibraryError(f"no C compiler found ({asked}); install gcc or clang, or set $CC")
 
 
 def _checked(choices: Iterable[Choice]) -> Iterator[Choice]:

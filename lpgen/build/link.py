@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lpgen import supervise
-from lpgen.build.library import find_compiler
+from lpgen.build.toolchain import find_compiler
 from lpgen.errors import CompileError, LibraryError
 
 if TYPE_CHECKING:

@@ -140,12 +140,24 @@ def _checked_digest(path: Path, data: bytes) -> bytes:
 
 def _check_machine(path: Path, data: bytes) -> None:
     """LibraryError, naming both, when an ELF file is for another architecture than this one."""
+    name, here = machine_of(data), this_machine()
+    if name != here:
+        raise LibraryError(f"{path}: was built for {name}, this machine is {here}")
+
+
+def machine_of(data: bytes) -> str:
+    """The architecture that an ELF file is for; "" of anything else."""
+    if len(data) < 64 or data[:4] != b"\x7fELF":
+        return ""
     number = int.from_bytes(data[18:20], "little" if data[5] == 1 else "big")
-    name, spellings = _MACHINES.get(number, (f"ELF machine {number}", ()))
+    return _MACHINES.get(number, (f"ELF machine {number}", ()))[0]
+
+
+def this_machine() -> str:
+    """The architecture of this machine."""
     here = platform.machine()
-    if here.lower() not in spellings:
-        known = (name for name, spellings in _MACHINES.values() if here.lower() in spellings)
-        raise LibraryError(f"{path}: was built for {name}, this machine is {next(known, here)}")
+    known = (name for name, spellings in _MACHINES.values() if here.lower() in spellings)
+    return next(known, here)
 
 
 def load_module(path: Path, data: bytes, number: int) -> Any:

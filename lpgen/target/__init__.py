@@ -1,7 +1,8 @@
 """Targets: the CPUs that kernels are generated for, and which one this is.
 
-A row of an architecture's table (x86.py) states what LLVM compiles for and which instruction set
-extensions its code may therefore use; families of templates and the level follow from these.
+A row of an architecture's table (x86.py, arm.py) states what LLVM compiles for and which
+instruction set extensions its code may therefore use; families of templates and the level follow
+from these.
 Caches are those of a typical part; `detect` replaces them by this machine's own (host.py).
 """
 
@@ -13,9 +14,10 @@ from typing import Any
 from lpgen.errors import TargetError
 from lpgen.target import host
 from lpgen.target.architecture import Architecture, Row
+from lpgen.target.arm import ARM64, ARMV7
 from lpgen.target.x86 import X86
 
-ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (X86,)}
+ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (X86, ARM64, ARMV7)}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Target:
     triple, the calling convention ("": the triple's)
     features: the extensions that its code may use, in LLVM's spelling
     l1d, l2: bytes per core; l3: bytes shared by its `cores` (0: none)
+    emulated: what the architecture's emulator calls such a CPU, "": it has none
     """
 
     name: str
@@ -40,6 +43,7 @@ class Target:
     l2: int
     l3: int
     cores: int
+    emulated: str = ""
 
     @classmethod
     def parse(cls, name: str) -> "Target":
@@ -51,12 +55,19 @@ class Target:
             return detect()
         if name in _TABLE:
             return _TABLE[name]
+        if name in ALIASES:
+            return _TABLE[ALIASES[name]]
         near = difflib.get_close_matches(name[:40], ["native", *_TABLE], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise TargetError(f"target {name!r} is unknown; {hint}known: native, {', '.join(_TABLE)}")
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def last_cache(self) -> int:
+        """Bytes of the cache in front of memory."""
+        return max(self.l2, self.l3)
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -117,6 +128,7 @@ def _target(architecture: Architecture, row: Row) -> Target:
         l2=row.l2 << 10,
         l3=row.l3 << 10,
         cores=row.cores,
+        emulated=row.emulated,
     )
 
 
@@ -125,6 +137,14 @@ _TABLE: dict[str, Target] = {
     for architecture in ARCHITECTURES.values()
     for row in architecture.rows
 }
+
+ALIASES: dict[str, str] = {
+    alias: row.name
+    for architecture in ARCHITECTURES.values()
+    for row in architecture.rows
+    for alias in row.aliases
+}
+"""Other names of rows."""
 
 
 def known() -> dict[str, Target]:
@@ -143,19 +163,23 @@ def detect() -> Target:
     if architecture is None:
         names = ", ".join(name for a in ARCHITECTURES.values() for name in a.machines[:1])
         raise TargetError(f"this machine is {host.machine()}; native targets are those of {names}")
-    row = best_row(cpu_features(), host.cpu().vendor, architecture)
+    cpu = host.cpu()
+    row = best_row(cpu_features(), cpu.vendor, architecture, cpu.model)
     return replace(row, **host.caches(), cores=host.cores())
 
 
 def best_row(
-    features: frozenset[str] | set[str], vendor: str, architecture: Architecture = X86
+    features: frozenset[str] | set[str],
+    vendor: str,
+    architecture: Architecture = X86,
+    model: int = -1,
 ) -> Target:
-    """The best row of an architecture whose features are all among `features`; rows of a vendor
-    are for its CPUs only."""
+    """The best row of an architecture whose features are all among `features`; rows of a vendor,
+    or of some models, are for those CPUs only."""
     fitting = [
         row.name
         for row in architecture.rows
-        if features.issuperset(row.features) and row.vendor in ("", vendor)
+        if features.issuperset(row.features) and row.is_of(vendor, model)
     ]
     # A system that does not list what the first row has is still no less than it.
     return _TABLE[fitting[-1] if fitting else architecture.rows[0].name]

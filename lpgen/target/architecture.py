@@ -11,7 +11,9 @@ class Row(NamedTuple):
     llvm_cpu: LLVM's name of it (-mcpu); features: what its code may use, in LLVM's spelling;
     l1d, l2, l3: KiB of cache, the first two per core, the last shared by `cores` (0: none);
     mattr: what LLVM has to be told beyond its name ("+v"); triple, abi: "": the architecture's;
-    vendor: only CPUs of that vendor are detected as this row, "": of any.
+    vendor: only CPUs of that vendor are detected as this row, "": of any;
+    parts: (vendor, model) of the only ones that are, none: all; aliases: what it is called, too;
+    emulated: what the emulator calls a CPU with these features and no others that count.
     """
 
     name: str
@@ -25,6 +27,13 @@ class Row(NamedTuple):
     mattr: tuple[str, ...] = ()
     triple: str = ""
     abi: str = ""
+    parts: tuple[tuple[str, int], ...] = ()
+    aliases: tuple[str, ...] = ()
+    emulated: str = ""
+
+    def is_of(self, vendor: str, model: int) -> bool:
+        """Whether it is for CPUs of a vendor, of that model."""
+        return self.vendor in ("", vendor) and (not self.parts or (vendor, model) in self.parts)
 
 
 def _all(features: frozenset[str]) -> frozenset[str]:
@@ -41,7 +50,8 @@ class Architecture:
     families: feature -> the family of templates that it brings, best first; all have "generic";
     levels: feature -> what a CPU with it is called for short, best first;
     linux: Linux's name of an extension (/proc/cpuinfo) -> LLVM's, where they differ;
-    permitted: those of a CPU's features that the system lets this process use.
+    permitted: those of a CPU's features that the system lets this process use;
+    emulator: the program that runs its code elsewhere (qemu-user), "": none is known.
     """
 
     name: str
@@ -53,6 +63,7 @@ class Architecture:
     linux: Mapping[str, str] = field(default_factory=dict)
     permitted: Callable[[frozenset[str]], frozenset[str]] = _all
     abi: str = ""
+    emulator: str = ""
 
     def families_of(self, features: tuple[str, ...]) -> tuple[str, ...]:
         """The families of templates that serve a CPU with `features`; the last is "generic"."""

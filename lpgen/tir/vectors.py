@@ -1,6 +1,6 @@
 """Vectors in TIR: the vocabulary of generated straight-line code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tvm import tirx
 from tvm.tirx.script import builder as tb
@@ -81,6 +81,35 @@ def intrinsic(dtype: str, name: str, *args) -> tirx.Expr:
     of them would grow exponentially.
     """
     return tirx.call_llvm_intrin(dtype, name, *args)
+
+
+def lookup_in_loop(name: str, nbytes: int) -> Callable:
+    """lookup(table, code): table[code] by the LLVM intrinsic `name`, which takes tables of 16 bytes
+    and vectors of `nbytes`, in a loop that is vectorized to `nbytes` codes.
+
+    Vectorizing makes vectors of the code and of the result, but takes no Shuffle: the table,
+    already a vector, is arithmetic on constants.
+    """
+
+    def byte(table: Sequence[int], code: tirx.Expr) -> tirx.Expr:
+        low, high = (
+            sum(value << 8 * i for i, value in enumerate(table[start : start + 8]))
+            for start in (0, 8)
+        )
+        words = nbytes // 8
+        odd = tirx.Ramp(const(0, "int64"), const(1, "int64"), words) & _splat64(1, words)
+        halves = reinterpret(
+            f"uint8x{nbytes}", _splat64(low, words) + odd * _splat64(high - low, words)
+        )
+        # Pure, or it would not be vectorized.
+        return tirx.call_llvm_pure_intrin("uint8", name, halves, code)
+
+    return byte
+
+
+def _splat64(value: int, lanes: int) -> tirx.Expr:
+    """The value modulo 2^64 in every lane."""
+    return splat((value + 2**63) % 2**64 - 2**63, "int64", lanes)
 
 
 def bind(value: tirx.Expr) -> tirx.Var:

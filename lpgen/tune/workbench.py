@@ -44,7 +44,7 @@ class Workbench:
         cold = problem.reuse is not None and problem.reuse <= _COLD_ROWS
         self._cold_above = machine.l2 if cold else None
         spare = psutil.virtual_memory().available // _SHARE_OF_MEMORY
-        self._cold_bytes = min(2 * machine.l3, _COLD_BYTES, spare)
+        self._cold_bytes = min(2 * max(machine.l2, machine.l3), _COLD_BYTES, spare)
         self._packed: OrderedDict[str, Packed] = OrderedDict()
 
     def holds(self, key: str) -> bool:

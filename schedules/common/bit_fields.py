@@ -65,6 +65,12 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
     )
 
 
+def left_type(isa: Isa) -> str:
+    """The type of the left side: signed, unless the instruction takes unsigned bytes alone beside
+    those of the weights."""
+    return "uint8" if isa.has_dot4 and not isa.mixes_signs else "int8"
+
+
 class Registers:
     """Vectors that LLVM keeps in registers, as long as there are enough."""
 
@@ -148,7 +154,8 @@ class FieldTile(ABC):
         four = vectors.load(access.buffer, access.at(mi=mi, **place), BYTES)
         word = vectors.bind(tirx.reinterpret("int32", four))
         lanes = self.isa.lanes
-        return vectors.bind(tirx.reinterpret(f"int8x{4 * lanes}", tirx.Broadcast(word, lanes)))
+        dtype = f"{left_type(self.isa)}x{4 * lanes}"
+        return vectors.bind(tirx.reinterpret(dtype, tirx.Broadcast(word, lanes)))
 
     def weights(self, site: Site, plane: int, place: dict) -> tirx.Expr:
         access = site.sources[f"plane{plane}"]
@@ -167,7 +174,7 @@ def scheduled(
     tile: type[FieldTile],
 ) -> Kernel:
     """The kernel with tiles of that form; offset: what is added to the left side."""
-    definition = define(op, tiling(op, isa, knobs), planes, offset)
+    definition = define(op, tiling(op, isa, knobs), planes, left_type(isa), offset)
     sch = definition.schedule()
     copied = knobs["left"] == "copied"
     order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=copied, panels=False)

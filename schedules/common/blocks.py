@@ -97,7 +97,7 @@ def traffic(
     else:
         far = left + right, all_left + right
     whole = all_left + all_right
-    cold = target.l3 * 2 if op.matrix.m <= COLD_ROWS and all_right > target.l2 else whole
+    cold = target.last_cache * 2 if op.matrix.m <= COLD_ROWS and all_right > target.l2 else whole
     blocks_down, blocks_across = tiles / down, panels / across
     uses = (
         (all_right, cold),
@@ -118,7 +118,7 @@ def by_distance(uses: Iterable[tuple[float, float]], target: Target) -> Counts:
     """
     found = {"l2": 0.0, "l3": 0.0, "dram": 0.0}
     for nbytes, distance in uses:
-        if distance > target.l3:
+        if distance > target.last_cache:
             found["dram"] += nbytes
         elif distance > target.l2 * NEAR:
             found["l3"] += nbytes

@@ -21,7 +21,7 @@ from lpgen.algorithms.weights.bit_fields import Plane, dense_planes
 from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
-from lpgen.ops.reach import INT16_MAX
+from lpgen.ops.reach import INT16_MAX, INT32_MAX
 from lpgen.schedules.common import bit_fields as fields
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.dot import knobs as dot_knobs
@@ -30,12 +30,18 @@ from lpgen.space import Counts, Knobs, Space
 from lpgen.tir import vectors
 
 INT16_MIN = -INT16_MAX - 1
-LONGEST_K = (2**31 - 1) // (255 * 128)
-"""The k up to which no accumulator wraps: they add up products of a whole byte with an int8."""
 
 
-def left_offset(op: Dense | Conv2d) -> int:
-    """What is added to the activations so that they fit int8."""
+def longest_k(isa: Isa) -> int:
+    """The k up to which no accumulator wraps: they add up products of a whole byte with a left
+    value."""
+    return INT32_MAX // (255 * (128 if fields.left_type(isa) == "int8" else 255))
+
+
+def left_offset(op: Dense | Conv2d, isa: Isa) -> int:
+    """What is added to the activations so that they fit the type of the left side."""
+    if fields.left_type(isa) == "uint8":
+        return max(0, -op.act.min)
     return -128 if op.act.max > 127 else 0
 
 
@@ -51,20 +57,20 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
         return f"weight={op.weight.short}: the codes of a code book are no multiples of its values"
     if op.matrix.m > STREAMED:
         return f"m={op.matrix.m}: so many rows share weights that are unpacked once"
-    if op.matrix.k > LONGEST_K:
-        return f"k={op.matrix.k}: sums of masked weights fit int32 up to k={LONGEST_K}"
+    if op.matrix.k > longest_k(isa):
+        return f"k={op.matrix.k}: sums of masked weights fit int32 up to k={longest_k(isa)}"
     return dot_knobs.why_not(op, isa)
 
 
-def chunk(op: Dense | Conv2d) -> int:
+def chunk(op: Dense | Conv2d, isa: Isa) -> int:
     """How many steps of vpmaddubsw an int16 holds the sum of: each adds two products of a masked
     weight and an activation. Negative sums have room for one more than positive ones."""
     largest = max(
         nibble_mask(p, field) for p in dense_planes(op.weight) for field in range(p.fields)
     )
     # Padding adds the value 0 to those of the format; at least 1 stands for no values at all.
-    low = min(op.act.min, 0) + left_offset(op)
-    high = max(max(op.act.max, 0) + left_offset(op), 1)
+    low = min(op.act.min, 0) + left_offset(op, isa)
+    high = max(max(op.act.max, 0) + left_offset(op, isa), 1)
     room = INT16_MAX // (2 * largest * high)
     return min(room, INT16_MIN // (2 * largest * low)) if low < 0 else room
 
@@ -129,7 +135,7 @@ class Nibbles(Telescoped):
 
     def __init__(self, isa: Isa, definition, knobs: Knobs) -> None:
         super().__init__(isa, definition, knobs)
-        self.chunk = chunk(definition.op)
+        self.chunk = chunk(definition.op, isa)
 
     def start(self) -> None:
         super().start()
@@ -208,7 +214,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     steps = tiles * c.steps
     bytes_ = sum(t.vectors // plane.fields for plane in planes)  # vectors of packed weights
     operands = len(planes) * t.vectors
-    chunks = c.r * c.s * (1 if one_pass else -(-c.kg // min(chunk(op), c.kg)))
+    chunks = c.r * c.s * (1 if one_pass else -(-c.kg // min(chunk(op, isa), c.kg)))
     sums = t.rows * t.vectors * len(planes)
     return {
         "products": steps * sums * (1 if one_pass else 2),
@@ -225,4 +231,4 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(refuses(op, isa, knobs))
     form = Telescoped if in_one_pass(op, isa) else Nibbles
-    return fields.scheduled(op, isa, knobs, dense_planes(op.weight), left_offset(op), form)
+    return fields.scheduled(op, isa, knobs, dense_planes(op.weight), left_offset(op, isa), form)

@@ -5,7 +5,7 @@ Instruction facts: Intel 64 and IA-32 Architectures Software Developer's Manual,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tvm import tirx
 
@@ -13,9 +13,6 @@ from lpgen.isa import ALL_SIGNS, MIXED, Isa, dtype_of
 from lpgen.schedules.x86.narrow import narrowed
 from lpgen.target import Target
 from lpgen.tir import vectors as vec
-
-if TYPE_CHECKING:
-    from lpgen.algorithms.weights.panels import Lookup
 
 # LLVM's names of an instruction, by the bits of a vector.
 PMADDUBSW = {
@@ -75,7 +72,8 @@ class X86(Isa):
         return vec.intrinsic(f"{dtype_of(table)}x{nbytes}", PSHUFB[self.bits], table, index)
 
     def lookup_in_loop(self, nbytes: int):
-        return _lookup_in_loop(nbytes) if 8 * nbytes in PSHUFB else None
+        name = PSHUFB.get(8 * nbytes)
+        return vec.lookup_in_loop(name, nbytes) if name else None
 
     def narrow4(self, values, low, high, zero, dtype):
         return narrowed(values, low, high, zero, dtype)
@@ -168,28 +166,3 @@ def isa_of(target: Target) -> X86 | None:
 def unsigned_first(a: tirx.Expr, b: tirx.Expr) -> tuple[tirx.Expr, tirx.Expr]:
     """The operand order that belongs to vpdpbusd and vpmaddubsw."""
     return (a, b) if dtype_of(a) == "uint8" else (b, a)
-
-
-def _lookup_in_loop(nbytes: int) -> Lookup:
-    def byte(table: tuple[int, ...], code):
-        # Vectorizing makes vectors of the code and of the result, but takes no Shuffle: the table,
-        # already a vector, is arithmetic on constants.
-        low, high = (
-            sum(value << 8 * i for i, value in enumerate(table[start : start + 8]))
-            for start in (0, 8)
-        )
-        words = nbytes // 8
-        odd = tirx.Ramp(tirx.const(0, "int64"), tirx.const(1, "int64"), words) & _splat64(1, words)
-        halves = vec.reinterpret(
-            f"uint8x{nbytes}", _splat64(low, words) + odd * _splat64(high - low, words)
-        )
-        # Pure, or it would not be vectorized.
-        return tirx.call_llvm_pure_intrin("uint8", PSHUFB[8 * nbytes], halves, code)
-
-    return byte
-
-
-def _splat64(value: int, lanes: int):
-    """The value modulo 2^64 in every lane."""
-    value = (value + 2**63) % 2**64 - 2**63
-    return tirx.Broadcast(tirx.const(value, "int64"), lanes)

@@ -46,18 +46,22 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     """Why the algorithm does not serve `op`; None if it does."""
     if not op.sum_group:
         return "no scale=groupN or input=f32:groupN: the sums over all of k are wanted"
-    operands = blockwise_dot.byte_operands(op)
+    operands = _operands(op, isa)
     table = {int(value) - operands.right.base for value in op.weight.values()}
     if 0 not in table and min(op.sum_group, op.k) % BYTES:
         return f"groups of {op.sum_group}: weight={op.weight.short} has no 0 to fill up steps of 4"
-    if not isa.has_dot4 and most(op) == 0:
+    if not isa.has_dot4 and most(op, isa) == 0:
         return f"act={op.act} weight={op.weight}: two products do not fit int16"
     return None
 
 
-def most(op: Dense) -> int:
+def _operands(op: Dense, isa: Isa) -> blockwise_dot.Operands:
+    return blockwise_dot.byte_operands(op, isa.mixes_signs)
+
+
+def most(op: Dense, isa: Isa) -> int:
     """How many steps of vpmaddubsw an int16 holds the sum of: each adds two products."""
-    operands = blockwise_dot.byte_operands(op)
+    operands = _operands(op, isa)
     values = op.weight.values().astype(int) - operands.right.base
     largest = max(abs(int(values.min())), abs(int(values.max())), 1)
     return INT16_MAX // (2 * largest * max(operands.left_max, 1))
@@ -146,10 +150,10 @@ def kernel(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
 def _body(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
     form = FloatBits if FloatBits.serves(op, isa) else BlockwiseTile
     t = tiling(op, isa, knobs)
-    definition = blockwise_dot.define(op, blockwise_dot.byte_operands(op), t, form.start)
+    definition = blockwise_dot.define(op, _operands(op, isa), t, form.start)
     sch = definition.schedule()
     _schedule(sch, isa, knobs, bool(op.range))
-    most_steps = 0 if isa.has_dot4 else most(op)
+    most_steps = 0 if isa.has_dot4 else most(op, isa)
     func = form(isa, definition, knobs["prefetch"], most_steps).replace(sch.mod["main"], t)
     return finished(func, definition)
 

@@ -16,13 +16,17 @@ from lpgen.isa import Isa
 Shape = tuple[int, ...]
 
 
-def dot_bytes(isa: Isa, left: str, right: str) -> str:
-    """C32 += A[4] * B[lanes, 4] for bytes (`left`, `right`: "uint8" or "int8"), by `Isa.dot4`."""
+def dot_bytes(isa: Isa, left: str, right: str, read_as: str = "") -> str:
+    """C32 += A[4] * B[lanes, 4] for bytes (`left`, `right`: "uint8" or "int8"), by `Isa.dot4`.
+
+    read_as: the other type of a byte, where A has no value that differs in it.
+    """
 
     def step(acc, a, b):
-        return isa.dot4(acc, _splat(a, left, isa.lanes), b)
+        return isa.dot4(acc, _splat(a, read_as or left, isa.lanes), b)
 
-    return _matmul(f"{isa.level}_dot", isa.lanes, (4, left), (4, right), "int32", 1, step)
+    name = f"{isa.level}_dot{read_as}"
+    return _matmul(name, isa.lanes, (4, left), (4, right), "int32", 1, step)
 
 
 def dot_words(isa: Isa) -> str:
@@ -34,15 +38,17 @@ def dot_words(isa: Isa) -> str:
     return _matmul(f"{isa.level}_words", isa.lanes, (2, "int16"), (2, "int16"), "int32", 1, step)
 
 
-def dot_pairs(isa: Isa, left: str, right: str) -> str:
+def dot_pairs(isa: Isa, left: str, right: str, read_as: str = "") -> str:
     """C16[lanes, 2] += the sums of two neighbouring products of A[4] * B[lanes, 4], by
-    `Isa.add_pairs`. Exact while C fits int16.
+    `Isa.add_pairs`. Exact while C fits int16. read_as: as for `dot_bytes`.
     """
 
     def step(acc, a, b):
-        return isa.add_pairs(acc, _splat(a, left, isa.lanes), b)
+        return isa.add_pairs(acc, _splat(a, read_as or left, isa.lanes), b)
 
-    return _matmul(f"{isa.level}_pairs", isa.lanes, (4, left), (4, right), "int16", 2, step)
+    return _matmul(
+        f"{isa.level}_pairs{read_as}", isa.lanes, (4, left), (4, right), "int16", 2, step
+    )
 
 
 def widen_pairs(isa: Isa) -> str:

@@ -32,6 +32,7 @@ from lpgen.tir.threads import bound_stage, number_tiles
 __all__ = ["kernel", "space", "why_not", "work"]
 
 
+INT8_MAX = 127
 LINE = 64
 """Bytes of a cache line."""
 
@@ -78,10 +79,11 @@ def _schedule(sch: Schedule, isa: Isa, definition: Definition, block: int) -> No
     _transform(sch, isa, patch, pad, outer if block else None, line)
     if t.codes:
         _transform_weights(sch, panel, definition.weights.codes.fields)
-    _multiply(sch, isa, tile, bool(t.chunk))
+    small = int((geometry.tile.inputs[1] + geometry.tile.offsets).max()) <= INT8_MAX
+    _multiply(sch, isa, tile, bool(t.chunk), "" if isa.mixes_signs or not small else "int8")
 
 
-def _multiply(sch: Schedule, isa: Isa, tile, chunked: bool) -> None:
+def _multiply(sch: Schedule, isa: Isa, tile, chunked: bool, read_as: str) -> None:
     """The sums of a place in registers."""
     q, first, *_, r, c, nv, nl, _ = sch.get_loops(tile)[-9:]
     # Sums of their own: those of all places are more than the registers.
@@ -93,14 +95,16 @@ def _multiply(sch: Schedule, isa: Isa, tile, chunked: bool) -> None:
         sch.reorder(ki, row, column, vector, lane, pair, kt)
         zero = sch.decompose_reduction(partial, ki)
         _straight(sch, sch.get_loops(partial)[-6:-3])
-        sch.tensorize(lane, intrinsics.dot_pairs(isa, "uint8", "int8"))
+        sch.tensorize(lane, intrinsics.dot_pairs(isa, "uint8", "int8", read_as))
         *_, row, column, vector, lane, pair = sch.get_loops(zero)
         _straight(sch, (row, column, vector))
         sch.vectorize(sch.fuse(lane, pair))
     init = sch.decompose_reduction(tile, first)
     _straight(sch, (r, c, nv))
-    step = intrinsics.widen_pairs(isa) if chunked else intrinsics.dot_bytes(isa, "uint8", "int8")
-    sch.tensorize(nl, step)
+    if chunked:
+        sch.tensorize(nl, intrinsics.widen_pairs(isa))
+    else:
+        sch.tensorize(nl, intrinsics.dot_bytes(isa, "uint8", "int8", read_as))
     for simple in (init, copy):
         *_, r, c, nv, nl = sch.get_loops(simple)
         _straight(sch, (r, c, nv))
