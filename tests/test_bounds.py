@@ -70,9 +70,9 @@ def test_chunks_of_masked_weights_are_as_long_as_int16_holds(act, weight):
         for plane in dense_planes(op.weight)
         for field in range(plane.fields)
     )
-    values = op.act.values().astype(int) + telescoped.left_offset(op)
+    values = op.act.values().astype(int) + telescoped.left_offset(op, AVX2)
     ends = [2 * largest * int(value) for value in (values.min(), values.max())]
-    length = telescoped.chunk(op)
+    length = telescoped.chunk(op, AVX2)
     assert all(-(2**15) <= length * end < 2**15 for end in ends)
     assert any(not -(2**15) <= (length + 1) * end < 2**15 for end in ends)
 
@@ -81,8 +81,9 @@ def test_chunks_of_masked_weights_are_as_long_as_int16_holds(act, weight):
 @pytest.mark.parametrize(("act", "weight"), [("s8", "u4"), ("u8", "u1"), ("u8", "s7")])
 def test_the_longest_sums_of_masked_weights_are_exact(name, act, weight):
     chosen, target = template(name)
-    assert_exact(name, Dense(1, 3, telescoped.LONGEST_K, act, weight))
-    longer = Dense(1, 3, telescoped.LONGEST_K + 1, act, weight)
+    longest = telescoped.longest_k(AVX2)
+    assert_exact(name, Dense(1, 3, longest, act, weight))
+    longer = Dense(1, 3, longest + 1, act, weight)
     assert "fit int32" in chosen.why_not(longer, target)
 
 

@@ -40,7 +40,7 @@ def test_check_fails_with_status_1_when_a_kernel_is_wrong(lpgen, library, monkey
     from lpgen.build import check
 
     wrong = check.Checked(DENSE, "x86/dot", 1, "3 of 9 wrong")
-    monkeypatch.setattr(check, "check_library", lambda path, seed: iter([wrong]))
+    monkeypatch.setattr(check, "check_library", lambda path, seed, target: iter([wrong]))
     text = lpgen("check", str(library), status=1)
     assert f"{DENSE}: 3 of 9 wrong" in text
     assert "0 of 1 kernels are exact" in text

@@ -44,7 +44,10 @@ FLOORS = {
 }
 # A folder of schedules -> those it may import from. A family's parts are its own, but that AMX is
 # an extension of x86; `common` names x86 until vector operations have a place of their own.
-FAMILIES = {"common": set(), "generic": {"common"}, "x86": {"common"}, "amx": {"common", "x86"}}
+FAMILIES = {
+    **{"common": set(), "generic": {"common"}, "x86": {"common"}, "amx": {"common", "x86"}},
+    "arm": {"common"},
+}
 
 # Stands aside: what loads libraries is used from floor 4 up, and itself uses only `errors`.
 ASIDE = "runtime"

@@ -12,7 +12,11 @@ from lpgen.target import Target, best_row, cpuinfo, detect, host, known, x86
 # The vector and bit extensions that LLVM may choose by itself, beyond which a row may add none and
 # below which it may leave none out. The rest that LLVM lists per CPU are tunings, or system and
 # cryptographic instructions.
-CHOSEN_BY_LLVM = re.compile(r"sse.*|ssse3|popcnt|avx.*|bmi2?|f16c|fma|lzcnt|movbe|gfni|amx-.*")
+CHOSEN_BY_LLVM = {
+    "x86": re.compile(r"sse.*|ssse3|popcnt|avx.*|bmi2?|f16c|fma|lzcnt|movbe|gfni|amx-.*"),
+    "arm": re.compile(r"neon|fullfp16|fp16fml|bf16|rdm|dotprod|complxnum|i8mm|sve|sve2.*|sme.*"),
+    "armv7": re.compile(r"neon|vfp4|hwdiv-arm"),
+}
 
 
 @pytest.mark.parametrize("name", list(known()))
@@ -20,7 +24,7 @@ def test_features_are_those_of_llvm(name):
     codegen = pytest.importorskip("tvm.target.codegen")
     row = Target.parse(name)
     listed = {str(feature) for feature in codegen.llvm_get_cpu_features(row.tvm())}
-    assert set(row.features) == set(filter(CHOSEN_BY_LLVM.fullmatch, listed))
+    assert set(row.features) == set(filter(CHOSEN_BY_LLVM[row.architecture].fullmatch, listed))
 
 
 @pytest.mark.parametrize("row", known().values(), ids=str)
@@ -29,7 +33,9 @@ def test_rows_are_well_formed(row):
     assert row.families[-1] == "generic"
     assert len(set(row.families)) == len(row.families)
     assert len(set(row.features)) == len(row.features)
-    assert 0 < row.l1d < row.l2 < row.l3
+    assert 0 < row.l1d < row.l2
+    assert row.l3 == 0 or row.l3 > row.l2
+    assert row.last_cache == max(row.l2, row.l3)
     assert row.cores > 0
     assert json.loads(json.dumps(row.describe()))["llvm_cpu"] == row.llvm_cpu
 
@@ -56,9 +62,37 @@ def test_families_and_level_follow_from_features():
 
 @pytest.mark.parametrize("row", known().values(), ids=str)
 def test_a_cpu_with_a_rows_features_gets_that_row(row):
+    architecture = targets.ARCHITECTURES[row.architecture]
+    told = next(line for line in architecture.rows if line.name == row.name)
     vendor = "AuthenticAMD" if row.name.startswith("zen") else "GenuineIntel"
-    assert best_row(set(row.features), vendor) is row
+    vendor, model = told.parts[0] if told.parts else (vendor, -1)
+    assert best_row(set(row.features), vendor, architecture, model) is row
     assert row.missing_on(set(row.features)) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "machine", "expected"),
+    [
+        ("PI3", "aarch64", "cortex-a53"),
+        ("PI4", "aarch64", "cortex-a72"),
+        ("PI5", "aarch64", "cortex-a76"),
+        ("N1", "aarch64", "aarch64"),  # its text lists no more than NEON
+        ("UNKNOWN", "aarch64", "dotprod"),
+        ("OLD", "armv7l", "armv7"),  # its text lists no division
+        ("PI2", "armv7l", "cortex-a7"),
+    ],
+)
+def test_an_arm_cpu_is_detected_by_implementer_and_part(
+    text, machine, expected, monkeypatch, fresh_caches
+):
+    monkeypatch.setattr(host.platform, "machine", lambda: machine)
+    monkeypatch.setattr(host, "cpu", lambda: cpuinfo.parse(globals()[text]))
+    assert detect().name == expected
+
+
+def test_boards_are_other_names_of_rows():
+    for alias, name in (("rpi2", "cortex-a7"), ("rpi4", "cortex-a72"), ("rpi5", "cortex-a76")):
+        assert Target.parse(alias) is known()[name]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +169,9 @@ PI3 = ARM_CORE.format(0, "0x0", "0xd03", 4) + ARM_CORE.format(1, "0x0", "0xd03",
 PI4 = ARM_CORE.format(0, "0x0", "0xd08", 3) + "Hardware\t: BCM2835\n"
 N1 = ARM_CORE.format(0, "0x3", "0xd0c", 1)
 RK3399 = ARM_CORE.format(0, "0x0", "0xd03", 4) + ARM_CORE.format(4, "0x0", "0xd08", 2)
+DOTPROD = "fp asimd evtstrm aes atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+PI5 = ARM_CORE.format(0, "0x4", "0xd0b", 1).replace("fp asimd evtstrm", DOTPROD)
+UNKNOWN = PI5.replace("0xd0b", "0xfff")
 # Before Linux 3.8 and on some kernels for phones, what the cores share comes last.
 OLD = """\
 Processor\t: ARMv7 Processor rev 5 (v7l)
@@ -150,6 +187,7 @@ CPU revision\t: 5
 
 Hardware\t: BCM2709
 """
+PI2 = OLD.replace("neon vfpv4", "neon vfpv4 idiva")
 RISCV = """\
 processor\t: 0
 hart\t\t: 1
@@ -259,7 +297,7 @@ def test_native_is_a_row_of_the_table_that_runs_here():
 
 def test_another_machine_is_refused_and_offers_nothing(monkeypatch, fresh_caches):
     monkeypatch.setattr(host.platform, "machine", lambda: "riscv64")
-    with pytest.raises(TargetError, match=r"this machine is riscv64; .* those of x86_64$"):
+    with pytest.raises(TargetError, match=r"this machine is riscv64; .* those of x86_64, a"):
         Target.parse("native")
     assert targets.cpu_features() == frozenset()
 

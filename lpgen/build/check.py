@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lpgen import runtime
-from lpgen.build import emulated, toolchain
+from lpgen.build import emulated
 from lpgen.build.emulated import EmulatedLibrary
 from lpgen.build.scratch import scratch_folder
 from lpgen.errors import LibraryError, LpgenError
@@ -98,7 +98,7 @@ def emulated_target(path: Path, name: str | None) -> Target | None:
     """
     if name is not None:
         target = Target.parse(name)
-        return None if toolchain.is_native(target) else target
+        return None if target.is_native else target
     try:
         head = path.read_bytes()[:64]
     except OSError:

@@ -16,9 +16,14 @@ static const struct feature {
   unsigned long type; /* AT_HWCAP or AT_HWCAP2 */
   int bit;
 } known_features[] = {
-    {"neon", AT_HWCAP, 1},        {"fullfp16", AT_HWCAP, 10}, {"rdm", AT_HWCAP, 12},
-    {"complxnum", AT_HWCAP, 14},  {"dotprod", AT_HWCAP, 20},  {"fp16fml", AT_HWCAP, 23},
-    {"i8mm", AT_HWCAP2, 13},      {"bf16", AT_HWCAP2, 14},
+    {"neon", AT_HWCAP, 1},
+    {"fullfp16", AT_HWCAP, 10},
+    {"rdm", AT_HWCAP, 12},
+    {"complxnum", AT_HWCAP, 14},
+    {"dotprod", AT_HWCAP, 20},
+    {"fp16fml", AT_HWCAP, 23},
+    {"i8mm", AT_HWCAP2, 13},
+    {"bf16", AT_HWCAP2, 14},
 };
 
 int cpu_has(const char *name) {

@@ -14,7 +14,11 @@
 static const struct feature {
   const char *name;
   int bit;
-} known_features[] = {{"neon", 12}, {"vfp4", 16}, {"hwdiv-arm", 17}};
+} known_features[] = {
+    {"neon", 12},
+    {"vfp4", 16},
+    {"hwdiv-arm", 17},
+};
 
 int cpu_has(const char *name) {
   for (size_t i = 0; i < sizeof known_features / sizeof *known_features; i++)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lpgen.errors import LibraryError
-from lpgen.target import ARCHITECTURES, host
+from lpgen.target import ARCHITECTURES
 
 if TYPE_CHECKING:
     from lpgen.target import Target
@@ -31,17 +31,12 @@ GLIBC = "2.28"
 """The C library that zig links with: that of Debian 10 and of all that came later."""
 
 
-def is_native(target: Target) -> bool:
-    """Whether this machine is of the target's architecture."""
-    return host.machine() in ARCHITECTURES[target.architecture].machines
-
-
 def compiler_of(target: Target) -> list[str]:
     """The command that compiles C for the target and links it.
 
     Raises LibraryError when there is none, and names the ways to get one.
     """
-    return find_compiler() if is_native(target) else _cross_compiler(target)
+    return find_compiler() if target.is_native else _cross_compiler(target)
 
 
 def find_compiler() -> list[str]:

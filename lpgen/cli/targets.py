@@ -31,13 +31,14 @@ def command(detect: bool, as_json: bool) -> None:
         for row in target.known().values():
             output.print_json(row.describe())
         return
-    features = target.cpu_features()
     rows = (
-        (t.name, t.llvm_cpu, " ".join(t.families), _caches(t), _runs(t, features))
+        (t.name, t.llvm_cpu, " ".join(t.families), _caches(t), _runs(t))
         for t in target.known().values()
     )
     names = ("target", "LLVM cpu", "template families", "L1d / L2 / L3", "runs here")
     output.print_table(names, rows)
+    also = ", ".join(f"{alias} ({name})" for alias, name in target.ALIASES.items())
+    output.note(f"other names: {also}")
 
 
 def _describe(found: Target, brand: str) -> None:
@@ -57,7 +58,11 @@ def _caches(t: Target) -> str:
     return " / ".join(output.file_size(size) if size else "-" for size in (t.l1d, t.l2, t.l3))
 
 
-def _runs(t: Target, features: frozenset[str]) -> str:
-    missing = t.missing_on(features)
+def _runs(t: Target) -> str:
+    from lpgen import target
+
+    if not t.is_native:
+        return f"under {target.ARCHITECTURES[t.architecture].emulator}, to check it"
+    missing = t.missing_on(target.cpu_features())
     more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
     return f"no: lacks {', '.join(missing[:2])}{more}" if missing else "yes"

@@ -65,6 +65,11 @@ class Target:
         return self.name
 
     @property
+    def is_native(self) -> bool:
+        """Whether this machine is of its architecture."""
+        return host.machine() in ARCHITECTURES[self.architecture].machines
+
+    @property
     def last_cache(self) -> int:
         """Bytes of the cache in front of memory."""
         return max(self.l2, self.l3)

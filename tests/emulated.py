@@ -1,0 +1,192 @@
+"""Kernels for CPUs that are not at hand: many in one library, checked by an emulator of the CPU.
+
+As a program it checks random cases of all algorithms on one CPU, and exits with status 1 when one
+fails:
+
+    python tests/emulated.py cortex-a53 --cases 2000 --seed 1
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from algorithm_cases import CASES, GENERAL
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from lpgen import templates
+from lpgen.build import Choice, build
+from lpgen.build.check import check_library
+from lpgen.errors import LpgenError
+from lpgen.ops import Operator, parse
+from lpgen.target import Target
+from lpgen.templates import Template
+
+LEVELS = {
+    "neon": "cortex-a53",
+    "dotprod": "cortex-a76",
+    "i8mm": "neoverse-v1",
+    "neon32": "armv7",
+}
+"""The target that stands for each level."""
+
+TOGETHER = 60
+"""Kernels of a library."""
+
+
+class Case(NamedTuple):
+    """A kernel to check; seed: of random knobs, None: the default ones."""
+
+    algorithm: str
+    op: Operator
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        knobs = "default knobs" if self.seed is None else f"knobs of seed {self.seed}"
+        return f"{self.algorithm}, {knobs}: {self.op}"
+
+
+def template_of(algorithm: str, target: Target) -> Template | None:
+    """The template of the best family of the target that has the algorithm."""
+    found = (t for t in templates.templates_of(target) if t.algorithm == algorithm)
+    return next(found, None)
+
+
+def served(case: Case, target: Target) -> bool:
+    """Whether the algorithm serves the operator on the target."""
+    template = template_of(case.algorithm, target)
+    return template is not None and template.why_not(case.op, target) is None
+
+
+def choice(case: Case, target: Target) -> Choice:
+    """The kernel of a case, scheduled."""
+    template = template_of(case.algorithm, target)
+    if case.seed is None:
+        knobs = template.default(case.op, target)
+    else:
+        rng = np.random.default_rng(case.seed)
+        knobs = template.space(case.op, target).sample(rng)
+    kernel = template.kernel(case.op, target, knobs)
+    return Choice(case.op, target, template.name, knobs, kernel)
+
+
+def libraries(cases: Iterable[Case]) -> Iterator[list[Case]]:
+    """The cases in lists that one library each can hold: of an operator one kernel."""
+    waiting = list(cases)
+    while waiting:
+        names, together, later = set(), [], []
+        for case in waiting:
+            fits = case.op.name not in names and len(together) < TOGETHER
+            (together if fits else later).append(case)
+            names.add(case.op.name)
+        yield together
+        waiting = later
+
+
+def failures(cases: Iterable[Case], target: Target, folder: Path) -> list[str]:
+    """What is wrong with the kernels of the cases on the target: nothing, or a line for each."""
+    found = []
+    for number, together in enumerate(libraries(cases)):
+        path = folder / f"{target.name}-{number}.so"
+        try:
+            build((choice(case, target) for case in together), path)
+        except LpgenError as error:
+            if len(together) == 1:
+                found.append(f"{together[0]}: {error}")
+                continue
+            half = len(together) // 2
+            for part in (together[:half], together[half:]):
+                found += failures(part, target, folder)
+            continue
+        results = check_library(path, target=target)
+        found += [
+            f"{case}: {result.failure}"
+            for case, result in zip(together, results, strict=True)
+            if result.failure
+        ]
+        path.unlink()
+    return found
+
+
+def drawn(operators: SearchStrategy, number: int, first: int) -> list[tuple[Operator, int]]:
+    """So many operators, each with a number."""
+    found: list[tuple[Operator, int]] = []
+
+    @seed(first)
+    @settings(
+        max_examples=number,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.tuples(operators, st.integers(0, 2**31)))
+    def draw(one):
+        found.append(one)
+
+    draw()
+    return found
+
+
+def random_cases(algorithms: list[str], target: Target, count: int, first: int) -> list[Case]:
+    """So many cases that are served, of all algorithms in turn, with random knobs."""
+    found: list[Case] = []
+    share = -(-count // len(algorithms))
+    for algorithm in algorithms:
+        operators = CASES.get(algorithm, GENERAL).operators
+        own = (Case(algorithm, *one) for one in drawn(operators, 4 * share, first))
+        found += islice((case for case in own if served(case, target)), share)
+    return found[:count]
+
+
+def algorithms_of(target: Target) -> list[str]:
+    """The algorithms of the target's own families."""
+    return sorted({a for family in target.families[:-1] for a in templates.algorithms_of(family)})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Check random kernels on an emulated CPU.")
+    parser.add_argument("target")
+    parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--algorithms", default="", help="separated by commas [all]")
+    given_ = parser.parse_args()
+    warnings.simplefilter("ignore")
+    target = Target.parse(given_.target)
+    chosen = given_.algorithms.split(",") if given_.algorithms else algorithms_of(target)
+    cases = random_cases(chosen, target, given_.cases, given_.seed)
+    wrong, begun = 0, time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        for start in range(0, len(cases), TOGETHER):
+            part = cases[start : start + TOGETHER]
+            for line in failures(part, target, Path(folder)):
+                wrong += 1
+                print(line, flush=True)
+            seconds = time.monotonic() - begun
+            print(
+                f"{start + len(part)} of {len(cases)}, {wrong} wrong, {seconds:.0f} s", flush=True
+            )
+    return 1 if wrong else 0
+
+
+def listed(algorithm: str, section: str) -> list[list[str]]:
+    """The workloads of an algorithm's cases, in rows of which a day tries one each."""
+    cases = CASES.get(algorithm, GENERAL)
+    return [*cases.rows_of_pairs()] if section == "pairs" else cases.rows(section)
+
+
+def case(algorithm: str, text: str) -> Case:
+    """With default knobs."""
+    return Case(algorithm, parse(text))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

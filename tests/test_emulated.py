@@ -1,0 +1,114 @@
+"""Kernels for CPUs that are not at hand, run by an emulator of the CPU: exact, and with no
+instruction that it lacks."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from algorithm_cases import CASES
+from emulated import LEVELS, algorithms_of, case, failures, listed, served
+
+from lpgen.build import build, emulated, toolchain
+from lpgen.build.check import check_library
+from lpgen.errors import LibraryError
+from lpgen.records.choose import choose
+from lpgen.target import Target
+
+SECTIONS = ("pairs", "formats", "sizes", "kinds")
+DENSE = "dense m=3 n=20 k=40 act=u8 weight=s8"
+
+
+def why_not(name: str) -> str:
+    """Why this machine does not build and run code for a target, "" where it does."""
+    target = Target.parse(name)
+    try:
+        toolchain.compiler_of(target)
+        emulated.emulator_of(target)
+    except LibraryError as error:
+        return str(error)
+    return ""
+
+
+def emulator_of(name: str) -> Target:
+    """The target; skips the test where there is no emulator of it."""
+    if reason := why_not(name):
+        pytest.skip(reason)
+    return Target.parse(name)
+
+
+def _cases(level: str, algorithm: str, by_day: bool) -> list:
+    """The workloads of an algorithm that its level serves; by day a few, and of each level other
+    ones."""
+    target, found = Target.parse(LEVELS[level]), []
+    first = list(LEVELS).index(level) + algorithms_of(target).index(algorithm)
+    for number, section in enumerate(SECTIONS):
+        rows = listed(algorithm, section)
+        if by_day:  # one of a row, of every section on one level
+            if not rows or (first + number) % len(LEVELS):
+                continue
+            row = rows[(7 * first + number) % len(rows)]
+            rows = [row[(3 * first + number) % len(row) :][:1]]
+        found += [
+            one for row in rows for text in row if served(one := case(algorithm, text), target)
+        ]
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_few_cases_of_each_algorithm(level, tmp_path):
+    target = emulator_of(LEVELS[level])
+    names = [algorithm for algorithm in algorithms_of(target)]
+    few = [one for algorithm in names for one in _cases(level, algorithm, by_day=True)]
+    assert few
+    assert failures(few, target, tmp_path) == []
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("level", "algorithm"), [*product(LEVELS, sorted({*CASES, "dot"}))])
+def test_all_cases(level, algorithm, tmp_path):
+    target = emulator_of(LEVELS[level])
+    if algorithm not in algorithms_of(target):
+        pytest.skip(f"{algorithm} is not of the family")
+    assert failures(_cases(level, algorithm, by_day=False), target, tmp_path) == []
+
+
+def test_an_instruction_that_the_cpu_lacks_is_a_failure(tmp_path):
+    """Of one kernel; the emulator is started again for the others."""
+    target = emulator_of("cortex-a76")
+    # So that it is not the library that refuses the CPU.
+    claims = replace(target, features=("neon",))
+    wrong = replace(choose(DENSE, target, use_shipped=False), target=claims)
+    plain = choose(DENSE.replace("m=3", "m=4"), Target.parse("cortex-a53"), use_shipped=False)
+    path = build([wrong, plain], tmp_path / "lib.so")
+    first, second = check_library(path, target=Target.parse("cortex-a53"))
+    assert first.failure == "crashed: SIGILL (an instruction that the CPU lacks)"
+    assert second.failure is None
+
+
+def test_a_library_tells_what_the_emulated_cpu_lacks(tmp_path):
+    target = emulator_of("cortex-a76")
+    path = build([choose(DENSE, target, use_shipped=False)], tmp_path / "lib.so")
+    (result,) = check_library(path, target=Target.parse("cortex-a53"))
+    assert result.failure == "built for cortex-a76; cortex-a53 lacks fullfp16, rdm, dotprod"
+    assert [r.failure for r in check_library(path, target=Target.parse("neoverse-n1"))] == [None]
+    with pytest.raises(LibraryError, match="was built for cortex-a76, which armv7 does not run"):
+        list(check_library(path, target=Target.parse("armv7")))
+
+
+def test_check_finds_the_emulator_by_itself(lpgen, tmp_path):
+    emulator_of("cortex-a72")
+    lpgen("build", DENSE, "--target", "rpi4", "-o", "lib.so")
+    assert "1 of 1 kernels are exact" in lpgen("check", "lib.so")
+    text = lpgen("bench", "lib.so", status=2)
+    assert "was built for 64-bit Arm, this machine is x86-64" in text
+
+
+def test_without_an_emulator_or_a_compiler(lpgen, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
+    text = lpgen("build", DENSE, "--target", "cortex-a53", "-o", "lib.so", status=2)
+    assert "aarch64-linux-gnu-gcc with its binutils, clang with lld" in text
+    assert "pip install lpgen[cross]" in text
+    text = lpgen("check", "lib.so", "--target", "cortex-a53", status=2)
+    assert "qemu-aarch64 is not installed (Debian: qemu-user), which runs cortex-a53" in text
