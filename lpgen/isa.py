@@ -44,6 +44,7 @@ class Isa:
     tables: sizes of tables that a lookup takes: 16 (`lookup16`), perhaps 64 (`lookup64`); none
     where it is no instruction;
     has_lookup128: whether a lookup takes a table of two vectors of 64 bytes;
+    within: of how many vectors of 16 bytes a table may be that `lookup_within` takes, 0: of none;
     has_dot4: whether `dot4` is one instruction, and so exact for all bytes;
     has_bit_logic: whether any function of three bits is one instruction;
     has_count_bits: whether an instruction counts the bits of 32-bit words;
@@ -58,6 +59,7 @@ class Isa:
     signs: ClassVar[tuple[Signs, ...]] = ALL_SIGNS
     tables: ClassVar[tuple[int, ...]] = (16,)
     has_lookup128: ClassVar[bool] = False
+    within: ClassVar[int] = 0
     has_dot4: ClassVar[bool] = False
     has_bit_logic: ClassVar[bool] = False
     has_count_bits: ClassVar[bool] = False
@@ -113,6 +115,11 @@ class Isa:
         """(low, high)[index & 127] of two times 64 bytes; where `has_lookup128`."""
         table = vec.joined([low, high], range(128))
         return _looked_up(table, index & vec.splat(127, "uint8", _lanes(index)), 128)
+
+    def lookup_within(self, table: Sequence[tirx.Expr], index: tirx.Expr) -> tirx.Expr:
+        """table[index] of some times 16 bytes, 0 for every index beyond; where `within` has it."""
+        every = vec.joined(table, range(16 * len(table))) if len(table) > 1 else table[0]
+        return _looked_up(every, index, 16 * len(table))
 
     def lookup_in_loop(self, nbytes: int) -> Lookup | None:
         """What looks up table[code], both uint8 and up to 16 of them, in a loop that is vectorized

@@ -33,6 +33,7 @@ class Neon(Isa):
     bits = 128
     registers = 32
     signs = ALIKE
+    within = 4
 
     def dot4(self, acc, a, b):
         return acc + self.sum2(self._sums(a, b))
@@ -52,6 +53,10 @@ class Neon(Isa):
 
     def lookup16(self, table, index):
         return vec.intrinsic(f"{dtype_of(table)}x16", TBL, table, index)
+
+    def lookup_within(self, table, index):
+        name = f"llvm.aarch64.neon.tbl{len(table)}.v16i8"
+        return vec.intrinsic("uint8x16", name, *table, index)
 
     def lookup_in_loop(self, nbytes: int):
         return vec.lookup_in_loop(TBL, nbytes) if nbytes == 16 else None
@@ -77,6 +82,7 @@ class Neon32(Neon):
 
     level, needs = "neon32", "neon"
     registers = 16
+    within = 1
 
     def lookup16(self, table, index):
         halves, dtype = (range(8), range(8, 16)), dtype_of(table)
@@ -84,6 +90,9 @@ class Neon32(Neon):
         places = [vec.bind(vec.shuffle(index, half)) for half in halves]
         found = [_call32(f"{dtype}x8", "vtbl2", *entries, part) for part in places]
         return vec.joined(found, range(16))
+
+    def lookup_within(self, table, index):
+        return self.lookup16(*table, index)
 
     def lookup_in_loop(self, nbytes: int):
         return None

@@ -8,6 +8,9 @@ index with its top bit set, and otherwise looks at its low four bits alone. So f
 since the terms up to its own T are there and all others 0, and what they have too much cancels. For
 codes from 128 on, which as signed bytes are negative, all these are 0, and the same is done with
 code - 128 and D8 = T8. The subtractions saturate: what is negative stays so.
+
+A lookup that gives 0 for every index beyond its table (`Isa.lookup_within`) needs none of that: the
+parts of the table are looked up with the code less where they begin, and put together.
 """
 
 from __future__ import annotations
@@ -73,6 +76,9 @@ def _finder(op: Lookup, isa: Isa, memory: tirx.Var):
         return lambda code: _padded(code, 64, lambda codes: _by_permutes(isa, pieces, codes))
     if not isa.tables:
         return lambda code: _one_by_one(memory, code)
+    if isa.within:
+        pieces = [vec.bind(vec.load(memory, [PART * i], PART)) for i in range(parts)]
+        return lambda code: _padded(code, PART, lambda codes: _by_parts(isa, pieces, codes))
     before = vec.bind(vec.load(memory, [0], PART))
     for i in range(1, parts):
         own = vec.bind(vec.load(memory, [PART * i], PART))
@@ -93,6 +99,15 @@ def _finder(op: Lookup, isa: Isa, memory: tirx.Var):
         return vec.bind(found)
 
     return lambda code: _padded(code, PART * times, shuffled)
+
+
+def _by_parts(isa: Isa, pieces: list, codes: tirx.Expr) -> tirx.Expr:
+    found = None
+    for first in range(0, len(pieces), isa.within):
+        index = codes - vec.splat(PART * first, "uint8", PART) if first else codes
+        each = isa.lookup_within(pieces[first : first + isa.within], index)
+        found = each if found is None else found | each
+    return vec.bind(found)
 
 
 def _by_permutes(isa: Isa, pieces: list, codes: tirx.Expr) -> tirx.Expr:
