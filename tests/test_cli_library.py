@@ -14,6 +14,7 @@ from processes import started, wait_for
 from lpgen import target as targets
 from lpgen.ops import parse
 from lpgen.records import Log, Record, RunnerUp
+from lpgen.target import cpu_features
 
 LARGE = "conv2d h=60 w=60 ic=4 oc=4 kernel=60 groups=4 act=u4 weight=s4"
 
@@ -40,7 +41,7 @@ def test_check_fails_with_status_1_when_a_kernel_is_wrong(lpgen, library, monkey
     from lpgen.build import check
 
     wrong = check.Checked(DENSE, "x86/dot", 1, "3 of 9 wrong")
-    monkeypatch.setattr(check, "check_library", lambda path, seed, target: iter([wrong]))
+    monkeypatch.setattr(check, "check_library", lambda *arguments: iter([wrong]))
     text = lpgen("check", str(library), status=1)
     assert f"{DENSE}: 3 of 9 wrong" in text
     assert "0 of 1 kernels are exact" in text
@@ -93,6 +94,34 @@ def test_a_library_has_a_name_that_its_header_can_say(lpgen, library):
     assert text == "lpgen: output 'caf\\udce9.so' is not UTF-8, and its header names it\n"
     Path(name).write_bytes(library.read_bytes())
     assert DENSE in lpgen("show", name)
+
+
+def test_a_library_for_several_targets(lpgen, monkeypatch):
+    """Built, shown with the level of each kernel, checked, and timed as the one asked for."""
+    names = ["generic", "sapphirerapids", "sse4"]
+    runs = [n for n in ("sse4", "generic") if not targets.known()[n].missing_on(cpu_features())]
+    text = lpgen("build", DENSE, "--targets", ",".join(names), "-o", "fat.so")
+    assert "fat.so: 1 kernel for sapphirerapids, sse4, generic" in text
+    text = lpgen("show", "fat.so")
+    assert [line.split()[8:10] for line in text.splitlines()[1:4]] == [
+        ["sapphirerapids", "amx"],
+        ["sse4", "sse4"],
+        ["generic", "generic"],
+    ]
+    assert "for sapphirerapids, sse4, generic; in use: " in text
+    text = lpgen("check", "fat.so")
+    assert [f"{name}: 1 of 1 kernels are exact" in text for name in runs] == [True] * len(runs)
+    if "sapphirerapids" in text.partition("exact")[0]:
+        assert "not checked: sapphirerapids: this CPU lacks " in text
+    monkeypatch.setenv("LPGEN_TARGET", "generic")
+    assert "sse4: " not in lpgen("check", "fat.so")
+    (measured,) = map(json.loads, lpgen("bench", "fat.so", "--json").splitlines())
+    assert (measured["target"], measured["template"]) == ("generic", "generic/dense")
+    monkeypatch.setenv("LPGEN_TARGET", "zen9")
+    for command in ("show", "check", "bench"):
+        text = lpgen(command, "fat.so", status=2)
+        assert "LPGEN_TARGET 'zen9' is not inside; it is built for sapphirerapids, " in text
+        assert text.count("\n") == 1
 
 
 def test_show_how_work_is_split(lpgen, library):

@@ -58,6 +58,20 @@ def test_compile_makes_a_library_that_runs(lpgen, model, home):
     assert sorted(path.name for path in home.iterdir() if path.is_file()) == ["two.h", "two.so"]
 
 
+def test_compile_for_several_targets(lpgen, model, home):
+    model.network = networks.two_layers()
+    wanted = ("--targets", "generic,sapphirerapids", "--weights-beside")
+    said = lpgen("compile", "m.onnx", "-o", "two.so", *wanted)
+    assert "2 steps on 2 kernels for sapphirerapids, generic; " in said
+    files = sorted(path.name for path in home.iterdir() if path.is_file())
+    assert files == ["two.generic.weights", "two.h", "two.sapphirerapids.weights", "two.so"]
+    text = lpgen("check", "two.so", "--model", "m.onnx")
+    assert "generic: 2 of 2 steps are as the oracle and their kernels alone" in text
+    text = lpgen("show", "two.so")
+    assert "in use: " in text
+    assert "2 kernels for sapphirerapids, generic" in text
+
+
 def test_trials_are_shared_by_what_kernels_cost():
     ops = [parse(f"dense m={m} n=4 k=4 act=u8 weight=s8") for m in (1, 2, 3, 4)]
     costs = dict(zip(ops, (1.0, 10.0, 5.0, 4.0), strict=True))

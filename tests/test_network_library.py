@@ -240,7 +240,7 @@ def test_weights_may_lie_beside_the_library(beside, folder):
     built = runtime.load(beside).network
     np.testing.assert_array_equal(built(x), network.reference(x)["y"])
     weights = beside.with_suffix(".weights").read_bytes()
-    assert len(weights) == 64 + built.interface["constant_bytes"]
+    assert len(weights) == 64 + built.constant_bytes
     assert weights[64:] in (folder / "two.so").read_bytes()
     assert weights[64:] not in beside.read_bytes()
     (step, _) = built.steps

@@ -40,38 +40,48 @@ ALWAYS = ONE_THREAD | {"LPGEN_TASK_US": "0"}
 
 @dataclass(frozen=True)
 class Checked:
-    """What came of one kernel: `failure` is None when every result was exact, else the reason."""
+    """What came of one kernel for `target`: `failure` is None when every result was exact, else the
+    reason."""
 
     workload: str
     template: str
     calls: int
     failure: str | None = None
+    target: str = ""
 
 
 def check_library(
-    path: str | os.PathLike[str], seed: int = 0, target: Target | None = None
+    path: str | os.PathLike[str],
+    seed: int = 0,
+    target: Target | None = None,
+    asked: str | None = None,
 ) -> Iterator[Checked]:
     """Check every kernel of the library `path`, each as soon as it is done, in its order.
 
+    target: the CPU that an emulator runs it on, None: this one; asked: of several targets that the
+    library was built for the one whose kernels are checked, as `runtime.load` takes it.
     Random inputs and the worst case of each sign, on one thread and on two; of a kernel with a
-    range of rows, sizes of all kinds. target: the CPU that an emulator runs it on, None: this one.
-    Raises LibraryError
-    when the library cannot be loaded, or has no kernel that this CPU can run, and for a negative
-    seed; where the target has no emulator here.
+    range of rows, sizes of all kinds.
+    Raises LibraryError when the library cannot be loaded, or has no kernel that this CPU can run,
+    and for a negative seed; where the target has no emulator here.
     """
     if seed < 0:
         raise LibraryError(f"seed={seed} is negative")
-    remaining = runtime.load(path).workloads if target is None else _names_in(Path(path), target)
+    if target is None:
+        library = runtime.load(path, asked)
+        remaining = library.kernels if asked else library.workloads
+    else:
+        remaining = _names_in(Path(path), target)
     where = target.name if target else NATIVE
     while remaining:
-        started = ("lpgen.build.check", str(path), str(seed), where, *remaining)
+        started = ("lpgen.build.check", str(path), str(seed), where, asked or "", *remaining)
         child = Child(*started, environment=ALWAYS)
         try:
             while remaining:
                 child.enter("checking")
                 message = child.receive()
                 if isinstance(message, Gone):
-                    yield Checked(remaining.pop(0), "", 0, str(message))
+                    yield Checked(remaining.pop(0), "", 0, str(message), asked or "")
                     break
                 remaining.pop(0)
                 yield Checked(*message)
@@ -83,10 +93,10 @@ def _names_in(path: Path, target: Target) -> list[str]:
     """The kernels of a library for another CPU."""
     emulated.emulator_of(target)
     manifest = foreign_manifest(path)
-    architectures = {Target.parse(v["target"]).architecture for v in variants_in(manifest)}
-    if target.architecture not in architectures:
-        built = ", ".join(dict.fromkeys(v["target"] for v in variants_in(manifest)))
-        raise LibraryError(f"{path}: was built for {built}, which {target.name} does not run")
+    built = targets_in(manifest)
+    if target.architecture != built[0].architecture:
+        names = ", ".join(map(str, built))
+        raise LibraryError(f"{path}: was built for {names}, which {target.name} does not run")
     return [entry["workload"] for entry in manifest["kernels"]]
 
 
@@ -105,7 +115,7 @@ def emulated_target(path: Path, name: str | None) -> Target | None:
         return None  # loading it says why
     if machine_of(head) in ("", this_machine()):
         return None
-    return Target.parse(variants_in(foreign_manifest(path))[0]["target"])
+    return targets_in(foreign_manifest(path))[0]
 
 
 def foreign_manifest(path: Path) -> dict[str, Any]:
@@ -119,16 +129,16 @@ def foreign_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def variants_in(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every variant of every kernel."""
-    return [variant for entry in manifest["kernels"] for variant in entry["variants"]]
+def targets_in(manifest: dict[str, Any]) -> list[Target]:
+    """What a library was built for, best first."""
+    return [Target.parse(row["name"]) for row in manifest["targets"]]
 
 
 def _check_kernel(library: runtime.Library | EmulatedLibrary, name: str, seed: int) -> Checked:
-    op, calls = parse(name), 0
+    op, calls, target = parse(name), 0, ""
     try:
         kernel = library[name]
-        template = kernel.variant["template"]
+        target, template = kernel.variant["target"], kernel.variant["template"]
         for example in _examples(op, seed):
             inputs = {name: _unaligned(value) for name, value in example.inputs.items()}
             if example.weights is not None:
@@ -143,10 +153,10 @@ def _check_kernel(library: runtime.Library | EmulatedLibrary, name: str, seed: i
                     different = difference(kernel.output.name, y, expected)
                     rows = f"{op.ROWS}={len(y)}, " if op.range else ""
                     failure = f"{different} ({rows}{example.name} input, threads={threads})"
-                    return Checked(name, template, calls, failure)
+                    return Checked(name, template, calls, failure, target)
     except LpgenError as error:
-        return Checked(name, "", calls, str(error))
-    return Checked(name, template, calls)
+        return Checked(name, "", calls, str(error), target)
+    return Checked(name, template, calls, None, target)
 
 
 def _examples(op: Operator, seed: int) -> Iterator[Example]:
@@ -179,14 +189,16 @@ def difference(name: str, y: np.ndarray, expected: np.ndarray) -> str:
     return f"{count} of {y.size} wrong, the first {where} = {y[first]}, not {expected[first]}"
 
 
-def _main(pipe: str, parent: str, path: str, seed: str, where: str, *names: str) -> None:
+def _main(
+    pipe: str, parent: str, path: str, seed: str, where: str, asked: str, *names: str
+) -> None:
     connection = connect(pipe, parent)
     with contextlib.ExitStack() as stack:
         if where == NATIVE:
-            library = runtime.Library(path)
+            library = runtime.Library(path, asked)
         else:
             folder = stack.enter_context(scratch_folder())
-            library = EmulatedLibrary(Path(path), Target.parse(where), folder)
+            library = EmulatedLibrary(Path(path), Target.parse(where), folder, asked)
             stack.callback(library.emulator.close)
         for name in names:
             # Plain values: this module has another name in its parent.

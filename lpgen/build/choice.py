@@ -116,6 +116,10 @@ class Exported:
         """What it computes."""
         return self.variants[0].choice.op
 
+    def variant_for(self, target: str) -> Variant:
+        """The variant for the target of that name."""
+        return next(v for v in self.variants if v.choice.target.name == target)
+
     @property
     def symbol(self) -> str:
         """The plain C name."""
@@ -150,6 +154,12 @@ def exported(variants: Sequence[Variant]) -> list[Exported]:
     for variant in variants:
         found.setdefault(variant.choice.op.name, []).append(variant)
     return [Exported(tuple(several)) for several in found.values()]
+
+
+def targets_of(kernels: Sequence[Exported]) -> list[Target]:
+    """The targets of a library, each once, in the order in which kernels prefer them."""
+    found = {v.choice.target.name: v.choice.target for kernel in kernels for v in kernel.variants}
+    return list(found.values())
 
 
 def symbol_of(op: Operator) -> str:

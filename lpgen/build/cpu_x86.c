@@ -75,9 +75,11 @@ static void ask_cpu(void) {
                                               [LEAF_7] = {7, 0},
                                               [LEAF_7_1] = {7, 1},
                                               [LEAF_EXTENDED_1] = {0x80000001, 0}};
+  uint32_t last = __get_cpuid_max(0, NULL), last_extended = __get_cpuid_max(0x80000000, NULL);
   for (int i = 0; i < LEAVES; i++) {
-    uint32_t *r = leaves[i]; /* left at 0 where the CPU has no such leaf */
-    __get_cpuid_count(numbers[i][0], numbers[i][1], &r[EAX], &r[EBX], &r[ECX], &r[EDX]);
+    uint32_t *r = leaves[i], leaf = numbers[i][0];
+    if (leaf <= (i == LEAF_EXTENDED_1 ? last_extended : last)) /* else it is left at 0 */
+      __cpuid_count(leaf, numbers[i][1], r[EAX], r[EBX], r[ECX], r[EDX]);
   }
   if (leaves[LEAF_1][ECX] >> 27 & 1) { /* OSXSAVE */
     uint32_t low, high;

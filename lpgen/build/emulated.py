@@ -8,6 +8,7 @@ lacks is an illegal instruction there, as on the CPU itself.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import struct
@@ -53,10 +54,12 @@ class Crashed(Exception):
 
 
 class Emulator:
-    """A process that runs functions of a library on the CPU `target`. folder: for its program."""
+    """A process that runs functions of a library on the CPU `target`. folder: for its program;
+    asked: what LPGEN_TARGET is there."""
 
-    def __init__(self, library: Path, target: Target, folder: Path) -> None:
+    def __init__(self, library: Path, target: Target, folder: Path, asked: str = "") -> None:
         self.command = [*emulator_of(target), str(_driver(target, folder)), str(library)]
+        self._environment = os.environ | ({"LPGEN_TARGET": asked} if asked else {})
         self._process: subprocess.Popen | None = None
         self._said = tempfile.TemporaryFile()
 
@@ -91,6 +94,7 @@ class Emulator:
         if self._process is None:
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", 'ulimit -c 0; exec "$@"', "sh", *self.command],
+                env=self._environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._said,
@@ -165,12 +169,15 @@ def manifest_in(data: bytes) -> dict[str, Any] | None:
 
 
 class EmulatedLibrary:
-    """The kernels of a library on the CPU `target`, as far as checking them asks for."""
+    """The kernels of a library on the CPU `target`, as far as checking them asks for.
 
-    def __init__(self, path: Path, target: Target, folder: Path) -> None:
+    asked: of several targets that the library was built for the one whose kernels are used.
+    """
+
+    def __init__(self, path: Path, target: Target, folder: Path, asked: str = "") -> None:
         self.path, self.target = Path(path).absolute(), target
         self.manifest = manifest_in(self.path.read_bytes())
-        self.emulator = Emulator(self.path, target, folder)
+        self.emulator = Emulator(self.path, target, folder, asked)
         self._entries = {entry["workload"]: entry for entry in self.manifest["kernels"]}
 
     @property
@@ -178,19 +185,19 @@ class EmulatedLibrary:
         return list(self._entries)
 
     @cached_property
-    def missing(self) -> frozenset[str]:
-        """What the kernels need and the library finds this CPU to lack."""
-        return frozenset(self.emulator.text("lpgen_missing_features").split(", "))
+    def in_use(self) -> str:
+        """The target whose kernels the library takes, "": none."""
+        return self.emulator.text("lpgen_target")
 
     def __getitem__(self, name: str) -> EmulatedKernel:
-        """The kernel of that name; LibraryError where this CPU runs none of its variants."""
+        """The kernel of that name; LibraryError where none is in use."""
         entry = self._entries[name]
         for variant in entry["variants"]:
-            if self.missing.isdisjoint(variant["features"]):
+            if variant["target"] == self.in_use:
                 return EmulatedKernel(self.emulator, entry, variant)
-        lacking = [f for f in entry["variants"][-1]["features"] if f in self.missing]
+        lacking = self.emulator.text("lpgen_missing_features")
         built = ", ".join(variant["target"] for variant in entry["variants"])
-        raise LibraryError(f"built for {built}; {self.target.name} lacks {', '.join(lacking)}")
+        raise LibraryError(f"built for {built}; {self.target.name} lacks {lacking}")
 
 
 class EmulatedKernel:

@@ -27,6 +27,7 @@ PUBLIC const char *lpgen_status_message(lpgen_status status) {
       [LPGEN_ARENA_BYTES] = "arena_bytes is less than _arena_bytes(threads) says",
       [LPGEN_WEIGHTS_FILE] = "the file of weights cannot be read, or is of another library",
       [LPGEN_WEIGHTS_UNMAPPED] = "the weights lie beside the library: call _map_weights before",
+      [LPGEN_TARGET] = "LPGEN_TARGET or lpgen_set_target names no target inside (lpgen_targets)",
       [LPGEN_STEPS] = "first..last are no steps of the network",
       [LPGEN_OUTLIER_ORDER] = "outlier_indptr does not ascend from 0, or indices of a channel do not",
       [LPGEN_OVERLAP] = "what is written overlaps another argument in memory",
@@ -58,8 +59,7 @@ static size_t workspace_bytes_of(const struct variant *variant, int threads) {
 }
 
 size_t kernel_workspace_bytes(const struct kernel *kernel, int threads) {
-  const struct variant *variant = variant_for_cpu(kernel);
-  return workspace_bytes_of(variant ? variant : kernel->variants[0], threads);
+  return workspace_bytes_of(kernel->chosen ? kernel->chosen : kernel->variants[0], threads);
 }
 
 int misaligned(const void *pointer, uintptr_t alignment) {
@@ -113,8 +113,8 @@ static int64_t work_of(const struct kernel *kernel, const struct variant *varian
 
 lpgen_status kernel_run(const struct kernel *kernel, const struct value *given, void *workspace,
                         size_t workspace_bytes, int threads) {
-  const struct variant *variant = variant_for_cpu(kernel);
-  if (!variant) return LPGEN_CPU;
+  const struct variant *variant = kernel->chosen;
+  if (!variant) return kernel_refusal(kernel);
   if (threads < 1 || threads > MAX_THREADS) return LPGEN_THREADS;
   if (threads > 1 && pool_settings.wrong) return LPGEN_ENVIRONMENT;
   size_t needed = workspace_bytes_of(variant, threads);
@@ -193,8 +193,8 @@ static lpgen_status check_parameters(const struct kernel *kernel, const struct v
 
 lpgen_status kernel_pack(const struct kernel *kernel, const struct value *given, void *packed,
                          size_t packed_bytes) {
-  const struct variant *variant = variant_for_cpu(kernel);
-  if (!variant) return LPGEN_CPU;
+  const struct variant *variant = kernel->chosen;
+  if (!variant) return kernel_refusal(kernel);
   struct value whole = {packed, packed_bytes, 0};
   lpgen_status status = check_value(&kernel->arguments[kernel->packed], whole, 0);
   if (status == LPGEN_OK) status = check_parameters(kernel, given, packed, packed_bytes);

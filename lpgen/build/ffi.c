@@ -1,6 +1,6 @@
-/* The same functions for tvm-ffi: __tvm_ffi_NAME(x, packed, y[, workspace][, threads]), or what else
- * the kernel's arguments are; __tvm_ffi_NAME_pack_weights(weights, parameters in the header's order,
- * packed), and __tvm_ffi_NAME_check_weights(packed).
+/* The functions of kernels for tvm-ffi: __tvm_ffi_NAME(x, packed, y[, workspace][, threads]), or
+ * what else the arguments are; __tvm_ffi_NAME_pack_weights(weights, parameters in the header's
+ * order, packed), and __tvm_ffi_NAME_check_weights(packed).
  *
  * Tensors are checked (type, dimensions, shape, contiguity) and named in the error. libtvm_ffi is
  * imported weakly: a plain C program neither has nor needs it. */
@@ -15,8 +15,6 @@
 
 __attribute__((weak)) extern void TVMFFIErrorSetRaisedFromCStr(const char *kind,
                                                                const char *message);
-__attribute__((weak)) extern int TVMFFIStringFromByteArray(const TVMFFIByteArray *input,
-                                                           TVMFFIAny *out);
 
 static int fail(const char *kind, const char *message) {
   if (TVMFFIErrorSetRaisedFromCStr) TVMFFIErrorSetRaisedFromCStr(kind, message);
@@ -51,6 +49,14 @@ const DLTensor *ffi_tensor(const TVMFFIAny *value) {
 }
 
 void *ffi_start(const DLTensor *tensor) { return (char *)tensor->data + tensor->byte_offset; }
+
+const char *ffi_text(const TVMFFIAny *value) {
+  const DLTensor *tensor = ffi_tensor(value);
+  if (!tensor || tensor->ndim != 1 || tensor->dtype.bits != 8 || tensor->shape[0] < 1) return NULL;
+  if (tensor->device.device_type != kDLCPU || !ffi_is_dense(tensor)) return NULL;
+  const char *text = ffi_start(tensor);
+  return text[tensor->shape[0] - 1] ? NULL : text;
+}
 
 /* The data of argument `value`, or NULL with an error raised; first: the extent of its first axis,
  * 0: as expected. */
@@ -95,9 +101,11 @@ int ffi_finish(const char *symbol, lpgen_status status, TVMFFIAny *result) {
   result->zero_padding = 0;
   result->v_int64 = 0;
   if (status == LPGEN_OK) return 0;
-  const char *missing = status == LPGEN_CPU ? lpgen_missing_features() : NULL;
+  const char *more = status == LPGEN_CPU      ? lpgen_missing_features()
+                     : status == LPGEN_TARGET ? lpgen_targets()
+                                              : NULL;
   snprintf(message, sizeof message, "%s: %s%s%s", symbol, lpgen_status_message(status),
-           missing ? ": " : "", missing ? missing : "");
+           more ? ": " : "", more ? more : "");
   return fail("RuntimeError", message);
 }
 
@@ -221,39 +229,4 @@ int ffi_workspace_bytes(const struct kernel *kernel, const TVMFFIAny *args, int 
                         TVMFFIAny *result) {
   if (count != 1) return ffi_wrong_count(kernel->symbol, "(threads)");
   return ffi_return_size(kernel_workspace_bytes(kernel, ffi_threads(&args[0])), result);
-}
-
-/* lpgen_set_affinity(cpu, ...) */
-PUBLIC int __tvm_ffi_lpgen_set_affinity(void *self, const TVMFFIAny *args, int32_t count,
-                                        TVMFFIAny *result) {
-  int cpus[MAX_THREADS];
-  const char *name = "lpgen_set_affinity";
-  (void)self;
-  if (count > MAX_THREADS) return ffi_wrong_count(name, "(cpu, ...), up to 1024");
-  for (int i = 0; i < count; i++) {
-    if (args[i].type_index != kTVMFFIInt) return ffi_wrong_count(name, "(cpu, ...)");
-    int64_t cpu = args[i].v_int64;
-    cpus[i] = cpu < 0 || cpu > INT32_MAX ? -1 : (int)cpu;
-  }
-  return ffi_finish(name, lpgen_set_affinity(cpus, count), result);
-}
-
-static int return_text(const char *text, TVMFFIAny *result) {
-  TVMFFIByteArray bytes = {text, strlen(text)};
-  if (!TVMFFIStringFromByteArray) return -1;
-  return TVMFFIStringFromByteArray(&bytes, result);
-}
-
-PUBLIC int __tvm_ffi_lpgen_manifest(void *self, const TVMFFIAny *args, int32_t count,
-                                    TVMFFIAny *result) {
-  (void)self, (void)args, (void)count;
-  return return_text(lpgen_manifest(), result);
-}
-
-/* "" when nothing is missing. */
-PUBLIC int __tvm_ffi_lpgen_missing_features(void *self, const TVMFFIAny *args, int32_t count,
-                                            TVMFFIAny *result) {
-  (void)self, (void)args, (void)count;
-  const char *missing = lpgen_missing_features();
-  return return_text(missing ? missing : "", result);
 }

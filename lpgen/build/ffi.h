@@ -11,11 +11,13 @@
 #include "internal.h"
 
 /* What functions of kernels and of networks share (ffi.c). ffi_tensor: NULL for what is none;
- * ffi_threads: outside of their limits for what is no number of them; ffi_wrong_count: raises an
- * error that names the arguments. */
+ * ffi_text: of a tensor uint8[n] that ends in 0, NULL for what is none; ffi_threads: outside of
+ * their limits for what is no number of them; ffi_wrong_count: raises an error that names the
+ * arguments. */
 const DLTensor *ffi_tensor(const TVMFFIAny *value);
 int ffi_is_dense(const DLTensor *tensor);
 void *ffi_start(const DLTensor *tensor);
+const char *ffi_text(const TVMFFIAny *value);
 int ffi_threads(const TVMFFIAny *arg);
 int ffi_return_size(size_t bytes, TVMFFIAny *result);
 int ffi_finish(const char *symbol, lpgen_status status, TVMFFIAny *result);

@@ -53,9 +53,10 @@ int ffi_constant(const struct network *network, const TVMFFIAny *args, int count
   void *data = count == 2 && args[0].type_index == kTVMFFIInt ? data_of(&args[1], 1) : NULL;
   if (!data) return ffi_wrong_count(network->name, "(offset, uint8[bytes])");
   size_t bytes = (size_t)ffi_tensor(&args[1])->shape[0], offset = (size_t)args[0].v_int64;
-  const char *constants = network_constants(network);
+  const struct program *program = network_program(network);
+  const char *constants = program_constants(program);
   if (!constants) return ffi_finish(network->name, LPGEN_WEIGHTS_UNMAPPED, result);
-  if (offset > network->constant_bytes || bytes > network->constant_bytes - offset)
+  if (offset > program->constant_bytes || bytes > program->constant_bytes - offset)
     return ffi_wrong_count(network->name, "an offset and a size within the constants");
   memcpy(data, constants + offset, bytes);
   return ffi_finish(network->name, LPGEN_OK, result);
@@ -63,8 +64,8 @@ int ffi_constant(const struct network *network, const TVMFFIAny *args, int count
 
 int ffi_map_weights(const struct network *network, const TVMFFIAny *args, int count,
                     TVMFFIAny *result) {
-  const char *path = count == 1 ? data_of(&args[0], 1) : NULL;
-  if (!path || path[ffi_tensor(&args[0])->shape[0] - 1])
+  const char *path = count == 1 ? ffi_text(&args[0]) : NULL;
+  if (!path)
     return ffi_wrong_count(network->name, "(path as uint8[bytes], ending in 0)");
   return ffi_finish(network->name, network_map_weights(network, path), result);
 }

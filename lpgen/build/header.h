@@ -39,8 +39,12 @@
  * may not overlap the others (LPGEN_OVERLAP). Inputs and packed are only read. y is overwritten;
  * nothing needs to be cleared before.
  *
- * A kernel may be there for several CPU levels: its functions take the first listed that the CPU
- * runs. The sizes of packed and of the workspace are enough for each of them.
+ * This library is built for these CPUs, best first:
+@TARGETS@
+ * A kernel may be there for several of them; its functions take the first that the CPU runs. That
+ * is chosen when the library is loaded. LPGEN_TARGET in the environment, as it is then, or
+ * lpgen_set_target names another one, or its level, for testing. The size of packed is enough for
+ * each of them.
  *
  * Packed weights begin with a header of 64 bytes that says which kernel they are for. Every call
  * looks at it: those of another kernel, another CPU level or another version of lpgen are an error,
@@ -65,8 +69,9 @@
  * LPGEN_ENVIRONMENT.
  *
  * A CPU that lacks instructions gets LPGEN_CPU from every call, and lpgen_missing_features() names
- * them. In a program that loads several libraries, the kernels' names differ, but the functions
- * without one are found in whichever library comes first: use dlsym for those. */
+ * them; LPGEN_TARGET is for a target that is not inside, and lpgen_targets() names those that are.
+ * In a program that loads several libraries, the kernels' names differ, but the functions without
+ * one are found in whichever library comes first: use dlsym for those. */
 
 #ifndef @GUARD@
 #define @GUARD@
@@ -90,9 +95,21 @@ const char *lpgen_status_message(lpgen_status status);
 /* What the library holds, as JSON. */
 const char *lpgen_manifest(void);
 
-/* The instruction set extensions that the library needs and this CPU lacks ("avx512f, avx512vl"),
- * or NULL when it has them all. */
+/* The instruction set extensions that this CPU lacks for kernels which it does not run ("avx512f,
+ * avx512vl"): those of the target that is asked for, or that needs fewest. NULL: it runs all. */
 const char *lpgen_missing_features(void);
+
+/* The names of the CPUs that the library is built for, best first. */
+const char *lpgen_targets(void);
+
+/* The one whose kernels are in use, or NULL: none. */
+const char *lpgen_target(void);
+
+/* Use the kernels for a target, by its name or its level's; NULL: the best that this CPU runs. Not
+ * while anything else of the library is called. Workspaces and arenas have other sizes then, and
+ * weights have to be packed again. Where there are none it is LPGEN_TARGET or LPGEN_CPU, here and
+ * from every call. */
+lpgen_status lpgen_set_target(const char *name);
 
 /* Run the workers of this library on these CPUs, one on each, and no more of them; with count 0
  * wherever the process may run. LPGEN_AFFINITY, and no change, where a CPU may not be used. */

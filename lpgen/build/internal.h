@@ -46,6 +46,7 @@ typedef enum {
   LPGEN_STEPS,
   LPGEN_WEIGHTS_FILE,
   LPGEN_WEIGHTS_UNMAPPED,
+  LPGEN_TARGET,
   LPGEN_STATUS_COUNT
 } lpgen_status;
 
@@ -83,10 +84,16 @@ struct parameter {
   const uint64_t *set; /* bit b % 64 of word b / 64; NULL: all within the limits */
 };
 
-/* A kernel for one CPU level. */
-struct variant {
-  const char *level;
+/* A CPU that a library is built for. */
+struct target {
+  const char *name, *level;
   const char *const *features; /* in LLVM's spelling, ended by NULL */
+  int runs;                    /* whether this CPU has all of them (cpu.c) */
+};
+
+/* A kernel for one target. */
+struct variant {
+  const struct target *target;
   uint64_t identity;           /* of the operator, its template, knobs, and their packer */
   size_t packed_bytes;         /* of packed weights, without their header */
   size_t serial_bytes, thread_bytes; /* workspace: once, and for each thread */
@@ -96,10 +103,10 @@ struct variant {
   int pieces;                        /* into how many its work can be shared */
   int32_t (*run)(const struct value *given, int32_t threads);
   int32_t (*pack)(const struct value *given, void *packed);
-  atomic_int *cpu; /* 0: not looked yet, 1: this CPU runs it, 2: it does not */
 };
 
-/* A kernel as its callers know it: the first of its variants that the CPU runs. */
+/* A kernel as its callers know it: the first of its variants that the CPU runs, or the one for the
+ * target that is asked for. */
 struct kernel {
   const char *symbol;
   const struct argument *arguments;
@@ -110,6 +117,7 @@ struct kernel {
   int parameter_count;
   int outliers; /* which of them is outlier_data, with its indices and indptr behind it; or -1 */
   const struct variant *const *variants; /* best first, ended by NULL */
+  const struct variant *chosen;          /* NULL: none (cpu.c) */
 };
 
 /* Where a step finds what it gives for an argument. */
@@ -124,19 +132,24 @@ struct step {
   const struct operand *operands;
 };
 
-/* Steps in the order in which they run. Sizes are in bytes; kernels have one variant each. */
-struct network {
-  const char *name;
+/* Steps in the order in which they run, with constants that are packed for one target. */
+struct program {
   const struct step *steps;
-  int step_count, input_count, output_count;
-  const size_t *input_bytes, *output_bytes;
-  size_t tensor_bytes; /* of the arena: in front of the workspace that all steps share */
   const void *constants;
   size_t constant_bytes;
   struct beside *beside; /* where the constants lie in a file, NULL: in the library */
 };
 
-/* The file of a network's constants: its SHA-256, and where it is mapped. */
+/* A network; its kernels have variants for all targets of the library. Sizes are in bytes. */
+struct network {
+  const char *name;
+  int step_count, input_count, output_count;
+  const size_t *input_bytes, *output_bytes;
+  size_t tensor_bytes; /* of the arena: in front of the workspace that all steps share */
+  const struct program *programs; /* for each of lpgen_built_for */
+};
+
+/* The file of a program's constants: its SHA-256, and where it is mapped. */
 struct beside {
   uint8_t digest[32];
   _Atomic(void *) mapped;
@@ -168,10 +181,13 @@ lpgen_status network_run(const struct network *network, const void *const *input
                          void *const *outputs, void *arena, size_t arena_bytes, int threads,
                          lpgen_steps *steps);
 
+/* For the target in use; where there is none that of the first, which can be looked at. */
+const struct program *network_program(const struct network *network);
+
 /* weights.c: maps the file of the constants; NULL: it is not mapped. */
 lpgen_status network_map_weights(const struct network *network, const char *path);
 void network_unmap_weights(const struct network *network);
-const void *network_constants(const struct network *network);
+const void *program_constants(const struct program *program);
 
 /* packed.c. packed_belongs: LPGEN_OK if it begins as weights of this variant do, at the cost of a
  * few comparisons; packed_sign: writes that beginning, when all else is there. */
@@ -184,9 +200,15 @@ lpgen_status kernel_check_weights(const struct kernel *kernel, const void *packe
 /* cpu_*.c of the architecture: whether this CPU has an extension, by LLVM's name; 0 for one it does not know. */
 int cpu_has(const char *name);
 
-/* cpu.c */
-const struct variant *variant_for_cpu(const struct kernel *kernel); /* NULL: none */
+/* cpu.c. target_in_use: of lpgen_built_for, NULL: none; refusal: why, or why a kernel has no
+ * variant for it; add_lacking: adds the features of a target that this CPU lacks to a text. */
+const struct target *target_in_use(void);
+void add_lacking(const struct target *target, char *text, size_t size);
+lpgen_status target_refusal(void);
+lpgen_status kernel_refusal(const struct kernel *kernel);
 const char *lpgen_missing_features(void);
+lpgen_status lpgen_set_target(const char *name);
+const char *lpgen_target(void);
 
 /* pool.c: CPUs for the workers, one on each; none: the default. */
 lpgen_status lpgen_set_affinity(const int *cpus, int count);
@@ -198,7 +220,9 @@ int32_t call_packer(const struct variant *variant, const struct value *given, vo
                     void *workspace, size_t bytes);
 
 /* The generated file. */
-extern const struct kernel *const lpgen_kernels[]; /* ended by NULL */
+extern struct target lpgen_built_for[];      /* best first, ended by one without a name */
+extern struct kernel *const lpgen_kernels[]; /* ended by NULL */
 const char *lpgen_manifest(void);
+const char *lpgen_targets(void);
 
 #endif

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 # And the cpu_*.c of the architecture.
 C_FILES = (
     *("support.c", "pool.c", "affinity.c", "cpu.c"),
-    *("packed.c", "entry.c", "network.c", "weights.c", "ffi.c", "ffi_network.c"),
+    *("packed.c", "entry.c", "network.c", "weights.c"),
+    *("ffi.c", "ffi_library.c", "ffi_network.c"),
 )
 H_FILES = ("internal.h", "pool.h", "ffi.h")
 
@@ -48,7 +49,11 @@ _EXPORTS = ("lpgen_*", "__tvm_ffi_*")
 # -O3: the check of the weights vectorizes. Baseline CPU: it must run before the CPU is known.
 _C_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
 # Debug lines that TVM emits are dropped; an undefined symbol is found now and not at load time.
-_LINK_FLAGS = ("-Wl,--strip-debug", "-Wl,-z,defs", "-Wl,-z,noexecstack")
+# Its own functions are called here, also where another library of a program has the same.
+_LINK_FLAGS = (
+    *("-Wl,--strip-debug", "-Wl,-z,defs", "-Wl,-z,noexecstack"),
+    "-Wl,-Bsymbolic-functions",
+)
 # Room for the hash of the contents, which `_seal` puts there.
 _HASH_FLAG = f"-Wl,--build-id=0x{bytes(HASH_BYTES).hex()}"
 
@@ -122,12 +127,15 @@ def check_output(out: str | os.PathLike[str]) -> Path:
 
 def _checked(choices: Iterable[Choice]) -> Iterator[Choice]:
     """The choices; LibraryError for one that was there before, and where there is none."""
-    seen = set()
+    seen: set[tuple[str, str]] = set()
+    known: dict[str, Target] = {}
     for choice in choices:
-        key = (choice.op.name, choice.target.name)
-        if key in seen:
-            raise LibraryError(f"{choice.op.name}: twice for target {choice.target.name}")
-        seen.add(key)
+        op, target = choice.op, choice.target
+        if (op.name, target.name) in seen:
+            raise LibraryError(f"{op.name}: twice for target {target.name}")
+        if known.setdefault(target.name, target).features != target.features:
+            raise LibraryError(f"{op.name}: another target {target.name} than that of others")
+        seen.add((op.name, target.name))
         yield choice
     if not seen:
         raise LibraryError("a library needs at least one kernel")

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lpgen.build.choice import PACKED_HEADER, Exported, Variant, versions
+from lpgen.build.choice import PACKED_HEADER, Exported, Variant, targets_of, versions
 from lpgen.ops.signature import Argument
 
-SCHEMA = 4
+if TYPE_CHECKING:
+    from lpgen.target import Target
+
+SCHEMA = 5
 """Version of the manifest's form; the runtime refuses others."""
 
 
 def manifest(kernels: Sequence[Exported]) -> dict[str, Any]:
-    """What a library holds; arguments are listed in their order, variants best first."""
-    return {"schema": SCHEMA, **versions(), "kernels": [*map(_kernel, kernels)]}
+    """What a library holds; arguments are in their order, targets and variants best first."""
+    return {
+        **{"schema": SCHEMA, **versions()},
+        "targets": [*map(_target, targets_of(kernels))],
+        "kernels": [*map(_kernel, kernels)],
+    }
+
+
+def _target(target: Target) -> dict[str, Any]:
+    return {"name": target.name, "level": target.level, "features": list(target.features)}
 
 
 def _kernel(kernel: Exported) -> dict[str, Any]:
@@ -55,7 +66,6 @@ def _variant(variant: Variant) -> dict[str, Any]:
     return {
         "target": choice.target.name,
         "level": choice.target.level,
-        "features": list(choice.target.features),
         "template": choice.template,
         "knobs": dict(choice.knobs),
         "packed_bytes": PACKED_HEADER + packed if packed else 0,

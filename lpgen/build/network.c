@@ -11,10 +11,15 @@ static int64_t now(void) {
   return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
+const struct program *network_program(const struct network *network) {
+  const struct target *target = target_in_use();
+  return &network->programs[target ? target - lpgen_built_for : 0];
+}
+
 size_t network_arena_bytes(const struct network *network, int threads) {
   size_t workspace = 0;
-  for (int i = 0; i < network->step_count; i++) {
-    size_t bytes = kernel_workspace_bytes(network->steps[i].kernel, threads);
+  for (int i = 0; i < network->step_count; i++) { /* the kernels are those of all programs */
+    size_t bytes = kernel_workspace_bytes(network->programs[0].steps[i].kernel, threads);
     workspace = bytes > workspace ? bytes : workspace;
   }
   return network->tensor_bytes + workspace;
@@ -50,9 +55,8 @@ static lpgen_status check(const struct network *network, const void *const *inpu
   if (threads > 1 && pool_settings.wrong) return LPGEN_ENVIRONMENT;
   if (steps->first < 0 || steps->first > steps->last || steps->last > network->step_count)
     return LPGEN_STEPS;
-  for (int i = steps->first; i < steps->last; i++)
-    if (!variant_for_cpu(network->steps[i].kernel)) return LPGEN_CPU;
-  if (!network_constants(network)) return LPGEN_WEIGHTS_UNMAPPED;
+  if (!target_in_use()) return target_refusal();
+  if (!program_constants(network_program(network))) return LPGEN_WEIGHTS_UNMAPPED;
   if (any_null(inputs, network->input_count)) return LPGEN_NULL_POINTER;
   if (any_null((const void *const *)outputs, network->output_count)) return LPGEN_NULL_POINTER;
   size_t needed = network_arena_bytes(network, threads);
@@ -87,18 +91,19 @@ lpgen_status network_run(const struct network *network, const void *const *input
   steps->failed = -1;
   lpgen_status status = check(network, inputs, outputs, arena, arena_bytes, threads, steps);
   if (status != LPGEN_OK) return status;
-  struct places places = {inputs, outputs, arena, network_constants(network)};
+  const struct program *program = network_program(network);
+  struct places places = {inputs, outputs, arena, program_constants(program)};
   void *workspace = places.arena + network->tensor_bytes;
   /* What kernel_run would check of each call holds for all of them: the plan keeps the tensors of
    * a step apart, and constants were packed for its kernel. */
   for (int i = steps->first; i < steps->last; i++) {
-    const struct step *step = &network->steps[i];
+    const struct step *step = &program->steps[i];
     struct value given[MAX_ARGUMENTS];
     for (int a = 0; a < step->kernel->count; a++)
       given[a] = value_at(&places, step->operands[a]);
     int64_t start = steps->nanoseconds ? now() : 0;
     size_t bytes = kernel_workspace_bytes(step->kernel, threads);
-    const struct variant *variant = variant_for_cpu(step->kernel);
+    const struct variant *variant = step->kernel->chosen;
     if (call_kernel(variant, given, variant->work, workspace, bytes, threads) != 0) {
       steps->failed = i;
       return LPGEN_OUT_OF_MEMORY;

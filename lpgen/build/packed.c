@@ -35,7 +35,7 @@ static uint64_t checksum(const uint8_t *data, size_t bytes) {
 static struct header header_of(const struct variant *variant, uint64_t sum) {
   struct header header = {
       "lpgen-w", VERSION, variant->identity, variant->packed_bytes, {0}, sum, 0};
-  strncpy(header.level, variant->level, sizeof header.level - 1);
+  strncpy(header.level, variant->target->level, sizeof header.level - 1);
   return header;
 }
 
@@ -60,8 +60,8 @@ void packed_sign(const struct variant *variant, void *packed) {
 
 lpgen_status kernel_check_weights(const struct kernel *kernel, const void *packed,
                                   size_t packed_bytes) {
-  const struct variant *variant = variant_for_cpu(kernel);
-  if (!variant) return LPGEN_CPU;
+  const struct variant *variant = kernel->chosen;
+  if (!variant) return kernel_refusal(kernel);
   if (!packed) return LPGEN_NULL_POINTER;
   if (packed_bytes != tensor_bytes(&kernel->arguments[kernel->packed].tensor))
     return LPGEN_PACKED_BYTES;

@@ -7,11 +7,21 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from importlib import metadata, resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lpgen.build import interface
-from lpgen.build.choice import Exported, Variant, identifier, pack_symbol, run_symbols
+from lpgen.build.choice import (
+    Exported,
+    Variant,
+    identifier,
+    pack_symbol,
+    run_symbols,
+    targets_of,
+)
 from lpgen.build.interface import c_string, c_strings
+
+if TYPE_CHECKING:
+    from lpgen.target import Target
 
 
 def c_source(kernels: Sequence[Exported], manifest: Mapping[str, Any], more: str = "") -> str:
@@ -22,8 +32,9 @@ def c_source(kernels: Sequence[Exported], manifest: Mapping[str, Any], more: str
     return "\n".join(
         [
             '#include "ffi.h"',
+            _c_targets(targets_of(kernels)),
             *(_c_kernel(kernel) for kernel in kernels),
-            "const struct kernel *const lpgen_kernels[] = {",
+            "struct kernel *const lpgen_kernels[] = {",
             *(f"    &{kernel.symbol}_kernel," for kernel in kernels),
             "    NULL};",
             *([more] if more else []),
@@ -35,6 +46,29 @@ def c_source(kernels: Sequence[Exported], manifest: Mapping[str, Any], more: str
             "",
         ]
     )
+
+
+def _c_targets(targets: Sequence[Target]) -> str:
+    """`lpgen_built_for`, the places in it, and the names of all."""
+    features = "".join(
+        f"static const char *const features_{identifier(target.name)}[] = {{\n"
+        f"    {c_strings(target.features)}}};\n"
+        for target in targets
+    )
+    rows = "".join(
+        f"    {{{c_string(t.name)}, {c_string(t.level)}, features_{identifier(t.name)}, 0}},\n"
+        for t in targets
+    )
+    return f"""{features}struct target lpgen_built_for[] = {{
+{rows}    {{NULL, NULL, NULL, 0}}}};
+enum {{ {", ".join(map(_place, targets))} }};
+PUBLIC const char *lpgen_targets(void) {{
+  return {c_string(", ".join(target.name for target in targets))};
+}}"""
+
+
+def _place(target: Target) -> str:
+    return f"FOR_{identifier(target.name)}"
 
 
 def _c_kernel(kernel: Exported) -> str:
@@ -52,7 +86,7 @@ static const struct parameter {parameters}[] = {{
 static const struct argument {symbol}_arguments[] = {{
     {interface.argument_table(kernel.signature)}}};{tables}
 static const struct variant *const {symbol}_variants[] = {{{variants}NULL}};
-static const struct kernel {symbol}_kernel = {{
+static struct kernel {symbol}_kernel = {{
     .symbol = {c_string(symbol)},
     .arguments = {symbol}_arguments, .count = {len(kernel.signature)},
     .packed = {interface.packed_place(kernel.signature)},
@@ -75,18 +109,15 @@ def _c_variant(kernel: Exported, variant: Variant) -> str:
         functions += interface.pack_function(symbol, pack_symbol(symbol), kernel.packing)
         pack, pack_bytes = f"{symbol}_pack", variant.pack_scratch.nbytes(1)
     return f"""{functions}
-static const char *const {symbol}_features[] = {{{c_strings(choice.target.features)}}};
-static atomic_int {symbol}_cpu;
 static const struct variant {symbol} = {{
-    .level = {c_string(choice.target.level)},
-    .features = {symbol}_features,
+    .target = &lpgen_built_for[{_place(choice.target)}],
     .identity = UINT64_C({variant.identity:#x}),
     .packed_bytes = {choice.kernel.packed_bytes},
     .serial_bytes = {variant.scratch.serial}, .thread_bytes = {variant.scratch.per_thread},
     .pack_bytes = {pack_bytes}, .work = {round(choice.work * 1e9)},
     .least_work = {round(choice.least_work * 1e9)},
     .pieces = {variant.pieces},
-    .run = {symbol}_run, .pack = {pack}, .cpu = &{symbol}_cpu}};"""
+    .run = {symbol}_run, .pack = {pack}}};"""
 
 
 def header(kernels: Sequence[Exported], library: str, more: str = "") -> str:
@@ -98,6 +129,12 @@ def header(kernels: Sequence[Exported], library: str, more: str = "") -> str:
         "LIBRARY": library,
         "GUARD": f"LPGEN_{identifier(library).upper()}_H",
         "STATUSES": _statuses((folder / "internal.h").read_text(encoding="utf-8")),
+        "TARGETS": textwrap.fill(
+            ", ".join(target.name for target in targets_of(kernels)),
+            96,
+            initial_indent=" *   ",
+            subsequent_indent=" *   ",
+        ),
         "KERNELS": "".join(map(_header_kernel, kernels)) + more,
     }
     text = (folder / "header.h").read_text(encoding="utf-8")

@@ -1,5 +1,5 @@
-/* Constants of a network in a file beside the library, mapped and only read. It begins with a header
- * that says which library it is of. */
+/* Constants of a network for one target in a file beside the library, mapped and only read. It
+ * begins with a header that says which library it is of. */
 
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -22,16 +22,17 @@ _Static_assert(sizeof(struct header) == ALIGNMENT, "constants are on a 64-byte b
 
 enum { VERSION = 1 };
 
-static int is_of(const struct network *network, const struct header *header) {
-  struct header expected = {"lpgen-c", VERSION, network->constant_bytes, {0}, 0};
-  memcpy(expected.digest, network->beside->digest, sizeof expected.digest);
+static int is_of(const struct program *program, const struct header *header) {
+  struct header expected = {"lpgen-c", VERSION, program->constant_bytes, {0}, 0};
+  memcpy(expected.digest, program->beside->digest, sizeof expected.digest);
   return memcmp(header, &expected, sizeof expected) == 0;
 }
 
 lpgen_status network_map_weights(const struct network *network, const char *path) {
   if (!path) return LPGEN_NULL_POINTER;
-  struct beside *beside = network->beside;
-  size_t bytes = sizeof(struct header) + network->constant_bytes;
+  const struct program *program = network_program(network);
+  struct beside *beside = program->beside;
+  size_t bytes = sizeof(struct header) + program->constant_bytes;
   struct stat status;
   int file = open(path, O_RDONLY | O_CLOEXEC);
   if (file < 0) return LPGEN_WEIGHTS_FILE;
@@ -41,20 +42,23 @@ lpgen_status network_map_weights(const struct network *network, const char *path
   close(file);
   if (memory == MAP_FAILED) return LPGEN_WEIGHTS_FILE;
   void *nothing = NULL;
-  int fits = is_of(network, memory);
+  int fits = is_of(program, memory);
   /* Where it is mapped already, that stays: another thread may be using it. */
   if (!fits || !atomic_compare_exchange_strong(&beside->mapped, &nothing, memory))
     munmap(memory, bytes);
   return fits ? LPGEN_OK : LPGEN_WEIGHTS_FILE;
 }
 
-const void *network_constants(const struct network *network) {
-  if (!network->beside) return network->constants;
-  char *mapped = atomic_load(&network->beside->mapped);
+const void *program_constants(const struct program *program) {
+  if (!program->beside) return program->constants;
+  char *mapped = atomic_load(&program->beside->mapped);
   return mapped ? mapped + sizeof(struct header) : NULL;
 }
 
 void network_unmap_weights(const struct network *network) {
-  void *mapped = atomic_exchange(&network->beside->mapped, NULL);
-  if (mapped) munmap(mapped, sizeof(struct header) + network->constant_bytes);
+  for (int i = 0; lpgen_built_for[i].name; i++) {
+    const struct program *program = &network->programs[i];
+    void *mapped = atomic_exchange(&program->beside->mapped, NULL);
+    if (mapped) munmap(mapped, sizeof(struct header) + program->constant_bytes);
+  }
 }

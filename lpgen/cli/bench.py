@@ -225,7 +225,7 @@ def _untuned(
 
 
 def _contest(library: Path, names: list[str], settings: dict[str, int]) -> Contest:
-    """For the target of the library's first kernel: a library is for one, as a rule."""
+    """For the target of the library's first kernel that is in use."""
     from lpgen import runtime
     from lpgen.bench.contest import Contest
     from lpgen.target import Target

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @options.workloads
 @options.target
+@options.targets
 @options.log("Records to build with, before those that come with lpgen [the user's log].")
 @click.option(
     "--threads",
@@ -41,6 +42,7 @@ def command(
     weight: str | None,
     epilogue: str | None,
     target: str,
+    targets: str | None,
     log_path: Path | None,
     threads: int,
     out: Path,
@@ -48,38 +50,43 @@ def command(
     """Export operators as one shared library and its header.
 
     Each is built with its best record, that of a lesser CPU, or what the cost model chooses.
+
+    With --targets sse4,avx2,icelake the library holds each of them for all those CPUs, and takes
+    when it is loaded the best that runs there; LPGEN_TARGET in the environment names another one.
     """
     from lpgen.build import build, check_output, compiler, header_path
-    from lpgen.target import Target
 
     options.check_threads(threads)
     labels = options.operators(workloads, suite, bits, act, weight, epilogue)
-    chosen = Target.parse(target)
+    chosen = options.targets_of(target, targets)
     check_output(out)
     compiler.start()
-    logs = options.logs_to_read(log_path, chosen)
+    logs = options.logs_of(log_path, chosen)
     from lpgen.records.choose import choose
 
-    choices = [choose(op, chosen, logs, threads=threads) for op in labels]
+    choices = [choose(op, each, logs, threads=threads) for op in labels for each in chosen]
     path = build(choices, out)
     print_choices(choices, labels)
     size = output.file_size(path.stat().st_size)
-    kernels = output.count(len(choices), "kernel")
-    output.note(f"{out}: {kernels} for {chosen.name}, {size}; {header_path(out)}")
+    kernels, names = output.count(len(labels), "kernel"), ", ".join(map(str, chosen))
+    output.note(f"{out}: {kernels} for {names}, {size}; {header_path(out)}")
 
 
 def print_choices(choices: list[Choice], labels: dict[Operator, str]) -> None:
     """Print what each operator was built with; say which are untuned and which are generic."""
+    several = len({choice.target.name for choice in choices}) > 1
     rows = [
         (
             labels[choice.op],
+            *([choice.target.name] if several else []),
             choice.template,
             output.microseconds(choice.seconds) or choice.origin,
             output.knobs_text(choice.knobs),
         )
         for choice in choices
     ]
-    output.print_table(("layer", "template", ">tuned us"), rows, wide="knobs")
+    names = ("layer", *(["target"] if several else []), "template", ">tuned us")
+    output.print_table(names, rows, wide="knobs")
     named = {
         "record of the same operator without its epilogue (as s32)": [
             c for c in choices if c.borrowed and not c.lender
@@ -91,10 +98,21 @@ def print_choices(choices: list[Choice], labels: dict[Operator, str]) -> None:
     }
     for what, chosen in named.items():
         if chosen:
-            output.note(f"{what}: {', '.join(labels[choice.op] for choice in chosen)}")
+            output.note(f"{what}: {_named(chosen, labels, several)}")
     for choice in choices:
         if choice.template.startswith("generic/"):
-            output.note(f"generic kernel: {labels[choice.op]}: {_why_generic(choice)}")
+            named = _named([choice], labels, several)
+            output.note(f"generic kernel: {named}: {_why_generic(choice)}")
+
+
+def _named(choices: list[Choice], labels: dict[Operator, str], several: bool) -> str:
+    """Labels of choices, each once; with their targets, where a library has several."""
+    targets: dict[str, list[str]] = {}
+    for choice in choices:
+        targets.setdefault(labels[choice.op], []).append(choice.target.name)
+    return ", ".join(
+        f"{label} (on {', '.join(names)})" if several else label for label, names in targets.items()
+    )
 
 
 def _why_generic(choice: Choice) -> str:

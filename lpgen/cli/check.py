@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from lpgen.cli.compile import read
 from lpgen.errors import UserError
 
 if TYPE_CHECKING:
+    from lpgen.runtime import Library
     from lpgen.target import Target
 
 WRONG = 1
@@ -29,7 +31,7 @@ WRONG = 1
     "--target",
     metavar="NAME",
     help="The CPU that an emulator (qemu-user) runs the kernels on [this one; of a library for "
-    "another architecture what it was built for].",
+    "another architecture what it was built for]; or one of several that it was built for.",
 )
 @options.shapes
 @options.dynamic
@@ -53,44 +55,80 @@ def command(
     steps are compared with the oracle of the model's, too, and the first that differs is named.
 
     Kernels for another CPU are run by an emulator of it: an instruction that it lacks is a failure.
+    Of a library for several targets the kernels of all that the CPU runs are checked, and the
+    others are named; with LPGEN_TARGET in the environment those of that one.
 
     Exits with status 1 when a result differs in any bit.
     """
     from lpgen import runtime
-    from lpgen.build.check import emulated_target
+    from lpgen.build.check import emulated_target, foreign_manifest, targets_in
 
     elsewhere = emulated_target(library, target)
     if elsewhere is not None:
         if model is not None:
             raise UserError(f"--model is for a library that this CPU runs, not {elsewhere.name}")
-        return WRONG if run(library, seed, as_json, elsewhere) else 0
-    has_network = runtime.load(library).network is not None
+        several = _served(targets_in(foreign_manifest(library)), elsewhere)
+        return WRONG if sum(run(library, seed, as_json, elsewhere, name) for name in several) else 0
+    loaded = runtime.load(library)
+    has_network = loaded.network is not None
     if model is None and (shapes or dynamic or plan):
         raise UserError("--shape, --dynamic and --plan are for --model MODEL.onnx")
     if model is not None and not has_network:
         raise UserError(f"{library}: holds no network, and --model is for one")
     network = read(model, shapes, dynamic, plan) if model else None
-    wrong = run(library, seed, as_json)
+    several = _in_use(loaded, target)
+    wrong = sum(run(library, seed, as_json, None, name) for name in several)
     if has_network:
-        wrong += networks.check(library, network, seed, as_json)
+        wrong += sum(networks.check(library, network, seed, as_json, name) for name in several)
     return WRONG if wrong else 0
 
 
-def run(library: Path, seed: int, as_json: bool, target: Target | None = None) -> int:
-    """Check and print; the number of kernels that are wrong. target: of an emulator."""
+def _in_use(library: Library, target: str | None) -> list[str | None]:
+    """The targets whose kernels this CPU runs, or the one that is named; None: the only one."""
+    if len(library.targets) == 1:
+        return [None]
+    if target not in (None, "native"):
+        return [target]
+    return [library.target] if library.asked else _without(library.lacking, "this CPU")
+
+
+def _served(targets: list[Target], cpu: Target) -> list[str | None]:
+    """The targets whose kernels another CPU runs."""
+    if len(targets) == 1:
+        return [None]
+    return _without({t.name: t.missing_on(frozenset(cpu.features)) for t in targets}, cpu.name)
+
+
+def _without(lacking: Mapping[str, Sequence[str]], cpu: str) -> list[str | None]:
+    """Those that lack nothing; of the others it says what."""
+    for name, features in lacking.items():
+        if features:
+            output.note(f"not checked: {name}: {cpu} lacks {', '.join(features)}")
+    return [name for name, features in lacking.items() if not features]
+
+
+def run(
+    library: Path,
+    seed: int,
+    as_json: bool,
+    target: Target | None = None,
+    asked: str | None = None,
+) -> int:
+    """Check and print; the number of kernels that are wrong. target: of an emulator; asked: of
+    several targets the one whose kernels are checked."""
     from dataclasses import asdict
 
     from lpgen.build.check import check_library
 
-    wrong, count = 0, 0
-    for result in check_library(library, seed, target):
+    wrong, count, front = 0, 0, f"{asked}: " if asked else ""
+    for result in check_library(library, seed, target, asked):
         wrong += result.failure is not None
         count += 1
         if as_json:
             output.print_json(asdict(result) | {"exact": result.failure is None})
         else:
             verdict = f"exact, {result.calls} calls"
-            click.echo(f"{result.workload}: {result.failure or verdict}")
+            click.echo(f"{front}{result.workload}: {result.failure or verdict}")
     if not as_json:
-        click.echo(f"{count - wrong} of {count} kernels are exact")
+        click.echo(f"{front}{count - wrong} of {count} kernels are exact")
     return wrong

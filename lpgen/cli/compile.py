@@ -36,6 +36,7 @@ model = click.Path(path_type=Path)
 )
 @options.shapes
 @options.target
+@options.targets
 @options.log("Records to build with, before those that come with lpgen [the user's log].")
 @click.option(
     "--trials",
@@ -71,6 +72,7 @@ def command(
     out: Path,
     shapes: dict[str, tuple[int, ...]],
     target: str,
+    targets: str | None,
     log_path: Path | None,
     trials: int,
     threads: int,
@@ -89,6 +91,10 @@ def command(
     time get most of the trials, and the same command goes on with what is in the log. What of the
     model is not served is said before anything is compiled.
 
+    With --targets sse4,avx2,icelake it holds the kernels and the packed weights for all those CPUs,
+    and takes when it is loaded the best that runs there; with --weights-beside the weights for each
+    are a file of their own, LIB.TARGET.weights, and only those in use have to be there.
+
     With --ort a model that is not served as a whole becomes as few networks as can be, and
     LEFT.onnx has a node for each of them beside what stays. Give LIB.so to a session of
     onnxruntime: SessionOptions.register_custom_ops_library("LIB.so").
@@ -96,16 +102,17 @@ def command(
     from lpgen.build import check_output, compiler
     from lpgen.cli.app import interruptible
     from lpgen.network import build, default_name
-    from lpgen.target import Target
 
     options.check_threads(threads)
     if left is not None and (trials or weights_beside):
         raise UserError("--ort goes with neither --trials nor --weights-beside")
-    chosen = Target.parse(target)
+    chosen = options.targets_of(target, targets)
+    if len(chosen) > 1 and trials:
+        raise UserError("--trials is for one --target; `lpgen tune` makes records for others")
     check_output(out)
     default_name(out, name)
-    log = options.log_to_write(log_path, chosen) if trials else None
-    logs = options.logs_to_read(log_path, chosen)
+    log = options.log_to_write(log_path, chosen[0]) if trials else None
+    logs = options.logs_of(log_path, chosen)
     with interruptible(f"interrupted; {out} was not written"):
         compiler.start()
         if left is not None:
@@ -114,7 +121,7 @@ def command(
             return
         network = read(model, shapes, dynamic, plan)
         if log:
-            _tune(network, chosen, log, trials, threads)
+            _tune(network, chosen[0], log, trials, threads)
         with _progress() as show:
             settings = {"name": name, "threads": threads, "weights_beside": weights_beside}
             build(network, chosen, out, logs, **settings, on_progress=show)
@@ -127,7 +134,7 @@ def _compile_nodes(
     left: Path,
     shapes: dict[str, tuple[int, ...]],
     dynamic: Quantizing,
-    target: Target,
+    targets: list[Target],
     logs: list[Log],
     threads: int,
     as_json: bool,
@@ -138,7 +145,7 @@ def _compile_nodes(
 
     parts = partition(model, default_name(out), shapes, dynamic)
     with _progress() as show:
-        build_nodes(parts.networks, target, out, logs, threads=threads, on_progress=show)
+        build_nodes(parts.networks, targets, out, logs, threads=threads, on_progress=show)
     write_model(parts, left, threads)
     networks.show_parts(parts, out, left, as_json)
 

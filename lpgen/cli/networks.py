@@ -48,14 +48,15 @@ def show(path: Path, as_json: bool) -> None:
 def lines(library: Library, nbytes: int) -> Iterable[str]:
     """What a network takes and gives, its steps and kernels, and its memory."""
     network, size = library.network, output.file_size
-    arena, constants = network.interface["arena"], network.interface["constant_bytes"]
+    arena, constants = network.interface["arena"], network.constant_bytes
     yield f"takes {_tensors(network.inputs)}, gives {_tensors(network.outputs)}"
     kernels = output.count(len(library.workloads), "kernel")
-    targets = dict.fromkeys(v["target"] for v in _variants(library).values())
     yield (
-        f"{output.count(len(network.steps), 'step')} on {kernels} for {', '.join(targets)}; "
-        f"{size(constants)} of constants, {size(nbytes)} in all"
+        f"{output.count(len(network.steps), 'step')} on {kernels} for "
+        f"{', '.join(library.targets)}; {size(constants)} of constants, {size(nbytes)} in all"
     )
+    if len(library.targets) > 1:
+        yield in_use(library)
     bound = arena["lower_bound"]
     over = f"{arena['tensor_bytes'] / bound:.2f} of " if bound else ""
     yield (
@@ -67,6 +68,14 @@ def lines(library: Library, nbytes: int) -> Iterable[str]:
     for variant in _variants(library).values():
         origins[variant["origin"]] = origins.get(variant["origin"], 0) + 1
     yield f"knobs: {', '.join(f'{n} {name}' for name, n in origins.items())}"
+
+
+def in_use(library: Library) -> str:
+    """Whose kernels of several targets are in use."""
+    if library.target is None:
+        return f"this CPU runs none of its targets; this is {library.targets[0]}"
+    by = "asked for" if library.asked else "the best that this CPU runs"
+    return f"in use: {library.target}, {by}"
 
 
 def _json(library: Library) -> Iterable[dict[str, Any]]:
@@ -83,8 +92,9 @@ def _json(library: Library) -> Iterable[dict[str, Any]]:
             "sources": step.sources,
             **chosen,
         }
-    summary = {k: v for k, v in network.interface.items() if k != "steps"}
-    yield {"network": summary | {"arena_bytes": network.arena_bytes()}}
+    summary = {k: v for k, v in network.interface.items() if k not in ("steps", "programs")}
+    own = {"target": network.target, "constant_bytes": network.constant_bytes}
+    yield {"network": summary | own | {"arena_bytes": network.arena_bytes()}}
 
 
 def _row(number: int, step: Step, library: Library) -> tuple:
@@ -105,8 +115,12 @@ def _row(number: int, step: Step, library: Library) -> tuple:
 
 
 def _variants(library: Library) -> dict[str, dict[str, Any]]:
-    """The only variant of each kernel of a network's library."""
-    return {entry["workload"]: entry["variants"][0] for entry in library.manifest["kernels"]}
+    """The variant of each kernel of a network's library for the target in use."""
+    target = library.network.target
+    return {
+        entry["workload"]: next(v for v in entry["variants"] if v["target"] == target)
+        for entry in library.manifest["kernels"]
+    }
 
 
 def _short(name: str) -> str:
@@ -193,25 +207,28 @@ def _compare(
         click.echo(f"not run: {name}: {reason}")
 
 
-def check(path: Path, network: Network | None, seed: int, as_json: bool) -> int:
+def check(
+    path: Path, network: Network | None, seed: int, as_json: bool, target: str | None = None
+) -> int:
     """Check the steps and print; the number of those that are wrong."""
     from dataclasses import asdict
 
     from lpgen.network.check import check_network
 
-    wrong, count = [], 0
-    for result in check_network(path, seed, network):
+    wrong, count, front = [], 0, f"{target}: " if target else ""
+    for result in check_network(path, seed, network, target):
         count += 1
         wrong += [result] if result.failure else []
         if as_json:
-            output.print_json(asdict(result) | {"exact": result.failure is None})
+            more = {"target": target} if target else {}
+            output.print_json(asdict(result) | more | {"exact": result.failure is None})
         elif result.failure:
-            click.echo(f"step {result.step} ({result.workload}): {result.failure}")
+            click.echo(f"{front}step {result.step} ({result.workload}): {result.failure}")
     if not as_json:
         of = "the oracle and their kernels alone" if network else "their kernels alone"
-        click.echo(f"{count - len(wrong)} of {output.count(count, 'step')} are as {of}")
+        click.echo(f"{front}{count - len(wrong)} of {output.count(count, 'step')} are as {of}")
         if wrong:
-            click.echo(f"the first that differs is step {wrong[0].step}")
+            click.echo(f"{front}the first that differs is step {wrong[0].step}")
     return len(wrong)
 
 

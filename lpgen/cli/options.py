@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,12 @@ target = click.option(
     default="native",
     metavar="NAME",
     help="The CPU to generate for, see `lpgen targets` [native].",
+)
+
+targets = click.option(
+    "--targets",
+    metavar="NAME[,NAME]...",
+    help="Several of them in one library, which uses what its CPU runs best.",
 )
 
 seed = click.option(
@@ -176,6 +182,24 @@ def operators(
     if not found:
         raise UserError("nothing to do: give WORKLOADs, @FILE or --suite NAME")
     return found
+
+
+def targets_of(target: str, targets: str | None) -> list[Target]:
+    """The targets that --target or --targets name, best first."""
+    from lpgen.target import Target
+    from lpgen.target.several import several
+
+    if targets is None:
+        return [Target.parse(target)]
+    if target != "native":
+        raise UserError("--target and --targets are both there; --targets names all of them")
+    return several(targets.split(","))
+
+
+def logs_of(path: Path | None, targets: Iterable[Target]) -> list[Log]:
+    """The log given, or the user's for all of the targets (`logs_to_read`)."""
+    found = {log.path: log for target in targets for log in logs_to_read(path, target)}
+    return list(found.values())
 
 
 def log_to_write(path: Path | None, target: Target) -> Log:

@@ -67,7 +67,7 @@ def _show_library(path: Path, threads: int | None, as_json: bool) -> None:
         return
     if threads is None:
         rows = [(entry["workload"], *_variant_row(variant)) for entry, variant in variants]
-        names = ("workload", "target", "template", ">packed", ">workspace", ">tuned us")
+        names = ("workload", "target", "level", "template", ">packed", ">workspace", ">tuned us")
         output.print_table(names, rows, wide="knobs")
     else:
         rows = [(entry["workload"], *_split_row(variant, threads)) for entry, variant in variants]
@@ -75,6 +75,8 @@ def _show_library(path: Path, threads: int | None, as_json: bool) -> None:
         output.print_table(names, rows)
     versions = f"lpgen {library.manifest['lpgen']}, TVM {library.manifest['tvm']}"
     output.note(f"{path}: {output.count(len(entries), 'workload')}, built by {versions}")
+    if len(library.targets) > 1:
+        output.note(f"for {', '.join(library.targets)}; {networks.in_use(library)}")
     if library.missing:
         output.note(f"this CPU lacks {', '.join(library.missing)} and runs {len(library)} of them")
 
@@ -102,6 +104,7 @@ def _split_row(variant: dict[str, Any], threads: int) -> tuple:
 def _variant_row(variant: dict[str, Any]) -> tuple:
     return (
         variant["target"],
+        variant["level"],
         variant["template"],
         output.file_size(variant["packed_bytes"]),
         output.file_size(sum(variant["workspace_bytes"].values())),

@@ -35,16 +35,10 @@ typedef struct {
 """
 
 
-def table(
-    name: str,
-    network: Network,
-    plan: Plan,
-    symbols: Sequence[str],
-    operands: Sequence[Sequence[Place]],
-) -> str:
-    """`struct network` of the constants {name}_constants, and the functions of C and tvm-ffi.
+def steps(name: str, symbols: Sequence[str], operands: Sequence[Sequence[Place]]) -> str:
+    """The table of steps {name}_steps.
 
-    symbols: the kernel of each step; operands: for each of its arguments, where it is.
+    symbols: the kernel of each; operands: for each of its arguments, where it is.
     """
     steps, places, first = [], [], 0
     for symbol, given in zip(symbols, operands, strict=True):
@@ -58,15 +52,24 @@ static const struct operand {name}_operands[] = {{
 }};
 static const struct step {name}_steps[] = {{
 {steps}
+}};"""
+
+
+def table(name: str, network: Network, plan: Plan, programs: Sequence[str]) -> str:
+    """`struct network` of programs, each the initializer of one, and the functions of C and
+    tvm-ffi."""
+    rows = "".join(f"\n    {{{program}}}," for program in programs)
+    return f"""
+static const struct program {name}_programs[] = {{{rows}
 }};
 static const size_t {name}_input_bytes[] = {{{_listed(network.inputs)}}};
 static const size_t {name}_output_bytes[] = {{{_listed(network.outputs)}}};
 static const struct network {name}_network = {{
-    .name = "{name}", .steps = {name}_steps, .step_count = {len(symbols)},
+    .name = "{name}", .step_count = {len(network.steps)},
     .input_count = {len(network.inputs)}, .output_count = {len(network.outputs)},
     .input_bytes = {name}_input_bytes, .output_bytes = {name}_output_bytes,
     .tensor_bytes = {plan.arena_bytes},
-    {name}_constants}};
+    .programs = {name}_programs}};
 LPGEN_NETWORK({name}, &{name}_network)"""
 
 
@@ -74,45 +77,46 @@ def _listed(tensors: Mapping[str, TensorType]) -> str:
     return ", ".join(str(nbytes(kind)) for kind in tensors.values()) or "0"
 
 
-def inside(name: str, constants: Constants, file: str) -> str:
-    """Constants in the library's read-only data, out of a file."""
+def inside(name: str, file: str) -> str:
+    """Constants in the library's read-only data, {name}_bytes, out of a file."""
     return f"""
 __asm__(
     ".pushsection .rodata\\n .balign {ALIGNMENT}\\n .hidden {name}_bytes\\n .globl {name}_bytes\\n"
     "{name}_bytes:\\n .incbin \\"{file}\\"\\n .popsection\\n");
-extern const unsigned char {name}_bytes[];
-#define {name}_constants .constants = {name}_bytes, .constant_bytes = {constants.nbytes}"""
+extern const unsigned char {name}_bytes[];"""
 
 
 def beside(name: str, constants: Constants) -> str:
-    """Constants in a file that is mapped, with the functions for it."""
+    """Constants in a file that is mapped, {name}_beside."""
     digest = textwrap.fill(", ".join(map(str, constants.digest)), 90)
     return f"""
 static struct beside {name}_beside = {{.digest = {{
 {digest}
-}}}};
-#define {name}_constants .beside = &{name}_beside, .constant_bytes = {constants.nbytes}"""
+}}}};"""
 
 
-def header(name: str, network: Network, plan: Plan, constants: Constants, file: str) -> str:
-    """What the header says of the network; file: the end of the name of the file with the
-    constants, "": they are in the library."""
+def header(
+    name: str, network: Network, plan: Plan, constant_bytes: int, files: Mapping[str, str]
+) -> str:
+    """What the header says of the network; files: the ends of the names of the files with the
+    constants, by target, none: they are in the library."""
     macro = name.upper()
     lines = "\n".join(_described("inputs", network.inputs) + _described("outputs", network.outputs))
     sizes = "".join(_sizes(f"{macro}_INPUT", network.inputs))
     sizes += "".join(_sizes(f"{macro}_OUTPUT", network.outputs))
+    named = "".join(f"\n *   LIBRARY{file} for {target}" for target, file in files.items())
     more = f"""
-/* Maps the file of the network's constants, LIBRARY{file}; once, before anything is run. */
+/* Maps the file of the network's constants, once, before anything is run:{named} */
 lpgen_status {name}_map_weights(const char *path);
 """
     return f"""{STEPS_TYPE}
-/* The network: {len(network.steps)} steps, {constants.nbytes} bytes of constants.
+/* The network: {len(network.steps)} steps, {constant_bytes} bytes of constants.
 {lines}
  * Tensors are dense and row-major, of exactly these sizes, at addresses that suit their types. */
 #define {macro}_INPUTS {len(network.inputs)}
 #define {macro}_OUTPUTS {len(network.outputs)}
 #define {macro}_STEPS {len(network.steps)}
-{sizes}{more if file else ""}
+{sizes}{more if files else ""}
 /* Bytes of the arena of a call: {plan.arena_bytes} of tensors, and workspace. */
 size_t {name}_arena_bytes(int threads);
 

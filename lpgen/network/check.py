@@ -35,19 +35,24 @@ class StepChecked:
 
 
 def check_network(
-    path: str | os.PathLike[str], seed: int = 0, network: Network | None = None
+    path: str | os.PathLike[str],
+    seed: int = 0,
+    network: Network | None = None,
+    target: str | None = None,
 ) -> Iterator[StepChecked]:
     """Check the network of the library `path` on random inputs, each step as soon as it is done.
 
-    network: what the library was built of, where that is known. Raises LibraryError when the
-    library cannot be loaded or holds no network, NetworkError when it holds another one.
+    network: what the library was built of, where that is known; target: whose kernels, as
+    `runtime.load` takes it. Raises LibraryError when the library cannot be loaded or holds no
+    network, NetworkError when it holds another one.
     """
-    built = runtime.load(path).network
+    built = runtime.load(path, target).network
     if built is None:
         raise LibraryError(f"{path}: holds no network")
     if network is not None:
         _check_same(built, network)
-    child = Child("lpgen.network.check", str(path), str(seed), environment=ALWAYS)
+    given = str(path), str(seed), target or ""
+    child = Child("lpgen.network.check", *given, environment=ALWAYS)
     try:
         child.send(network)
         for step in built.steps:
@@ -155,10 +160,10 @@ def _differs(name: str, y: np.ndarray, expected: np.ndarray, of: str) -> str | N
     return f"not as {of}: {difference(name, y, expected)}"
 
 
-def _main(pipe: str, parent: str, path: str, seed: str) -> None:
+def _main(pipe: str, parent: str, path: str, seed: str, target: str) -> None:
     connection = connect(pipe, parent)
     reference: Network | None = connection.recv()
-    library = runtime.Library(path)
+    library = runtime.Library(path, target)
     inputs = inputs_of(library.network, np.random.default_rng(int(seed)))
     waiting = iter(library.network.steps)
     try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from lpgen import build as kernels
@@ -17,7 +18,7 @@ from lpgen.errors import NetworkError
 from lpgen.network.network import Network
 from lpgen.network.ort import Nodes
 from lpgen.network.plan import plan
-from lpgen.network.program import SUFFIX, Program
+from lpgen.network.program import Program, suffixes
 from lpgen.ops import Operator
 from lpgen.records import Log
 from lpgen.records.choose import choose
@@ -26,41 +27,50 @@ from lpgen.target import Target
 RESERVED = ("pool", "kernel", "network", "ffi", "lpgen")
 """What functions inside of a library begin with."""
 
+Chooser = Callable[[Operator], Choice]
+"""What finds the kernel of an operator."""
+
 
 def build(
     network: Network,
-    target: Target | str,
+    target: Target | str | Sequence[Target],
     out: str | os.PathLike[str],
     logs: Iterable[Log | str | os.PathLike] = (),
     *,
     name: str | None = None,
     threads: int = 1,
     weights_beside: bool = False,
-    chooser: Callable[[Operator], Choice] | None = None,
+    chooser: Chooser | None = None,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Path:
     """Write a library that runs `network` to `out`, and its header beside it (.h).
 
+    target: one, or several, best first (`lpgen.target.several`): it then has the kernels and the
+    packed weights of each, and runs those of the first that the CPU serves.
     logs, threads: as `lpgen.choose` takes them, for the kernel of each operator; equal ones
     share it. chooser: chooses in its place. name: what its C functions begin with [the name of the
     file]. weights_beside: its constants are written to a file of their own, the name ending in
-    .weights, and not into the library. on_progress: is told how many kernels are compiled, and of
-    how many.
+    .weights, and not into the library; of several targets to one for each, .TARGET.weights.
+    on_progress: is told how many kernels are compiled, and of how many.
     The files appear complete or not at all. Raises as `lpgen.build.build` and `choose` do;
     NetworkError for a name that C does not take, and for weights that cannot be packed.
     """
     name = default_name(out, name)
     path = kernels.check_output(out)
-    if weights_beside and path.with_suffix(SUFFIX).is_dir():
-        raise NetworkError(f"{path.with_suffix(SUFFIX)} is a folder, and weights are written there")
+    targets = _targets(target)
+    for suffix in suffixes(targets).values():
+        if weights_beside and path.with_suffix(suffix).is_dir():
+            raise NetworkError(
+                f"{path.with_suffix(suffix)} is a folder, and weights are written there"
+            )
     program = Program(network, plan(network), name, weights_beside)
-    chooser = chooser or _chooser(target, logs, threads)
-    return _build([network], program, chooser, out, on_progress)
+    choosers = [chooser] if chooser else _choosers(targets, logs, threads)
+    return _build([network], program, choosers, out, on_progress)
 
 
 def build_nodes(
     networks: Mapping[str, Network],
-    target: Target | str,
+    target: Target | str | Sequence[Target],
     out: str | os.PathLike[str],
     logs: Iterable[Log | str | os.PathLike] = (),
     *,
@@ -73,41 +83,46 @@ def build_nodes(
     the model with these nodes.
     """
     programs = [Program(n, plan(n), default_name(out, name)) for name, n in networks.items()]
-    chooser = _chooser(target, logs, threads)
-    return _build([*networks.values()], Nodes(programs), chooser, out, on_progress)
+    choosers = _choosers(_targets(target), logs, threads)
+    return _build([*networks.values()], Nodes(programs), choosers, out, on_progress)
 
 
-def _chooser(
-    target: Target | str, logs: Iterable[Log | str | os.PathLike], threads: int
-) -> Callable[[Operator], Choice]:
-    target = target if isinstance(target, Target) else Target.parse(target)
+def _targets(target: Target | str | Sequence[Target]) -> Sequence[Target]:
+    if isinstance(target, str):
+        return [Target.parse(target)]
+    return [target] if isinstance(target, Target) else target
+
+
+def _choosers(
+    targets: Iterable[Target], logs: Iterable[Log | str | os.PathLike], threads: int
+) -> list[Chooser]:
     logs = list(logs)
-    return lambda op: choose(op, target, logs, threads=threads)
+    return [partial(choose, target=t, logs=logs, threads=threads) for t in targets]
 
 
 def _build(
     networks: Iterable[Network],
     part: Builder,
-    chooser: Callable[[Operator], Choice],
+    choosers: Sequence[Chooser],
     out: str | os.PathLike[str],
     on_progress: Callable[[int, int], None],
 ) -> Path:
-    """A kernel for each operator of the networks, and what is built on them."""
+    """Kernels for each operator of the networks, and what is built on them."""
     operators = list(dict.fromkeys(step.op for network in networks for step in network.steps))
     if not operators:
         raise NetworkError("the network has no steps")
-    on_progress(0, len(operators))
-    choices = _ahead(chooser, operators)
+    count = len(operators) * len(choosers)
+    on_progress(0, count)
+    choices = _ahead(choosers, operators)
     with contextlib.closing(choices):
-        return kernels.build(choices, out, part, lambda done: on_progress(done, len(operators)))
+        return kernels.build(choices, out, part, lambda done: on_progress(done, count))
 
 
-def _ahead(
-    function: Callable[[Operator], Choice], operators: Iterable[Operator]
-) -> Iterator[Choice]:
-    """The results in order: another thread works on the next ones while one is compiled."""
+def _ahead(choosers: Sequence[Chooser], operators: Iterable[Operator]) -> Iterator[Choice]:
+    """The choices for each operator, in order: another thread works on the next ones while one is
+    compiled."""
     with ThreadPoolExecutor(1) as pool:
-        futures = [pool.submit(function, op) for op in operators]
+        futures = [pool.submit(chooser, op) for op in operators for chooser in choosers]
         try:
             for future in futures:
                 yield future.result()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lpgen.build.choice import Exported
+from lpgen.build.choice import Exported, Variant, identifier, targets_of
 from lpgen.build.part import Part
 from lpgen.errors import NetworkError
 from lpgen.network import c_text
@@ -16,6 +16,9 @@ from lpgen.network.plan import Place, Plan, Where
 from lpgen.ops.signature import Argument, Role
 from lpgen.ops.tensor_type import TensorType
 
+if TYPE_CHECKING:
+    from lpgen.target import Target
+
 SUFFIX = ".weights"
 """Of the file with the constants beside a library."""
 
@@ -23,11 +26,26 @@ MOST_INSIDE = 2**31 - 2**26
 """Bytes of constants in a library: code reaches data within 2 GiB."""
 
 
+def suffixes(targets: Iterable[Target]) -> dict[str, str]:
+    """The end of the name of the file with the constants for each target, by its name."""
+    names = [target.name for target in targets]
+    return {name: SUFFIX if len(names) == 1 else f".{name}{SUFFIX}" for name in names}
+
+
+class _Packed(NamedTuple):
+    """What differs between targets: where the arguments of each step are, and the constants."""
+
+    target: str
+    suffix: str
+    operands: Sequence[Sequence[Place]]
+    constants: Constants
+
+
 @dataclass(frozen=True)
 class Program:
-    """A network on the kernels of a library, one for each operator.
+    """A network on the kernels of a library, one for each operator, with a variant for each target.
 
-    name: of its functions in C; beside: whether its constants lie in a file of their own. Called
+    name: of its functions in C; beside: whether its constants lie in files of their own. Called
     with the kernels, it packs the weights and gives the part of the library. Raises NetworkError
     for weights that cannot be packed, and for more constants than a library takes.
     """
@@ -39,43 +57,60 @@ class Program:
 
     def __call__(self, kernels: Sequence[Exported]) -> Part:
         by_name = {kernel.op.name: kernel for kernel in kernels}
-        constants = Constants()
-        operands = [
-            [self._place(step, a, by_name[step.op.name], constants) for a in step.op.signature]
-            for step in self.network.steps
-        ]
-        if not self.beside and constants.nbytes > MOST_INSIDE:
+        together, packed = Constants(), []
+        for target, suffix in suffixes(targets_of(kernels)).items():
+            constants = Constants() if self.beside else together
+            variants = {n: kernel.variant_for(target) for n, kernel in by_name.items()}
+            operands = [
+                [
+                    self._place(step, argument, variants[step.op.name], constants)
+                    for argument in step.op.signature
+                ]
+                for step in self.network.steps
+            ]
+            packed.append(_Packed(target, suffix, operands, constants))
+        if not self.beside and together.nbytes > MOST_INSIDE:
             raise NetworkError(
-                f"{constants.nbytes} bytes of constants are more than the {MOST_INSIDE} that a "
+                f"{together.nbytes} bytes of constants are more than the {MOST_INSIDE} that a "
                 "library takes; they can lie beside it (--weights-beside)"
             )
         inside = f"{self.name}.constants"
         symbols = [by_name[step.op.name].symbol for step in self.network.steps]
-        source = c_text.table(self.name, self.network, self.plan, symbols, operands)
-        if self.beside:
-            source = f"{c_text.beside(self.name, constants)}{source}"
-            source += f"\nLPGEN_WEIGHTS({self.name}, &{self.name}_network)"
-        else:
-            source = f"{c_text.inside(self.name, constants, inside)}{source}"
-        file = SUFFIX if self.beside else ""
+        files = {p.target: p.suffix for p in packed} if self.beside else {}
+        total = sum(p.constants.nbytes for p in packed) if self.beside else together.nbytes
         return Part(
-            source=source,
-            header=c_text.header(self.name, self.network, self.plan, constants, file),
-            manifest={"network": self._manifest(operands, constants)},
+            source=self._source(packed, symbols, inside),
+            header=c_text.header(self.name, self.network, self.plan, total, files),
+            manifest={"network": self._manifest(packed)},
             exports=(f"{self.name}_*",),
-            files={} if self.beside else {inside: constants.write},
-            beside={SUFFIX: constants.write_beside} if self.beside else {},
+            files={} if self.beside else {inside: together.write},
+            beside={p.suffix: p.constants.write_beside for p in packed} if self.beside else {},
         )
 
+    def _source(self, packed: Sequence[_Packed], symbols: Sequence[str], inside: str) -> str:
+        """The C text: constants, the steps for each target, the network."""
+        name, text, rows = self.name, "", []
+        for program in packed:
+            own = f"{name}_{identifier(program.target)}"
+            where = f".beside = &{own}_beside" if self.beside else f".constants = {name}_bytes"
+            text += c_text.beside(own, program.constants) if self.beside else ""
+            text += c_text.steps(own, symbols, program.operands)
+            rows.append(
+                f".steps = {own}_steps, {where}, .constant_bytes = {program.constants.nbytes}"
+            )
+        text += c_text.table(name, self.network, self.plan, rows)
+        if self.beside:
+            return f"{text}\nLPGEN_WEIGHTS({name}, &{name}_network)"
+        return f"{c_text.inside(name, inside)}{text}"
+
     def _place(
-        self, step: Step, argument: Argument, kernel: Exported, constants: Constants
+        self, step: Step, argument: Argument, variant: Variant, constants: Constants
     ) -> Place:
         """Where a step finds an argument; what is always the same becomes a constant."""
         name = argument.name
         if argument.role == Role.OUTPUT:
             return self.plan.places[step.output]
         if argument.role == Role.PACKED:
-            (variant,) = kernel.variants
             return Place(Where.CONSTANT, constants.place(packed_weights(step, variant)))
         if name in step.inputs:
             return self.plan.places[step.inputs[name]]
@@ -83,9 +118,7 @@ class Program:
             return Place(Where.NUMBER, int(step.constants[name]))
         return Place(Where.CONSTANT, constants.place(constant(step, argument)))
 
-    def _manifest(
-        self, operands: Sequence[Sequence[Place]], constants: Constants
-    ) -> dict[str, Any]:
+    def _manifest(self, packed: Sequence[_Packed]) -> dict[str, Any]:
         plan, network = self.plan, self.network
         return {
             "name": self.name,
@@ -97,15 +130,21 @@ class Program:
             ],
             "steps": [
                 _step_entry(step, places)
-                for step, places in zip(network.steps, operands, strict=True)
+                for step, places in zip(network.steps, packed[0].operands, strict=True)
             ],
             "arena": {
                 "tensor_bytes": plan.arena_bytes,
                 "lower_bound": plan.lower_bound,
                 "sum_bytes": plan.sum_bytes,
             },
-            "constant_bytes": constants.nbytes,
-            "weights_file": SUFFIX if self.beside else "",
+            "programs": {
+                p.target: {
+                    "constants": [*map(_constants, network.steps, p.operands)],
+                    "constant_bytes": p.constants.nbytes,
+                    "weights_file": p.suffix if self.beside else "",
+                }
+                for p in packed
+            },
         }
 
 
@@ -114,13 +153,21 @@ def _entry(name: str, kind: TensorType) -> dict[str, Any]:
 
 
 def _step_entry(step: Step, places: Sequence[Place]) -> dict[str, Any]:
-    named = {a.name: place for a, place in zip(step.op.signature, places, strict=True)}
     return {
         "name": step.name,
         "workload": step.op.name,
         "inputs": dict(step.inputs),
         "output": step.output,
-        "constants": {n: place.at for n, place in named.items() if place.where == Where.CONSTANT},
-        "numbers": {n: place.at for n, place in named.items() if place.where == Where.NUMBER},
+        "numbers": _at(Where.NUMBER, step, places),
         "sources": list(step.sources),
     }
+
+
+def _constants(step: Step, places: Sequence[Place]) -> dict[str, int]:
+    return _at(Where.CONSTANT, step, places)
+
+
+def _at(where: Where, step: Step, places: Sequence[Place]) -> dict[str, int]:
+    """The arguments of a step that are in such a place, and where there."""
+    named = zip(step.op.signature, places, strict=True)
+    return {argument.name: place.at for argument, place in named if place.where == where}

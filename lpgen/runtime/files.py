@@ -6,6 +6,7 @@ is run is a copy in memory of the bytes that were compared, so that the file may
 overwritten at any time.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -18,11 +19,12 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tvm_ffi
 
 from lpgen.errors import LibraryError
 
-SCHEMA = 4
+SCHEMA = 5
 """The version of the manifest that this package reads."""
 
 HASH_BYTES = 32
@@ -42,25 +44,29 @@ _NAME_LIMIT = 200  # of the 249 bytes that a memory file's name may have
 class Code:
     """The code of a library in this process: unloaded when nobody holds it any more.
 
-    digest: the SHA-256 of the file.
+    key: the SHA-256 of the file, and the target whose kernels are in use, as it was asked for.
     """
 
-    def __init__(self, path: Path, data: bytes, digest: bytes) -> None:
-        self.digest = digest
+    def __init__(self, path: Path, data: bytes, key: tuple[bytes, str]) -> None:
+        self.key = key
         self._module = load_module(path, data, next(_fresh))
+        # It has read LPGEN_TARGET itself. What it refuses now it refuses at every call.
+        if key[1] != asked_by_environment():
+            with contextlib.suppress(AttributeError, RuntimeError):
+                self.get_function("lpgen_set_target")(as_text(key[1]))
 
     @classmethod
-    def of(cls, path: Path) -> "Code":
-        """The code in the file, shared by all who load the same contents.
+    def of(cls, path: Path, target: str) -> "Code":
+        """The code in the file, shared by all who load the same contents for the same target.
 
         Raises LibraryError when the file is no whole, unchanged library.
         """
         data = _read(path)
-        digest = _checked_digest(path, data)
+        key = _checked_digest(path, data), target
         with _lock:
-            code = _loaded.get(digest)
+            code = _loaded.get(key)
             if code is None:
-                code = _loaded[digest] = cls(path, data, digest)
+                code = _loaded[key] = cls(path, data, key)
             return code
 
     def get_function(self, name: str) -> Any:
@@ -68,9 +74,19 @@ class Code:
         return self._module.get_function(name)
 
 
-_loaded: weakref.WeakValueDictionary[bytes, Code] = weakref.WeakValueDictionary()
+_loaded: weakref.WeakValueDictionary[tuple[bytes, str], Code] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 _fresh = itertools.count(1)
+
+
+def asked_by_environment() -> str:
+    """The target that LPGEN_TARGET names, "": the best."""
+    return os.environ.get("LPGEN_TARGET", "")
+
+
+def as_text(value: str | os.PathLike[str]) -> Any:
+    """A text as functions of a library take it: uint8[n] that ends in 0."""
+    return tvm_ffi.from_dlpack(np.frombuffer(os.fsencode(value) + b"\0", np.uint8).copy())
 
 
 def find_hash(data: bytes) -> int | None:

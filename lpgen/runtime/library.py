@@ -7,21 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from lpgen.errors import LibraryError
-from lpgen.runtime.files import Code, read_manifest
+from lpgen.runtime.files import Code, asked_by_environment, read_manifest
 from lpgen.runtime.kernel import Kernel
 from lpgen.runtime.network import Network
 
 
-def load(path: str | os.PathLike[str]) -> "Library":
+def load(path: str | os.PathLike[str], target: str | None = None) -> "Library":
     """The library in the file `path`.
 
-    The same contents are loaded once and shared, as often as they are asked for, and unloaded when
-    no library or kernel of them is left; a file that was built anew is loaded anew.
+    target: whose kernels are used, of those that it was built for, by its name or that of its level
+    [what LPGEN_TARGET in the environment names, else the best that this CPU runs].
+    The same contents for the same target are loaded once and shared, as often as they are asked
+    for, and unloaded when no library or kernel of them is left; a file that was built anew is
+    loaded anew.
     Raises LibraryError when there is no such file, when it is no lpgen library, is cut off, damaged
-    or was changed after it was built, and when this CPU lacks instructions that all of its kernels
-    need (naming them).
+    or was changed after it was built, when it was not built for `target`, and when this CPU lacks
+    instructions that all of its kernels need (naming them).
     """
-    library = Library(path)
+    library = Library(path, target)
     if not library.kernels:
         raise LibraryError(f"{path}: {library.refuses(library.workloads[0])}")
     return library
@@ -31,25 +34,48 @@ class Library:
     """Kernels by the canonical names of their workloads. `load` makes one and checks the CPU.
 
     `kernels`: names of the kernels that this CPU can run; `workloads`: all names in it;
-    `manifest`: what the file says it holds, as JSON values; `missing`: instruction set extensions
-    that kernels of the library need and this CPU lacks; `network`: what runs all of them as one
+    `targets`: the CPUs that it was built for, best first; `lacking`: the instruction set extensions
+    of each that this CPU lacks; `target`: the one whose kernels are in use, None: none; `asked`:
+    the name under which it was asked for, "": it is the best;
+    `manifest`: what the file says it holds, as JSON values; `missing`: extensions that this CPU
+    lacks for the others of its kernels; `network`: what runs all of them as one
     network, None: it is a library of kernels alone. Threads may share it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], target: str | None = None) -> None:
         self.path = Path(path).absolute()
-        self._code = Code.of(self.path)
+        if not isinstance(target, str | None):
+            raise LibraryError(f"target {target!r} is no name")
+        self.asked = target or asked_by_environment()
+        self._by = "target" if target else "LPGEN_TARGET"
+        self._code = Code.of(self.path, self.asked)
         self.manifest = read_manifest(self.path, self._code)
-        text = self._code.get_function("lpgen_missing_features")()
-        self.missing = tuple(text.split(", ")) if text else ()
+        self.missing = _listed(self._code.get_function("lpgen_missing_features")())
         try:
+            self._read_targets()
             self._entries = {entry["workload"]: entry for entry in self.manifest["kernels"]}
-            self._chosen = {name: self._choose(entry) for name, entry in self._entries.items()}
+            self._chosen = {n: self._choose(i) for i, n in enumerate(self._entries)}
             network = self.manifest.get("network")
-            self.network = Network(self._code, network, self.path) if network else None
+            named = self.target or self.targets[0]
+            self.network = Network(self._code, network, self.path, named) if network else None
         except (KeyError, TypeError):
             raise LibraryError(f"{self.path}: its manifest is damaged") from None
         self._kernels: dict[str, Kernel] = {}
+
+    def _read_targets(self) -> None:
+        """Which targets there are, and of which this CPU runs the kernels. Raises LibraryError for
+        one that is asked for and not there."""
+        rows, function = self.manifest["targets"], self._code.get_function
+        self.targets = tuple(row["name"] for row in rows)
+        if self.asked and self.asked not in (*self.targets, *(row["level"] for row in rows)):
+            raise LibraryError(
+                f"{self.path}: {self._by} {self.asked[:80]!r} is not inside; it is built for "
+                f"{', '.join(self.targets)}"
+            )
+        texts = (function("lpgen_lacking")(place) for place in range(len(rows)))
+        self.lacking = {n: _listed(text) for n, text in zip(self.targets, texts, strict=True)}
+        self.target: str | None = function("lpgen_target")() or None
+        self._levels = {row["name"]: row["level"] for row in rows}
 
     @property
     def workloads(self) -> list[str]:
@@ -97,17 +123,23 @@ class Library:
     def refuses(self, name: str) -> str:
         """Why the library has no kernel of that name here, in one line."""
         if name in self._entries:
-            variants = self._entries[name]["variants"]
-            fewest = min((self._lacking(variant) for variant in variants), key=len)
-            built = ", ".join(variant["target"] for variant in variants)
-            return f"built for {built}; this CPU lacks {', '.join(fewest)}"
+            built = [variant["target"] for variant in self._entries[name]["variants"]]
+            if self.target and self.asked and self.target not in built:
+                return f"built for {', '.join(built)}, not for {self.target} ({self._by})"
+            named = [target for target in built if self.asked in (target, self._levels[target])]
+            asked = f" ({self._by} {self.asked})" if named else ""
+            fewest = min((self.lacking[target] for target in named or built), key=len)
+            return f"built for {', '.join(built)}; this CPU lacks {', '.join(fewest)}{asked}"
         near = difflib.get_close_matches(str(name)[:500], self.workloads, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {len(self)}, see its .kernels"
         return f"no kernel {str(name)[:200]!r}; {hint}"
 
-    def _choose(self, entry: dict[str, Any]) -> dict[str, Any] | None:
-        """The first variant that this CPU can run, or None."""
-        return next((v for v in entry["variants"] if not self._lacking(v)), None)
+    def _choose(self, place: int) -> dict[str, Any] | None:
+        """The variant of the kernel at a place of the manifest that is in use, or None."""
+        variants = self.manifest["kernels"][place]["variants"]
+        chosen = self._code.get_function("lpgen_variant")(place)
+        return variants[chosen] if chosen < len(variants) else None
 
-    def _lacking(self, variant: dict[str, Any]) -> list[str]:
-        return [feature for feature in variant["features"] if feature in self.missing]
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split(", ")) if text else ()

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ import tvm_ffi
 
 from lpgen.errors import LibraryError
 from lpgen.runtime import arrays
-from lpgen.runtime.files import Code
+from lpgen.runtime.files import Code, as_text
 from lpgen.runtime.kernel import MAX_THREADS
 from lpgen.runtime.memory import aligned
 
@@ -50,27 +49,28 @@ class Tensor(NamedTuple):
 
 class Step(NamedTuple):
     """A step of a network: its name, the workload of its kernel, the names of the tensors that it
-    reads, by the kernel's arguments, and of the one that it writes; constants: the first byte of
-    each in the library's constants; sources: what it computes, such as names of ONNX nodes."""
+    reads, by the kernel's arguments, and of the one that it writes; sources: what it computes, such
+    as names of ONNX nodes; constants: the first byte of each in those of the target in use."""
 
     name: str
     workload: str
     inputs: dict[str, str]
     output: str
-    constants: dict[str, int]
     numbers: dict[str, int]
     sources: list[str]
+    constants: dict[str, int]
 
 
 class Network:
     """What runs all of a network: `name`, and its entry of the manifest as `interface`.
 
     inputs, outputs: what a call takes and gives (`Tensor`), by name, in order; steps: in the order
-    in which they run; tensors: all of them, by name. Threads may share it; each has its own arena,
-    which is kept. Weights that lie beside the library are mapped by the first call.
+    in which they run; tensors: all of them, by name; target: whose kernels they are, with
+    constant_bytes of constants. Threads may share it; each has its own arena, which is kept.
+    Weights that lie beside the library are mapped by the first call.
     """
 
-    def __init__(self, code: Code, interface: dict, path: Path) -> None:
+    def __init__(self, code: Code, interface: dict, path: Path, target: str) -> None:
         self.name: str = interface["name"]
         self.interface = interface
         self.inputs = {
@@ -81,13 +81,16 @@ class Network:
             entry["name"]: Tensor.of_entry(entry, "output", i)
             for i, entry in enumerate(interface["outputs"])
         }
-        self.steps = [Step(**entry) for entry in interface["steps"]]
+        self.target, program = target, interface["programs"][target]
+        places = zip(interface["steps"], program["constants"], strict=True)
+        self.steps = [Step(**entry, constants=constants) for entry, constants in places]
         self.tensors = {entry["name"]: Tensor.of_entry(entry) for entry in interface["tensors"]}
         self._code = code  # keeps it loaded
         self._run = code.get_function(f"{self.name}_run")
         self._arena_bytes = code.get_function(f"{self.name}_arena_bytes")
         self._kept = threading.local()
-        suffix = interface["weights_file"]
+        self.constant_bytes: int = program["constant_bytes"]
+        suffix = program["weights_file"]
         self._weights = path.with_suffix(suffix) if suffix else None
 
     def __repr__(self) -> str:
@@ -169,8 +172,7 @@ class Network:
         if len(head) < _HEADER.size or _HEADER.unpack(head)[1] != digest:
             raise LibraryError(f"{path}: is damaged, or no file of weights")
         try:
-            name = np.frombuffer(os.fsencode(path) + b"\0", np.uint8).copy()
-            self._code.get_function(f"{self.name}_map_weights")(tvm_ffi.from_dlpack(name))
+            self._code.get_function(f"{self.name}_map_weights")(as_text(path))
         except RuntimeError:
             raise LibraryError(f"{path}: holds the weights of another library") from None
         self._weights = None

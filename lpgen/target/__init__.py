@@ -47,7 +47,7 @@ class Target:
 
     @classmethod
     def parse(cls, name: str) -> "Target":
-        """The target called `name`, or this machine's CPU for "native".
+        """The target called `name`, or this machine's CPU for "native", or the first of a level.
 
         Raises TargetError for an unknown name, listing the near ones.
         """
@@ -57,6 +57,8 @@ class Target:
             return _TABLE[name]
         if name in ALIASES:
             return _TABLE[ALIASES[name]]
+        if first := next((row for row in _TABLE.values() if row.level == name), None):
+            return first
         near = difflib.get_close_matches(name[:40], ["native", *_TABLE], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise TargetError(f"target {name!r} is unknown; {hint}known: native, {', '.join(_TABLE)}")

@@ -28,8 +28,8 @@ def test_files_that_are_no_libraries(path, tmp_path):
     small[4], small[18] = 1, 40
     unheard = bytearray(whole)
     unheard[18] = 252
-    newer = resealed(whole.replace(b'{"schema":4,', b'{"schema":7,'))
-    damaged = resealed(whole.replace(b'{"schema":4,', b'{"schema":4;'))
+    newer = resealed(whole.replace(b'{"schema":5,', b'{"schema":7,'))
+    damaged = resealed(whole.replace(b'{"schema":5,', b'{"schema":5;'))
     nameless = resealed(whole.replace(b'"workload":', b'"workloaf":'))
     stripped = tmp_path / "stripped.so"
     subprocess.run(["strip", path, "-o", stripped], check=True)
@@ -45,7 +45,7 @@ def test_files_that_are_no_libraries(path, tmp_path):
         (bytes(foreign), r"was built for 64-bit Arm, this machine is x86-64$"),
         (bytes(small), r"was built for 32-bit Arm, this machine is x86-64$"),
         (bytes(unheard), r"was built for ELF machine 252, this machine is x86-64$"),
-        (newer, "has manifest schema 7, this lpgen reads 4"),
+        (newer, "has manifest schema 7, this lpgen reads 5"),
         (damaged, "its manifest is damaged"),
         (nameless, "its manifest is damaged"),
         (stripped.read_bytes(), r"is damaged, or was changed after it was built \(as by strip\)"),
