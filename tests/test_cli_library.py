@@ -103,7 +103,7 @@ def test_a_library_for_several_targets(lpgen, monkeypatch):
     text = lpgen("build", DENSE, "--targets", ",".join(names), "-o", "fat.so")
     assert "fat.so: 1 kernel for sapphirerapids, sse4, generic" in text
     text = lpgen("show", "fat.so")
-    assert [line.split()[8:10] for line in text.splitlines()[1:4]] == [
+    assert [line.split()[7:9] for line in text.splitlines()[1:4]] == [
         ["sapphirerapids", "amx"],
         ["sse4", "sse4"],
         ["generic", "generic"],
@@ -111,12 +111,13 @@ def test_a_library_for_several_targets(lpgen, monkeypatch):
     assert "for sapphirerapids, sse4, generic; in use: " in text
     text = lpgen("check", "fat.so")
     assert [f"{name}: 1 of 1 kernels are exact" in text for name in runs] == [True] * len(runs)
-    if "sapphirerapids" in text.partition("exact")[0]:
+    if targets.known()["sapphirerapids"].missing_on(cpu_features()):
         assert "not checked: sapphirerapids: this CPU lacks " in text
     monkeypatch.setenv("LPGEN_TARGET", "generic")
     assert "sse4: " not in lpgen("check", "fat.so")
     (measured,) = map(json.loads, lpgen("bench", "fat.so", "--json").splitlines())
-    assert (measured["target"], measured["template"]) == ("generic", "generic/dense")
+    assert measured["target"] == "generic"
+    assert measured["template"].startswith("generic/")
     monkeypatch.setenv("LPGEN_TARGET", "zen9")
     for command in ("show", "check", "bench"):
         text = lpgen(command, "fat.so", status=2)
