@@ -13,6 +13,7 @@ from lpgen.build.check import check_library
 from lpgen.errors import LibraryError
 from lpgen.records.choose import choose
 from lpgen.target import Target
+from lpgen.target.several import several
 
 SECTIONS = ("pairs", "formats", "sizes", "kinds")
 DENSE = "dense m=3 n=20 k=40 act=u8 weight=s8"
@@ -112,3 +113,14 @@ def test_without_an_emulator_or_a_compiler(lpgen, tmp_path, monkeypatch):
     assert "pip install lpgen[cross]" in text
     text = lpgen("check", "lib.so", "--target", "cortex-a53", status=2)
     assert "qemu-aarch64 is not installed (Debian: qemu-user), which runs cortex-a53" in text
+
+
+def test_a_library_for_several_targets_takes_what_the_cpu_runs(tmp_path):
+    old, new = emulator_of("cortex-a53"), emulator_of("cortex-a76")
+    choices = [choose(DENSE, target) for target in several(["cortex-a53", "cortex-a76"])]
+    path = build(choices, tmp_path / "lib.so")
+    for cpu, asked, used in ((new, None, new), (new, "cortex-a53", old), (old, None, old)):
+        (checked,) = check_library(path, target=cpu, asked=asked)
+        assert (checked.failure, checked.target) == (None, used.name)
+    (checked,) = check_library(path, target=old, asked="cortex-a76")
+    assert "cortex-a53 lacks " in checked.failure

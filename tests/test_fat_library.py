@@ -279,6 +279,8 @@ def test_several_targets_are_put_in_order():
         (["avx2", "zen9"], r"^target 'zen9' is unknown; did you mean zen5 or zen4"),
         (["avx2", ""], r"^target '' is unknown"),
         (["avxvnni", "alderlake"], r"^target alderlake is there twice$"),
+        (["cortex-a53", "cortex-a72"], r"every CPU that runs the second takes the first$"),
+        (["avx2", "cortex-a53"], r"a library is for one architecture, not for "),
     ],
 )
 def test_several_targets_are_refused(names, message):

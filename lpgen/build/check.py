@@ -129,6 +129,13 @@ def foreign_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def lacking_on(path: Path, target: Target) -> dict[str, tuple[str, ...]]:
+    """What the CPU `target`, which an emulator runs, lacks for each of a library's targets."""
+    emulated.emulator_of(target)
+    features = frozenset(target.features)
+    return {built.name: built.missing_on(features) for built in targets_in(foreign_manifest(path))}
+
+
 def targets_in(manifest: dict[str, Any]) -> list[Target]:
     """What a library was built for, best first."""
     return [Target.parse(row["name"]) for row in manifest["targets"]]

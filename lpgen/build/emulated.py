@@ -185,18 +185,25 @@ class EmulatedLibrary:
         return list(self._entries)
 
     @cached_property
-    def in_use(self) -> str:
-        """The target whose kernels the library takes, "": none."""
-        return self.emulator.text("lpgen_target")
+    def missing(self) -> list[str]:
+        """What the CPU lacks for kernels which the library does not run there."""
+        return self.emulator.text("lpgen_missing_features").split(", ")
+
+    @cached_property
+    def in_use(self) -> list[str]:
+        """The target whose kernels the library takes, and those behind it; none: it refuses."""
+        names = [row["name"] for row in self.manifest["targets"]]
+        used = self.emulator.text("lpgen_target")
+        return names[names.index(used) :] if used else []
 
     def __getitem__(self, name: str) -> EmulatedKernel:
         """The kernel of that name; LibraryError where none is in use."""
         entry = self._entries[name]
         for variant in entry["variants"]:
-            if variant["target"] == self.in_use:
+            if variant["target"] in self.in_use:
                 return EmulatedKernel(self.emulator, entry, variant)
-        lacking = self.emulator.text("lpgen_missing_features")
         built = ", ".join(variant["target"] for variant in entry["variants"])
+        lacking = ", ".join(self.missing)
         raise LibraryError(f"built for {built}; {self.target.name} lacks {lacking}")
 
 

@@ -61,13 +61,13 @@ def command(
     Exits with status 1 when a result differs in any bit.
     """
     from lpgen import runtime
-    from lpgen.build.check import emulated_target, foreign_manifest, targets_in
+    from lpgen.build.check import emulated_target, lacking_on
 
     elsewhere = emulated_target(library, target)
     if elsewhere is not None:
         if model is not None:
             raise UserError(f"--model is for a library that this CPU runs, not {elsewhere.name}")
-        several = _served(targets_in(foreign_manifest(library)), elsewhere)
+        several = _served(lacking_on(library, elsewhere), elsewhere.name)
         return WRONG if sum(run(library, seed, as_json, elsewhere, name) for name in several) else 0
     loaded = runtime.load(library)
     has_network = loaded.network is not None
@@ -89,18 +89,13 @@ def _in_use(library: Library, target: str | None) -> list[str | None]:
         return [None]
     if target not in (None, "native"):
         return [target]
-    return [library.target] if library.asked else _without(library.lacking, "this CPU")
+    return [library.target] if library.asked else _served(library.lacking, "this CPU")
 
 
-def _served(targets: list[Target], cpu: Target) -> list[str | None]:
-    """The targets whose kernels another CPU runs."""
-    if len(targets) == 1:
+def _served(lacking: Mapping[str, Sequence[str]], cpu: str) -> list[str | None]:
+    """The targets for which a CPU lacks nothing, None: the only one; of the others it says what."""
+    if len(lacking) == 1:
         return [None]
-    return _without({t.name: t.missing_on(frozenset(cpu.features)) for t in targets}, cpu.name)
-
-
-def _without(lacking: Mapping[str, Sequence[str]], cpu: str) -> list[str | None]:
-    """Those that lack nothing; of the others it says what."""
     for name, features in lacking.items():
         if features:
             output.note(f"not checked: {name}: {cpu} lacks {', '.join(features)}")
