@@ -32,6 +32,7 @@ _COMMANDS = {
     "show": "show",
     "import": "import_model",
     "sensitivity": "sensitivity",
+    "quantize": "quantize",
     "export-schedule": "export_schedule",
     "devices": "devices",
     "rpc-tracker": "rpc_tracker",

@@ -9,6 +9,8 @@ from lpgen.quantize.calibration import Calibration
 from lpgen.quantize.data import calls_of, inputs_of, read_calls
 from lpgen.quantize.graph import write
 from lpgen.quantize.model import Outcome, Settings, quantize
+from lpgen.quantize.simulation import simulated
+from lpgen.quantize.usual import prepared, usual
 
 __all__ = [
     "Calibration",
@@ -16,7 +18,10 @@ __all__ = [
     "Settings",
     "calls_of",
     "inputs_of",
+    "prepared",
     "quantize",
     "read_calls",
+    "simulated",
+    "usual",
     "write",
 ]
