@@ -64,7 +64,7 @@ def test_products_are_compiled_with_the_plan_in_the_file(lpgen, home):
         *("--smooth", "0.5", "-o", "q.onnx"),
     )
     said = lpgen("import", "q.onnx", "--shape", "x=4x64")
-    assert said.count("act=s7 weight=s4") == 2
+    assert said.count("act=s7 weight=s4") == 3
     assert "hadamard=32" in said
 
 

@@ -135,7 +135,7 @@ def test_ranges_hold_zero_and_their_ends():
 
 
 def test_the_least_error_is_found(rng):
-    sample = np.append(np.maximum(rng.standard_t(4, 4000), 0), 60.0).astype(np.float32)
+    sample = np.append(np.maximum(rng.standard_t(4, 20000), 0), 60.0).astype(np.float32)
 
     def error(found: Range) -> float:
         return float(((found.real(sample) - sample) ** 2).sum())

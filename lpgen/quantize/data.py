@@ -50,9 +50,10 @@ def read_calls(path: str | os.PathLike[str], model: onnx.ModelProto) -> list[Cal
     """The calls in a file of `numpy.savez`. Raises QuantizeError for what is no such file, and for
     arrays that do not fit the inputs of the model."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, Mapping):
-                raise QuantizeError(f"{path} holds one array: numpy.savez names them")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, Mapping):
+            raise QuantizeError(f"{path} holds one array: numpy.savez names them")
+        with file:
             arrays = {name: file[name] for name in file.files}
     except OSError as error:
         raise QuantizeError(f"{path}: {error.strerror or error}") from None
