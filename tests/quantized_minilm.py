@@ -1,6 +1,6 @@
 """MiniLM with few bits, quantized by lpgen: how near its embeddings are to those of float32.
 
-python tests/quantized_minilm.py [PRECISION ...]
+python tests/quantized_minilm.py [PRECISION ...] [--method gptq]
 
 Prints Spearman's correlation of all cosines of pairs of sentences with those of the float model,
 and the share of sentences whose nearest neighbour is the same. Every second sentence calibrates.
@@ -8,7 +8,7 @@ and the share of sentences whose nearest neighbour is the same. Every second sen
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import minilm
 import numpy as np
@@ -40,12 +40,16 @@ def score(found: np.ndarray, reference: np.ndarray) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("precisions", nargs="*", metavar="PRECISION")
+    parser.add_argument("--method", action="append", choices=("rtn", "gptq"))
+    arguments = parser.parse_args()
     model, calls = minilm.Encoder().model(), minilm.calls(minilm.sentences())
     groups, reference = groups_of(model), embeddings(model, calls)
     calibration = Calibration(model, calls[::2])
     print(f"{len(calls)} sentences, {len(calls[::2])} calibrate{'':13} Spearman  nearest")
-    for text in sys.argv[1:] or PRECISIONS:
-        for method in ("rtn", "gptq"):
+    for text in arguments.precisions or PRECISIONS:
+        for method in arguments.method or ("rtn", "gptq"):
             made = quantize(calibration, uniform(groups, text), Settings(method)).model
             found = score(embeddings(simulated(made), calls), reference)
             print(f"{text + ', ' + method:40} {found}", flush=True)
