@@ -11,8 +11,8 @@ import numpy as np
 import ocr_models
 import onnx
 
-from lpgen.plans import groups_of, uniform
-from lpgen.quantize import Calibration, Settings, quantize
+from lpgen.plans import groups_of
+from lpgen.quantize import Calibration, Settings, quantize, usual
 from lpgen.quantize.session import Session
 
 
@@ -45,11 +45,10 @@ def main() -> None:
     letters = ocr_models.characters(model)
     print(f"float{'':24} {score(model, lines, letters)}", flush=True)
     groups, calibration = groups_of(model), Calibration(model, calls)
-    for bits in ("w8a8", "w6a8", "w4a8", "w4a6"):
-        for method in ("rtn", "gptq"):
-            made = quantize(calibration, uniform(groups, f"{bits} static"), Settings(method))
-            label = f"{bits} static {method}"
-            print(f"{label:29} {score(made.model, lines, letters)}", flush=True)
+    for bits, method in (("w8a8", "gptq"), ("w6a8", "gptq"), ("w4a8", "rtn"), ("w4a8", "gptq")):
+        made = quantize(calibration, usual(groups, f"{bits} static"), Settings(method))
+        label = f"{bits} static, {method}"
+        print(f"{label:29} {score(made.model, lines, letters)}", flush=True)
 
 
 if __name__ == "__main__":

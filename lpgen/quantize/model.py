@@ -75,6 +75,8 @@ def quantize(
     wanted = {node: p for node, p in plan.precisions.items() if p.weight is not None}
     if not wanted:
         raise QuantizeError("the plan leaves every layer float: there is nothing to quantize")
+    if layered := [node for node, precision in wanted.items() if precision.bit_layers]:
+        raise QuantizeError(f"layer {layered[0]}: a file of ONNX does not hold bit layers")
     nodes = dict(zip(node_names(model.graph), model.graph.node, strict=True))
     layers = [layer for group in groups for layer in group.layers if layer.node in wanted]
     places = [Place(layer, nodes[layer.node]) for layer in layers]
