@@ -86,7 +86,7 @@ def test_mistakes_end_with_one_line_and_no_file(lpgen, files, arguments, message
     given = ["--data", "calib.npz", "-o", "q.onnx", *arguments]
     said = lpgen("quantize", "net.onnx", *given, status=2)
     assert message in said
-    assert not (files / "q.onnx").exists()
+    assert not list(files.glob("q.onnx*"))
 
 
 def test_interrupted_leaves_nothing(files):
@@ -100,5 +100,5 @@ def test_interrupted_leaves_nothing(files):
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted" in said
+    assert "the same command goes on" in said
     assert not (files / "q.onnx").exists()

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from lpgen.errors import PlanError, QuantizeError
 from lpgen.onnx import read_network
 from lpgen.plans import Group, Plan, Precision, groups_of, plan_of, uniform
-from lpgen.quantize import Calibration, Settings, quantize, write
+from lpgen.quantize import Calibration, Kept, Settings, quantize, write
 from lpgen.quantize.session import Session
 
 
@@ -106,6 +106,34 @@ def test_hessians_in_several_passes_are_the_same(rng):
     assert told[-1] == ("weights", 3, 3)
     with pytest.raises(QuantizeError, match="the Hessian of query"):
         quantize(Calibration(model, calls, most_bytes=100), plan)
+
+
+def test_an_interrupted_run_goes_on(rng, tmp_path):
+    model, calls = image_model(rng), images(rng, 12)
+    plan = uniform(groups_of(model), "w4a7 static")
+    whole = quantize(Calibration(model, calls), plan).model
+
+    def stop(what: str, done: int, of: int) -> None:
+        if (what, done) == ("weights", 3):
+            raise KeyboardInterrupt
+
+    def run(given: list, progress=lambda *_: None) -> onnx.ModelProto:
+        kept = Kept(tmp_path / "part", "gptq")
+        return quantize(Calibration(model, given), plan, progress=progress, kept=kept).model
+
+    with pytest.raises(KeyboardInterrupt):
+        run(calls, stop)
+    told = []
+    assert run(calls, lambda *done: told.append(done)) == whole
+    assert [done for done in told if done[0] == "weights"] == [("weights", 4, 4)]
+    assert ("calibration", 12, 12) in told
+    told.clear()
+    assert run(calls, lambda *done: told.append(done)) == whole
+    assert not told
+    run(calls[:6], lambda *done: told.append(done))  # other data: nothing is taken from there
+    assert ("weights", 4, 4) in told
+    Kept(tmp_path / "part", "gptq").remove()
+    assert not (tmp_path / "part").exists()
 
 
 def test_mistakes_are_said_in_one_line(rng):

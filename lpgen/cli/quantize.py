@@ -14,7 +14,7 @@ from lpgen.errors import UserError
 
 if TYPE_CHECKING:
     from lpgen.plans import LayerGroup, Plan
-    from lpgen.quantize import Outcome
+    from lpgen.quantize import Kept, Outcome
 
 _path = click.Path(path_type=Path)
 
@@ -109,7 +109,7 @@ def command(
     except ImportError as error:
         raise UserError(f"{error}; pip install 'lpgen[quantize]'") from None
     from lpgen.plans import groups_of
-    from lpgen.quantize import Calibration, Settings, prepared, quantize, read_calls, write
+    from lpgen.quantize import Calibration, Kept, Settings, prepared, quantize, read_calls, write
 
     settings = Settings(method, damping, ranges, not no_correction)
     loaded = load(model)
@@ -117,9 +117,11 @@ def command(
         raise UserError(f"{out}: there is no folder {out.parent}")
     plan = _plan(plan_path, bits, groups_of(loaded), model)
     calls = read_calls(data, loaded)
-    with interruptible(f"interrupted; {out} was not written"), _progress() as show:
+    message = f"interrupted; {out} was not written, and the same command goes on"
+    kept = Kept(f"{out}.part", f"{settings.method} {settings.damping}")
+    with interruptible(message), _discarded(kept), _progress() as show:
         ready = prepared(loaded, calls, plan, equalize, smooth)
-        made = quantize(Calibration(ready, calls), plan, settings, show)
+        made = quantize(Calibration(ready, calls), plan, settings, show, kept)
         write(made.model, out)
     _show(made, plan, groups_of(loaded), as_json)
 
@@ -153,6 +155,17 @@ def _show(made: Outcome, plan: Plan, groups: list[LayerGroup], as_json: bool) ->
             f"{len(few)} layers saw fewer rows than they have places along k, such as {few[0]}: "
             "more data may serve them better"
         )
+
+
+@contextlib.contextmanager
+def _discarded(kept: Kept) -> Iterator[None]:
+    """Layers that are done are not kept but for one who interrupts."""
+    try:
+        yield
+    except Exception:
+        kept.remove()
+        raise
+    kept.remove()
 
 
 @contextlib.contextmanager

@@ -8,12 +8,14 @@ for what.
 from lpgen.quantize.calibration import Calibration
 from lpgen.quantize.data import calls_of, inputs_of, read_calls
 from lpgen.quantize.graph import write
+from lpgen.quantize.kept import Kept
 from lpgen.quantize.model import Outcome, Settings, quantize
 from lpgen.quantize.simulation import simulated
 from lpgen.quantize.usual import prepared, usual
 
 __all__ = [
     "Calibration",
+    "Kept",
     "Outcome",
     "Settings",
     "calls_of",

@@ -160,7 +160,6 @@ class Calibration:
         self, places: Sequence[Place], progress: Callable[[int], None]
     ) -> dict[tuple, Seen]:
         """One pass over the calls."""
-        rng = np.random.default_rng(self._seed)
         first = {place.sees: place for place in places}
         seen = {sees: Seen() for sees in first}
         edges = list(dict.fromkeys(place.layer.input for place in places))
@@ -172,10 +171,15 @@ class Calibration:
                 if not np.isfinite(array).all():
                     raise QuantizeError(f"the float model makes {edge} not finite")
                 if edge in fresh:
-                    fresh[edge].add(array, max(256, MOST_VALUES // len(self.calls)), rng)
+                    most = max(256, MOST_VALUES // len(self.calls))
+                    fresh[edge].add(array, most, self._random(done))
             for sees, place in first.items():
                 x = found[place.layer.input].astype(np.float32, copy=False)
-                seen[sees].add(place.inputs(x, MOST_ROWS, rng))
+                seen[sees].add(place.inputs(x, MOST_ROWS, self._random(done)))
             progress(done + 1)
         self._values |= fresh
         return seen
+
+    def _random(self, call: int) -> np.random.Generator:
+        """What draws from a tensor of a call: the same, whatever else is observed with it."""
+        return np.random.default_rng([self._seed, call])

@@ -16,6 +16,7 @@ from lpgen.plans.groups import node_names
 from lpgen.quantize.calibration import Calibration
 from lpgen.quantize.gptq import DAMPING
 from lpgen.quantize.graph import Graph, with_opset
+from lpgen.quantize.kept import Kept
 from lpgen.quantize.patches import Place
 from lpgen.quantize.ranges import METHODS as RANGES
 from lpgen.quantize.ranges import Range, chosen
@@ -63,8 +64,10 @@ def quantize(
     plan: Plan,
     settings: Settings = Settings(),
     progress: Progress = lambda what, done, of: None,
+    kept: Kept | None = None,
 ) -> Outcome:
-    """The model with its layers as a plan says.
+    """The model with its layers as a plan says; kept: where layers that are done stay, for the next
+    time.
 
     Raises PlanError for a plan that does not fit, QuantizeError for data that do not, and where a
     layer cannot be quantized, with its name.
@@ -80,8 +83,8 @@ def quantize(
     nodes = dict(zip(node_names(model.graph), model.graph.node, strict=True))
     layers = [layer for group in groups for layer in group.layers if layer.node in wanted]
     places = [Place(layer, nodes[layer.node]) for layer in layers]
-    done = _weights(calibration, places, wanted, settings, progress)
-    scopes = _scopes(calibration, places, wanted, settings.ranges)
+    done, samples = _weights(calibration, places, wanted, settings, progress, kept)
+    scopes = _scopes(samples, places, wanted, settings.ranges)
     made = with_opset(model, _opset(wanted.values()))
     _write(made, places, wanted, done, scopes, settings.correct)
     _note(made, plan)
@@ -94,25 +97,35 @@ def _weights(
     wanted: Mapping[str, Precision],
     settings: Settings,
     progress: Progress,
-) -> dict[str, Quantized]:
-    """All layers by their nodes, in their order."""
-    constants, found = Constants(calibration.model), {}
+    kept: Kept | None,
+) -> tuple[dict[str, Quantized], dict[str, np.ndarray]]:
+    """All layers by their nodes, in their order, and samples of their inputs by edge."""
+    constants, found, samples = Constants(calibration.model), {}, {}
     for layer in (place.layer for place in places):
         if not np.isfinite(constants[layer.weight]).all():
             raise QuantizeError(f"layer {layer.node}: weights are not finite (NaN or infinity)")
-    for place, seen in calibration.seen(places, partial(progress, "calibration")):
-        node = place.layer.node
+    if kept:
+        kept.begin(calibration)
+        for layer in (place.layer for place in places):
+            if done := kept.get(layer.node, wanted[layer.node]):
+                found[layer.node], samples[layer.input] = done
+    left = [place for place in places if place.layer.node not in found]
+    for place, seen in calibration.seen(left, partial(progress, "calibration")):
+        node, edge = place.layer.node, place.layer.input
         w = place.rows(constants[place.layer.weight])
         try:
             found[node] = quantized(w, wanted[node], seen, settings.method, settings.damping)
         except QuantizeError as error:
             raise QuantizeError(f"layer {node}: {error}") from None
+        samples[edge] = calibration.values(edge).sample
+        if kept:
+            kept.put(node, wanted[node], found[node], samples[edge])
         progress("weights", len(found), len(places))
-    return {place.layer.node: found[place.layer.node] for place in places}
+    return {place.layer.node: found[place.layer.node] for place in places}, samples
 
 
 def _scopes(
-    calibration: Calibration,
+    samples: Mapping[str, np.ndarray],
     places: Sequence[Place],
     wanted: Mapping[str, Precision],
     method: str,
@@ -124,7 +137,7 @@ def _scopes(
         if wanted[node].scales == "static":
             key = (edge, wanted[node].act)
             if key not in known:
-                known[key] = chosen(calibration.values(edge).sample, wanted[node].act, method)
+                known[key] = chosen(samples[edge], wanted[node].act, method)
             found[node] = known[key]
     return found
 
