@@ -19,6 +19,7 @@ from lpgen.algorithms.kernel import Layout
 from lpgen.algorithms.lhs import row_sums
 from lpgen.algorithms.lhs.inside import Inside
 from lpgen.algorithms.lhs.quantize import step_tensor
+from lpgen.algorithms.lhs.view import Lhs
 from lpgen.algorithms.prologue import Prologue
 from lpgen.algorithms.ranged import row_at, rows_of
 from lpgen.algorithms.result.epilogue import Epilogue
@@ -67,6 +68,11 @@ class Definition(Generic[LhsT, WeightsT]):
     """Functions that have to run before (`entry.kernel_entry`)."""
     height: int = 0
     """Rows of a tile, where the number of rows is given at each call."""
+
+    @property
+    def added(self) -> int:
+        """What is added to float activations when they are quantized."""
+        return self.lhs.added if isinstance(self.lhs, Lhs) else 0
 
     def schedule(self) -> Schedule:
         """Schedule of the function, its loops as the expressions have them."""
@@ -162,6 +168,11 @@ def finish(
     args = [lhs.x, *sections, *epilogue.inputs, *rows_given, y]
     layout = epilogue.layout(weights)
     return Definition(op, lhs, weights, layout, args, epilogue.prologue, sums.height)
+
+
+def read_once(op: Operator) -> bool:
+    """Whether nothing but the product of values reads the left side."""
+    return not op.outliers and not Epilogue.needs_row_sums(op)
 
 
 def reduce_axes(**extents: int) -> list[tirx.IterVar]:

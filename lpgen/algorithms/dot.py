@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from tvm import te
 
 from lpgen.algorithms import definition
-from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
+from lpgen.algorithms.definition import Definition, finish, matrix_sums, read_once, reduce_axes
 from lpgen.algorithms.lhs.inside import Inside
 from lpgen.algorithms.lhs.k_split import KSplit, cut
 from lpgen.algorithms.lhs.view import Lhs, lhs_of
@@ -135,7 +135,8 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
         top=t.top,
     )
     sections = placeholders(weights.sections)
-    lhs = lhs_of(op, reduction, operands.left, operands.offset, padded=not t.inside)
+    left = operands.left, operands.offset
+    lhs = lhs_of(op, reduction, *left, padded=not t.inside, alone=read_once(op))
     lhs_at = lhs_tiles(lhs, reduction, t, matrix.groups)
     if t.across_groups:
         lhs_at = _lhs_across_groups(lhs, reduction, t)

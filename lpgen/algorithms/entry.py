@@ -17,6 +17,7 @@ from tvm.ir.expr import TensorLoad
 from tvm.s_tir import SBlockRealize
 from tvm_ffi import structural_map, structural_walk
 
+from lpgen.algorithms.lhs.narrow import Narrows
 from lpgen.algorithms.lhs.quantize import quantize_input
 from lpgen.algorithms.lhs.unpack import unpack_input
 from lpgen.algorithms.ranged import stored_where_computed
@@ -36,6 +37,8 @@ def kernel_entry(
     sections: list[Section],
     prologue: Sequence[tirx.PrimFunc] = (),
     height: int = 0,
+    isa: Narrows | None = None,
+    added: int = 0,
 ) -> tvm.IRModule:
     """The module with "main" in the operator's signature around `func`(x, *sections, *more, y).
 
@@ -46,7 +49,8 @@ def kernel_entry(
     prologue: functions (x, any sections by their names, result) that run first; `func` has their
     results behind the sections, and behind those the steps of dynamic quantization, if there are
     any.
-    height: rows of a tile, where their number is given at each call.
+    height: rows of a tile, where their number is given at each call; isa, added: see
+    `quantize_input`.
     """
     func = stored_where_computed(func, op, height)
     offsets, nbytes = joined_sections(sections)
@@ -74,7 +78,7 @@ def kernel_entry(
         views.append((floats, x, 0))
         scale = steps[0] if steps else inner_sections[_place(sections, "input_inverse")]
         bodies = [tirx.AllocBuffer(buffer) for buffer in (inner_x, *steps)]
-        bodies.append(quantize_input(op, floats, inner_x, scale))
+        bodies.append(quantize_input(op, floats, inner_x, scale, isa, added))
     results = inner_sections[len(sections) :]
     del inner_sections[len(sections) :]
     for before, result in zip(prologue, results, strict=True):

@@ -23,8 +23,8 @@ def finished(
     """Kernel of the scheduled function `func`, by the passes that all templates share.
 
     prefetch: bytes of weights that loops over k ask for in advance (`prefetch_weights`), 0: none;
-    isa: whose vectors of quantized results are narrowed together (`narrow_together`), None: each is
-        narrowed for itself; unrolled: without a loop over rows.
+    isa: whose vectors of quantized values are narrowed together (`narrow_together`,
+        `quantize_input`), None: each is narrowed for itself; unrolled: without a loop over rows.
     """
     op, layout = definition.op, definition.layout
     if prefetch:
@@ -34,5 +34,6 @@ def finished(
     if isa:
         func = narrow_together(func, op, isa, unrolled)
     func = peel_partial_vectors(func)
-    entry = kernel_entry(func, op, layout.sections, definition.prologue, definition.height)
+    rest = definition.prologue, definition.height, isa, definition.added
+    entry = kernel_entry(func, op, layout.sections, *rest)
     return Kernel(op, entry, layout)

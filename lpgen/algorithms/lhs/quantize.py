@@ -8,21 +8,20 @@ hadamard= it is rotated first, into memory of its own that a cache holds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tvm import te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
+from lpgen.algorithms.lhs.narrow import LANES, Narrow, Narrows, moved, pieces, same
 from lpgen.algorithms.lhs.rotate import rotate_row
 from lpgen.algorithms.lhs.view import rows_loop
 from lpgen.ops import Operator, hadamard, scales
 from lpgen.ops.lhs import SMALLEST
 from lpgen.tir.rewrite import places
-from lpgen.tir.vectors import ROUNDING, intrinsic, load, ramp, scratch, splat, store, vector
-
-LANES = 16
+from lpgen.tir.vectors import intrinsic, load, ramp, reinterpret, scratch, splat, store, vector
 
 PARTS = 64
 """In how many parts threads may look for the largest value of a tensor."""
@@ -44,13 +43,18 @@ def step_tensor(op: Operator) -> te.Tensor | None:
     return te.placeholder(shape, "float32", name="input_step")
 
 
-def quantize_input(op: Operator, x, q, scale) -> tirx.Stmt:
+def quantize_input(
+    op: Operator, x, q, scale, isa: Narrows | None = None, added: int = 0
+) -> tirx.Stmt:
     """Statements that fill q from x, buffers of one shape [..., values].
 
-    scale: the buffer with 1 / input_scale, or, for a dynamic scale, the one to fill with the steps.
+    scale: the buffer with 1 / input_scale, or, for a dynamic scale, the one to fill with the steps;
+    isa: whose vectors of results are narrowed together, None: each for itself; added: to all
+    values, which fit q then.
     """
     *outer, count = (int(extent) for extent in x.shape)
     rows = math.prod(outer)
+    narrow = Narrow(op, isa, str(q.dtype) if added else op.act.dtype, op.zero_act + added)
 
     with IRBuilder() as builder, _block("quantize"):
         if op.input == "f32:tensor":
@@ -61,17 +65,17 @@ def quantize_input(op: Operator, x, q, scale) -> tirx.Stmt:
                 inverse = tb.Bind(scale[0])
             if op.lhs.group:
                 with _given(op, x, to[:-1]) as (given, at):
-                    _quantize_groups(op, given, at, q, to, scale)
+                    _quantize_groups(narrow, given, at, q, to, scale)
             elif op.input == "f32:row":
                 with _block("row"):
                     largest = _zeroed("largest")
                     with _given(op, x, to[:-1]) as (given, at):
                         _largest(given, at, count, largest)
                         inverse = _step(op, largest, scale, row)
-                        _quantize(op, given, at, q, to, count, inverse)
+                        narrow.all(given, at, q, to, count, same(inverse))
             else:
                 with _given(op, x, to[:-1]) as (given, at):
-                    _quantize(op, given, at, q, to, count, inverse)
+                    narrow.all(given, at, q, to, count, same(inverse))
     return builder.get()
 
 
@@ -97,48 +101,41 @@ def _given(op: Operator, x, row: list) -> Iterator[tuple]:
         yield rotated, [0]
 
 
-def _quantize_groups(op: Operator, x, at: list, q, to: list, steps) -> None:
+def _quantize_groups(narrow: Narrow, x, at: list, q, to: list, steps) -> None:
     """Emit the quantized values of the row of x at `at`, and the steps of its groups."""
+    op, count = narrow.op, int(q.shape[-1])
     size, groups = op.lhs.group, int(steps.shape[-1])
-    whole, rest = divmod(int(q.shape[-1]), size)
-
-    def each(emit: Callable[[tirx.Expr, int], None]) -> None:
-        """Emit emit(group, its values) for all groups."""
-        if whole:
-            with tb.serial(0, whole) as j:
-                emit(j, size)
-        if rest:
-            emit(tirx.const(whole, "int32"), rest)
-
-    def find(j: tirx.Expr, count: int) -> None:
-        with _block("group"):
-            values = _zeroed("values")
-            _largest(x, _moved(at, j * size), count, values)
-            tops = load(values, [0], LANES)
-            tb.buffer_store(largest, intrinsic("int32", _REDUCE, tops), [j])
-
-    def quantize(j: tirx.Expr, count: int) -> None:
-        inverse = tb.Bind(inverses[j])
-        _quantize(op, x, _moved(at, j * size), q, _moved(to, j * size), count, inverse)
-
     with _block("groups"):
         largest, inverses = scratch((groups,), "int32"), scratch((groups,), "float32")
-        each(find)
+        for j, many in _groups(count, size):
+            with _block("group"):
+                values = _zeroed("values")
+                _largest(x, moved(at, j * size), many, values)
+                tb.buffer_store(largest, intrinsic("int32", _REDUCE, load(values, [0], LANES)), [j])
         # Divisions take long: those of several groups are done at once.
-        for first, lanes in _vectors(groups):
-            value = tb.Bind(tirx.reinterpret(vector("float32", lanes), load(largest, first, lanes)))
-            step, inverse = _scales(op, value, lanes)
-            store(steps, [*to[:-1], *first], step, lanes)
-            store(inverses, first, inverse, lanes)
-        each(quantize)
+        for first, lanes in pieces(groups, LANES):
+            tops = load(largest, [first], lanes)
+            step, inverse = _scales(op, tb.Bind(reinterpret(vector("float32", lanes), tops)), lanes)
+            store(steps, [*to[:-1], first], step, lanes)
+            store(inverses, [first], inverse, lanes)
+        if narrow.spans(size):
+            narrow.all(x, at, q, to, count, lambda place: inverses[place // size])
+            return
+        for j, many in _groups(count, size):
+            inverse = tb.Bind(inverses[j])
+            narrow.all(x, moved(at, j * size), q, moved(to, j * size), many, same(inverse))
+
+
+def _groups(count: int, size: int) -> Iterator[tuple[tirx.Expr, int]]:
+    """Loops over groups of so many places: (group, its places)."""
+    if count >= size:
+        with tb.serial(0, count // size) as j:
+            yield j, size
+    if count % size:
+        yield tirx.const(count // size, "int32"), count % size
 
 
 _REDUCE = f"llvm.vector.reduce.smax.v{LANES}i32"
-
-
-def _moved(at: list, by: tirx.Expr) -> list:
-    """Indices further in the last axis."""
-    return [*at[:-1], at[-1] + by]
 
 
 def _largest_of_all(op: Operator, x, rows: int, outer: list[int]):
@@ -174,20 +171,10 @@ def _zeroed(name: str):
     return buffer
 
 
-def _vectors(count: int) -> Iterator[tuple[list, int]]:
-    """Loops over so many places: ([first], lanes) of vectors, then of single ones."""
-    if count >= LANES:
-        with tb.serial(0, count // LANES) as i:
-            yield [i * LANES], LANES
-    if count % LANES:
-        with tb.serial(0, count % LANES) as i:
-            yield [count // LANES * LANES + i], 1
-
-
 def _largest(x, at: list, count: int, largest, place: Sequence = ()) -> None:
     """Emit: the bits of the largest |x| of `count` values, into the lanes of largest[place]."""
-    for (first,), lanes in _vectors(count):
-        bits = tirx.reinterpret(vector("int32", lanes), load(x, _moved(at, first), lanes))
+    for first, lanes in pieces(count, LANES):
+        bits = reinterpret(vector("int32", lanes), load(x, moved(at, first), lanes))
         bits = bits & splat(_MAGNITUDE, "int32", lanes)
         known = load(largest, [*place, 0], lanes)
         store(largest, [*place, 0], tirx.Max(known, bits), lanes)
@@ -197,7 +184,7 @@ def _step(op: Operator, largest, steps, place) -> tirx.Expr:
     """Emit the step behind the largest values, steps[place]; returns what x is multiplied with."""
     with tb.serial(1, LANES) as lane:
         tb.buffer_store(largest, tirx.Max(largest[0], largest[lane]), [0])
-    step, inverse = _scales(op, tb.Bind(tirx.reinterpret("float32", largest[0])), 1)
+    step, inverse = _scales(op, tb.Bind(reinterpret("float32", largest[0])), 1)
     tb.buffer_store(steps, step, [place])
     return tb.Bind(inverse)
 
@@ -210,17 +197,3 @@ def _scales(op: Operator, largest: tirx.Expr, lanes: int) -> tuple[tirx.Expr, ti
         step = step * splat(float(hadamard.factor(op.hadamard)), "float32", lanes)
     some = largest > splat(SMALLEST, "float32", lanes)
     return step, tirx.Select(some, top / tirx.Select(some, largest, one), zero)
-
-
-def _quantize(op: Operator, x, at: list, q, to: list, count: int, inverse: tirx.Expr) -> None:
-    """Emit: `count` values from q[to] on are those of x[at], quantized."""
-    dtype = str(q.dtype)
-    for (first,), lanes in _vectors(count):
-        low, high = (splat(bound, "float32", lanes) for bound in op.lhs.bounds)
-        value = load(x, _moved(at, first), lanes) * splat(inverse, "float32", lanes)
-        # Max gives its second operand where the first is no number (NaN): the lowest value.
-        value = tirx.Min(tirx.Max(value, low), high)
-        bits = tirx.reinterpret(vector("int32", lanes), value + splat(ROUNDING, "float32", lanes))
-        zero = op.zero_act % 256 if dtype == "uint8" else op.zero_act
-        narrow = bits.astype(vector(dtype, lanes)) + splat(zero, dtype, lanes)
-        store(q, _moved(to, first), narrow, lanes)

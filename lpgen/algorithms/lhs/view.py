@@ -38,6 +38,8 @@ class Lhs:
     """Distance of neighbouring groups in the source's last axis."""
     padded: bool = True
     """Whether the source has the padding, if there is any."""
+    added: int = 0
+    """What x is above the values when it is quantized from floats."""
 
     @property
     def row_distance(self) -> int:
@@ -69,16 +71,27 @@ def line(op: Dense | Conv2d) -> int:
     return op.matrix.m if is_matrix(op) else op.ow
 
 
-def lhs_of(op: Dense | Conv2d, cut: KSplit, dtype: str, offset: int, padded: bool = True) -> Lhs:
+def lhs_of(
+    op: Dense | Conv2d,
+    cut: KSplit,
+    dtype: str,
+    offset: int,
+    padded: bool = True,
+    alone: bool = False,
+) -> Lhs:
     """The left side in `dtype`, every value plus `offset` (so that a signed value fits uint8).
 
-    padded: whether the padding is there; without it the caller reads what is inside (`inside`).
+    padded: whether the padding is there; without it the caller reads what is inside (`inside`);
+    alone: nothing else reads x, so that floats may be quantized to values with the offset.
 
     A uint8 input is read as int8, and an int8 one as uint8, without a copy where that changes no
     value: with offset 0 the caller vouches for it.
     """
     view = read_dtype(op, dtype, offset)
     if is_matrix(op):
+        if alone and offset and op.lhs.real and cut.exact:
+            x = te.placeholder((op.matrix.m, op.matrix.k), dtype, name="x")
+            return Lhs(op, cut, x, x, op.matrix.k, 0, added=offset)
         return _matrix(op, cut, view, dtype, offset)
     if cut.fold:
         return _folded(op, cut, view, dtype, offset)

@@ -155,7 +155,7 @@ def _body(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
     _schedule(sch, isa, knobs, bool(op.range))
     most_steps = 0 if isa.has_dot4 else most(op, isa)
     func = form(isa, definition, knobs["prefetch"], most_steps).replace(sch.mod["main"], t)
-    return finished(func, definition)
+    return finished(func, definition, isa=isa)
 
 
 def _schedule(sch: Schedule, isa: Isa, knobs: Knobs, ranged: bool) -> None:
