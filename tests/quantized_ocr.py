@@ -16,6 +16,9 @@ from lpgen.quantize import Calibration, Settings, quantize, usual
 from lpgen.quantize.session import Session
 
 
+PRECISIONS = (("w4a8", "gptq"), ("w8a8", "gptq"), ("w6a8", "gptq"), ("w4a8", "rtn"))
+
+
 def edit_distance(a: str, b: str) -> int:
     """Levenshtein's."""
     row = list(range(len(b) + 1))
@@ -45,7 +48,7 @@ def main() -> None:
     letters = ocr_models.characters(model)
     print(f"float{'':24} {score(model, lines, letters)}", flush=True)
     groups, calibration = groups_of(model), Calibration(model, calls)
-    for bits, method in (("w8a8", "gptq"), ("w6a8", "gptq"), ("w4a8", "rtn"), ("w4a8", "gptq")):
+    for bits, method in PRECISIONS:
         made = quantize(calibration, usual(groups, f"{bits} static"), Settings(method))
         label = f"{bits} static, {method}"
         print(f"{label:29} {score(made.model, lines, letters)}", flush=True)

@@ -74,7 +74,7 @@ def test_products_are_compiled_with_the_plan_in_the_file(lpgen, home):
         (["--bits", "w4a8", "--plan", "p.toml"], "--plan and --bits both say"),
         (["--plan", "p.toml"], "plan p.toml: No such file"),
         (["--method", "best"], "method 'best' is none of gptq, rtn"),
-        (["--ranges", "all"], "ranges 'all' is none of mse, percentile, minmax"),
+        (["--ranges", "all"], "ranges 'all' is none of percentile, mse, minmax"),
         (["--damping", "7"], "damping 7.0 is outside 0..1"),
         (["-o", "none/q.onnx"], "none/q.onnx: there is no folder none"),
         (["--data", "other.npz"], "z is none of the inputs x"),

@@ -141,9 +141,9 @@ def test_the_least_error_is_found(rng):
         return float(((found.real(sample) - sample) ** 2).sum())
 
     best = min(error(between(0, high, U4)) for high in np.linspace(0.5, 60, 500))
-    assert error(chosen(sample, U4)) <= 1.1 * best
-    assert error(chosen(sample, U4)) < 0.5 * error(chosen(sample, U4, "minmax"))
-    inner = chosen(sample, U8, "percentile").ends[1]
+    assert error(chosen(sample, U4, "mse")) <= 1.1 * best
+    assert error(chosen(sample, U4, "mse")) < 0.5 * error(chosen(sample, U4, "minmax"))
+    inner = chosen(sample, U8).ends[1]
     assert np.mean(sample > inner + 0.1) <= 2e-4
 
 

@@ -62,10 +62,10 @@ _path = click.Path(path_type=Path)
 )
 @click.option(
     "--ranges",
-    default="mse",
+    default="percentile",
     show_default=True,
     metavar="NAME",
-    help="How static ranges are found: mse, percentile or minmax.",
+    help="How static ranges are found: percentile, mse or minmax.",
 )
 @click.option("--equalize", is_flag=True, help="Even out channels across layers first (CLE).")
 @click.option(

@@ -34,7 +34,7 @@ class Settings:
 
     method: str = "gptq"
     damping: float = DAMPING
-    ranges: str = "mse"
+    ranges: str = RANGES[0]
     correct: bool = True
 
     def __post_init__(self) -> None:
