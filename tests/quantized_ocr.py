@@ -15,7 +15,6 @@ from lpgen.plans import groups_of
 from lpgen.quantize import Calibration, Settings, quantize, usual
 from lpgen.quantize.session import Session
 
-
 PRECISIONS = (("w4a8", "gptq"), ("w8a8", "gptq"), ("w6a8", "gptq"), ("w4a8", "rtn"))
 
 
