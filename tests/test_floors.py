@@ -32,6 +32,7 @@ FLOORS = {
     "build": 4,
     "network": 5,
     "onnx": 5,
+    "planner": 5,
     "plans": 5,
     "sensitivity": 5,
     "quantize": 5,

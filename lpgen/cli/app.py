@@ -32,6 +32,7 @@ _COMMANDS = {
     "show": "show",
     "import": "import_model",
     "sensitivity": "sensitivity",
+    "plan": "plan",
     "quantize": "quantize",
     "export-schedule": "export_schedule",
     "devices": "devices",

@@ -121,7 +121,7 @@ def command(
             return
         network = read(model, shapes, dynamic, plan)
         if log:
-            _tune(network, chosen[0], log, trials, threads)
+            tune_network(network, chosen[0], log, trials, threads)
         with _progress() as show:
             settings = {"name": name, "threads": threads, "weights_beside": weights_beside}
             build(network, chosen, out, logs, **settings, on_progress=show)
@@ -150,7 +150,7 @@ def _compile_nodes(
     networks.show_parts(parts, out, left, as_json)
 
 
-def _tune(network: Network, target: Target, log: Log, trials: int, threads: int) -> None:
+def tune_network(network: Network, target: Target, log: Log, trials: int, threads: int) -> None:
     """Tune the kernels that cost most, and say what the whole may gain."""
     from lpgen.cli import tune
     from lpgen.network.trials import costs, shares

@@ -74,13 +74,13 @@ def inputs_of(network: runtime.Network, rng: np.random.Generator) -> dict[str, n
 def _values(
     network: runtime.Network, tensor: runtime.Tensor, rng: np.random.Generator
 ) -> np.ndarray:
+    if tensor.dtype.kind == "f":
+        return rng.normal(size=tensor.shape).astype(tensor.dtype)
     for step in network.steps:
         for argument in parse(step.workload).signature.inputs:
             if step.inputs.get(argument.name) == tensor.name:
                 if argument.limits is not None and ":" not in argument.format:
                     return Format.parse(argument.format).random(rng, tensor.shape)
-    if tensor.dtype.kind == "f":
-        return rng.normal(size=tensor.shape).astype(tensor.dtype)
     limits = np.iinfo(tensor.dtype)
     return rng.integers(limits.min, limits.max, tensor.shape, tensor.dtype, endpoint=True)
 

@@ -6,10 +6,10 @@ they are collected in passes over the data, each with as many as fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -113,7 +113,8 @@ def _shifted(progress: Progress, first: int, of: int, done: int) -> None:
 
 class Calibration:
     """A float model, the calls that it is calibrated on, and what was seen so far: what fits into
-    `most_bytes` is kept for the next time, as other precisions of one model need the same.
+    `most_bytes` is kept for the next time, as other precisions of one model need the same; made:
+    layers that were quantized (`lpgen.quantize.model.quantized_layer`), by their names and how.
 
     Raises QuantizeError where there are no calls.
     """
@@ -131,6 +132,7 @@ class Calibration:
         self._most_bytes, self._seed = most_bytes, seed
         self._seen: dict[tuple, Seen] = {}
         self._values: dict[str, Values] = {}
+        self.made: dict[Hashable, Any] = {}
 
     def seen(
         self, places: Sequence[Place], progress: Progress = lambda done, of: None

@@ -13,7 +13,7 @@ from lpgen.errors import QuantizeError
 from lpgen.plans import METADATA, Plan, Precision, check_plan, groups_of
 from lpgen.plans.constants import Constants
 from lpgen.plans.groups import node_names
-from lpgen.quantize.calibration import Calibration
+from lpgen.quantize.calibration import Calibration, Seen
 from lpgen.quantize.gptq import DAMPING
 from lpgen.quantize.graph import Graph, with_opset
 from lpgen.quantize.kept import Kept
@@ -113,15 +113,31 @@ def _weights(
     for place, seen in calibration.seen(left, partial(progress, "calibration")):
         node, edge = place.layer.node, place.layer.input
         w = place.rows(constants[place.layer.weight])
-        try:
-            found[node] = quantized(w, wanted[node], seen, settings.method, settings.damping)
-        except QuantizeError as error:
-            raise QuantizeError(f"layer {node}: {error}") from None
+        found[node] = quantized_layer(calibration, place, w, wanted[node], seen, settings)
         samples[edge] = calibration.values(edge).sample
         if kept:
             kept.put(node, wanted[node], found[node], samples[edge])
         progress("weights", len(found), len(places))
     return {place.layer.node: found[place.layer.node] for place in places}, samples
+
+
+def quantized_layer(
+    calibration: Calibration,
+    place: Place,
+    w: np.ndarray,
+    precision: Precision,
+    seen: Seen,
+    settings: Settings = Settings(),
+) -> Quantized:
+    """One layer, whose weights are w [n, k]: quantized once for all plans that have it so."""
+    node, how = place.layer.node, (settings.method, settings.damping)
+    key = (node, precision.weight, precision.weight_group, precision.hadamard, *how)
+    if key not in calibration.made:
+        try:
+            calibration.made[key] = quantized(w, precision, seen, *how)
+        except QuantizeError as error:
+            raise QuantizeError(f"layer {node}: {error}") from None
+    return calibration.made[key]
 
 
 def _scopes(

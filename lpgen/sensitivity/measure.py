@@ -13,11 +13,11 @@ from lpgen.plans import LayerGroup, Precision, groups_of
 from lpgen.plans.constants import Constants
 from lpgen.plans.groups import node_names
 from lpgen.quantize.calibration import Calibration, Seen
+from lpgen.quantize.model import quantized_layer
 from lpgen.quantize.patches import Place
 from lpgen.quantize.prefixes import bit_layers
 from lpgen.quantize.ranges import chosen
 from lpgen.quantize.session import Session
-from lpgen.quantize.weights import Quantized, quantized
 from lpgen.sensitivity.faked import Act, faked, weights_input
 from lpgen.sensitivity.journal import Journal
 from lpgen.sensitivity.metrics import Metric, Outputs, divergence
@@ -148,15 +148,14 @@ class AtGroup:
         elif variant.kind == "layers":
             made = self._in_layers(place, w, variant.precision.bit_layers)
         else:
-            codes = self._quantized(place, w, variant.precision).codes
+            seen = self.seen[place.layer.node]
+            made = quantized_layer(self.measure.calibration, place, w, variant.precision, seen)
+            codes = made.codes
             if variant.kind == "flips":
                 codes = flipped(codes, variant.amount, rng)
             block = variant.precision.hadamard
             made = hadamard.rotated(codes.real(), block) if block else codes.real()
         return place.restored(np.ascontiguousarray(made, np.float32))
-
-    def _quantized(self, place: Place, w: np.ndarray, precision: Precision) -> Quantized:
-        return quantized(w, precision, self.seen[place.layer.node])
 
     def _in_layers(self, place: Place, w: np.ndarray, count: int) -> np.ndarray:
         """The first bit layers of weights [n, k]; of one code, whatever the number is."""
