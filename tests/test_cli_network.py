@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import networks
 import numpy as np
@@ -179,6 +180,27 @@ def test_bench_times_the_whole_and_its_steps(lpgen, blocks):
     assert measured["us_best"] > max(step["us_alone"] for step in measured["steps"])
 
 
+def test_inputs_are_those_of_a_file_or_a_range(home):
+    from lpgen.errors import NetworkError
+    from lpgen.network.examples import Between, inputs_of, read_given
+    from lpgen.runtime.network import Tensor
+
+    tensors = [
+        Tensor("ids", (3, 50), np.dtype("int64"), "input", 0),
+        Tensor("x", (2,), np.dtype("float32"), "input", 1),
+    ]
+    found = SimpleNamespace(inputs={tensor.name: tensor for tensor in tensors}, steps=())
+    np.savez(home / "x.npz", x=np.float32([3, 4]))
+    given = read_given([str(home / "x.npz"), "ids=5..9"])
+    assert given["ids"] == Between(5, 9)
+    inputs = inputs_of(found, np.random.default_rng(0), given)
+    assert inputs["x"].tolist() == [3, 4]
+    assert np.unique(inputs["ids"]).tolist() == [5, 6, 7, 8, 9]
+    for wrong in ({"x": np.zeros(2)}, {"x": np.zeros(3, np.float32)}):
+        with pytest.raises(NetworkError, match=r"^input x float32\[2\] is given as float"):
+            inputs_of(found, np.random.default_rng(0), wrong)
+
+
 def test_bench_against_takes_the_model_and_says_who_cannot_run_it(lpgen, blocks, home):
     said = lpgen("bench", str(blocks), "--against", "torch", status=2)
     assert "is a network: --against takes --model MODEL.onnx" in said
@@ -242,11 +264,18 @@ def test_ctrl_c_while_it_compiles_leaves_nothing(home, monkeypatch):
         (["compile", "m.onnx", "-o", "1.so"], "name '1' is no C identifier"),
         (["compile", "m.onnx", "-o", "pool.so"], "name 'pool' is taken inside of the library"),
         (["compile", "m.onnx", "-o", "a.so", "--threads", "0"], "--threads 0 is outside 1..1024"),
+        (
+            ["bench", "a.so", "--inputs", "x=3"],
+            "'x=3' is neither FILE.npz nor NAME=LOW..HIGH, such",
+        ),
+        (["bench", "a.so", "--inputs", "x=1..-1"], "'x=1..-1' is neither FILE.npz nor NAME=LOW"),
+        (["bench", "a.so", "--inputs", "no.npz"], "no.npz: No such file or directory"),
+        (["bench", "a.so", "--inputs", "z=0..1"], "the network has no input 'z'; its inputs: x"),
         (["check", "a.so", "--shape", "x=1"], "--shape, --dynamic and --plan are for --model"),
     ],
 )
 def test_mistakes_are_one_line(lpgen, model, home, blocks, arguments, message):
-    if arguments[0] == "check":
+    if arguments[0] in ("check", "bench"):
         arguments[1] = str(blocks)
     said = lpgen(*arguments, status=2)
     assert said.startswith(f"lpgen: {message}")

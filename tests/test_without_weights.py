@@ -1,6 +1,7 @@
 """Operators without weights: oracles against plain formulas, texts, mistakes, libraries."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,6 +148,38 @@ def test_matmul_is_near_the_formula(op, seed):
     near(y, a @ (b if op.order == "kn" else b.transpose(0, 2, 1)), 1e-5)
 
 
+@given(OPERATORS["conv2d_f32"], seeds)
+def test_float_convolutions_are_near_the_formula(op, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=op.x_shape).astype(np.float32)
+    w = rng.normal(size=(op.oc, *op.kernel, op.ic // op.groups)).astype(np.float32)
+    bias = rng.normal(size=op.oc).astype(np.float32)
+    y = op.reference(x, op.arranged(w), bias)
+    form = parse("conv2d h=1 w=1 ic=1 oc=1 kernel=1 act=s8 weight=s8")
+    sizes = ("n", "h", "w", "ic", "oc", "kernel", "stride", "pad", "dilation", "groups")
+    form = replace(form, **{key: getattr(op, key) for key in sizes})
+    windows = np.stack([form._windows(image) for image in x.astype(float)])
+    kernels = w.astype(float).reshape(op.groups, -1, *op.kernel, op.ic // op.groups)
+    expected = np.einsum("nhwgrsi,gorsi->nhwgo", windows, kernels).reshape(y.shape) + bias
+    near(y, np.clip(expected, op.low, op.high), 1e-5)
+
+
+@given(OPERATORS["lstm_cell"] | OPERATORS["gru_cell"], seeds)
+def test_cells_are_near_the_formulas(op, seed):
+    inputs, y = problem(op, seed)
+    state, r = inputs["state"].astype(float), inputs["r"].astype(float)
+    gates = inputs["x"] + r
+    s = 1 / (1 + np.exp(-gates))
+    if op.kind == "gru_cell":
+        new = np.tanh(inputs["x"][:, 2] + s[:, 1] * r[:, 2])
+        expected = (1 - s[:, 0]) * new + s[:, 0] * state
+    elif op.part == "state":
+        expected = s[:, 2] * state + s[:, 0] * np.tanh(gates[:, 3])
+    else:
+        expected = s[:, 1] * np.tanh(state)
+    near(y, expected, 1e-5)
+
+
 @given(OPERATORS["resize"], seeds)
 def test_resize_is_near_the_formula(op, seed):
     inputs, y = problem(op, seed)
@@ -258,6 +291,9 @@ MISTAKES = {
     "matmul m=1 n=70000 k=70000": "^matmul: b has 4900000000 elements",
     "mul inner=3 a=u8 b=u8 out=u8 b_axes=io": "'io' is none of o, m, i, om, oi, mi, omi, none$",
     "mul inner=3 a=u8 b=b2 out=u8": r"^mul: b=b2: quantized values are u1..u8 or s2..s8$",
+    "conv2d_f32 h=3 w=3 ic=4 oc=4 kernel=5": "^conv2d_f32: a kernel of 5 does not fit h with pad",
+    "conv2d_f32 h=3 w=3 ic=4 oc=4 kernel=1 groups=3": "^conv2d_f32: groups=3 does not divide ic=4",
+    "conv2d_f32 h=3 w=3 ic=4 oc=4 kernel=1 low=1 high=0": "^conv2d_f32: low=1 is above high=0$",
     "transpose shape=2x3 axes=0x0 dtype=int8": "^transpose: axes=0x0 is no order of 2 axes$",
     "transpose shape=1x1x1x1x1x1 axes=0 dtype=int8": "^transpose: shape has 6 axes, the limit",
     "transpose shape=2 axes=0 dtype=int8 out=u8": "only float32 is quantized, not int8$",

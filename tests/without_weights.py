@@ -11,6 +11,7 @@ from lpgen.ops import (
     QuantizeLinear,
     binary,
     cast,
+    cell,
     functions,
     movement,
     rowwise,
@@ -18,6 +19,7 @@ from lpgen.ops import (
 from lpgen.ops.add import Add
 from lpgen.ops.binary import Binary
 from lpgen.ops.cast import Cast
+from lpgen.ops.conv2d_f32 import RealConv2d
 from lpgen.ops.lookup import Lookup
 from lpgen.ops.mul import Mul
 from lpgen.ops.pool import Pool
@@ -52,6 +54,33 @@ def pools(draw):
         count=draw(st.sampled_from(["valid", "all"])),
         act=act,
         out=draw(quantized) if how == "average" and act != "f32" else None,
+    )
+
+
+@st.composite
+def convolutions(draw):
+    """Small images, any windows, some depthwise."""
+    groups = draw(st.sampled_from([1, 1, 2, 5]))
+    deep = draw(st.booleans())
+    kernel, pads = draw(st.tuples(few, few)), draw(st.tuples(*[st.integers(0, 2)] * 4))
+    dilation = draw(st.tuples(*[st.integers(1, 2)] * 2))
+    window = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    room = [max(1, window[i] - pads[i] - pads[i + 2]) for i in (0, 1)]
+    ic = draw(size) if deep else groups * draw(few)
+    low, high = draw(st.sampled_from([(-np.inf, np.inf), (0, np.inf), (-0.5, 1)]))
+    return RealConv2d(
+        n=draw(few),
+        h=draw(st.integers(room[0], room[0] + 6)),
+        w=draw(st.integers(room[1], room[1] + 6)),
+        ic=ic,
+        oc=ic if deep else groups * draw(st.integers(1, 50)),
+        kernel=kernel,
+        stride=draw(st.tuples(few, few)),
+        pad=pads,
+        dilation=dilation,
+        groups=ic if deep else groups,
+        low=low,
+        high=high,
     )
 
 
@@ -132,6 +161,7 @@ OPERATORS = {
         sizes=st.lists(st.integers(1, 80), min_size=2, max_size=4).map(tuple),
         dtype=dtypes,
     ),
+    "conv2d_f32": convolutions(),
     "gather": st.builds(movement.Gather, rows=few, columns=size, count=few, dtype=dtypes),
     "pad": pads(),
     "slice": slices(),
@@ -154,6 +184,10 @@ OPERATORS = {
     "matmul": st.builds(
         rowwise.MatMul, batch=few, m=size, n=size, k=size, order=st.sampled_from(["kn", "nk"])
     ),
+    "lstm_cell": st.builds(
+        cell.LstmCell, rows=few, columns=size, part=st.sampled_from(["state", "output"])
+    ),
+    "gru_cell": st.builds(cell.GruCell, rows=few, columns=size, part=st.just("output")),
     "resize": st.builds(
         Resize,
         **dict.fromkeys(("n", "h", "w", "oh", "ow"), few),
@@ -218,6 +252,20 @@ TEXTS = {
         "matmul batch=2 m=17 n=66 k=40 order=kn",
         "matmul m=1 n=1 k=1 order=nk",
         "matmul m=3 n=129 k=7 order=kn",
+    ],
+    "lstm_cell": [
+        "lstm_cell rows=3 columns=129 part=state",
+        "lstm_cell rows=2 columns=37 part=output",
+    ],
+    "gru_cell": ["gru_cell rows=3 columns=70 part=output"],
+    "conv2d_f32": [
+        "conv2d_f32 h=9 w=11 ic=5 oc=70 kernel=3 pad=1 low=0",
+        "conv2d_f32 n=2 h=12 w=8 ic=33 oc=33 kernel=3 pad=1 groups=33 low=0 high=6",
+        "conv2d_f32 h=1 w=1 ic=40 oc=300 kernel=1",
+        "conv2d_f32 h=70 w=2 ic=24 oc=32 kernel=1",
+        "conv2d_f32 h=9 w=9 ic=12 oc=40 kernel=2x3 stride=2 pad=1x0x0x2 dilation=2x1 groups=4",
+        "conv2d_f32 h=20 w=20 ic=3 oc=16 kernel=7 stride=2 pad=3",
+        "conv2d_f32 h=5 w=6 ic=8 oc=5 kernel=3 dilation=2 pad=2",
     ],
     "concat": [
         "concat outer=100 sizes=64x31x1 dtype=uint8",

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Task:
@@ -47,13 +49,15 @@ class Present(NamedTuple):
 
 
 class NetworkTask(NamedTuple):
-    """Time the network of a library beside `names`, which run the ONNX file `model`."""
+    """Time the network of a library beside `names`, which run the ONNX file `model`; inputs: by
+    name, {}: random ones."""
 
     library: str
     model: str
     names: tuple[str, ...]
     rounds: int
     seed: int
+    inputs: dict[str, np.ndarray]
 
 
 class NetworkTimes(NamedTuple):

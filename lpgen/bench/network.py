@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from lpgen import runtime
 from lpgen.bench.measure import ROUNDS, pinned
 from lpgen.errors import LibraryError
-from lpgen.network.check import inputs_of
+from lpgen.network.examples import inputs_of
 from lpgen.ops import parse
 from lpgen.runtime.arrays import count
 from lpgen.runtime.kernel import MAX_THREADS
@@ -69,9 +69,13 @@ class NetworkMeasurement:
 
 
 def bench_network(
-    library: runtime.Library | str | os.PathLike[str], *, threads: int = 1, seed: int = 0
+    library: runtime.Library | str | os.PathLike[str],
+    *,
+    threads: int = 1,
+    seed: int = 0,
+    inputs: Mapping[str, np.ndarray] | None = None,
 ) -> NetworkMeasurement:
-    """Measure the network of a library on random inputs.
+    """Measure the network of a library on these inputs, or on random ones.
 
     Calls go through `lpgen.runtime` (`Network.bind`) and run on `threads` threads, bound to as many
     cores; in each of 15 rounds the whole network runs for some milliseconds, and then each of its
@@ -81,16 +85,18 @@ def bench_network(
     network, threads = library.network, count("threads", threads, MAX_THREADS)
     if network is None:
         raise LibraryError(f"{library.path}: holds no network")
+    if inputs is None:
+        inputs = inputs_of(network, np.random.default_rng(seed))
     with pinned(threads) as cores:
         library.set_affinity(cores[:-1] or None)
         try:
-            return _measured(library, network, threads, seed)
+            return _measured(library, network, threads, inputs)
         finally:
             library.set_affinity(None)
 
 
 def bound_call(
-    network: runtime.Network, inputs: dict[str, np.ndarray], threads: int
+    network: runtime.Network, inputs: Mapping[str, np.ndarray], threads: int
 ) -> tuple[Callable[[], None], dict[str, np.ndarray]]:
     """A call on copies of the inputs that is ready to be timed, and the outputs that it writes."""
     inputs = {name: aligned_copy(array) for name, array in inputs.items()}
@@ -99,9 +105,11 @@ def bound_call(
 
 
 def _measured(
-    library: runtime.Library, network: runtime.Network, threads: int, seed: int
+    library: runtime.Library,
+    network: runtime.Network,
+    threads: int,
+    inputs: Mapping[str, np.ndarray],
 ) -> NetworkMeasurement:
-    inputs = inputs_of(network, np.random.default_rng(seed))
     call, _ = bound_call(network, inputs, threads)
     walk, places = network.walk(inputs, threads=threads), range(len(network.steps))
     whole, within, alone = [], [], []

@@ -1,8 +1,10 @@
 """A network beside other libraries that run its ONNX file, in a process that may die of them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from lpgen import runtime
 from lpgen.bench import peers
@@ -24,10 +26,11 @@ def compare_network(
     threads: int = 1,
     rounds: int = _ROUNDS,
     seed: int = 0,
+    inputs: Mapping[str, np.ndarray] = {},
 ) -> NetworkTimes:
     """Time the network of `library` in turns with libraries that run the ONNX file `model`.
 
-    All get the same inputs, and as many threads on the same cores. A library that the process dies
+    All get the same inputs, random ones where none are given, and as many threads on the same cores. A library that the process dies
     of is left out, and the rest runs again. Raises UserError for an unknown name, LibraryError
     where the network itself cannot be run.
     """
@@ -38,7 +41,7 @@ def compare_network(
     environment, no_amx, _ = restraint(target)
     alive, dead = list(names), {}
     while True:
-        task = NetworkTask(str(library), str(model), tuple(alive), rounds, seed)
+        task = NetworkTask(str(library), str(model), tuple(alive), rounds, seed, dict(inputs))
         child = Child(
             *("lpgen.bench.network_turns", str(int(no_amx)), str(threads)),
             environment=environment | settings(threads),

@@ -24,7 +24,7 @@ from lpgen.bench.messages import NetworkTask, NetworkTimes, Phase
 from lpgen.bench.network import bound_call
 from lpgen.bench.probes import timed
 from lpgen.bench.quiet import wait_until_quiet
-from lpgen.network.check import inputs_of
+from lpgen.network.examples import inputs_of
 from lpgen.supervise import connect
 from lpgen.tune.timing import Run, time_in_turns
 
@@ -36,7 +36,7 @@ def run(task: NetworkTask, threads: int, say: Callable[[Any], None]) -> NetworkT
     """Prepare all, compare their outputs, and time them in turns."""
     say(Phase("", "calling the network"))
     network = runtime.load(task.library).network
-    inputs = inputs_of(network, np.random.default_rng(task.seed))
+    inputs = task.inputs or inputs_of(network, np.random.default_rng(task.seed))
     call, ours = bound_call(network, inputs, threads)
     runs: dict[str, Run] = {OURS: timed(call, time.perf_counter_ns)}
     found = NetworkTimes({}, {}, {}, {})

@@ -42,6 +42,13 @@ PREFIX = "against"
     metavar="MODEL.onnx",
     help="What a network was compiled of: others run it with --against.",
 )
+@click.option(
+    "--inputs",
+    "given",
+    multiple=True,
+    metavar="FILE.npz|NAME=LOW..HIGH",
+    help="Arrays by the names of a network's inputs, or a range of numbers of one [random].",
+)
 @click.option("--rounds", type=click.IntRange(3, 1000), help="Rounds of a comparison [15].")
 @click.option(
     "--save",
@@ -74,6 +81,7 @@ def command(
     warm: bool,
     against: str | None,
     model: Path | None,
+    given: tuple[str, ...],
     rounds: int | None,
     prefix: Path | None,
     untuned: bool,
@@ -135,7 +143,7 @@ def command(
                 if warm or prefix:
                     raise UserError(f"{what[0]} is a network: --warm and --save are for kernels")
                 settings = {"threads": threads, "rounds": rounds or ROUNDS}
-                networks.bench(library, model, names, settings, as_json)
+                networks.bench(library, model, names, given, settings, as_json)
                 return
             labels = {name: "" for name in _kernels(library)}
         else:
@@ -143,8 +151,8 @@ def command(
             operators = options.operators(what, suite, bits, act, weight, epilogue)
             _build(operators, target, log_path, threads, library)
             labels = {op.name: label for op, label in operators.items()}
-        if model is not None:
-            raise UserError("--model is for a library that holds a network")
+        if model is not None or given:
+            raise UserError("--model and --inputs are for a library that holds a network")
         counts = _counts(rows, labels)
         labels = _of_sizes(labels, counts)
         if names is None:

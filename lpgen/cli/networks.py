@@ -136,10 +136,11 @@ def bench(
     path: Path,
     model: Path | None,
     names: list[str] | None,
+    given: tuple[str, ...],
     settings: dict[str, int],
     as_json: bool,
 ) -> None:
-    """Time a network, and beside the libraries `names`, if any, the ONNX file that they run."""
+    """Time a network on what is given (`lpgen.network.examples.read_given`), and beside the libraries `names`, if any, the ONNX file that they run."""
     if names is None and model is not None:
         raise UserError("--model is for --against NAMES, or for `lpgen check`")
     if names is not None and model is None:
@@ -147,14 +148,16 @@ def bench(
             f"{path} is a network: --against takes --model MODEL.onnx, which others run"
         )
     from lpgen.bench.network import bench_network
+    from lpgen.network.examples import read_inputs
 
-    measured = bench_network(path, threads=settings["threads"])
+    inputs = read_inputs(path, given)
+    measured = bench_network(path, threads=settings["threads"], inputs=inputs)
     if as_json:
         output.print_json(measured.describe())
     else:
         _print_steps(measured)
     if names is not None:
-        _compare(path, model, names, settings, as_json)
+        _compare(path, model, names, settings | {"inputs": inputs}, as_json)
 
 
 def _print_steps(measured: NetworkMeasurement) -> None:
@@ -183,7 +186,7 @@ def _print_steps(measured: NetworkMeasurement) -> None:
 
 
 def _compare(
-    path: Path, model: Path, names: list[str], settings: dict[str, int], as_json: bool
+    path: Path, model: Path, names: list[str], settings: dict[str, Any], as_json: bool
 ) -> None:
     from lpgen.bench.comparison import OURS
     from lpgen.bench.network_contest import compare_network

@@ -101,7 +101,8 @@ dynamic = click.option(
     default="",
     metavar="FORMAT",
     help="Quantize activations to this format, with a scale for each row, where a model has "
-    "float32 ones in front of quantized weights, or a scale found in each call.",
+    "float32 ones in front of quantized weights, or a scale found in each call; f32: weights "
+    "become float32 there.",
 )
 
 plan = click.option(

@@ -17,9 +17,8 @@ import numpy as np
 from lpgen import runtime
 from lpgen.build.check import ALWAYS, difference
 from lpgen.errors import LibraryError, LpgenError, NetworkError
-from lpgen.formats import Format
+from lpgen.network.examples import inputs_of
 from lpgen.network.network import Network
-from lpgen.ops import parse
 from lpgen.supervise import Child, Gone, connect
 
 THREADS = (1, 2)
@@ -64,25 +63,6 @@ def check_network(
             yield StepChecked(*message)
     finally:
         child.stop()
-
-
-def inputs_of(network: runtime.Network, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Random inputs; codes are values of the format in which the first step reads them."""
-    return {t.name: _values(network, t, rng) for t in network.inputs.values()}
-
-
-def _values(
-    network: runtime.Network, tensor: runtime.Tensor, rng: np.random.Generator
-) -> np.ndarray:
-    if tensor.dtype.kind == "f":
-        return rng.normal(size=tensor.shape).astype(tensor.dtype)
-    for step in network.steps:
-        for argument in parse(step.workload).signature.inputs:
-            if step.inputs.get(argument.name) == tensor.name:
-                if argument.limits is not None and ":" not in argument.format:
-                    return Format.parse(argument.format).random(rng, tensor.shape)
-    limits = np.iinfo(tensor.dtype)
-    return rng.integers(limits.min, limits.max, tensor.shape, tensor.dtype, endpoint=True)
 
 
 def _check_same(built: runtime.Network, network: Network) -> None:

@@ -82,3 +82,9 @@ def zero_point(what: str, values: np.ndarray | None, dtype: str, *more: Shape) -
         return 0
     check_type(what, values, dtype)
     return single(what, values, *more)
+
+
+def check_real(what: str, dtype: str) -> None:
+    """Raise OnnxError unless the type is float32."""
+    if dtype != "float32":
+        raise OnnxError(f"{what} has type {dtype}, lpgen has float32")

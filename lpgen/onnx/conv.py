@@ -10,8 +10,10 @@ import numpy as np
 from lpgen.errors import OnnxError
 from lpgen.onnx import checks
 from lpgen.onnx.arithmetic import REQUANTIZED, Requantize, combined_scale, quantization
+from lpgen.onnx.checks import check_real
 from lpgen.onnx.imported import Imported, NodeKind, Relayout
 from lpgen.ops import Conv2d
+from lpgen.ops.conv2d_f32 import RealConv2d
 from lpgen.ops.epilogue import Quantize
 from lpgen.ops.tensor_type import TensorType
 
@@ -100,6 +102,26 @@ def product(
         Relayout(op.y_shape, op.y_shape, TO_FIRST, (n, op.oc, *spatial)),
         weights,
         parameters,
+    )
+
+
+def real(x: TensorType, w: np.ndarray, attributes: dict[str, Any]) -> Imported:
+    """Conv of float32 as an operator, without its constants."""
+    check_real("x", x.dtype)
+    check_real("w", w.dtype.name)
+    if len(x.shape) not in (3, 4) or w.ndim != len(x.shape):
+        raise OnnxError(f"x has {len(x.shape)} axes and w has {w.ndim}, lpgen has 3 or 4 for both")
+    *_, h, wide = (1, *x.shape[2:])
+    n, channels = x.shape[:2]
+    taps = geometry(x.shape[2:], w.shape[2:], **attributes)
+    if w.shape[1] * taps["groups"] != channels:
+        raise OnnxError(f"w has shape {w.shape}, but x has {channels} channels")
+    op = RealConv2d(n=n, h=h, w=wide, ic=channels, oc=len(w), **taps)
+    spatial = op.y_shape[1:3][2 - len(x.shape[2:]) :]
+    return Imported(
+        op,
+        {"x": Relayout(x.shape, (n, channels, h, wide), TO_LAST, op.x_shape)},
+        Relayout(op.y_shape, op.y_shape, TO_FIRST, (n, op.oc, *spatial)),
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from lpgen.errors import OnnxError
 from lpgen.onnx import checks
-from lpgen.onnx.imported import Imported, NodeKind, Relayout
+from lpgen.onnx.checks import check_real
+from lpgen.onnx.imported import Imported, NodeKind, same
 from lpgen.onnx.rules.sums import extents
 from lpgen.ops.binary import Binary
 from lpgen.ops.pairs import ALL_AXES
@@ -23,17 +24,6 @@ PLAIN = {
     for name in ("Abs", "Erf", "Exp", "Log", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sqrt", "Tanh")
 }
 POWERS = {2.0: "square", 0.5: "sqrt", -1.0: "reciprocal"}
-
-
-def check_real(what: str, dtype: str) -> None:
-    """Raise OnnxError unless the type is float32."""
-    if dtype != "float32":
-        raise OnnxError(f"{what} has type {dtype}, lpgen has float32")
-
-
-def same(given: tuple[int, ...], shape: tuple[int, ...]) -> Relayout:
-    """Another shape of a tensor in which nothing moves."""
-    return Relayout(given, given, tuple(range(len(given))), shape)
 
 
 def unary(x: TensorType, function: str, **parameters: float) -> Imported:

@@ -54,6 +54,11 @@ class Relayout:
         return order != sorted(order)
 
 
+def same(given: tuple[int, ...], shape: tuple[int, ...]) -> Relayout:
+    """Another shape of a tensor in which nothing moves."""
+    return Relayout(given, given, tuple(range(len(given))), shape)
+
+
 def inverse(axes: Sequence[int]) -> tuple[int, ...]:
     """The order of axes that undoes `axes`."""
     return tuple(int(axis) for axis in np.argsort(axes))

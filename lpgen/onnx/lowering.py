@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lpgen.errors import LpgenError, OnnxError
-from lpgen.formats import Format
+from lpgen.formats import REAL, Format
 from lpgen.network import Network, Step, TensorType
 from lpgen.network.fusion import fused
 from lpgen.onnx import evaluate, rules
@@ -58,8 +58,8 @@ def read_network(
     and QuantizeLinear, become operators on codes; images lie with channels last in between.
     shapes: as `read_model` takes them. dynamic: the format of activations that are float32 in front
     of quantized weights, or have a scale for the tensor that is found in each call: they get one
-    for each row, so that results are finer than those of the model; "": such nodes are not served.
-    Or how each node does it, by its name.
+    for each row, so that results are finer than those of the model; "f32": weights are float32
+    there; "": such nodes are not served. Or how each node does it, by its name.
     Raises OnnxError for what is no model, and UnservedNodes.
     """
     return lower(read_model(path, shapes), dynamic)
@@ -101,10 +101,11 @@ class Lowering(Tensors):
     # Nodes
 
     def activations(self, node: onnx.NodeProto | None = None) -> Activations | None:
-        """How a product of activations of float32 quantizes them; None: it does not. node: the
-        product, where it is one node."""
+        """How a product of activations of float32 and quantized weights has them; None: it is not
+        served. node: the product, where it is one node."""
         if isinstance(self._dynamic, str):
-            return Activations(Format.parse(self._dynamic)) if self._dynamic else None
+            form = REAL if self._dynamic == REAL.short else self._dynamic
+            return Activations(form if form == REAL else Format.parse(form)) if form else None
         if node is None:
             return None
         return self._dynamic.get(node.name) or self._dynamic.get(node.output[0])

@@ -10,8 +10,8 @@ import numpy as np
 
 from lpgen.errors import OnnxError
 from lpgen.onnx import checks
-from lpgen.onnx.floats import check_real, same
-from lpgen.onnx.imported import Imported, NodeKind, Relayout, inverse
+from lpgen.onnx.checks import check_real
+from lpgen.onnx.imported import Imported, NodeKind, Relayout, inverse, same
 from lpgen.ops.rowwise import LayerNorm, MatMul, Reduce, Softmax
 from lpgen.ops.tensor_type import TensorType
 

@@ -35,13 +35,25 @@ class Scale(NamedTuple):
 
 class Blocks(NamedTuple):
     """Codes of a matrix whose neighbours along one axis share a scale: codes [n, k], values of
-    `form`, scale: float32 [n, groups of `size`]; axis: where k is in the matrix itself."""
+    `form`, scale: float32 [n, groups of `size`]; axis: where k is in the matrix itself; zero: their
+    zero points, int32 [n, groups], None: 0."""
 
     codes: np.ndarray
     scale: np.ndarray
     size: int
     form: Format
     axis: int
+    zero: np.ndarray | None = None
+
+    def less(self, zero: np.ndarray) -> Blocks:
+        """With these zero points: one for all is taken off the codes."""
+        if (zero != zero.flat[0]).any():
+            return self._replace(zero=zero)
+        codes = self.codes.astype(np.int16) - zero.flat[0]
+        if codes.min() < -128 or codes.max() > 127:
+            return self._replace(zero=zero) if zero.any() else self
+        form = Format.of_values(codes)
+        return self._replace(codes=codes.astype(form.dtype), form=form)
 
 
 @dataclass(frozen=True)

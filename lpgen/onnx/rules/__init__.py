@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lpgen.onnx.rules import (
+    blocks,
     dynamic,
     functions,
     logic,
@@ -19,7 +20,9 @@ from lpgen.onnx.rules import (
     parts,
     pools,
     products,
+    qonnx,
     quantization,
+    recurrent,
     rows,
     structure,
     sums,
@@ -50,6 +53,9 @@ RULES: dict[str, Rule] = {
     **products.RULES,
     **transposed.RULES,
     **upsampling.RULES,
+    **recurrent.RULES,
+    **qonnx.RULES,
+    **blocks.RULES,
 }
 """By the operator's name; those of com.microsoft with their domain in front."""
 
@@ -68,7 +74,7 @@ def find(node: onnx.NodeProto) -> Rule | None:
 
 def on_constants(node: onnx.NodeProto) -> bool:
     """Whether the rule is for known inputs, too."""
-    return node.op_type in ("DequantizeLinear", "Cast", "Mul")
+    return node.op_type in ("DequantizeLinear", "Cast", "Mul", "Quant", "BipolarQuant")
 
 
 def elementwise(node: onnx.NodeProto) -> bool:

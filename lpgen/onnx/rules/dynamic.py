@@ -3,7 +3,8 @@
 A model has them where its weights alone are quantized, and behind DynamicQuantizeLinear, which has
 one scale and a zero point for a whole tensor. A scale for each row is finer, so that results differ
 from those of the model: it has to be asked for (`read_network(dynamic="s8")`), for all products
-alike, or for each node by its name.
+alike, or for each node by its name. With dynamic="f32" activations stay as they are, and weights
+become float32.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpgen.errors import OnnxError
+from lpgen.formats import REAL
 from lpgen.onnx import checks, matmul
-from lpgen.onnx.imported import Imported
 from lpgen.onnx.linear import FORMATS
+from lpgen.onnx.rules import real
 from lpgen.onnx.rules.attributes import attributes
-from lpgen.onnx.rules.products import Product, matrix_of, narrowed
-from lpgen.onnx.values import Activations, Blocks, Constant, Scale, Stored, Value
+from lpgen.onnx.rules.products import UNASKED, Product, matrix_of, narrowed, of_blocks
+from lpgen.onnx.values import Constant, Scale, Stored, Value
 from lpgen.ops.tensor_type import TensorType
 
 if TYPE_CHECKING:
@@ -55,45 +57,49 @@ def product(
     lowering: Lowering,
     x: Stored,
     w: Constant,
-    bias: np.ndarray | None,
+    bias: Value | None = None,
     node: onnx.NodeProto | None = None,
-) -> Product:
-    """x [..., k] of float32 times a matrix [k, n] of dequantized weights; node: the product, where
-    it is one."""
+) -> Product | real.RealProduct:
+    """x [..., k] of float32 times a matrix [k, n] of dequantized weights, plus a vector; node: the
+    product, where it is one."""
     how = lowering.activations(node)
     if how is None:
-        raise OnnxError(
-            "activations are float32 or have a scale found in each call; ask for one in each row "
-            "(--dynamic s8)"
-        )
+        raise OnnxError(UNASKED)
+    if how.form == REAL:
+        return real.matrix(lowering, x, _real(w), bias)
     act = how.form
     zero = np.array(act.min + act.levels // 2, act.dtype)  # levels lie evenly around it
-    kind = TensorType(x.type.shape, act.dtype)
+    kind, size = TensorType(x.type.shape, act.dtype), 0
     if w.blocks is not None:
-        return _of_blocks(
-            x, w.blocks, bias, how, matmul.product(kind, w.blocks.codes.T, zero, None)
-        )
-    codes, scale = matrix_of(w)
-    imported = matmul.product(kind, codes, zero, scale.zero.reshape(-1)[: codes.shape[1]])
-    imported = narrowed(imported, act)
-    each = np.broadcast_to(scale.scale.ravel(), codes.shape[1:]).astype(np.float32)
+        imported, each = of_blocks(kind, zero, w.blocks, act), w.blocks.scale
+        size = w.blocks.size
+    else:
+        codes, scale = matrix_of(w)
+        imported = matmul.product(kind, codes, zero, scale.zero.reshape(-1)[: codes.shape[1]])
+        imported = narrowed(imported, act)
+        each = np.broadcast_to(scale.scale.ravel(), codes.shape[1:]).astype(np.float32)
     shape = imported.y.shape
-    return Product(
+    made = Product(
         *(TensorType(shape, "float32"), -np.inf, np.inf, x, imported, each),
-        *(len(shape) - 1, bias, how.input, how.hadamard),
+        *(len(shape) - 1, None, how.input, how.hadamard, size),
     )
+    return made if bias is None else with_bias(made, bias)
 
 
-def _of_blocks(
-    x: Stored, w: Blocks, bias: np.ndarray | None, how: Activations, imported: Imported
-) -> Product:
-    """The product with weights that have scales along k; imported: that of their codes."""
-    imported = narrowed(imported, how.form)
-    shape = imported.y.shape
-    return Product(
-        *(TensorType(shape, "float32"), -np.inf, np.inf, x, imported, w.scale),
-        *(len(shape) - 1, bias, how.input, how.hadamard, w.size),
-    )
+def _real(w: Constant) -> np.ndarray:
+    """The numbers that codes stand for, whose scale came later where codes alone were constant."""
+    if w.blocks is not None or w.codes is None or w.scale is None:
+        return w.array
+    differences = w.codes.astype(np.float32) - w.scale.zero.reshape(-1)
+    return differences * w.scale.scale.reshape(-1)
+
+
+def with_bias(product: Product, bias: Value) -> Product:
+    """The product plus a vector."""
+    biased = product.biased(bias.array) if isinstance(bias, Constant) else None
+    if biased is None:
+        raise OnnxError("the bias is no constant vector")
+    return biased
 
 
 def quantize(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
@@ -138,7 +144,7 @@ def scaled(lowering: Lowering, a: Value, b: Value) -> Value | None:
         if isinstance(one, Sums) and isinstance(other, Dynamic) and other.x == one.x:
             factor = np.ones(1, np.float32) if other.factor is None else other.factor
             scale = one.weights.scale._replace(scale=factor.reshape(-1).astype(np.float32))
-            return product(lowering, one.x, replace(one.weights, scale=scale), None)
+            return product(lowering, one.x, replace(one.weights, scale=scale))
     return None
 
 
@@ -159,13 +165,7 @@ def to_float(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None
             raise OnnxError(f"{what} is no constant")
     codes = _codes(b, b_zero)
     scale = codes.scale._replace(scale=checks.real("b_scale", b_scale.array).reshape(-1))
-    made = product(lowering, x, replace(codes, scale=scale), None)
-    if bias is None:
-        return [made]
-    biased = made.biased(bias.array) if isinstance(bias, Constant) else None
-    if biased is None:
-        raise OnnxError("the bias is no constant vector")
-    return [biased]
+    return [product(lowering, x, replace(codes, scale=scale), bias)]
 
 
 RULES = {

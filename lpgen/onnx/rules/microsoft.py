@@ -15,7 +15,7 @@ import numpy as np
 from lpgen.errors import OnnxError
 from lpgen.onnx import checks
 from lpgen.onnx.linear import FORMATS
-from lpgen.onnx.rules import functions, products, quantization, sums
+from lpgen.onnx.rules import functions, parts, products, quantization, rows, sums
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.values import Constant, Mapped, Recoded, Scale, Stored, Target, Value
 from lpgen.ops.mul import Mul
@@ -133,7 +133,44 @@ def multiply(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     return [pair.quantized(lowering, node.output[0], to)]
 
 
+def concat(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """QLinearConcat: tensors with a scale each."""
+    y_scale, y_zero, *given = lowering.inputs(node)
+    if not given or len(given) % 3:
+        raise OnnxError(f"{len(given)} inputs behind y_zero_point, expected three for each tensor")
+    parts_of = [given[i : i + 3] for i in range(0, len(given), 3)]
+    values = tuple(_mapped(f"x{i}", *part) for i, part in enumerate(parts_of))
+    joined = parts.joined(values, attributes(node, axis=1)["axis"])
+    to = _target(y_scale, y_zero, given[0].type.dtype)
+    return [joined.quantized(lowering, node.output[0], to)]
+
+
+def softmax(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """QLinearSoftmax along the last axis, or any one from opset 13 on: in float32."""
+    x, x_scale, x_zero, y_scale, y_zero = (lowering.inputs(node) + [None] * 5)[:5]
+    known = attributes(node, axis=-1, opset=rows.FREE_AXES)
+    if known["opset"] < rows.FREE_AXES and known["axis"] not in (-1, len(x.type.shape) - 1):
+        raise OnnxError(
+            f"opset={known['opset']} with axis={known['axis']}, lpgen has the last axis"
+        )
+    value = lowering.tensor(_mapped("x", x, x_scale, x_zero))
+    name = node.output[0]
+    made = rows.along(lowering, f"{name}:real", value, known["axis"])
+    return [quantization.codes_of(lowering, name, made, _target(y_scale, y_zero, x.type.dtype))]
+
+
+def gelu(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """Gelu, which is ONNX's own since opset 20."""
+    from onnx import helper
+
+    attributes(node)
+    return [lowering.imported(helper.make_node("Gelu", node.input, node.output, name=node.name))]
+
+
 RULES = {
+    "com.microsoft.Gelu": gelu,
+    "com.microsoft.QLinearConcat": concat,
+    "com.microsoft.QLinearSoftmax": softmax,
     "com.microsoft.QGemm": gemm,
     "com.microsoft.QLinearMul": multiply,
     "com.microsoft.QLinearSigmoid": function,

@@ -1,4 +1,4 @@
-"""BatchNormalization: of a product it is other scales and biases, of codes a product of its own."""
+"""BatchNormalization: of a product it is other scales and biases, of others a product of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lpgen.errors import OnnxError
 from lpgen.onnx import conv
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.rules.products import Product
+from lpgen.onnx.rules.real import RealProduct, convolution
 from lpgen.onnx.rules.structure import known
 from lpgen.onnx.values import Value
 from lpgen.ops.tensor_type import TensorType
@@ -34,18 +35,27 @@ def batch(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     )
     factor = scale / np.sqrt(variance + np.float32(given["epsilon"]))
     bias = (bias - mean * factor).astype(np.float32)
-    if not isinstance(value, Product):
+    if not isinstance(value, Product | RealProduct) or _ends(value):
         value = _scaled(lowering, value)
     return [_changed(value, factor.astype(np.float32), bias)]
 
 
-def _scaled(lowering: Lowering, value: Value) -> Product:
-    """Codes as a product with weights of 1."""
+def _ends(product: Product | RealProduct) -> bool:
+    """Whether nothing can be multiplied into it: behind bounds, or along another axis."""
+    return (product.low, product.high) != (-np.inf, np.inf) or product.channels != 1
+
+
+def _scaled(lowering: Lowering, value: Value) -> Product | RealProduct:
+    """An image as a product with weights of 1."""
+    shape = value.type.shape
+    if len(shape) not in (3, 4):
+        raise OnnxError(f"x has {len(shape)} axes, lpgen has images of 3 or 4")
+    channels, size = shape[1], (shape[1], *[1] * (len(shape) - 1))
     x = lowering.affine(value)
-    if x is None or len(x.type.shape) not in (3, 4):
-        raise OnnxError("x is neither a product of quantized values nor a quantized image")
-    channels = x.type.shape[1]
-    weights = np.ones((channels, *[1] * (len(x.type.shape) - 1)), np.int8)
+    if x is None:
+        ones = np.ones(size, np.float32)
+        return convolution(lowering, value, ones, None, {"group": channels})
+    weights = np.ones(size, np.int8)
     zero = x.scale.zero.astype(x.form.dtype)
     imported = conv.product(x.codes.type, weights, zero, None, {"group": channels})
     return Product(
@@ -56,10 +66,13 @@ def _scaled(lowering: Lowering, value: Value) -> Product:
     )
 
 
-def _changed(product: Product, factor: np.ndarray, bias: np.ndarray) -> Product:
+def _changed(
+    product: Product | RealProduct, factor: np.ndarray, bias: np.ndarray
+) -> Product | RealProduct:
     """The product times factors of its channels, plus a bias."""
-    if (product.low, product.high) != (-np.inf, np.inf) or product.channels != 1:
-        raise OnnxError("behind bounds, or along another axis than the channels")
+    if isinstance(product, RealProduct):
+        scaled = product.scaled(factor)
+        return replace(scaled, bias=scaled.bias + bias)
     own = product.bias
     if own is not None:
         real = own if own.dtype == np.float32 else own.astype(np.float32) * product.scale

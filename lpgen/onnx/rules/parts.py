@@ -54,38 +54,51 @@ def concatenated(lowering: Lowering, name: str, tensors: Sequence[Stored], axis:
     tensors = [lowering.ordered(tensor, order) for tensor in tensors]
     place = order.index(axis)
     while len(tensors) > 1:
-        some, tensors = tensors[:MOST_INPUTS], tensors[MOST_INPUTS:]
-        op = Concat(
-            outer=math.prod(some[0].memory.shape[:place]),
-            sizes=tuple(math.prod(tensor.memory.shape[place:]) for tensor in some),
-            dtype=some[0].type.dtype,
-        )
-        made = lowering.step(name, op, {f"x{i}": tensor for i, tensor in enumerate(some)})
-        sizes = list(some[0].type.shape)
-        sizes[axis] = sum(tensor.type.shape[axis] for tensor in some)
-        kind = TensorType(tuple(sizes), some[0].type.dtype)
-        widest = max((t.form for t in some if t.form), key=lambda form: form.bits, default=None)
-        tensors = [Stored(made, kind, order, widest), *tensors]
+        some = [tensors[i : i + MOST_INPUTS] for i in range(0, len(tensors), MOST_INPUTS)]
+        tensors = [_beside(lowering, name, part, place) if part[1:] else part[0] for part in some]
     return tensors[0]
+
+
+def _beside(lowering: Lowering, name: str, tensors: Sequence[Stored], place: int) -> Stored:
+    """Up to MOST_INPUTS tensors of one order in memory, side by side on the axis at a place."""
+    first = tensors[0]
+    op = Concat(
+        outer=math.prod(first.memory.shape[:place]),
+        sizes=tuple(math.prod(tensor.memory.shape[place:]) for tensor in tensors),
+        dtype=first.type.dtype,
+    )
+    made = lowering.step(name, op, {f"x{i}": tensor for i, tensor in enumerate(tensors)})
+    axis, sizes = first.order[place], list(first.type.shape)
+    sizes[axis] = sum(tensor.type.shape[axis] for tensor in tensors)
+    widest = max((t.form for t in tensors if t.form), key=lambda form: form.bits, default=None)
+    kind = TensorType(tuple(sizes), first.type.dtype)
+    return Stored(made, kind, first.order, widest)
 
 
 def concat(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     """Concat."""
     given = lowering.inputs(node)
-    axes = len(given[0].type.shape)
-    axis = axis_of(attributes(node, axis=0)["axis"], axes)
-    if any(isinstance(value, Constant) for value in given):
-        raise OnnxError("one of the tensors is constant")
-    sizes = list(given[0].type.shape)
-    for value in given[1:]:
-        same = [i for i in range(axes) if i != axis]
-        if len(value.type.shape) != axes or any(value.type.shape[i] != sizes[i] for i in same):
-            raise OnnxError(f"shapes {given[0].type.shape} and {value.type.shape} do not match")
-    sizes[axis] = sum(value.type.shape[axis] for value in given)
+    together = joined(tuple(given), attributes(node, axis=0)["axis"])
     if all(isinstance(value, Stored | Recoded) for value in given):
         tensors = [lowering.tensor(value) for value in given]
-        return [concatenated(lowering, node.output[0], tensors, axis)]
-    return [Joined(TensorType(tuple(sizes), "float32"), -np.inf, np.inf, tuple(given), axis)]
+        return [concatenated(lowering, node.output[0], tensors, together.axis)]
+    return [together]
+
+
+def joined(values: tuple[Value, ...], axis: int) -> Joined:
+    """Tensors side by side; OnnxError where their shapes do not match."""
+    first = values[0].type.shape
+    axis = axis_of(axis, len(first))
+    if any(isinstance(value, Constant) for value in values):
+        raise OnnxError("one of the tensors is constant")
+    for value in values[1:]:
+        shape = value.type.shape
+        if [s for i, s in enumerate(shape) if i != axis] != [
+            s for i, s in enumerate(first) if i != axis
+        ]:
+            raise OnnxError(f"shapes {first} and {shape} do not match")
+    sizes = (*first[:axis], sum(v.type.shape[axis] for v in values), *first[axis + 1 :])
+    return Joined(TensorType(sizes, "float32"), -np.inf, np.inf, values, axis)
 
 
 def sliced(

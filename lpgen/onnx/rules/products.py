@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpgen.errors import OnnxError
-from lpgen.formats import Format
+from lpgen.formats import REAL, Format
 from lpgen.onnx import conv, matmul
 from lpgen.onnx.imported import Imported
+from lpgen.onnx.rules import real
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.rules.bounds import bounded_real
-from lpgen.onnx.values import Constant, Mapped, Pending, Scale, Stored, Target, Value
+from lpgen.onnx.values import Blocks, Constant, Mapped, Pending, Scale, Stored, Target, Value
 from lpgen.ops.epilogue import Bias, Clamp, Quantize, Step
 from lpgen.ops.epilogue import Scale as Scaled
 from lpgen.ops.tensor_type import TensorType
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from lpgen.onnx.lowering import Lowering
 
 
+UNASKED = (
+    "activations are float32 or have a scale found in each call; ask for one in each row "
+    "(--dynamic s8), or for weights of float32 (--dynamic f32)"
+)
 MOST_BIAS = 2**30
 """Of int32: beyond it, sums could leave int32, and it is taken as float32."""
 
@@ -98,31 +103,31 @@ class Product(Pending):
         others."""
         if self.bias is not None or (self.low, self.high) != (-np.inf, np.inf):
             return None
-        shape = (*[1] * (len(self.type.shape) - values.ndim), *values.shape)
-        along = [axis for axis, size in enumerate(shape) if size > 1]
-        if len(shape) > len(self.type.shape) or along not in ([], [self.channels]):
-            return None
-        each = np.broadcast_to(values.ravel(), self.scale.shape[:1]).astype(np.float32)
-        return replace(self, bias=np.ascontiguousarray(each))
+        each = real.along(values, self.type.shape, self.channels)
+        return None if each is None else replace(self, bias=each)
 
 
-def activations(lowering: Lowering, value: Value | None, what: str) -> Mapped:
-    """Activations with one scale and zero point."""
-    affine = lowering.affine(value)
-    if affine is None:
-        kind = "float32" if not isinstance(value, Constant) else "constant"
-        raise OnnxError(f"{what} is {kind}, not dequantized with one scale")
+def activations(
+    lowering: Lowering, value: Value | None, w: Value | None, node: onnx.NodeProto | None
+) -> Mapped | None:
+    """Activations with one scale and zero point; None for a product of real numbers: of weights
+    that are not quantized, or, where that is asked for, of activations that are not.
+
+    Raises OnnxError for weights that are no constant, and where it is not asked for.
+    """
+    if not isinstance(w, Constant):
+        raise OnnxError("the tensor of weights is no constant")
+    if isinstance(value, Constant):
+        raise OnnxError("activations are constant")
+    affine = lowering.affine(value) if _quantized(w) else None
+    if _quantized(w) and affine is None and lowering.activations(node) is None:
+        raise OnnxError(UNASKED)
     return affine
 
 
-def weights(value: Value | None) -> Constant:
-    """Constant weights that were dequantized."""
-    if not isinstance(value, Constant) or value.codes is None or value.scale is None:
-        kind = "constant float32" if isinstance(value, Constant) else "no constant"
-        raise OnnxError(f"the tensor of weights is {kind}, not dequantized from 8 bits or fewer")
-    if value.form is None:
-        raise OnnxError(f"weights have type {value.codes.dtype.name}, lpgen has 8 bits or fewer")
-    return value
+def _quantized(w: Constant) -> bool:
+    """Whether weights are codes of 8 bits or fewer with scales."""
+    return w.blocks is not None or not (w.codes is None or w.scale is None or w.form is None)
 
 
 def _product(
@@ -193,34 +198,87 @@ def matrix_of(w: Constant) -> tuple[np.ndarray, Scale]:
 
 def convolution(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     """Conv of dequantized values and weights."""
-    x, w, *rest = lowering.inputs(node)
-    x, w = activations(lowering, x, "x"), weights(w)
+    value, w, *rest = lowering.inputs(node)
+    x, bias = activations(lowering, value, w, node), rest[0] if rest else None
     given = {a.name for a in node.attribute}
     names = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "group")
     known = attributes(node, **dict.fromkeys(names))
     kept = {name: value for name, value in known.items() if name in given}
+    if x is None:
+        how = lowering.activations(node)
+        if _quantized(w) and how is not None and how.form != REAL:
+            raise OnnxError("activations of convolutions are not quantized in each call")
+        return [real.convolution(lowering, value, w.array, bias, kept)]
     zero = x.scale.zero.astype(x.form.dtype)
 
     def make(kind: TensorType, codes: np.ndarray, zeros: np.ndarray) -> Imported:
         zeros = zeros if zeros.size > 1 else zeros.reshape(())
         return conv.product(kind, codes, zero, zeros, kept)
 
-    return [_product(x, w, 0, rest[0] if rest else None, make)]
+    return [_product(x, w, 0, bias, make)]
 
 
 def matrix(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
-    """MatMul of dequantized values and a matrix of dequantized weights, or of two tensors."""
-    from lpgen.onnx.rules import dynamic, rows
+    """MatMul of a matrix of weights, or of two tensors."""
+    from lpgen.onnx.rules import rows
 
-    x, w = lowering.inputs(node)
-    if not isinstance(w, Constant) and not isinstance(x, Constant):
+    value, w = lowering.inputs(node)
+    if not isinstance(w, Constant) and not isinstance(value, Constant):
         return rows.product(lowering, node)
-    if isinstance(w, Constant) and not isinstance(x, Mapped):
-        if w.codes is None and w.blocks is None:
-            return None  # of real numbers
-        w = blocked(w, 0) if w.blocks is not None else weights(w)
-        return [dynamic.product(lowering, lowering.tensor(x), w, None, node)]
-    return [matrix_product(activations(lowering, x, "the left side"), weights(w), None)]
+    if isinstance(w, Constant) and w.array.ndim != 2 and w.codes is None:
+        return None  # as many matrices of real numbers as there are
+    return [of_matrix(lowering, value, w, None, node)]
+
+
+def of_matrix(
+    lowering: Lowering,
+    value: Value,
+    w: Value | None,
+    bias: Value | None,
+    node: onnx.NodeProto | None = None,
+    turned: bool = False,
+) -> Product | real.RealProduct:
+    """x [..., k] times weights [k, n], or [n, k] where they are turned, plus a vector; node: the
+    product, where it is one."""
+    from lpgen.onnx.rules import dynamic
+
+    x = activations(lowering, value, w, node)
+    if w.blocks is not None and w.blocks.axis != int(turned):
+        raise OnnxError(
+            f"scales of blocks are along axis {w.blocks.axis}, expected {int(turned)}: k"
+        )
+    w = _transposed(w) if turned else w
+    if x is not None and w.blocks is not None:
+        made = _matrix_of_blocks(x, w.blocks)
+        return made if bias is None else dynamic.with_bias(made, bias)
+    if x is not None:
+        return matrix_product(x, w, bias)
+    if _quantized(w):
+        return dynamic.product(lowering, lowering.tensor(value), w, bias, node)
+    return real.matrix(lowering, value, w.array, bias)
+
+
+def _matrix_of_blocks(x: Mapped, w: Blocks) -> Product:
+    """Codes with one scale times weights with scales along k."""
+    zero = x.scale.zero.astype(x.form.dtype).reshape(())
+    imported = of_blocks(x.codes.type, zero, w, x.form)
+    shape = imported.y.shape
+    return Product(
+        *(TensorType(shape, "float32"), -np.inf, np.inf, x.codes, imported),
+        *(w.scale * x.scale.scale.reshape(()), len(shape) - 1, None, "act", 0, w.size),
+    )
+
+
+def of_blocks(kind: TensorType, zero: np.ndarray, w: Blocks, act: Format) -> Imported:
+    """The product of codes of this type with those of the weights."""
+    imported = matmul.product(kind, w.codes.T, zero, None)
+    if w.zero is None:
+        return narrowed(imported, act)
+    groups = (Scaled(f"group{w.size}"),)
+    op = replace(*(imported.op,), act=act, weight=w.form, zero_weight="group", epilogue=groups)
+    zeros = {"zero_weight": w.zero.astype(w.form.dtype)}
+    weights = imported.weights.astype(w.form.dtype)
+    return replace(imported, op=op, weights=weights, parameters=imported.parameters | zeros)
 
 
 def matrix_product(x: Mapped, w: Constant, bias: Value | None) -> Product:
@@ -236,47 +294,19 @@ def matrix_product(x: Mapped, w: Constant, bias: Value | None) -> Product:
 
 
 def gemm(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
-    """Gemm of dequantized values: x times B, or its transpose, plus C."""
-    x, w, *rest = lowering.inputs(node)
+    """Gemm: x times B, or its transpose, plus C."""
+    value, w, *rest = lowering.inputs(node)
     given = attributes(node, alpha=1.0, beta=1.0, transA=0, transB=0)
     if given["transA"] or given["alpha"] != 1 or given["beta"] != 1:
         raise OnnxError("alpha and beta are 1 and transA 0 in what lpgen has")
-    if not isinstance(x, Constant | Mapped) and lowering.activations(node) is not None:
-        return [_dynamic_gemm(lowering, node, given["transB"])]
-    x, w = activations(lowering, x, "A"), weights(w)
-    w = _transposed(w) if given["transB"] else w
-    return [matrix_product(x, w, rest[0] if rest else None)]
-
-
-def _dynamic_gemm(lowering: Lowering, node: onnx.NodeProto, turned: int) -> Product:
-    """Gemm of activations of float32, which its kernel quantizes."""
-    from lpgen.onnx.rules import dynamic
-
-    x, w, *rest = lowering.inputs(node)
-    if isinstance(w, Constant) and w.blocks is not None:
-        w = blocked(w, 1 if turned else 0)
-    else:
-        w = _transposed(weights(w)) if turned else weights(w)
-    made = dynamic.product(lowering, lowering.tensor(x), w, None, node)
-    if not rest or rest[0] is None:
-        return made
-    biased = made.biased(rest[0].array) if isinstance(rest[0], Constant) else None
-    if biased is None:
-        raise OnnxError("the bias is no constant vector")
-    return biased
-
-
-def blocked(w: Constant, axis: int) -> Constant:
-    """Weights with scales of neighbours along k, which is this axis of them."""
-    assert w.blocks is not None
-    if w.blocks.axis != axis:
-        raise OnnxError(f"scales of blocks are along axis {w.blocks.axis}, expected {axis}: k")
-    return w
+    bias = rest[0] if rest else None
+    return [of_matrix(lowering, value, w, bias, node, bool(given["transB"]))]
 
 
 def _transposed(w: Constant) -> Constant:
     """Weights [n, k] as [k, n]."""
-    assert w.scale is not None
+    if w.codes is None or w.scale is None:
+        return replace(w, array=w.array.T, codes=None)
     scale = w.scale if w.scale.single else w.scale._replace(axis=1 - w.scale.axis)
     return replace(w, array=w.array.T, codes=np.ascontiguousarray(w.codes.T), scale=scale)
 

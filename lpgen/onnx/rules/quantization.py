@@ -103,12 +103,13 @@ def _blocks(
     form: Format | None,
 ) -> Blocks | None:
     """The codes of a matrix with scales of blocks along one axis, which is last; None where there
-    are zero points, or no format."""
-    if codes.ndim != 2 or zero.any() or form is None:
+    is no format."""
+    if codes.ndim != 2 or form is None:
         return None
-    codes, scale = (v if axis else v.T for v in (codes, scale))
+    codes, scale, zero = (v if axis else v.T for v in (codes, scale, zero))
     codes, scale = np.ascontiguousarray(codes), np.ascontiguousarray(scale, np.float32)
-    return Blocks(codes.astype(form.dtype), scale, size, form, axis)
+    made = Blocks(codes.astype(form.dtype), scale, size, form, axis)
+    return made.less(np.broadcast_to(zero.astype(np.int32), scale.shape))
 
 
 def target(lowering: Lowering, node: onnx.NodeProto) -> Target | None:
@@ -134,12 +135,17 @@ def quantize(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None
     to = target(lowering, node)
     if to is None:
         return None
+    return [coded(lowering, node.output[0], value, to)]
+
+
+def coded(lowering: Lowering, name: str, value: Value, to: Target) -> Stored | Recoded:
+    """As `codes_of`, in the format of the fewest bits that its bounds leave."""
     if isinstance(value, Pending):
         to = to.within(to.code(value.low), to.code(value.high))
     elif isinstance(value, Mapped):
         codes = value.quantized(to)
         to = to.within(int(codes.min()), int(codes.max()))
-    return [codes_of(lowering, node.output[0], value, to)]
+    return codes_of(lowering, name, value, to)
 
 
 def codes_of(lowering: Lowering, name: str, value: Value, to: Target) -> Stored | Recoded:

@@ -32,8 +32,6 @@ FREE_AXES = 13
 
 def softmax(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     """Softmax along the axis that lies last in memory, or is brought there."""
-    from onnx import helper
-
     x = lowering.tensor(lowering.inputs(node)[0])
     shape = x.type.shape
     flat = lowering.model.opsets.get("", FREE_AXES) < FREE_AXES
@@ -41,10 +39,16 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     if flat:
         x = lowering.reshaped(x, (math.prod(shape[:axis]), math.prod(shape[axis:])))
         axis = 1
+    return [lowering.reshaped(along(lowering, node.output[0], x, axis), shape)]
+
+
+def along(lowering: Lowering, name: str, x: Stored, axis: int) -> Stored:
+    """The softmax along an axis."""
+    from onnx import helper
+
+    axis = axis_of(axis, len(x.type.shape))
     x = lowering.ordered(x, (*(i for i in x.order if i != axis), axis))
-    plain = helper.make_node("Softmax", ["x"], ["y"], axis=-1)
-    made = _in_memory(lowering, plain, node.output[0], x)
-    return [lowering.reshaped(made, shape)]
+    return _in_memory(lowering, helper.make_node("Softmax", ["x"], ["y"], axis=-1), name, x)
 
 
 def _in_memory(lowering: Lowering, node: onnx.NodeProto, name: str, x: Stored) -> Stored:

@@ -14,7 +14,6 @@ import numpy as np
 
 from lpgen.errors import OnnxError
 from lpgen.onnx.rules.attributes import attributes
-from lpgen.onnx.rules.dynamic import Sums
 from lpgen.onnx.values import Constant, Mapped, Pending, Recoded, Stored, Value
 from lpgen.ops.tensor_type import TensorType
 
@@ -58,6 +57,7 @@ def cast(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
     from onnx import helper
 
     from lpgen.onnx.rules import logic
+    from lpgen.onnx.rules.dynamic import Sums
 
     (value,) = lowering.inputs(node)
     given = attributes(node, to=0, saturate=1, round_mode="up")

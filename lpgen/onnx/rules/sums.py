@@ -16,6 +16,7 @@ from lpgen.onnx.rules import dynamic, quantization
 from lpgen.onnx.rules.bounds import bounded_real
 from lpgen.onnx.rules.functions import mapped
 from lpgen.onnx.rules.products import Product
+from lpgen.onnx.rules.real import RealProduct
 from lpgen.onnx.values import Constant, Mapped, Pending, Scale, Stored, Target, Value
 from lpgen.ops.add import Add
 from lpgen.ops.mul import Mul
@@ -114,7 +115,7 @@ def add(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
     """Add of constants to a product, of numbers to a quantized tensor, or of two of these."""
     a, b = lowering.inputs(node)
     for value, other in ((a, b), (b, a)):
-        if isinstance(value, Product) and isinstance(other, Constant):
+        if isinstance(value, Product | RealProduct) and isinstance(other, Constant):
             biased = value.biased(other.array)
             if biased is not None:
                 return [biased]

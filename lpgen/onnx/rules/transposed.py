@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpgen.errors import OnnxError
-from lpgen.onnx.floats import check_real, same
-from lpgen.onnx.imported import Imported, Relayout
+from lpgen.onnx.checks import check_real
+from lpgen.onnx.imported import Imported, Relayout, same
 from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.values import Constant, Value
 from lpgen.ops.binary import Binary
+from lpgen.ops.conv2d_f32 import RealConv2d
 from lpgen.ops.movement import Transpose
 from lpgen.ops.resize import Fold
-from lpgen.ops.rowwise import MatMul
 
 if TYPE_CHECKING:
     import onnx
@@ -35,35 +35,38 @@ def conv_transpose(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
         raise OnnxError("lpgen has constant weights and two dimensions")
     check_real("W", w.array.dtype.name)
     fold = _fold(node, x.type.shape, w.array.shape)
+    if bias and bias[0] is not None and not isinstance(bias[0], Constant):
+        raise OnnxError("B is no constant")
+    each = np.zeros(fold.c, np.float32) if not bias or bias[0] is None else bias[0].array
     n, c, h, wide = x.type.shape
-    columns = math.prod(w.array.shape[1:])
-    product = MatMul(m=n * h * wide, n=columns, k=c)
-    name, rows = node.output[0], (1, product.m, columns)
+    patch = math.prod(w.array.shape[2:])
+    product = RealConv2d(h=n * h * wide, w=1, ic=c, oc=patch * fold.c, kernel=(1, 1))
+    weights = w.array.transpose(2, 3, 1, 0).reshape(product.oc, c)
+    laid = _laid(fold)
+    inside = each if isinstance(laid, Transpose) else np.zeros_like(each)
     imported = Imported(
         product,
-        {"a": Relayout(x.type.shape, x.type.shape, TO_LAST, (1, product.m, c))},
-        same(rows, fold.x_shape),
-        parameters={"b": np.ascontiguousarray(w.array.transpose(0, 2, 3, 1)).reshape(1, c, -1)},
+        {"x": Relayout(x.type.shape, x.type.shape, TO_LAST, product.x_shape)},
+        same(product.y_shape, fold.x_shape),
+        parameters={"weights": product.arranged(weights), "bias": np.tile(inside, patch)},
     )
+    name = node.output[0]
     patches = lowering.apply(imported, f"{name}:patches", [x])
     shape = tuple(fold.y_shape[axis] for axis in TO_FIRST)
-    biased = len(bias) > 0 and bias[0] is not None
-    laid = _laid(fold)
+    added = isinstance(laid, Fold) and each.any()
     of_op, made = laid.signature.inputs[0].shape, laid.signature.output.shape
     to_first = Relayout(made, fold.y_shape, TO_FIRST, shape)
     imported = Imported(laid, {"x": same(fold.x_shape, of_op)}, to_first)
-    y = lowering.apply(imported, f"{name}:sums" if biased else name, [patches])
-    if not biased:
+    y = lowering.apply(imported, f"{name}:sums" if added else name, [patches])
+    if not added:
         return [y]
-    if not isinstance(bias[0], Constant):
-        raise OnnxError("B is no constant")
     add = Binary(function="add", outer=math.prod(fold.y_shape[:3]), inner=fold.c)
     whole = (add.outer, add.inner)
     imported = Imported(
         add,
         {"a": Relayout(shape, shape, TO_LAST, whole)},
         Relayout(whole, fold.y_shape, TO_FIRST, shape),
-        parameters={"b": bias[0].array.reshape(fold.c)},
+        parameters={"b": each},
     )
     return [lowering.apply(imported, name, [y])]
 

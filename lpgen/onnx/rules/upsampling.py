@@ -74,7 +74,6 @@ def conv_transpose(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     x = lowering.affine(x)
     if x is None or not isinstance(w, Constant) or not _side_by_side(node, w):
         return transposed.conv_transpose(lowering, node)
-    w = products.weights(w)
     shape, kernel = x.type.shape, w.codes.shape[2:]
     if len(shape) != 4 or w.codes.shape[0] != shape[1]:
         raise OnnxError(f"x has shape {shape} and w {w.codes.shape}: no image and its weights")

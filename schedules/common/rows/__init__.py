@@ -8,15 +8,18 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.rows import Rows, entry
 from lpgen.isa import Isa
 from lpgen.ops import Operator
-from lpgen.schedules.common.rows import matmul, movement, sums, tables, windows
+from lpgen.schedules.common.rows import cells, conv, matmul, movement, sums, tables, windows
 from lpgen.space import Counts, Knobs, Space
 
 DEFINITIONS: dict[str, Callable[[Operator, Isa, int], Rows]] = {
     "concat": movement.concat,
+    "conv2d_f32": conv.conv2d_f32,
     "fold": windows.fold,
     "gather": movement.gather,
+    "gru_cell": cells.cell,
     "layer_norm": sums.layer_norm,
     "lookup": tables.lookup,
+    "lstm_cell": cells.cell,
     "matmul": matmul.matmul,
     "pad": movement.pad,
     "pool": windows.pool,

@@ -35,10 +35,10 @@ def pool(op: Pool, isa: Isa, vectors: int) -> Rows:
         *given, y = others
         top = row % oh * op.stride[0] - op.pad[0]
         image = row // oh * h
-        rows = [vec.bind(v) for v in _inside(op, 0, top, h)]
+        rows = [vec.bind(v) for v in inside(op, 0, top, h)]
         with tb.serial(0, ow) as column:
             left = column * op.stride[1] - op.pad[1]
-            columns = [vec.bind(v) for v in _inside(op, 1, left, w)]
+            columns = [vec.bind(v) for v in inside(op, 1, left, w)]
 
             def channels(start: Index, widths) -> None:
                 acc = _begin(op, widths)
@@ -49,7 +49,7 @@ def pool(op: Pool, isa: Isa, vectors: int) -> Rows:
                     for i, (place, width) in enumerate(side_by_side(at, widths)):
                         _step(op, acc, i, vec.load(x, [place], width))
 
-                _taps(op, rows, columns, tap)
+                taps(op, rows, columns, tap)
                 count = (rows[1] - rows[0]) * (columns[1] - columns[0])
                 at = (row * ow + column) * c + start
                 for i, (place, width) in enumerate(side_by_side(at, widths)):
@@ -60,7 +60,7 @@ def pool(op: Pool, isa: Isa, vectors: int) -> Rows:
     return Rows(n * oh, line)
 
 
-def _taps(op: Pool, rows: list, columns: list, tap: Callable[[Index, Index], None]) -> None:
+def taps(op: Pool, rows: list, columns: list, tap: Callable[[Index, Index], None]) -> None:
     """Emit tap(r, s) for all taps from the first of `rows` and `columns` up to the last; where that
     is the whole of a small kernel, without loops."""
 
@@ -80,7 +80,7 @@ def _taps(op: Pool, rows: list, columns: list, tap: Callable[[Index, Index], Non
             loops()
 
 
-def _inside(op: Pool, axis: int, start: Index, size: int) -> tuple[tirx.Expr, tirx.Expr]:
+def inside(op: Pool, axis: int, start: Index, size: int) -> tuple[tirx.Expr, tirx.Expr]:
     """The first tap on an axis that is inside of the image, and the one behind the last, of the
     window that starts at `start`."""
     dilation, taps = op.dilation[axis], op.kernel[axis]
