@@ -112,6 +112,35 @@ def test_a_residual_of_float32_and_a_gelu_become_two_steps():
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_a_relu_goes_into_the_product_whose_codes_are_no_less_than_zero():
+    dense = parse("dense m=3 n=8 k=8 act=s8 weight=s8 input=f32:row out=f32 scale=channel")
+    weights, kind = dense.weight.random(rng, dense.w_shape), TensorType((3, 8), "float32")
+
+    def network(zero, outputs=("bound", "codes", "more")):
+        quantize = parse("quantize axis=24 format=u8")
+        given = {"scale": np.float32([0.1]), "zero": np.uint8([zero])}
+        relu, unary = Unary(size=24, function="relu"), Unary(size=24, function="sigmoid")
+        steps = (
+            Step("y", dense, {"x": "x"}, "y", weights, {"scale": np.full(8, 0.01, np.float32)}),
+            Step("bound", relu, {"x": "y"}, "bound"),
+            Step("codes", quantize, {"x": "y"}, "codes", constants=given),
+            Step("more", unary, {"x": "bound"}, "more"),
+        )
+        types = {"bound": kind, "codes": TensorType((3, 8), "uint8"), "more": kind, "y": kind}
+        return Network({"x": kind}, {name: types[name] for name in outputs}, steps)
+
+    x = {"x": rng.normal(size=(3, 8)).astype(np.float32)}
+    for outputs in (("bound", "codes", "more"), ("codes", "more")):
+        whole = network(0, outputs)
+        short = fused(whole)
+        assert [step.name for step in short.steps] == ["y", "codes", "more"]
+        assert "clamp=relu" in str(short.steps[0].op)
+        ours, theirs = short.reference(x), whole.reference(x)
+        assert all(np.array_equal(ours[name], theirs[name]) for name in outputs)
+    assert len(fused(network(3)).steps) == 4  # codes below 3 stand for negative numbers
+    assert len(fused(network(0, ("codes", "more", "y"))).steps) == 4
+
+
 def test_what_something_else_reads_stays():
     network = float_block()
     outputs = {**network.outputs, "y": TensorType((24,), "float32")}

@@ -1,8 +1,8 @@
-"""Steps that become one: what is added behind a product goes into its epilogue, the arithmetic of
-a GELU is the function.
+"""Steps that become one: what is added behind a product goes into its epilogue, and so does a ReLU;
+the arithmetic of a GELU is the function.
 
-Additions are exact: the fused operator gives the same bits (`lpgen.ops.epilogue.Middle`, or a
-residual of float32). A GELU differs in the last bits from its parts (`lpgen.ops.functions`).
+Additions and ReLU are exact: the fused operator gives the same bits (`lpgen.ops.epilogue.Middle`,
+or a residual of float32). A GELU differs in the last bits from its parts (`lpgen.ops.functions`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from lpgen.network.network import Network, Step
 from lpgen.ops import Operator, Product
 from lpgen.ops.add import Add
 from lpgen.ops.binary import Binary
+from lpgen.ops.elementwise import QuantizeLinear
 from lpgen.ops.epilogue import Chain, Clamp, Middle, Pack, Quantize, Residual
 from lpgen.ops.pairs import ALL_AXES
+from lpgen.ops.unary import Unary
 
 
 def fused(network: Network) -> Network:
     """The network with every addition that can be in the epilogue of the product that one of its
-    tensors comes from, the later one where both do."""
+    tensors comes from, the later one where both do, and behind it a ReLU."""
     readers = Counter(name for step in network.steps for name in step.inputs.values())
     readers.update(list(network.outputs))
     steps: dict[str, Step] = {}
@@ -34,7 +36,52 @@ def fused(network: Network) -> Network:
             for output in gone:
                 del steps[output]
         steps[step.output] = step
-    return replace(network, steps=tuple(steps.values()))
+    short = replace(network, steps=tuple(steps.values()))
+    for name in [step.name for step in short.steps]:
+        short = _bounded(short, name)
+    return short
+
+
+def _bounded(network: Network, name: str) -> Network:
+    """The network with the ReLU in the epilogue of the product of that name whose result nothing
+    else reads, but what quantizes it to codes of which the lowest is 0: these make zeros of
+    negative numbers anyway."""
+    product = next((step for step in network.steps if step.name == name), None)
+    if product is None or not _ends_in_float(product.op) or product.output in network.outputs:
+        return network
+    reads = [step for step in network.steps if product.output in step.inputs.values()]
+    bounds = [step for step in reads if isinstance(step.op, Unary) and step.op.function == "relu"]
+    if not bounds or not all(step in bounds or _has_no_negative_code(step) for step in reads):
+        return network
+    kept = next((s.output for s in bounds if s.output in network.outputs), bounds[0].output)
+    others = {step.output for step in bounds} - {kept, *network.outputs}
+    instead = dict.fromkeys((product.output, *others), kept)
+    steps = []
+    for step in network.steps:
+        if step.output == kept or step.output in others:
+            continue
+        inputs = {a: instead.get(tensor, tensor) for a, tensor in step.inputs.items()}
+        step = replace(step, inputs=inputs)
+        if step.name == name:
+            sources = (*product.sources, *(s for bound in bounds for s in bound.sources))
+            op = replace(product.op, epilogue=(*product.op.epilogue, Clamp("relu")))
+            step = replace(step, op=op, output=kept, sources=sources)
+        steps.append(step)
+    return replace(network, steps=tuple(steps))
+
+
+def _ends_in_float(op: Operator) -> bool:
+    """Whether it is a product whose result is float32 and not bounded."""
+    if not isinstance(op, Product) or not op.epilogue or op.signature.output.dtype != "float32":
+        return False
+    return not any(isinstance(step, Clamp | Pack) for step in op.epilogue)
+
+
+def _has_no_negative_code(step: Step) -> bool:
+    """Whether it quantizes to codes that stand for 0 and more."""
+    zeros = step.constants.get("zero")
+    quantizes = isinstance(step.op, QuantizeLinear) and zeros is not None
+    return quantizes and bool((np.asarray(zeros) == step.op.format.min).all())
 
 
 def _with_product(
