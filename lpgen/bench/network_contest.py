@@ -30,9 +30,9 @@ def compare_network(
 ) -> NetworkTimes:
     """Time the network of `library` in turns with libraries that run the ONNX file `model`.
 
-    All get the same inputs, random ones where none are given, and as many threads on the same cores. A library that the process dies
-    of is left out, and the rest runs again. Raises UserError for an unknown name, LibraryError
-    where the network itself cannot be run.
+    All get the same inputs, random ones where none are given, and as many threads on the same
+    cores. A library that the process dies of is left out, and the rest runs again. Raises UserError
+    for an unknown name, LibraryError where the network itself cannot be run.
     """
     for name in names:
         peers.get(name)

@@ -140,7 +140,8 @@ def bench(
     settings: dict[str, int],
     as_json: bool,
 ) -> None:
-    """Time a network on what is given (`lpgen.network.examples.read_given`), and beside the libraries `names`, if any, the ONNX file that they run."""
+    """Time a network on what is given (`lpgen.network.examples.read_given`), and beside the
+    libraries `names`, if any, the ONNX file that they run."""
     if names is None and model is not None:
         raise UserError("--model is for --against NAMES, or for `lpgen check`")
     if names is not None and model is None:

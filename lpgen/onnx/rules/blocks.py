@@ -1,4 +1,4 @@
-"""MatMulNBits of com.microsoft: weights of few bits with a scale for each block of neighbours in k."""
+"""MatMulNBits of com.microsoft: weights of few bits with a scale for each block along k."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BatchNormalization: of a product it is other scales and biases, of others a product of its own."""
+"""BatchNormalization: of a product other scales and biases, of others a product of its own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Quant and BipolarQuant of QONNX, as Brevitas exports them: QuantizeLinear and DequantizeLinear in one
-node, of any number of bits.
+"""Quant and BipolarQuant of QONNX, as Brevitas exports them: QuantizeLinear and DequantizeLinear in
+one node, of any number of bits.
 
 Source: https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops
 """

@@ -1,5 +1,5 @@
-"""LSTM and GRU: a product of the whole sequence with the weights of the input, then, step by step in
-time, one of the last state with the recurrent weights, and the cell."""
+"""LSTM and GRU: a product of the whole sequence with the weights of the input, then, step by step
+in time, one of the last state with the recurrent weights, and the cell."""
 
 from __future__ import annotations
 
