@@ -36,6 +36,7 @@ from lpgen.algorithms.prologue import Prologue
 from lpgen.algorithms.ranged import row_of_tile
 from lpgen.algorithms.result.epilogue import product
 from lpgen.algorithms.sections import placeholders
+from lpgen.algorithms.weights.bit_layers import LayerWeights
 from lpgen.algorithms.weights.blockwise import BlockwiseWeights, Operand
 from lpgen.ops import Dense
 from lpgen.tir.extern import extern
@@ -107,7 +108,7 @@ def define(
     )
     tensors = placeholders(weights.sections)
     sections = {tensor.op.name: tensor for tensor in tensors}
-    lhs = _lhs(op, operands, weights)
+    lhs = lhs_by_group(op, operands.left, operands.offset, weights)
     rows = _group_terms(op, weights, start) if weights.zeros else None
     partial = _partial(lhs, sections, weights, t)
     steps = step_tensor(op) if op.lhs.group else None
@@ -116,11 +117,14 @@ def define(
     return finish(op, lhs, weights, tensors, matrix_sums(op, tile), rows=rows, steps=steps)
 
 
-def _lhs(op: Dense, operands: Operands, weights: BlockwiseWeights) -> Lhs:
-    """The left side; the steps of the last group may reach past the row."""
+def lhs_by_group(
+    op: Dense, dtype: str, offset: int, weights: BlockwiseWeights | LayerWeights
+) -> Lhs:
+    """The left side in `dtype`, every value plus `offset`; the steps of the last group may reach
+    past the row."""
     reach = (weights.count - 1) * op.sum_group + weights.steps * weights.kq
     wide = KSplit(1, 1, op.k, -(-max(reach, op.k) // weights.kq), weights.kq)
-    return lhs_of(op, wide, operands.left, operands.offset)
+    return lhs_of(op, wide, dtype, offset)
 
 
 def _partial(lhs: Lhs, sections: dict, weights: BlockwiseWeights, t: Tiling) -> te.Tensor:

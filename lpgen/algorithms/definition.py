@@ -21,7 +21,7 @@ from lpgen.algorithms.lhs.inside import Inside
 from lpgen.algorithms.lhs.quantize import step_tensor
 from lpgen.algorithms.lhs.view import Lhs
 from lpgen.algorithms.prologue import Prologue
-from lpgen.algorithms.ranged import row_at, rows_of
+from lpgen.algorithms.ranged import layers_of, row_at, rows_of
 from lpgen.algorithms.result.epilogue import Epilogue
 from lpgen.ops import Operator
 
@@ -63,7 +63,7 @@ class Definition(Generic[LhsT, WeightsT]):
     """`weights` with the parameters of the epilogue behind them: what the kernel takes."""
     args: list[te.Tensor]
     """Parameters of the function: x, the sections of `layout`, what the prologue fills, the steps
-    of a dynamic scale, the residual, y."""
+    of a dynamic scale, the residual, the numbers of rows and layers of a call, y."""
     prologue: list[tirx.PrimFunc]
     """Functions that have to run before (`entry.kernel_entry`)."""
     height: int = 0
@@ -164,8 +164,8 @@ def finish(
         return epilogue(total, *place)
 
     y = te.compute(sums.shape, element, name="y")
-    rows_given = [rows_of(op)] if op.range else []
-    args = [lhs.x, *sections, *epilogue.inputs, *rows_given, y]
+    numbers = [number for number in (rows_of(op), layers_of(op)) if number is not None]
+    args = [lhs.x, *sections, *epilogue.inputs, *numbers, y]
     layout = epilogue.layout(weights)
     return Definition(op, lhs, weights, layout, args, epilogue.prologue, sums.height)
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from tvm import te, tirx
 from tvm_ffi import structural_map
 
-from lpgen.ops import Operator
+from lpgen.ops import Operator, layers
 from lpgen.tir.threads import ROWS
 
 
@@ -26,6 +26,13 @@ def rows_of(op: Operator) -> tirx.Var | None:
     """The variable for the rows of a call, a parameter of the operator's functions; None: there is
     no range of them."""
     return tirx.Var(op.ROWS, "int32") if op.range else None
+
+
+@lru_cache(maxsize=256)
+def layers_of(op: Operator) -> tirx.Var | None:
+    """The variable for how many bit layers a call uses (`ops.layers`), a parameter behind the rows;
+    None: the operator's weights have none."""
+    return tirx.Var(layers.NAME, "int32") if op.layers else None
 
 
 def first_row(op: Operator, tile: tirx.Expr, height: int) -> tirx.Expr:

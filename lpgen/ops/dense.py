@@ -7,6 +7,7 @@ import numpy as np
 
 from lpgen.formats import Format
 from lpgen.ops.epilogue import Chain
+from lpgen.ops.layers import LAYERS
 from lpgen.ops.lhs import INPUT
 from lpgen.ops.product import Matrix, Product
 from lpgen.ops.product_oracle import rows_per_block
@@ -19,7 +20,8 @@ class Dense(Product):
     """x[m, k] times w[n, k] transposed, to y[m, n]: int32, or what the epilogue makes of it.
 
     m may be a Range, given at each call. `act` and `weight` are formats (or their texts) of x and
-    w; zero points and `epilogue`: see `Product`.
+    w; zero points and `epilogue`: see `Product`. layers: a Range of how many bit layers of the
+    weights a call may use (`ops.layers`).
     Raises WorkloadError when a size is outside its limits or a result may exceed int32.
     """
 
@@ -34,6 +36,7 @@ class Dense(Product):
     epilogue: Chain = ()
     input: str = "act"
     hadamard: int = 0
+    layers: Range | None = None
 
     kind: ClassVar[str] = "dense"
     ROWS: ClassVar[str] = "m"
@@ -46,6 +49,7 @@ class Dense(Product):
         "zero_act": ZERO,
         "zero_weight": ZERO_OR_SHARED,
         "outliers": COUNT,
+        "layers": LAYERS,
         "input": INPUT,
         "hadamard": COUNT,
     }
@@ -62,12 +66,15 @@ class Dense(Product):
     @property
     def label(self) -> str:
         """dense 64x256x512 u8 x s8 -> u8 (m x n x k)"""
-        return f"dense {self.m}x{self.n}x{self.k} {self._formats}"
+        layers = f" layers {self.layers}" if self.layers else ""
+        return f"dense {self.m}x{self.n}x{self.k} {self._formats}{layers}"
 
     @property
     def identifier(self) -> str:
         """dense_64x256x512_u4s2"""
-        return f"dense_{in_name(self.m)}x{self.n}x{self.k}_{self.act.short}{self.weight.short}"
+        sizes = f"{in_name(self.m)}x{self.n}x{self.k}"
+        layers = f"_layers{in_name(self.layers)}" if self.layers else ""
+        return f"dense_{sizes}_{self.act.short}{self.weight.short}{layers}"
 
     def smallest(self) -> Self:
         """Of one row."""

@@ -37,6 +37,10 @@ class Example(NamedTuple):
         weights = {} if self.weights is None else {"w": self.weights}
         return self.inputs | weights | self.parameters
 
+    def with_layers(self, count: int) -> Self:
+        """The same of another number of bit layers (`ops.layers`)."""
+        return self._replace(inputs=self.inputs | {"layers": count})
+
 
 @dataclass(frozen=True)
 class Operator(ABC):
@@ -54,6 +58,8 @@ class Operator(ABC):
     """What `example` knows beside random arguments: the worst cases."""
     ROWS: ClassVar[str] = ""
     """The size that may be a range, given at each call (`ops.rows`)."""
+    layers = None  # no annotation: a field of that name would come before the others
+    """The Range of bit layers of its weights that a call may use (`ops.layers`), None: all."""
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -105,11 +111,13 @@ class Operator(ABC):
 
     @property
     def ops_timed(self) -> int:
-        """Those of what is timed when it is tuned: a call, or with a range of rows a round of them
-        (`Range.round`)."""
+        """Those of what is timed when it is tuned: a call, or with a range of rows or bit layers a
+        round of them (`Range.round`, `Layers.round`)."""
+        by_layers = sum(self.bit_layers.round().values()) if self.layers else 1
         if self.range is None:
-            return self.ops
-        return sum(self.at(rows).ops * calls for rows, calls in self.range.round().items())
+            return self.ops * by_layers
+        round_ = self.range.round().items()
+        return sum(self.at(rows).ops * calls for rows, calls in round_) * by_layers
 
     @property
     def plain(self) -> Self:

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import ClassVar, NamedTuple, Self
 
 from lpgen.formats import Format
-from lpgen.ops import epilogue, hadamard, packed, scales, sparse
+from lpgen.ops import epilogue, hadamard, layers, packed, scales, sparse
 from lpgen.ops.epilogue import Bias, Pack, Quantize, Residual, Scale, Threshold, check_zero
 from lpgen.ops.epilogue.words import words_of
+from lpgen.ops.layers import Layers
 from lpgen.ops.lhs import Lhs
 from lpgen.ops.parameter import FLOAT_LIMIT, Parameter, values
 from lpgen.ops.product_oracle import ProductOracle
@@ -51,9 +52,10 @@ class Product(ProductOracle):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The kind, and scales of groups of k."""
+        """The kind, scales of groups of k, and bit layers."""
         groups = ("scale=groupN",) if self.group_size else ()
-        return (self.kind, *groups, *(("input=f32:groupN",) if self.lhs.group else ()))
+        groups += ("input=f32:groupN",) if self.lhs.group else ()
+        return (self.kind, *groups, *(("layers=LOW..HIGH",) if self.layers else ()))
 
     @property
     def _formats(self) -> str:
@@ -97,7 +99,8 @@ class Product(ProductOracle):
 
     @property
     def signature(self) -> Signature:
-        """(x, packed, y); a residual stands before y, and behind it the size that a call has."""
+        """(x, packed, y); a residual stands before y, and behind it the size that a call has, and
+        the number of layers that it uses."""
         by = self.ROWS if self.range else ""
         x = (self.x_shape, self.x_dtype, str(self.lhs), Limits.of_format(self.act))
         arguments = [Argument("x", Role.INPUT, *x, rows=by), packed_weights()]
@@ -107,6 +110,8 @@ class Product(ProductOracle):
             arguments.append(Argument("residual", Role.INPUT, *tensor, rows=by))
         if self.range:
             arguments.append(scalar(by, *self.range))
+        if self.layers:
+            arguments.append(self.bit_layers.scalar)
         y = Argument("y", Role.OUTPUT, self.y_shape, self.y_dtype, self.out, rows=by)
         return Signature((*arguments, y))
 
@@ -163,11 +168,17 @@ class Product(ProductOracle):
         """Of what has one number for each output channel, or for each of its groups of k."""
         return scales.shape(self.w_shape[0], self.matrix.k, self.group_size)
 
+    @cached_property
+    def bit_layers(self) -> Layers:
+        """The bit layers of the weights of an operator that has them."""
+        return Layers(*self.layers, self.weight)
+
     @property
     def plain(self) -> Self:
         """The operator on integers, without zero points, outliers and epilogue: nearly all of the
         work."""
         bare = {"zero_act": 0, "zero_weight": 0, "outliers": 0, "epilogue": (), "input": "act"}
+        bare |= {"layers": None} if self.layers else {}
         return replace(self, **bare, hadamard=0)
 
     @abstractmethod
@@ -182,6 +193,9 @@ class Product(ProductOracle):
             zeros = {"zero_weight": values(self.scale_shape, self.weight)}
         sums = epilogue.Sums(channels, self.scale_shape, self.bound)
         found = zeros | epilogue.parameters_of(self.epilogue, sums)
+        if self.layers:
+            own = self.bit_layers.parameters(self.scale_shape, found["scale"].short)
+            found = own | {name: p for name, p in found.items() if name not in own}
         if self.input == "f32":
             found["input_scale"] = Parameter((1,), "float32", 1 / FLOAT_LIMIT, FLOAT_LIMIT)
         return found | sparse.parameters_of(self.outliers, channels, self.matrix.k)
@@ -236,7 +250,12 @@ class Product(ProductOracle):
         if self.lhs.group and epilogue.find(self.epilogue, Bias) == Bias("s32"):
             reason = reason or f"bias=s32 is for sums over all of k, not with input={self.input}"
         reason = reason or hadamard.check(self.hadamard, self.lhs.real, *self._neighbours)
-        if reason := reason or sparse.check(self.outliers, self.w_shape, self.sum_group):
+        reason = reason or sparse.check(self.outliers, self.w_shape, self.sum_group)
+        if self.layers:
+            beside = (zero, self.outliers, self.lhs.group)
+            reason = reason or layers.check(self.layers, self.weight, size, *beside)
+            reason = reason or layers.check_act(self.layers, self.act, self.zero_act)
+        if reason:
             self._fail(reason)
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from lpgen.formats import Format
 from lpgen.ops import epilogue, sparse
 from lpgen.ops.epilogue import Chain, Residual
+from lpgen.ops.layers import NAME
 from lpgen.ops.lhs import Lhs
 from lpgen.ops.operator import Example, Operator
 from lpgen.ops.parameter import Parameter
@@ -35,10 +36,12 @@ class ProductExamples(Operator):
     EXTREMES: ClassVar[tuple[str, ...]] = ("max-max", "max-min", "min-max", "min-min")
 
     def example(self, rng: np.random.Generator, name: str = "random") -> Example:
-        """x and weights random or of one of EXTREMES, the rest random."""
+        """x and weights random or of one of EXTREMES, the rest random; all layers of weights that
+        have them (`Example.with_layers`)."""
         x, w = self.random(rng) if name == "random" else self.extreme(name)
         parameters, residual = self.random_parameters(rng), self.random_residual(rng)
         inputs = {"x": x} if residual is None else {"x": x, "residual": residual}
+        inputs |= {NAME: self.layers.high} if self.layers else {}
         return Example(name, inputs, w, parameters)
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from lpgen.formats import REAL
 from lpgen.ops import epilogue, packed, scales, sparse
 from lpgen.ops.epilogue import Given
+from lpgen.ops.layers import Layers
 from lpgen.ops.parameter import legal
 from lpgen.ops.product_examples import ProductExamples
 from lpgen.ops.reach import Reach
@@ -23,6 +24,7 @@ class ProductOracle(ProductExamples):
     zero_weight: int | str
     group_size: int
     sum_group: int
+    bit_layers: Layers
     x_shape: tuple[int, ...]
     _reach: Reach
 
@@ -31,19 +33,20 @@ class ProductOracle(ProductExamples):
         x: np.ndarray,
         w: np.ndarray,
         residual: np.ndarray | None = None,
+        layers: int | None = None,
         **parameters: np.ndarray,
     ) -> np.ndarray:
         """The exact result, `y_dtype`[y_shape], computed by NumPy alone: the oracle of every test.
 
         x: integers[x_shape] in format `act`, packed, or float32 (`ops.lhs`); w:
         integers[w_shape] in format `weight`; residual (float32, or integers of its format) and
-        parameters: as the epilogue asks.
+        parameters: as the epilogue asks; layers: how many the call uses (`ops.layers`).
         Padding adds nothing, also in formats that have no zero.
         Raises WorkloadError on another shape and on an argument that is missing or not asked for,
         and FormatError on a value outside its format.
         """
         if self.range is not None:
-            return self.at(len(x)).reference(x, w, residual, **parameters)
+            return self.at(len(x)).reference(x, w, residual, layers, **parameters)
         given = self.legal_parameters(parameters)
         layout = self.lhs.layout
         form = REAL if self.lhs.real else self.act
@@ -51,18 +54,23 @@ class ProductOracle(ProductExamples):
         w = self._checked("w", w, self.w_shape, self.weight)
         if (residual is None) != (self.residual is None):
             self._fail(f"residual is {'missing' if residual is None else 'not asked for'}")
+        if (layers is None) != (self.layers is None):
+            self._fail(f"layers is {'missing' if layers is None else 'not asked for'}")
+        if layers is not None and layers not in self.bit_layers.all:
+            self._fail(f"layers is {layers}, the operator has {self.layers}")
         if residual is not None:
             form = self.residual.values
             residual = self._checked("residual", residual, self.y_extents, form)
         with np.errstate(all="ignore"):  # infinities and what is no number have results, too
             x = packed.unpack(x, self.act, layout, self.x_extents[-1]) if layout else x
-            return self._result(x, w, residual, given)
+            return self._result(x, w, residual, layers, given)
 
     def _result(
         self,
         x: np.ndarray,
         w: np.ndarray,
         residual: np.ndarray | None,
+        layers: int | None,
         given: dict[str, np.ndarray],
     ) -> np.ndarray:
         """What `reference` gives for legal arguments, x unpacked."""
@@ -76,7 +84,9 @@ class ProductOracle(ProductExamples):
             w = w.astype(np.int16) - scales.spread(zero, self.w_shape, self.group_size)
         if self.outliers:
             w = w.astype(np.int16) + sparse.dense(self.w_shape, *map(given.get, sparse.NAMES))
-        if self.sum_group:
+        if layers is not None:
+            sums = self.bit_layers.scaled(self._sums, x, w, given, self.group_size, layers)
+        elif self.sum_group:
             scale = given["scale"] if self.group_size else None
             steps, step = (step, None) if self.lhs.group else (None, step)
             sums = scales.scaled(self._sums, x, w, self.sum_group, scale, steps)

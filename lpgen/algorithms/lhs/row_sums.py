@@ -123,7 +123,7 @@ def _pixel_sums(
                 _sum_planes(op, x, sums, row, pixel, to, pixels.count)
             else:
                 tb.buffer_store(sums, tirx.const(-pixels.count * op.zero_act, "int32"), to)
-                _sum(x, sums, row, pixel * pixels.count, to, pixels.count)
+                add_up(x, sums, row, pixel * pixels.count, to, pixels.count)
 
     def line_of_zeros(sums, line) -> None:
         with tb.serial(0, pixels.groups) as g, tb.serial(0, shape[2]) as w:
@@ -141,7 +141,7 @@ def _pixel_sums(
     return extern("pixel_sums", shape, "int32", [x], emit)
 
 
-def _sum(x, sums, row, start, to: list, count: int) -> None:
+def add_up(x, sums, row, start, to: list, count: int) -> None:
     """Emit sums[to] += the sum of x[row, start : start + count]."""
     vectors = count // (2 * LANES)
     for first in range(0, vectors, _LONGEST):

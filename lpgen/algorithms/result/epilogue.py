@@ -105,7 +105,8 @@ class Epilogue:
     @cached_property
     def own_parameters(self) -> dict[str, Parameter]:
         """Those of the operator's channels, without what belongs to groups of k and outliers."""
-        others = outliers.NAMES + (("scale", "zero_weight") if self.op.group_size else ())
+        grouped = ("scale", "zero_weight", "offset") if self.op.group_size else ()
+        others = outliers.NAMES + grouped
         return {name: p for name, p in self.op.parameters.items() if name not in others}
 
     @cached_property

@@ -107,11 +107,10 @@ def random_parameter(
     if name == "scale":
         values = steps / 4 / spread * 2.0 ** rng.uniform(-2, 2, shape)
         values = np.where(rng.random(shape) < 0.5, values, 2.0 ** np.rint(np.log2(values)))
-        values = nearest_bfloat16(values) if parameter.short else values
-    elif name == "bias":
+    elif name in ("bias", "offset"):
         values = rng.normal(scale=steps / 4, size=shape)
     elif name == "output_scale":
         values = 2.0 ** rng.choice([-1, 0, 0.3, 1], shape)
     else:
         values = rng.uniform(0, steps / 2 if name == "six" else 1.5, shape)
-    return values.astype(np.float32)
+    return nearest_bfloat16(values) if parameter.short else values.astype(np.float32)

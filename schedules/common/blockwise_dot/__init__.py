@@ -19,6 +19,8 @@ Both are emitted by `lpgen.schedules.common.blockwise_dot.tile`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import blockwise_dot
@@ -76,7 +78,7 @@ def space(op: Dense, isa: Isa) -> Space:
     return Space(
         {
             "rows": tuple(rows for rows in tile_rows(m) if rows < isa.registers),
-            "vectors": tuple(_widths(op.n, isa)),
+            "vectors": tuple(widths(op.n, isa)),
             **around,
             "prefetch": distances(op.range.low if op.range else m),
         },
@@ -84,7 +86,7 @@ def space(op: Dense, isa: Isa) -> Space:
     )
 
 
-def _widths(n: int, isa: Isa):
+def widths(n: int, isa: Isa) -> Iterator[int]:
     """Tile widths that waste little of the last panel, and the narrowest."""
     whole = -(-n // isa.lanes)
     for width in VECTORS:
@@ -152,13 +154,14 @@ def _body(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
     t = tiling(op, isa, knobs)
     definition = blockwise_dot.define(op, _operands(op, isa), t, form.start)
     sch = definition.schedule()
-    _schedule(sch, isa, knobs, bool(op.range))
+    schedule(sch, isa, knobs, bool(op.range))
     most_steps = 0 if isa.has_dot4 else most(op, isa)
     func = form(isa, definition, knobs["prefetch"], most_steps).replace(sch.mod["main"], t)
     return finished(func, definition, isa=isa)
 
 
-def _schedule(sch: Schedule, isa: Isa, knobs: Knobs, ranged: bool) -> None:
+def schedule(sch: Schedule, isa: Isa, knobs: Knobs, ranged: bool) -> None:
+    """Order the loops around the blocks "partial" and "tile", which are generated."""
     tile = sch.get_sblock("tile")
     order = blocks.order_blocks(sch, tile, knobs, copied=False, panels=False, ranged=ranged)
     first, _, j = order.reduction

@@ -1,0 +1,230 @@
+"""Packed weights of which a call reads as many bit layers as it is told (`ops.layers`).
+
+    plane[panel][group][vector of bytes][vector][lane][kq]      codes, the highest bits first
+    fit[layers][panel][group][scale, offset][vector][lane]      float32, or the bits of bfloat16
+
+A plane has one or two bits of every code, and is a section of its own: what is read of a prefix lies
+together. A byte of a plane holds them of 8 or 4 steps in k as fields. Codes of an even number of
+bits are planes of two bits each, or (top=1) two of one bit and then planes of two: so that a single
+layer is half the bytes. Of an odd number of bits the first plane has one.
+
+Two planes of one bit, a over b, become one of two bits by `joined`: as bytes of 8 steps have two
+vectors of 4 then, the fields of planes of two bits lie in that order where there are such,
+
+    step 8 i + 2 f + v   is field f of vector 2 i + v            (else step 4 i + f is field f of i)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lpgen.algorithms.sections import Section, Sectioned, pack_entry
+from lpgen.algorithms.weights.panels import code_of
+from lpgen.ops import scales
+
+if TYPE_CHECKING:
+    from tvm import IRModule, te, tirx
+
+    from lpgen.ops import Dense
+
+Index = Any
+"""A number, or an expression for one."""
+
+
+def tops(bits: int) -> tuple[int, ...]:
+    """Choices of the width of the first plane."""
+    return (1,) if bits % 2 else (2, 1)
+
+
+@dataclass(frozen=True)
+class LayerWeights(Sectioned):
+    """Packed-weight layout above for the weights of `op`; panels of vectors x lanes columns.
+
+    top: bits of the first plane.
+    """
+
+    op: Dense
+    kq: int
+    panels: int
+    vectors: int
+    lanes: int
+    top: int
+
+    @property
+    def count(self) -> int:
+        """Groups of k."""
+        return scales.count(self.op.k, self.op.group_size)
+
+    @property
+    def steps(self) -> int:
+        """Steps in a group."""
+        return -(-min(self.op.group_size, self.op.k) // self.kq)
+
+    @property
+    def unit(self) -> int:
+        """Steps whose bytes are whole in every plane."""
+        return 8 if self.top == 1 else 4
+
+    @property
+    def panel(self) -> int:
+        """Columns of a panel."""
+        return self.vectors * self.lanes
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Bits of each plane."""
+        bits = self.op.weight.bits
+        first = (1, 1) if self.top == 1 and bits % 2 == 0 else (self.top,)
+        return (*first, *(2,) * ((bits - sum(first)) // 2))
+
+    def low(self, plane: int) -> int:
+        """The lowest bit of the code in a plane."""
+        return self.op.weight.bits - sum(self.widths[: plane + 1])
+
+    def place(self, width: int, step: Index) -> tuple[Index, Index]:
+        """(vector of bytes, shift) of a step's field in a plane of that width."""
+        if width == 1:
+            return step // 8, step % 8
+        if self.unit == 4:
+            return step // 4, step % 4 * 2
+        return step // 8 * 2 + step % 2, step % 8 // 2 * 2
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """Parts of the packed bytes, in order."""
+        outer, inner = (self.panels, self.count), (self.vectors, self.lanes)
+        units = -(-self.steps // self.unit)
+        parts = [
+            Section(f"plane{i}", (*outer, units * self.unit * width // 8, *inner, self.kq), "uint8")
+            for i, width in enumerate(self.widths)
+        ]
+        kind = "uint16" if self.op.parameters["scale"].short else "float32"
+        many = len(self.op.bit_layers.all)
+        return [*parts, Section("fit", (many, *outer, 2, *inner), kind)]
+
+    # ---- NumPy
+
+    def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
+        """The packed bytes of the weight values `w` [n, k] and the parameters scale and offset
+        [layers, n, groups]."""
+        parameters = self.op.legal_parameters(parameters)
+        codes = self._by_column(self._by_group(self.op.weight.encode(w)))
+        planes = [self._plane(codes, number) for number in range(len(self.widths))]
+        fits = np.stack([parameters[name] for name in ("scale", "offset")], axis=-1)
+        fits = np.stack([self._by_column(fit) for fit in fits.astype(np.float32)])
+        # [layers, panels, vectors, lanes, groups, 2], and what belongs to a group together
+        fits = fits.transpose(0, 1, 4, 5, 2, 3)
+        if self.sections[-1].dtype == "uint16":
+            fits = np.ascontiguousarray(fits).view(np.uint32) >> 16
+        return self.bytes_of([*planes, fits])
+
+    def _by_group(self, codes: np.ndarray) -> np.ndarray:
+        """[n, k] as [n, groups, steps, kq], 0 behind the end of a group."""
+        found = np.zeros((self.op.n, self.count, self.steps * self.kq), np.uint8)
+        for j, places in enumerate(scales.slices(self.op.k, self.op.group_size)):
+            part = codes[:, places]
+            found[:, j, : part.shape[1]] = part
+        return found.reshape(self.op.n, self.count, self.steps, self.kq)
+
+    def _by_column(self, values: np.ndarray) -> np.ndarray:
+        """[n, ...] as [panels, vectors, lanes, ...], 0 in empty columns."""
+        full = np.zeros((self.panels * self.panel, *values.shape[1:]), values.dtype)
+        full[: self.op.n] = values
+        return full.reshape(self.panels, self.vectors, self.lanes, *values.shape[1:])
+
+    def _plane(self, codes: np.ndarray, number: int) -> np.ndarray:
+        width, low, shape = self.widths[number], self.low(number), self.sections[number].shape
+        found = np.zeros(shape, np.uint8)
+        for step in range(self.steps):
+            place, shift = self.place(width, step)
+            bits = codes[:, :, :, :, step] >> low & (1 << width) - 1
+            found[:, :, place] |= bits.transpose(0, 3, 1, 2, 4) << np.uint8(shift)
+        return found
+
+    # ---- TIR
+
+    def code(self, sections: dict[str, te.Tensor], index: tuple) -> tirx.Expr:
+        """The code, all bits, at (panel, group, step, vector, lane, kt) out of the sections, int32;
+        0 for nothing."""
+        panel, group, step, *rest = index
+        total = None
+        for number, width in enumerate(self.widths):
+            place, shift = self.place(width, step)
+            byte = sections[f"plane{number}"][(panel, group, place, *rest)].astype("int32")
+            bits = (byte >> shift & ((1 << width) - 1)) << self.low(number)
+            total = bits if total is None else total + bits
+        return total
+
+    def fit(self, sections: dict[str, te.Tensor], layers: tirx.Expr, which: int, column: tuple):
+        """The scale (0) or the offset (1) of so many layers at (panel, group, vector, lane)."""
+        from tvm import tirx
+
+        panel, group, *rest = column
+        layer = layers - self.op.layers.low
+        value = sections["fit"][(layer, panel, group, which, *rest)]
+        if self.sections[-1].dtype == "float32":
+            return value
+        bits = value.astype("uint32") << tirx.const(16, "uint32")
+        return tirx.reinterpret("float32", bits)
+
+    def te_module(self) -> IRModule:
+        """The packer as TIR: "main"(weights, *parameters, packed), see `Layout`."""
+        from tvm import te
+
+        op = self.op
+        w = te.placeholder((op.n, op.k), op.weight.dtype, name="w")
+        given = {
+            name: te.placeholder(p.shape, p.dtype, name=name)
+            for name, p in op.parameters.items()
+            if name in ("scale", "offset")
+        }
+        outputs = [self._te_plane(s, w, i) for i, s in enumerate(self.sections[:-1])]
+        outputs.append(self._te_fit(given))
+        shape = (op.n, op.k)
+        return pack_entry(w, outputs, self.sections, shape, op.weight.dtype, [*given.values()])
+
+    def _te_plane(self, section: Section, w: te.Tensor, number: int) -> te.Tensor:
+        from tvm import te, tirx
+
+        op, width, nothing = self.op, self.widths[number], tirx.const(0, "uint8")
+        mask, low = tirx.const((1 << width) - 1, "uint8"), tirx.const(self.low(number), "uint8")
+
+        def byte(no, j, place, nv, nl, kt):
+            column, total = no * self.panel + nv * self.lanes + nl, None
+            for field in range(8 // width):
+                if width == 1:
+                    step = place * 8 + field
+                elif self.unit == 4:
+                    step = place * 4 + field
+                else:
+                    step = place // 2 * 8 + field * 2 + place % 2
+                at = step * self.kq + kt
+                inside = tirx.all(at < op.group_size, j * op.group_size + at < op.k, column < op.n)
+                code = te.if_then_else(
+                    inside, code_of(op.weight, w[column, j * op.group_size + at]), nothing
+                )
+                bits = (code >> low & mask) << tirx.const(field * width, "uint8")
+                total = bits if total is None else total | bits
+            return total
+
+        return te.compute(section.shape, byte, name=section.name)
+
+    def _te_fit(self, given: dict[str, te.Tensor]) -> te.Tensor:
+        from tvm import te, tirx
+
+        section = self.sections[-1]
+
+        def element(layer, no, j, which, nv, nl):
+            column = no * self.panel + nv * self.lanes + nl
+            place = (layer, column, j)
+            value = te.if_then_else(which == 0, given["scale"][place], given["offset"][place])
+            if section.dtype == "uint16":
+                bits = tirx.reinterpret("uint32", value) >> tirx.const(16, "uint32")
+                value = bits.astype("uint16")
+            return te.if_then_else(column < self.op.n, value, tirx.const(0, section.dtype))
+
+        return te.compute(section.shape, element, name=section.name)

@@ -1,0 +1,137 @@
+"""Products with as many bit layers of the weights as a call says (`ops.layers`).
+
+| knob    | meaning                                                                                |
+|---------|----------------------------------------------------------------------------------------|
+| rows    | rows of the register tile                                                              |
+| vectors | vectors of output columns in the register tile                                         |
+| top     | bits of the first plane: of 1, a single layer is half the bytes to read                |
+| prefetch| bytes of each plane to ask for in advance, 0: none                                     |
+| m_block, n_block, outer, inner: see `dot.knobs`                                                  |
+
+Inside the blocks, for every register tile:
+
+    tile = 0.0                                        # rows x vectors registers
+    for j                                             # groups of k
+      partial = the sums of group j                   # for each number of layers its own code
+      tile += float32(partial) * scale[layers, j] + float32(sum of x in j) * offset[layers, j]
+
+Both are emitted by `lpgen.schedules.common.bit_layers.tile`.
+"""
+
+from __future__ import annotations
+
+from lpgen.algorithms import bit_layers
+from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.weights.bit_layers import tops
+from lpgen.errors import refuse
+from lpgen.isa import Isa
+from lpgen.ops import Conv2d, Dense
+from lpgen.ops.rows import Range
+from lpgen.schedules.common import blocks, heights
+from lpgen.schedules.common.bit_layers.tile import BESIDE, BYTES, LayersTile
+from lpgen.schedules.common.blockwise_dot import schedule, widths
+from lpgen.schedules.common.dot.knobs import distances, tile_rows
+from lpgen.schedules.common.finish import finished
+from lpgen.space import Counts, Knobs, Space
+
+RANGED = True
+SERVES = ("dense", "scale=groupN", "layers=LOW..HIGH")
+
+
+def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
+    """Why the algorithm does not serve `op`; None if it does."""
+    return None if op.layers else "no layers=LOW..HIGH: all bits of the weights are wanted"
+
+
+def space(op: Dense, isa: Isa) -> Space:
+    """All knobs with their choices for `op`."""
+    m = op.matrix.m
+    around = blocks.knobs(m, op.n, isa.lanes)
+    if op.range:
+        around |= heights.ONE_BLOCK
+    return Space(
+        {
+            "rows": tuple(rows for rows in tile_rows(m) if rows < isa.registers),
+            "vectors": tuple(widths(op.n, isa)),
+            "top": tops(op.weight.bits),
+            **around,
+            "prefetch": distances(op.range.low if op.range else m),
+        },
+        lambda knobs: refuses(op, isa, knobs) is None,
+    )
+
+
+def refuses(op: Dense, isa: Isa, knobs: Knobs) -> str | None:
+    """Why the combination is not in the space; None if it is."""
+    rows, width = knobs["rows"], knobs["vectors"]
+    sums = rows * width * (1 if isa.has_dot4 else 2)
+    if sums + BESIDE > isa.registers:
+        return f"a tile of {rows} x {width} vectors exceeds {isa.registers} registers"
+    return blocks.refuses(op, rows, width * isa.lanes, knobs)
+
+
+def work(op: Dense, isa: Isa, knobs: Knobs) -> Counts:
+    """What a kernel with these knobs does (`Template.work`), with all layers."""
+    t = tiling(op, isa, knobs)
+    count = -(-op.k // op.group_size)
+    steps = count * -(-min(op.group_size, op.k) // BYTES)
+    tiles, sums = t.row_tiles * t.panels, t.rows * t.vectors
+    bits = op.weight.bits
+    panel = t.vectors * isa.lanes * (steps * BYTES * bits / 8 + 8 * count)
+    return {
+        "products": tiles * steps * sums * (1 if isa.has_dot4 else 4),
+        "unpack": tiles * steps * t.vectors * bits / 2,
+        "loads": tiles * steps * (t.rows + t.vectors),
+        "flush": tiles * count * sums * 2,
+        "stall": tiles * steps * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
+        "tiles": tiles,
+        "stores": tiles * sums,
+        **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * op.k, panel, isa.target),
+    }
+
+
+def tiling(op: Dense, isa: Isa, knobs: Knobs) -> bit_layers.Tiling:
+    """The sizes that the knobs mean for this operator."""
+    rows, width = knobs["rows"], knobs["vectors"]
+    return bit_layers.Tiling(
+        rows=rows,
+        vectors=width,
+        lanes=isa.lanes,
+        kq=BYTES,
+        top=knobs["top"],
+        **blocks.counts(op, rows, width * isa.lanes, knobs),
+    )
+
+
+def kernel(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
+    """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
+    refuse(refuses(op, isa, knobs))
+    if op.range:
+        plan = _plan(op.range, knobs["rows"])
+        return heights.assembled(
+            op, plan, lambda kind, own: _body(own, isa, heights.own(knobs, kind))
+        )
+    return _body(op, isa, knobs)
+
+
+def _plan(rows: Range, highest: int) -> heights.Plan:
+    """Tiles of `highest` rows, of half of them and so on down to one, the highest that there are
+    rows for: each body has code for every number of layers, so there are few."""
+    tiles = [highest]
+    while tiles[-1] > 1:
+        tiles.append(tiles[-1] // 2)
+
+    def kind(count: int) -> heights.Kind:
+        height = next(tile for tile in tiles if tile <= count)
+        return heights.Kind(height, count == 1)
+
+    return heights.Plan.of(rows, kind, heights.Kind(highest, False))
+
+
+def _body(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
+    t = tiling(op, isa, knobs)
+    definition = bit_layers.define(op, t)
+    sch = definition.schedule()
+    schedule(sch, isa, knobs, bool(op.range))
+    func = LayersTile(isa, definition, knobs["prefetch"]).replace(sch.mod["main"], t)
+    return finished(func, definition)
