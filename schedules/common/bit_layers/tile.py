@@ -40,8 +40,9 @@ from lpgen.tir.prefetch import hint
 BYTES = 4
 """Bytes of a lane: values of k in a step."""
 
-STRAIGHT = 128
-"""Most multiplications of one number of layers in straight-line code; more become loops."""
+STRAIGHT = 32
+"""Most multiplications of one number of layers in straight-line code; more become loops. There is
+such code for every number, and TVM takes long over all of it."""
 
 BESIDE = 6
 """Registers beside sums and left values: slices that are joined, and masks."""
@@ -86,7 +87,6 @@ class LayersTile:
         self.isa, self.weights, self.ahead = isa, definition.weights, ahead
         self.op = definition.op
         self.number = layers_of(self.op)
-        self.most = 4 if isa.has_dot4 else 2
         self.lanes = isa.lanes
 
     def replace(self, func: tirx.PrimFunc, tiling: Tiling) -> tirx.PrimFunc:
@@ -99,8 +99,26 @@ class LayersTile:
     # ---- the sums of a group
 
     def partial(self, site: Site) -> None:
-        """Emit the sums of a group, for every number of layers."""
-        self._one_of(site, list(self.op.bit_layers.all))
+        """Emit the sums of a group, for every number of layers; the registers are the same."""
+        counts = list(self.op.bit_layers.all)
+        tile = self.rows * self.vectors
+        most = max(self._apart(self._prefix(count)) for count in counts)
+        self.sums = Registers(most * tile, "int32", self.lanes)
+        self.halves = None
+        self.sums.zero()
+        if not self.isa.has_dot4:
+            self.halves = Registers(tile, "int16", 2 * self.lanes)
+            self.halves.zero()
+        with tb.sblock("layers"):
+            # Said once, as in `microkernel`: under so many conditions each question takes long. It
+            # can be said of memory that is used outside of the block as well: registers are zeroed.
+            own = [r.memory[0 : r.count * r.lanes] for r in (self.sums, self.halves) if r]
+            read = [*(access.region() for access in site.sources.values()), *own]
+            tb.reads(read)
+            tb.writes([site.target.region(), *own])
+            said = {"explicit_read_region": read, "explicit_write_region": [0, *own]}
+            tb.sblock_attr({name: list(range(len(regions))) for name, regions in said.items()})
+            self._one_of(site, counts)
 
     def _one_of(self, site: Site, counts: list[int]) -> None:
         count, *others = counts
@@ -113,43 +131,36 @@ class LayersTile:
             with tb.Else():
                 self._one_of(site, others)
 
-    def _group(self, site: Site, count: int) -> None:
-        """Emit the sums with so many layers, in a block of its own: its scratch memory is."""
-        with tb.sblock("layers"):
-            tb.reads([])
-            tb.writes([])
-            self._group_sums(site, count)
+    def _prefix(self, count: int) -> Prefix:
+        return prefix(self.op.weight.bits, self.weights.top, count, 4 if self.isa.has_dot4 else 2)
 
-    def _group_sums(self, site: Site, count: int) -> None:
-        chosen = prefix(self.op.weight.bits, self.weights.top, count, self.most)
-        sums = self._sums_of(chosen)
-        sums.zero()
+    def _apart(self, chosen: Prefix) -> int:
+        """How many fields of a code have sums of their own: all where there is room for them."""
+        (first, *more), tile = chosen.parts, self.rows * self.vectors
+        fields = 8 // first.bits
+        fits = tile * fields + self.rows + BESIDE <= self.isa.registers
+        return fields if fits and self.isa.has_dot4 and not more else 1
+
+    def _group(self, site: Site, count: int) -> None:
+        """Emit the sums with so many layers."""
+        chosen = self._prefix(count)
+        self.apart = self._apart(chosen)
         for number, part in enumerate(chosen.parts):
             if number:
-                self._shift(sums, part.bits)
+                self._shift(part.bits)
             masked = chosen.masked and number == len(chosen.parts) - 1
-            self._part(site, part, masked, sums)
-        self._store(site, sums, chosen, count)
-
-    def _sums_of(self, chosen: Prefix) -> Registers:
-        """Registers of sums: those of a field are apart where there is room for them."""
-        (first, *more), tile = chosen.parts, self.rows * self.vectors
-        self.apart = 1
-        if self.isa.has_dot4 and not more:
-            fields = 8 // first.bits
-            fitting = tile * fields + self.rows + BESIDE <= self.isa.registers
-            self.apart = fields if fitting else 1
-        return Registers(self.apart * tile, "int32", self.lanes)
+            self._part(site, part, masked)
+        self._store(site, chosen, count)
 
     def _place(self, field: int, mi: int, nv: int) -> int:
         """Which register has the sums of a field, a row and a vector of columns."""
         return (field % self.apart * self.rows + mi) * self.vectors + nv
 
-    def _shift(self, sums: Registers, by: int) -> None:
-        for i in range(sums.count):
-            sums[i] = sums[i] << vectors.splat(by, "int32", self.lanes)
+    def _shift(self, by: int) -> None:
+        for i in range(self.rows * self.vectors):
+            self.sums[i] = self.sums[i] << vectors.splat(by, "int32", self.lanes)
 
-    def _part(self, site: Site, part: Part, masked: bool, sums: Registers) -> None:
+    def _part(self, site: Site, part: Part, masked: bool) -> None:
         """Emit the products with a part."""
         unit, steps = self.weights.unit, self.weights.steps
         chunk = max(1, STRAIGHT // (self.rows * self.vectors * unit))
@@ -158,15 +169,15 @@ class LayersTile:
         if loops:
             with tb.serial(0, loops) as i:
                 for u in range(chunk):
-                    self._unit(site, part, masked, sums, (i * chunk + u) * unit, unit)
+                    self._unit(site, part, masked, (i * chunk + u) * unit, unit)
         for u in range(loops * chunk, whole):
-            self._unit(site, part, masked, sums, u * unit, unit)
+            self._unit(site, part, masked, u * unit, unit)
         if rest:
-            self._unit(site, part, masked, sums, whole * unit, rest)
+            self._unit(site, part, masked, whole * unit, rest)
 
-    def _unit(self, site: Site, part: Part, masked: bool, sums, first, steps: int) -> None:
+    def _unit(self, site: Site, part: Part, masked: bool, first, steps: int) -> None:
         """Emit the products of up to a unit of steps from `first` on."""
-        halves, room, used = None, self._room(part), 0
+        room, used = self._room(part), 0
         for nv in range(self.vectors):
             self._ask(site, part, nv, first)
         for place in range(self._bytes(part)):
@@ -176,16 +187,15 @@ class LayersTile:
             for vector, field, step in self._order(part, place):
                 if step >= steps:
                     continue
-                if room > 1 and (halves is None or used == room):
-                    self._flush(sums, halves)
-                    halves, used = self._halves(), 0
+                if room and used and used % room == 0:
+                    self._flush(used)
                 left = [self._left(site, mi, first + step) for mi in range(self.rows)]
                 for nv in range(self.vectors):
                     right = self._field(codes[nv][vector], part, field)
                     for mi, x in enumerate(left):
-                        self._multiply(sums, halves, self._place(field, mi, nv), x, right)
+                        self._multiply(self._place(field, mi, nv), x, right)
                 used += 1
-        self._flush(sums, halves)
+        self._flush(used)
 
     def _room(self, part: Part) -> int:
         """How many steps of vpmaddubsw an int16 holds the sum of, 0: sums are int32."""
@@ -193,20 +203,17 @@ class LayersTile:
             return 0
         return INT16_MAX // (2 * ((1 << part.bits) - 1) * 128)
 
-    def _halves(self) -> Registers:
-        halves = Registers(self.rows * self.vectors, "int16", 2 * self.lanes)
-        halves.zero()
-        return halves
+    def _flush(self, used: int) -> None:
+        """Emit the addition of what `used` steps have left in int16, if any."""
+        for i in range(self.halves.count if self.halves and used else 0):
+            self.sums[i] = self.sums[i] + self.isa.sum2(self.halves[i])
+            self.halves[i] = vectors.splat(0, "int16", 2 * self.lanes)
 
-    def _flush(self, sums: Registers, halves: Registers | None) -> None:
-        for i in range(halves.count if halves else 0):
-            sums[i] = sums[i] + self.isa.sum2(halves[i])
-
-    def _multiply(self, sums: Registers, halves: Registers | None, i: int, left, right) -> None:
-        if halves is None:
-            sums[i] = self.isa.dot4(sums[i], left, right)
+    def _multiply(self, i: int, left: tirx.Expr, right: tirx.Expr) -> None:
+        if self.halves is None:
+            self.sums[i] = self.isa.dot4(self.sums[i], left, right)
         else:
-            halves[i] = self.isa.add_pairs(halves[i], left, right)
+            self.halves[i] = self.isa.add_pairs(self.halves[i], left, right)
 
     # ---- operands
 
@@ -323,15 +330,15 @@ class LayersTile:
 
     # ---- results
 
-    def _store(self, site: Site, sums: Registers, chosen: Prefix, count: int) -> None:
+    def _store(self, site: Site, chosen: Prefix, count: int) -> None:
         """Emit the stores of the sums of a group."""
         field = chosen.parts[0].bits
         for mi in range(self.rows):
             for nv in range(self.vectors):
-                total = sums[self._place(0, mi, nv)]
+                total = self.sums[self._place(0, mi, nv)]
                 for number in range(1, self.apart):
                     by = vectors.splat(number * field, "int32", self.lanes)
-                    total = total + (sums[self._place(number, mi, nv)] >> by)
+                    total = total + (self.sums[self._place(number, mi, nv)] >> by)
                 if chosen.below:
                     total = total >> vectors.splat(chosen.below, "int32", self.lanes)
                 if self.op.weight.min:
