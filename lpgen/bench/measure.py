@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -35,10 +36,12 @@ _WARM_L2S = 4
 class Measurement:
     """The speed of one kernel, and how near it comes to the roof above it.
 
+    layers: how many bit layers the calls used, None: the weights have none;
     origin: where the knobs come from (`Choice.origin`).
     us_best, us_median: microseconds of one call, over the rounds; gops: 1e9 operations a second at
     best; peak_gops: what a loop of `instruction` on registers reached in the same rounds (None: the
-    CPU's families have no such loop); bytes: packed weights, x and y; bandwidth_gbs: 1e9 bytes a
+    CPU's families have no such loop); bytes: packed weights (what so many
+    layers read of them), x and y; bandwidth_gbs: 1e9 bytes a
     second read from `level` ("L1", "L2", "L3", "dram"), where the kernel's data lie, in the same
     rounds; cold: whether the weights were out of the caches at each call.
     bound: the lower roof, "compute" (operations at peak_gops) or "memory" (bytes at bandwidth_gbs);
@@ -51,6 +54,7 @@ class Measurement:
     knobs: dict[str, Any]
     origin: str
     threads: int
+    layers: int | None
     us_best: float
     us_median: float
     gops: float
@@ -78,7 +82,7 @@ def bench(
     rows: Sequence[int] = (),
 ) -> Iterator[Measurement]:
     """Measure every kernel that this CPU can run, each as soon as it is done; one with a range of
-    rows with `rows` of them, or a few that stand for all.
+    rows with `rows` of them, or a few that stand for all, one of bit layers with every number.
 
     Calls go through `lpgen.runtime` (`Kernel.bind`) and run on `threads` threads, which are bound
     to as many cores where the system allows it. Kernel, compute probe and read probe are timed in
@@ -95,7 +99,8 @@ def bench(
         try:
             for name in library.kernels:
                 for op in sizes(parse(name), rows):
-                    yield _measure(library[name], op, threads, seed, warm)
+                    for layers in op.bit_layers.all if op.layers else (None,):
+                        yield _measure(library[name], op, threads, seed, warm, layers)
         finally:
             library.set_affinity(None)
 
@@ -154,12 +159,21 @@ def pinned(threads: int) -> Iterator[list[int]]:
 
 
 def _measure(
-    kernel: runtime.Kernel, op: Operator, threads: int, seed: int, warm: bool
+    kernel: runtime.Kernel,
+    op: Operator,
+    threads: int,
+    seed: int,
+    warm: bool,
+    layers: int | None,
 ) -> Measurement:
     target, machine = Target.parse(kernel.variant["target"]), detect()
     weights = packed_weights(kernel, op, machine, seed, warm)
     order = itertools.cycle(range(len(weights)))
     nbytes = sum(argument.nbytes for argument in op.signature.sized(kernel.packed_bytes))
+    read_bytes = nbytes
+    if layers is not None:
+        whole = math.prod(op.w_shape), math.prod(op.scale_shape)
+        read_bytes += round(op.bit_layers.nbytes(layers, *whole)) - kernel.packed_bytes
     several = len(weights) > 1
     arrays = [w.numpy() for w in weights] if several else [aligned(max(nbytes, 64 * threads))]
     probe_threads = min(threads, len(os.sched_getaffinity(0)))
@@ -167,12 +181,12 @@ def _measure(
     read = ReadProbe(arrays, order, target, probe_threads, far=place in ("L3", "dram"))
     template, knobs = kernel.variant["template"], kernel.variant["knobs"]
     compute = _compute_probe(template, knobs, target, machine, probe_threads)
-    runs = [calls(kernel, op, weights, order, threads), read.run]
+    runs = [calls(kernel, op, weights, order, threads, layers), read.run]
     runs += [compute.run] if compute else []
     laps = time_in_turns(runs, ROUNDS, on_round=lambda: None)
     best, bandwidth = min(laps[0]), read.nbytes / min(laps[1])
     peak = compute.ops / min(laps[2]) if compute else None
-    bound, fraction = _roof(best, op.ops, peak, nbytes, bandwidth)
+    bound, fraction = _roof(best, op.ops, peak, read_bytes, bandwidth)
     return Measurement(
         workload=op.name,
         target=target.name,
@@ -180,12 +194,13 @@ def _measure(
         knobs=knobs,
         origin=kernel.variant.get("origin", ""),
         threads=threads,
+        layers=layers,
         us_best=best * 1e6,
         us_median=median(laps[0]) * 1e6,
         gops=op.ops / best * 1e-9,
         peak_gops=peak and peak * 1e-9,
         instruction=compute.instruction if compute else None,
-        bytes=nbytes,
+        bytes=read_bytes,
         bandwidth_gbs=bandwidth * 1e-9,
         level=place,
         cold=several and not warm,
@@ -244,9 +259,11 @@ def calls(
     weights: list[runtime.PackedWeights],
     order: Iterator[int],
     threads: int,
+    layers: int | None = None,
 ) -> Run:
-    """Calls on a random input, with the weights in turn, to be timed."""
+    """Calls on a random input, with the weights in turn, to be timed; layers: how many they use."""
     example, y = op.example(np.random.default_rng(1)), op.signature.output
+    example = example if layers is None else example.with_layers(layers)
     inputs = {
         name: aligned_copy(value) if isinstance(value, np.ndarray) else value
         for name, value in example.inputs.items()

@@ -8,6 +8,7 @@ by an emulator (`lpgen.build.emulated`), which an instruction brings down that t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from lpgen.build.emulated import EmulatedLibrary
 from lpgen.build.scratch import scratch_folder
 from lpgen.errors import LibraryError, LpgenError
 from lpgen.ops import Operator, parse
+from lpgen.ops.layers import NAME
 from lpgen.ops.operator import Example
 from lpgen.ops.rows import Range
 from lpgen.runtime.files import machine_of, this_machine
@@ -61,7 +63,7 @@ def check_library(
     target: the CPU that an emulator runs it on, None: this one; asked: of several targets that the
     library was built for the one whose kernels are checked, as `runtime.load` takes it.
     Random inputs and the worst case of each sign, on one thread and on two; of a kernel with a
-    range of rows, sizes of all kinds.
+    range of rows, sizes of all kinds, and every number of bit layers.
     Raises LibraryError when the library cannot be loaded, or has no kernel that this CPU can run,
     and for a negative seed; where the target has no emulator here.
     """
@@ -158,8 +160,10 @@ def _check_kernel(library: runtime.Library | EmulatedLibrary, name: str, seed: i
                 calls += 1
                 if not np.array_equal(y, expected):
                     different = difference(kernel.output.name, y, expected)
-                    rows = f"{op.ROWS}={len(y)}, " if op.range else ""
-                    failure = f"{different} ({rows}{example.name} input, threads={threads})"
+                    numbers = {op.ROWS: len(y)} if op.range else {}
+                    numbers |= {NAME: inputs[NAME]} if op.layers else {}
+                    of = "".join(f"{name}={number}, " for name, number in numbers.items())
+                    failure = f"{different} ({of}{example.name} input, threads={threads})"
                     return Checked(name, template, calls, failure, target)
     except LpgenError as error:
         return Checked(name, "", calls, str(error), target)
@@ -168,12 +172,15 @@ def _check_kernel(library: runtime.Library | EmulatedLibrary, name: str, seed: i
 
 def _examples(op: Operator, seed: int) -> Iterator[Example]:
     rng = np.random.default_rng(seed)
+    layers = itertools.cycle(op.bit_layers.all) if op.layers else None
     if op.range is not None:
         for rows in edges(op.range):
-            yield op.at(rows).example(rng)
+            example = op.at(rows).example(rng)
+            yield example.with_layers(next(layers)) if layers else example
         op = op.at(op.range.high)
     for name in (*("random",) * RANDOM_INPUTS, *op.EXTREMES):
-        yield op.example(rng, name)
+        example = op.example(rng, name)
+        yield from map(example.with_layers, op.bit_layers.all) if layers else (example,)
 
 
 def edges(rows: Range) -> list[int]:

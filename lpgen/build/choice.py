@@ -49,9 +49,9 @@ class Choice:
         """Seconds that a call takes on one thread, about: a kernel too small stays on one.
 
         As tuned; else at the usual speed of products on vectors, and of reading from a cache. With
-        the most rows, where a call says how many.
+        the most rows and layers, where a call says how many.
         """
-        if self.seconds is not None and self.op.signature.rows is None:
+        if self.seconds is not None and not self.op.signature.scalars:
             return self.seconds * self.threads
         op = self.op
         speed = _PLAIN_OPS if self.template.endswith("/generic") else _VECTOR_OPS

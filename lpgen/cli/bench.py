@@ -264,6 +264,11 @@ def _bench(
     print_measurements(measurements, labels)
 
 
+def _used(m: Measurement) -> str:
+    """How many layers the calls used, behind a label."""
+    return f", {m.layers} used" if m.layers else ""
+
+
 def print_measurements(
     measurements: Iterable[Measurement],
     labels: Mapping[str, str] | None = None,
@@ -276,7 +281,7 @@ def print_measurements(
         roof = m.instruction if m.bound == "compute" else f"{m.level} read"
         rows.append(
             (
-                (labels or {}).get(m.workload) or parse(m.workload).label,
+                ((labels or {}).get(m.workload) or parse(m.workload).label) + _used(m),
                 m.template,
                 m.origin,
                 f"{output.microseconds(m.us_best * 1e-6)}{' cold' if m.cold else ''}",

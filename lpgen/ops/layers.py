@@ -89,6 +89,10 @@ class Layers:
         """How many calls of `some` make a round in which each takes about as long."""
         return {count: max(1, self.high // count) for count in self.some()}
 
+    def nbytes(self, count: int, weights: int, fits: int) -> float:
+        """Bytes that `count` layers read of `weights` weights and `fits` scales and offsets."""
+        return weights * count / 8 + fits * 8
+
     def scaled(
         self,
         sums: Callable[[np.ndarray, np.ndarray], np.ndarray],

@@ -69,10 +69,23 @@ def _cases(op: Any, rng: np.random.Generator) -> list[tuple[Case, Example]]:
     """Random inputs, which are timed, and the constant ones."""
     named = {"random input": "random"} | {f"input {which}": which for which in op.far_ends}
     examples = {name: op.example(rng, which) for name, which in named.items()}
-    return [
-        (Case(name, e.inputs, op.reference(**e.given), calls=int(name == "random input")), e)
-        for name, e in examples.items()
-    ]
+    found = []
+    for name, example in examples.items():
+        found += _of_layers(op, name, example, calls=int(name == "random input"))
+    return found
+
+
+def _of_layers(op: Any, name: str, example: Example, rows: int = 0, calls: int = 0) -> list:
+    """The case of an example, or with bit layers one for each number of them that stands for all;
+    calls: in a round, more with few layers."""
+    if not op.layers:
+        return [(Case(name, example.inputs, op.reference(**example.given), rows, calls), example)]
+    found = []
+    for layers, times in op.bit_layers.round().items():
+        own, label = example.with_layers(layers), f"{name} with {layers} layers"
+        case = Case(label, own.inputs, op.reference(**own.given), rows, calls * times)
+        found.append((case, own))
+    return found
 
 
 def _ranged_cases(op: Any, rng: np.random.Generator) -> list[tuple[Case, Example]]:
@@ -84,8 +97,6 @@ def _ranged_cases(op: Any, rng: np.random.Generator) -> list[tuple[Case, Example
         example = fixed.example(rng)
         first = first or example
         example = example._replace(weights=first.weights, parameters=first.parameters)
-        y = fixed.reference(**example.given)
-        case = Case(f"random input of {rows} rows", example.inputs, y, rows, calls)
-        found.append((case, example))
-    constant = _cases(fixed, rng)[1:]
+        found += _of_layers(fixed, f"random input of {rows} rows", example, rows, calls)
+    constant = [(case, e) for case, e in _cases(fixed, rng) if not case.calls]
     return found + [(case._replace(rows=rows), example) for case, example in constant]
