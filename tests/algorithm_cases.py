@@ -15,6 +15,7 @@ from strategies import (
     books,
     convs,
     grouped_convs,
+    layered_denses,
     texts,
     with_epilogues,
 )
@@ -345,6 +346,23 @@ CASES = {
             *(dense(5, 20, k, "u2", "b1") for k in (1, 8, 9, 31, 33, 64, 65, 129, 1000)),
             *(dense(5, 40, k, "b1", "b1") for k in (1, 8, 9, 31, 33, 64, 65, 129, 1000)),
             *(dense(m, 33, 100, "u1", "b1") for m in (1, 2, 3, 5, 9)),
+        ],
+    ),
+    "bit_layers": Cases(
+        operators=layered_denses(),
+        examples=8,
+        formats=[
+            f"dense m=3 n=37 k=100 act={act} weight={weight} layers={layers} out=f32 scale=group32"
+            for act in ("s8", "u8 zero_act=128", "s8 input=f32:row")
+            for weight, layers in (("u8", "1..8"), ("s8", "1..8"), ("u7", "2..7"), ("s2", "1..2"))
+        ],
+        sizes=[
+            f"dense m={m} n={n} k=150 act=s8 weight=u8 layers=1..8 out=f32 scale={scale}"
+            for m, n, scale in (
+                *((1, n, "group32") for n in (1, 15, 17, 65, 129)),
+                *((2, 18, f"group{size}") for size in (4, 5, 31, 64, 149, 150, 151)),
+                (9, 33, "group64:bf16"),
+            )
         ],
     ),
     "blockwise_dot": Cases(

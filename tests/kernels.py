@@ -114,11 +114,13 @@ def assert_exact_on(
         if special:
             some = {name: with_specials(value, rng) for name, value in example.inputs.items()}
             example = example._replace(inputs=some)
-        expected = op.reference(**example.given)
-        y = aligned_copy(np.full(expected.shape, 99, expected.dtype), expected.itemsize)
-        run(*arguments(kernel, example, y))
-        assert y.dtype == expected.dtype
-        np.testing.assert_array_equal(bits(y), bits(expected), f"{op} {chosen} {knobs}")
+        for given in map(example.with_layers, op.bit_layers.all) if op.layers else (example,):
+            expected = op.reference(**given.given)
+            y = aligned_copy(np.full(expected.shape, 99, expected.dtype), expected.itemsize)
+            run(*arguments(kernel, given, y))
+            assert y.dtype == expected.dtype
+            what = f"{op} {chosen} {knobs} {given.inputs.get('layers', '')}"
+            np.testing.assert_array_equal(bits(y), bits(expected), what)
 
 
 def with_specials(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.epilogue import Bias, Chain, Clamp, Middle, Quantize, Residual, Scale, Threshold
+from lpgen.ops.rows import Range
 
 TEXTS = (
     *(f"u{bits}" for bits in range(1, 9)),
@@ -170,6 +171,23 @@ def blockwise_denses(draw, rows=12, columns=70, depth=140):
     if op.lhs.group and op.zero_weight != "group" and draw(st.booleans()):
         scale = Scale(draw(st.sampled_from(["tensor", "channel"])))
         op = replace(op, epilogue=(scale, *op.epilogue[1:]))
+    return op
+
+
+@st.composite
+def layered_denses(draw, rows=6, columns=70, depth=140):
+    """Dense operators with bit layers: all bits and ranges, odd sizes, a short last group."""
+    m, n, k = (draw(st.integers(1, limit)) for limit in (rows, columns, depth))
+    bits = draw(st.integers(2, 8))
+    weight = f"{draw(st.sampled_from('us'))}{bits}"
+    group = draw(st.one_of(st.sampled_from([16, 32, 64, 128]), st.integers(4, 150)))
+    chain = [Scale(f"group{group}" + draw(st.sampled_from(["", ":bf16"])))]
+    chain += [step for step in (Bias("f32"), Quantize("u8", 9)) if draw(st.integers(0, 3)) == 0]
+    act, zero = draw(st.sampled_from([("s8", 0), ("u8", 128), ("s5", 3), ("u7", 0)]))
+    layers = Range(draw(st.integers(1, bits - 1)), bits)
+    op = Dense(m, n, k, act, weight, zero_act=zero, epilogue=tuple(chain), layers=layers)
+    if draw(st.integers(0, 3)) == 0:
+        return replace(op, input=draw(st.sampled_from(_inputs_of(op))))
     return op
 
 

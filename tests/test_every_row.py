@@ -12,6 +12,7 @@ from strategies import (
     denses,
     depthwise_convs,
     grouped_convs,
+    layered_denses,
     texts,
 )
 from without_weights import operators_of
@@ -34,6 +35,7 @@ OPERATORS = {
     "grouped_conv": grouped_convs(),
     "rows": operators_of("rows"),
     "elementwise": operators_of("elementwise"),
+    "bit_layers": layered_denses(),
     "blockwise_dot": st.builds(
         lambda op, size: replace(op, epilogue=(Scale(f"group{size}"),)),
         products.filter(lambda op: op.kind == "dense"),

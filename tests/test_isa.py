@@ -296,6 +296,10 @@ def test_lookup_in_a_vectorized_loop(level):
 @pytest.mark.parametrize(
     ("algorithm", "text"),
     [
+        (
+            "bit_layers",
+            "dense m=2 n=9 k=70 act=s8 weight=s8 layers=1..8 out=f32 scale=group32",
+        ),
         ("bitserial", "dense m=5 n=9 k=70 act=u2 weight=s2 scale=channel out=s8"),
         ("blockwise_dot", "dense m=5 n=9 k=70 act=s8 weight=s4 out=f32 scale=group32"),
         ("depthwise", "conv2d h=6 w=7 ic=9 oc=9 groups=9 kernel=3x3 act=u8 weight=s8"),
@@ -322,6 +326,10 @@ def test_vectors_alone_are_enough(algorithm, text, monkeypatch):
 @pytest.mark.parametrize(
     ("algorithm", "text"),
     [
+        (
+            "bit_layers",
+            "dense m=2 n=19 k=70 act=s8 weight=u8 layers=1..8 out=f32 scale=group32",
+        ),
         ("blockwise_dot", "dense m=5 n=19 k=70 act=s8 weight=s4 out=f32 scale=group32"),
         ("blockwise_dot", "dense m=5 n=19 k=70 act=u8 weight=s8 out=f32 scale=group32"),
         ("depthwise", "conv2d h=6 w=7 ic=9 oc=9 groups=9 kernel=3x3 act=u8 weight=s8"),

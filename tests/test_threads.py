@@ -26,6 +26,7 @@ OPERATORS = {
     "bitserial": "conv2d h=7 w=9 ic=40 oc=4{} kernel=3 pad=1 act=u2 weight=b1",
     "lane_pack": "dense m=30 n=15{} k=64 act=u2 weight=t2",
     "winograd": "conv2d n=2 h=13 w=12 ic=24 oc=4{} kernel=3 pad=1 act=u3 weight=s3",
+    "bit_layers": "dense m=9 n=12{} k=96 act=s8 weight=u8 layers=1..8 scale=group32 out=f32",
     "blockwise_dot": "dense m=9 n=12{} k=96 act=u8 weight=s4 scale=group32 out=f32",
 }
 
@@ -51,12 +52,12 @@ def test_every_template_on_any_number_of_threads(tmp_path, level):
     rng = np.random.default_rng(1)
     for choice in choices:
         op, kernel = choice.op, library[choice.op.name]
-        x, w = op.random(rng)
-        parameters = op.random_parameters(rng)
-        packed, expected = kernel.pack_weights(w, **parameters), op.reference(x, w, **parameters)
+        example = op.example(rng)
+        packed = kernel.pack_weights(example.weights, **example.parameters)
+        expected = op.reference(**example.given)
         assert kernel.variant["pieces"] > 1
         for threads in THREADS:
             y = np.full(op.y_shape, 99, op.y_dtype)
-            kernel(x, packed, out=y, threads=threads)
+            kernel(**example.inputs, packed=packed, out=y, threads=threads)
             what = f"{op} {choice.template} {choice.knobs} threads={threads}"
             np.testing.assert_array_equal(y, expected, what)

@@ -4,8 +4,8 @@ With groups j of neighbours in k, x without its zero point and codes of M bits,
 
     H_j = sum of x * (code >> (M - layers))  -  half * X_j,      X_j = sum of x
 
-are exact int32 (half: 2^(layers - 1) for weights in two's complement, whose codes are those of their
-values plus 2^(M - 1); else 0). The first sum is the stage "partial". That of x belongs to a row and a
+are exact int32 (half: 2^(layers - 1) for weights in two's complement, whose codes are their values
+plus 2^(M - 1); else 0). The first sum is the stage "partial". That of x belongs to a row and a
 group: a short loop computes it before the kernel. Then the stage "tile" adds up in float32, in
 ascending j,
 

@@ -3,7 +3,7 @@
     plane[panel][group][vector of bytes][vector][lane][kq]      codes, the highest bits first
     fit[layers][panel][group][scale, offset][vector][lane]      float32, or the bits of bfloat16
 
-A plane has one or two bits of every code, and is a section of its own: what is read of a prefix lies
+A plane has one or two bits of every code, and is a section of its own: what a call reads of it lies
 together. A byte of a plane holds them of 8 or 4 steps in k as fields. Codes of an even number of
 bits are planes of two bits each, or (top=1) two of one bit and then planes of two: so that a single
 layer is half the bytes. Of an odd number of bits the first plane has one.

@@ -68,8 +68,8 @@ class Prefix(NamedTuple):
 
 
 def prefix(bits: int, top: int, count: int, most: int) -> Prefix:
-    """The first `count` layers of codes of so many bits whose first plane has `top`; most: slices of
-    a part."""
+    """The first `count` layers of codes of so many bits whose first plane has `top`; most: slices
+    of a part."""
     if count == 1 and top == 1:
         return Prefix((Part((0,), 1),), 0, False)
     filled = count + bits % 2  # the first slice of an odd number of bits has an upper bit of 0
@@ -232,7 +232,7 @@ class LayersTile:
         """(vector of `_codes`, field, step in the unit) of what a vector of bytes holds."""
         count = {1: 1, 2: 1, 4: 2, 8: 4}[part.bits]  # vectors
         for vector in range(count):
-            # Joining takes the even and the odd fields apart: bits of the vector's number, mirrored.
+            # Joining takes even and odd fields apart: the bits of the vector's number, mirrored.
             base = {1: (0,), 2: (0, 1), 4: (0, 2, 1, 3)}[count][vector]
             for field in range(8 // part.bits):
                 number = field * count + base
@@ -389,6 +389,6 @@ class LayersTile:
         of_group = self.weights.steps * columns  # bytes of a plane of two bits
         groups = -(-self.ahead // of_group)
         for first in range(0, 2 * columns if groups else 0, 64 // itemsize):
-            *outer, which, vector, lane = access.at()
+            *outer, _, vector, lane = access.at()
             at = (*outer, 0, vector, lane + groups * 2 * columns + first)
             tb.add_to_parent(hint(access.buffer[at]))
