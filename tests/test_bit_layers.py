@@ -104,7 +104,7 @@ def test_only_the_template_for_layers_serves_them():
         serving = templates.templates_for(GEMV, target)
         assert [chosen.algorithm for chosen in serving] == ["bit_layers"]
     reasons = {t.name: why for t, why in templates.explain(GEMV, target).items()}
-    assert reasons["x86/blockwise_dot"] == "it is for dense and scale=groupN, not layers=LOW..HIGH"
+    assert reasons["x86/blockwise_dot"].endswith(", not layers=LOW..HIGH")
 
 
 @settings(max_examples=12, deadline=None)
