@@ -17,7 +17,10 @@ from lpgen.algorithms.sections import joined_sections
 from lpgen.bench import bench
 from lpgen.build import build
 from lpgen.build.check import check_library
-from lpgen.errors import LibraryError, WorkloadError
+from lpgen.errors import LibraryError, NetworkError, WorkloadError
+from lpgen.network import Network, Step, TensorType
+from lpgen.network import build as build_network
+from lpgen.network.check import check_network
 from lpgen.ops import parse
 from lpgen.ops.rows import Range
 from lpgen.records.choose import choose
@@ -234,21 +237,67 @@ def test_layers_in_c(path):
 
 
 def test_every_number_of_layers_is_timed(path):
-    measured = [m for m in bench(path, rows=(3,)) if m.layers]
-    assert [(m.workload, m.layers) for m in measured] == [
-        *((GEMV.name, layers) for layers in range(1, 9)),
-        *((ROWS.at(3).name, layers) for layers in (2, 3, 4)),
-    ]
-    step = {b.bytes - a.bytes for a, b in itertools.pairwise(measured[:8])}
-    assert step == {70 * 100 // 8}
+    measured = [*itertools.islice(bench(path), 3)]
+    assert [(m.workload, m.layers) for m in measured] == [(GEMV.name, n) for n in (1, 2, 3)]
+    assert {b.bytes - a.bytes for a, b in itertools.pairwise(measured)} == {70 * 100 // 8}
 
 
 def test_some_numbers_of_layers_are_tuned_together(tmp_path):
     assert GEMV.bit_layers.round() == {1: 8, 2: 4, 4: 2, 8: 1}
     assert ROWS.bit_layers.round() == {2: 2, 4: 1}
     assert GEMV.ops_timed == 15 * GEMV.ops
-    op = parse("dense m=1 n=16 k=32 act=s8 weight=u4 layers=1..4 out=f32 scale=group16")
+    op = parse("dense m=1 n=16 k=32 act=s8 weight=u2 layers=1..2 out=f32 scale=group16")
     log = tmp_path / "log.jsonl"
     (result,) = tune([op], "native", trials=2, log=log)
     assert result.best.workload == op.name
     assert choose(op, "native", [log], use_shipped=False).knobs == result.best.knobs
+
+
+# ---- networks
+
+
+def two_steps() -> Network:
+    """x float32[1, 40] -> dense -> dense -> y float32[1, 9]; layers is an input of both, and those
+    of a third step are always two."""
+    rng, steps, read = np.random.default_rng(0), [], "x"
+    for name, n, k in (("first", 24, 40), ("second", 16, 24), ("y", 9, 16)):
+        op = parse(
+            f"dense m=1 n={n} k={k} act=s8 weight=u4 layers=1..4 input=f32:row "
+            "out=f32 scale=group16"
+        )
+        example = op.example(rng)
+        inputs, constants = {"x": read, "layers": "layers"}, {}
+        if name == "y":
+            constants = {"layers": np.array(2, np.int32)}
+            del inputs["layers"]
+        steps.append(Step(name, op, inputs, name, example.weights, example.parameters, constants))
+        read = name
+    given = {"x": TensorType((1, 40), "float32"), "layers": TensorType((), "int32")}
+    return Network(given, {"y": TensorType((1, 9), "float32")}, tuple(steps))
+
+
+def test_a_network_takes_the_number_of_layers(tmp_path):
+    network = two_steps()
+    built = build_network(network, "native", tmp_path / "net.so")
+    assert {checked.failure for checked in check_network(built, network=network)} == {None}
+    net = runtime.load(built).network
+    x = np.random.default_rng(1).normal(size=(1, 40)).astype(np.float32)
+    for layers in (1, 3, 4):
+        expected = network.reference({"x": x, "layers": np.array(layers, np.int32)})["y"]
+        np.testing.assert_array_equal(bits(net(x, layers=layers)), bits(expected))
+        np.testing.assert_array_equal(bits(net({"x": x, "layers": layers})), bits(expected))
+    y = np.zeros((1, 9), np.float32)
+    net.bind(x, layers=4, out=y)()
+    np.testing.assert_array_equal(bits(y), bits(expected))
+    with pytest.raises(LibraryError, match="step 0: a number is not within the limits"):
+        net(x, layers=5)
+    with pytest.raises(LibraryError, match=r"1 tensors, expected x .*, layers int32"):
+        net(x)
+
+
+def test_layers_are_no_result_of_a_step():
+    network = two_steps()
+    first, second, last = network.steps
+    wrong = replace(second, inputs={**second.inputs, "layers": "first"})
+    with pytest.raises(NetworkError, match="layers is int32"):
+        Network(network.inputs, network.outputs, (first, wrong, last))

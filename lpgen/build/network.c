@@ -1,6 +1,7 @@
 /* Runs a network: a table of steps on the caller's tensors, the caller's arena and constants. */
 
 #define _GNU_SOURCE /* clock_gettime */
+#include <string.h>
 #include <time.h>
 
 #include "pool.h"
@@ -74,7 +75,15 @@ struct places {
   const char *constants;
 };
 
-static struct value value_at(const struct places *places, struct operand operand) {
+static int32_t number_at(const void *data) {
+  int32_t number;
+  memcpy(&number, data, sizeof number);
+  return number;
+}
+
+static struct value value_at(const struct places *places, struct operand operand, int scalar) {
+  if (scalar && operand.place == GIVEN)
+    return (struct value){NULL, 0, number_at(places->inputs[operand.at])};
   switch (operand.place) {
     case GIVEN: return (struct value){(void *)places->inputs[operand.at], 0, 0};
     case WANTED: return (struct value){places->outputs[operand.at], 0, 0};
@@ -84,12 +93,31 @@ static struct value value_at(const struct places *places, struct operand operand
   }
 }
 
+/* Whether the numbers that steps take from inputs are within their limits; the first that does not
+ * is steps->failed. */
+static lpgen_status check_numbers(const struct network *network, const void *const *inputs,
+                                  lpgen_steps *steps) {
+  for (int i = steps->first; i < steps->last; i++) {
+    const struct step *step = &network->steps[i];
+    for (int a = 0; a < step->kernel->count; a++) {
+      const struct argument *argument = &step->kernel->arguments[a];
+      if (argument->role != SCALAR || step->operands[a].place != GIVEN) continue;
+      int32_t number = number_at(inputs[step->operands[a].at]);
+      if (number >= argument->min && number <= argument->max) continue;
+      steps->failed = i;
+      return LPGEN_SCALAR_VALUE;
+    }
+  }
+  return LPGEN_OK;
+}
+
 lpgen_status network_run(const struct network *network, const void *const *inputs,
                          void *const *outputs, void *arena, size_t arena_bytes, int threads,
                          lpgen_steps *asked) {
   lpgen_steps all = {0, network->step_count, NULL, -1}, *steps = asked ? asked : &all;
   steps->failed = -1;
   lpgen_status status = check(network, inputs, outputs, arena, arena_bytes, threads, steps);
+  if (status == LPGEN_OK) status = check_numbers(network, inputs, steps);
   if (status != LPGEN_OK) return status;
   const struct program *program = network_program(network);
   struct places places = {inputs, outputs, arena, program_constants(program)};
@@ -100,7 +128,7 @@ lpgen_status network_run(const struct network *network, const void *const *input
     const struct step *step = &program->steps[i];
     struct value given[MAX_ARGUMENTS];
     for (int a = 0; a < step->kernel->count; a++)
-      given[a] = value_at(&places, step->operands[a]);
+      given[a] = value_at(&places, step->operands[a], step->kernel->arguments[a].role == SCALAR);
     int64_t start = steps->nanoseconds ? now() : 0;
     size_t bytes = kernel_workspace_bytes(step->kernel, threads);
     const struct variant *variant = step->kernel->chosen;

@@ -107,7 +107,9 @@ def _alone(
     for argument in kernel.arguments.values():
         name = argument.name
         if name in step.inputs:
-            given[name] = tensors[step.inputs[name]].reshape(argument.shape)
+            tensor = tensors[step.inputs[name]]
+            scalar = argument.role == "scalar"
+            given[name] = int(tensor) if scalar else tensor.reshape(argument.shape)
         elif name in step.constants:
             data = library.network.constant(step.constants[name], argument.nbytes)
             if argument.role == "packed":

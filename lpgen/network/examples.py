@@ -95,7 +95,12 @@ def _random(
     if tensor.dtype.kind == "f":
         return rng.normal(size=tensor.shape).astype(tensor.dtype)
     for step in network.steps:
-        for argument in parse(step.workload).signature.inputs:
+        signature = parse(step.workload).signature
+        for argument in signature.scalars:
+            if step.inputs.get(argument.name) == tensor.name:
+                low, high = argument.limits[:2]
+                return rng.integers(low, high, tensor.shape, tensor.dtype, endpoint=True)
+        for argument in signature.inputs:
             if step.inputs.get(argument.name) == tensor.name:
                 if argument.limits is not None and ":" not in argument.format:
                     return Format.parse(argument.format).random(rng, tensor.shape)

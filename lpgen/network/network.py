@@ -21,10 +21,11 @@ class Step:
     name: what messages call it, unique in its network, such as the name of a node of ONNX.
     inputs: the tensor that each input of the operator reads, by the argument's name; constants: the
     arrays of those inputs that are the same in every call (scales, zero points, tables), and
-    numbers (int32, of no dimensions) of those that are scalars. output:
-    the tensor that it writes. weights, parameters: what is packed once, in the operator's layout,
-    as `Operator.reference` takes it; None and {} for an operator without weights. sources: names of
-    the nodes that it computes.
+    numbers (int32, of no dimensions) of those that are scalars; a scalar may also be an input of
+    the network, such as how many bit layers a call uses. output: the tensor that it writes.
+    weights, parameters: what is packed once, in the operator's layout, as `Operator.reference`
+    takes it; None and {} for an operator without weights. sources: names of the nodes that it
+    computes.
     """
 
     name: str
@@ -44,6 +45,9 @@ class Step:
             if argument.name in self.inputs:
                 tensor = tensors[self.inputs[argument.name]]
                 given[argument.name] = tensor.reshape(argument.shape)
+        for argument in self.op.signature.scalars:
+            if argument.name in self.inputs:
+                given[argument.name] = int(tensors[self.inputs[argument.name]])
         weights = {} if self.weights is None else {"w": self.weights, **self.parameters}
         return self.op.reference(**given, **weights)
 
@@ -73,6 +77,11 @@ class Network:
                 raise NetworkError(f"two steps are called {step.name}")
             names.add(step.name)
             _check_inputs(step, known)
+            for argument in step.op.signature.scalars:
+                tensor = step.inputs.get(argument.name)
+                if tensor is not None and tensor not in self.inputs:
+                    reason = f"{argument.name} is {tensor}, no input of the network"
+                    raise NetworkError(f"step {step.name}: {reason}")
             if step.output in known:
                 raise NetworkError(f"step {step.name}: tensor {step.output} is written before")
             made = step.op.signature.output

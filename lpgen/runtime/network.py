@@ -101,17 +101,18 @@ class Network:
         """Bytes of memory that a call on `threads` threads uses."""
         return self._arena_bytes(arrays.count("threads", threads, MAX_THREADS))
 
-    def __call__(self, *inputs: Any, out: Any = None, threads: int = 1) -> Any:
+    def __call__(self, *inputs: Any, out: Any = None, threads: int = 1, **named: Any) -> Any:
         """The outputs for the inputs, computed on `threads` threads.
 
         inputs: in the order of `inputs`, or one dict of all by name: NumPy arrays or DLPack tensors
-        in the CPU's memory, of their shapes and dtypes; what is not contiguous is copied.
+        in the CPU's memory, of their shapes and dtypes; what is not contiguous is copied. named:
+        others by their names, such as layers=3; an int32 of no dimensions may be an int.
         out: contiguous memory for the output, or a dict of it for each by name; it may not overlap
         inputs. Returns the output, of several a dict by name: `out`, or new arrays of the first
         input's library (of NumPy where that takes no DLPack tensors). Other Python threads run
         meanwhile. Raises LibraryError naming what does not fit.
         """
-        given = self._given(inputs)
+        given = self._given(inputs, named)
         threads = arrays.count("threads", threads, MAX_THREADS)
         read = self._readable(given)
         if out is None:
@@ -129,15 +130,15 @@ class Network:
             self.call(*read, *wanted, self.arena(threads), threads)
         return next(iter(result.values())) if len(result) == 1 else result
 
-    def bind(self, *inputs: Any, out: Any, threads: int = 1) -> Callable[[], None]:
+    def bind(self, *inputs: Any, out: Any, threads: int = 1, **named: Any) -> Callable[[], None]:
         """A function that computes `out` from what is in the inputs by then, checked once, here.
 
         For loops in which the microseconds that Python takes for a checked call would count. The
         arguments are those of a call; all have to be NumPy arrays, contiguous and writeable: none
         is copied. The function belongs to the calling thread. Raises LibraryError as a call does.
         """
-        self(*inputs, out=out, threads=threads)
-        given = self._given(inputs)
+        self(*inputs, out=out, threads=threads, **named)
+        given = self._given(inputs, named)
         for name, array in given.items():
             if not (array.flags.c_contiguous and array.flags.writeable):
                 raise LibraryError(f"{name} is not contiguous, or read-only: bind would use a copy")
@@ -147,7 +148,7 @@ class Network:
 
     def walk(self, *inputs: Any, threads: int = 1) -> "Walk":
         """A call that goes step by step; the arguments are those of a call."""
-        return Walk(self, self._readable(self._given(inputs)), threads)
+        return Walk(self, self._readable(self._given(inputs, {})), threads)
 
     def trace(self, *inputs: Any, threads: int = 1) -> Iterator[tuple[Step, np.ndarray]]:
         """Each step and what it wrote, a copy in the shape of its kernel's output, one after the
@@ -184,10 +185,23 @@ class Network:
         self._code.get_function(f"{self.name}_constant")(offset, tvm_ffi.from_dlpack(data))
         return data
 
-    def _given(self, inputs: tuple) -> dict[str, Any]:
+    def _given(self, inputs: tuple, named: Mapping[str, Any]) -> dict[str, Any]:
         """What a call gives, by the names of the inputs."""
+        what = f"network {self.name}"
         one = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], Mapping) else inputs
-        return self._named(f"network {self.name}", one, self.inputs)
+        if named:
+            others = {name: t for name, t in self.inputs.items() if name not in named}
+            one = {**self._named(what, one, others), **named}
+        given = self._named(what, one, self.inputs)
+        return {name: self._number(name, value) for name, value in given.items()}
+
+    def _number(self, name: str, value: Any) -> Any:
+        """An int as the int32 of no dimensions that an input is, anything else as it is."""
+        tensor = self.inputs[name]
+        if tensor.shape or tensor.dtype != np.int32 or not isinstance(value, int | np.integer):
+            return value
+        limits = np.iinfo(np.int32)
+        return np.array(arrays.count(name, value, limits.max, limits.min), np.int32)
 
     def _named(
         self, what: str, values: Mapping[str, Any] | tuple, tensors: Mapping[str, Tensor]
