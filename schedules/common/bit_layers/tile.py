@@ -16,7 +16,7 @@ With vpdpbusd a code is up to 8 bits, and codes of fewer bits are masked where t
 byte, at 1, 4, 16 or 64 times their value; such fields have sums of their own where there are
 registers for them (few rows). Otherwise they are shifted down. Without vpdpbusd vpmaddubsw adds up
 in int16: codes are at most 4 bits, two slices, and the sums of the first two are shifted before
-those of the next are added.
+those of the next are added. So they are where both sides of a product are signed (sdot).
 """
 
 from __future__ import annotations
@@ -87,6 +87,9 @@ class LayersTile:
         self.isa, self.weights, self.ahead = isa, definition.weights, ahead
         self.op = definition.op
         self.number = layers_of(self.op)
+        self.mixed = isa.mixes_signs
+        self.right_type = "uint8" if self.mixed else "int8"
+        self.most = 4 if isa.has_dot4 and self.mixed else 2
         self.lanes = isa.lanes
 
     def replace(self, func: tirx.PrimFunc, tiling: Tiling) -> tirx.PrimFunc:
@@ -132,14 +135,14 @@ class LayersTile:
                 self._one_of(site, others)
 
     def _prefix(self, count: int) -> Prefix:
-        return prefix(self.op.weight.bits, self.weights.top, count, 4 if self.isa.has_dot4 else 2)
+        return prefix(self.op.weight.bits, self.weights.top, count, self.most)
 
     def _apart(self, chosen: Prefix) -> int:
         """How many fields of a code have sums of their own: all where there is room for them."""
         (first, *more), tile = chosen.parts, self.rows * self.vectors
         fields = 8 // first.bits
         fits = tile * fields + self.rows + BESIDE <= self.isa.registers
-        return fields if fits and self.isa.has_dot4 and not more else 1
+        return fields if fits and self.isa.has_dot4 and self.mixed and not more else 1
 
     def _group(self, site: Site, count: int) -> None:
         """Emit the sums with so many layers."""
@@ -294,7 +297,7 @@ class LayersTile:
             code = code >> vectors.splat(at, "int32", self.lanes)
             at = 0
         code = code if part.bits == 8 else code & self._mask(mask << at)
-        return vectors.bind(tirx.reinterpret(f"uint8x{BYTES * self.lanes}", code))
+        return vectors.bind(tirx.reinterpret(f"{self.right_type}x{BYTES * self.lanes}", code))
 
     def _mask(self, byte: int) -> tirx.Expr:
         word = int.from_bytes(bytes([byte] * 4), "little", signed=True)
