@@ -15,9 +15,10 @@ from strategies import layered_denses
 from lpgen import runtime, templates
 from lpgen.algorithms.sections import joined_sections
 from lpgen.bench import bench
+from lpgen.bench.turns import compared
 from lpgen.build import build
 from lpgen.build.check import check_library
-from lpgen.errors import LibraryError, NetworkError, WorkloadError
+from lpgen.errors import LibraryError, NetworkError, UserError, WorkloadError
 from lpgen.network import Network, Step, TensorType
 from lpgen.network import build as build_network
 from lpgen.network.check import check_network
@@ -240,6 +241,11 @@ def test_every_number_of_layers_is_timed(path):
     measured = [*itertools.islice(bench(path), 3)]
     assert [(m.workload, m.layers) for m in measured] == [(GEMV.name, n) for n in (1, 2, 3)]
     assert {b.bytes - a.bytes for a, b in itertools.pairwise(measured)} == {70 * 100 // 8}
+
+
+def test_other_libraries_are_not_asked():
+    with pytest.raises(UserError, match=r"layers=1\.\.8: no other library has"):
+        compared(GEMV)
 
 
 def test_some_numbers_of_layers_are_tuned_together(tmp_path):

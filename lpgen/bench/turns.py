@@ -177,9 +177,13 @@ class Turns:
 
 
 def compared(op: Operator) -> Product:
-    """The operator. Raises UserError for kinds that other libraries are not asked for."""
+    """The operator. Raises UserError for those that other libraries are not asked for."""
     if not isinstance(op, Product):
         raise UserError(f"{op.kind}: other libraries are compared for conv2d and dense")
+    if op.layers:
+        raise UserError(
+            f"layers={op.layers}: no other library has weights of as many bits as asked"
+        )
     return op
 
 
