@@ -95,10 +95,10 @@ static struct value value_at(const struct places *places, struct operand operand
 
 /* Whether the numbers that steps take from inputs are within their limits; the first that does not
  * is steps->failed. */
-static lpgen_status check_numbers(const struct network *network, const void *const *inputs,
+static lpgen_status check_numbers(const struct program *program, const void *const *inputs,
                                   lpgen_steps *steps) {
   for (int i = steps->first; i < steps->last; i++) {
-    const struct step *step = &network->steps[i];
+    const struct step *step = &program->steps[i];
     for (int a = 0; a < step->kernel->count; a++) {
       const struct argument *argument = &step->kernel->arguments[a];
       if (argument->role != SCALAR || step->operands[a].place != GIVEN) continue;
@@ -117,9 +117,9 @@ lpgen_status network_run(const struct network *network, const void *const *input
   lpgen_steps all = {0, network->step_count, NULL, -1}, *steps = asked ? asked : &all;
   steps->failed = -1;
   lpgen_status status = check(network, inputs, outputs, arena, arena_bytes, threads, steps);
-  if (status == LPGEN_OK) status = check_numbers(network, inputs, steps);
-  if (status != LPGEN_OK) return status;
   const struct program *program = network_program(network);
+  if (status == LPGEN_OK) status = check_numbers(program, inputs, steps);
+  if (status != LPGEN_OK) return status;
   struct places places = {inputs, outputs, arena, program_constants(program)};
   void *workspace = places.arena + network->tensor_bytes;
   /* What kernel_run would check of each call holds for all of them: the plan keeps the tensors of
