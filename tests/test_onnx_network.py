@@ -89,6 +89,19 @@ def test_axes_of_float32_as_they_lie_in_memory(nodes, moved, tmp_path):
     assert len([s for s in moves if s.op.out is None]) == moved
 
 
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
+@pytest.mark.parametrize("coded", [True, False])
+def test_padding_with_elements(mode, coded, tmp_path):
+    graph = Graph(np.random.default_rng(0), (2, 3, 5, 4))
+    x = graph.quantized("x") if coded else "x"
+    edges = graph.constant(np.array([0, 0, 2, 1, 0, 0, 0, 3], np.int64))
+    model = graph.model(graph.add_node("Pad", [x, edges], (2, 3, 7, 8), mode=mode))
+    x = np.float32(graph.rng.integers(-64, 64, (2, 3, 5, 4))) / 16
+    (y,) = network_of(model, tmp_path).reference({"x": x}).values()
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    assert np.array_equal(y, expected)
+
+
 def normal(rng, *shape):
     return rng.normal(size=shape).astype(np.float32)
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from lpgen.onnx.lowering import Lowering
 
+MIRRORS = ("reflect", "edge", "wrap")
+"""How Pad takes elements of the tensor; NumPy calls them so, too."""
+
 
 @dataclass(frozen=True)
 class Joined(Pending):
@@ -212,12 +215,12 @@ def expanded(lowering: Lowering, name: str, x: Stored, shape: tuple[int, ...]) -
 
 
 def pad(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
-    """Pad with a number."""
+    """Pad with a number, or with elements of the tensor."""
     value = lowering.inputs(node)[0]
     shape = value.type.shape
     given = attributes(node, mode="constant", pads=None, value=0.0)
-    if given["mode"] != "constant":
-        raise OnnxError(f"mode={given['mode']}, lpgen pads with a number")
+    if given["mode"] not in ("constant", *MIRRORS):
+        raise OnnxError(f"mode={given['mode']} is none of constant, {', '.join(MIRRORS)}")
     edges = known(lowering, node, 1, "pads") if given["pads"] is None else given["pads"]
     number = known(lowering, node, 2, "the number")
     number = given["value"] if number is None else number.reshape(()).item()
@@ -228,6 +231,10 @@ def pad(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
         before[axis], after[axis] = int(edges[i]), int(edges[i + len(edges) // 2])
     if min(*before.values(), *after.values()) < 0:
         raise OnnxError(f"pads={[int(e) for e in edges]}, lpgen has no negative ones")
+    if given["mode"] != "constant":
+        widths = [(before[axis], after[axis]) for axis in range(len(shape))]
+        name, mode = node.output[0], given["mode"]
+        return [on_codes(lowering, value, lambda x: _mirrored(lowering, name, x, widths, mode))]
     code = np.float32(number)
     value = lowering.affine(value) or value  # has a code for 0 in any case
     if isinstance(value, Mapped):
@@ -250,6 +257,20 @@ def pad(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
         return replace(tensor, name=made, type=TensorType(sizes, tensor.type.dtype))
 
     return [on_codes(lowering, value, change)]
+
+
+def _mirrored(
+    lowering: Lowering, name: str, x: Stored, widths: Sequence[tuple[int, int]], mode: str
+) -> Stored:
+    """The tensor with elements of its own around it."""
+    x, shape = lowering.ordered(x, range(len(widths))), x.type.shape
+    whole = max((axis + 1 for axis, width in enumerate(widths) if any(width)), default=0)
+    rows, columns = math.prod(shape[:whole]), math.prod(shape[whole:])
+    index = np.pad(np.arange(rows, dtype=np.int32).reshape(shape[:whole]), widths[:whole], mode)
+    op = Gather(rows=rows, columns=columns, count=index.size, dtype=x.type.dtype)
+    made = lowering.step(name, op, {"x": x}, constants={"index": index.ravel()})
+    kind = TensorType((*index.shape, *shape[whole:]), x.type.dtype)
+    return lowering.stored(made, kind, form=x.form)
 
 
 RULES = {"Concat": concat, "Slice": slice_, "Split": split, "Expand": expand, "Pad": pad}
