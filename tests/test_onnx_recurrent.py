@@ -1,5 +1,8 @@
 """LSTM and GRU of ONNX as networks."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -156,3 +159,18 @@ def test_layers_that_are_not_served(kind, attributes, message, tmp_path):
     onnx.save(recurrent_model(kind, **attributes), tmp_path / "model.onnx")
     with pytest.raises(UnservedNodes, match=message):
         read_network(tmp_path / "model.onnx")
+
+
+def test_silero_vad(tmp_path):
+    """The speech detector: its LSTM and convolutions of float32, beside onnxruntime."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    found = find_spec("silero_vad")
+    if found is None:
+        pytest.skip("silero-vad is not installed")
+    path = Path(found.submodule_search_locations[0]) / "data" / "silero_vad_16k_sequence.onnx"
+    network = read_network(path, {"input": (3, 576)})
+    rng = np.random.default_rng(0)
+    x = {n: (rng.normal(size=t.shape) * 0.1).astype("f4") for n, t in network.inputs.items()}
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for y, expected in zip(network.reference(x).values(), session.run(None, x), strict=True):
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
