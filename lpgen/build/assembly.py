@@ -1,18 +1,21 @@
-"""Hot loops of a kernel's x86 assembly: the innermost loops around its multiplications."""
+"""Hot loops of a kernel's assembly: the innermost loops around its multiplications."""
 
 import re
 from typing import NamedTuple
 
-# Instructions that a low-precision kernel is about, in AT&T syntax as LLVM prints them.
+# Instructions that a low-precision kernel is about: x86 in AT&T syntax as LLVM prints it, Arm.
 KEY = re.compile(
-    r"v?p(dpbusd|dpwssd|maddubsw|maddwd|mull[wdq]|muldq|muludq|shufb|popcnt[bwdq])s?"
-    r"|vperm[it]?2?b|tdpb[su]{2}d|vpternlog[dq]|popcnt[lq]?"
+    r"v?p(dpbusd|dpwssd|maddubsw|maddwd|mull[wdq]|muldq|muludq|shufb)s?"
+    r"|vperm[it]?2?b|tdpb[su]{2}d|vpternlog[dq]|v?popcnt[bwdlq]?"
+    r"|[su]?ml[as]l?2?|[su]mull2?|mul|[su]dot|usdot|[su]mmla|usmmla|cnt|tb[lx]"
+    r"|v(mull|mlal|mul|mla|cnt|tb[lx])\.\w+"
 )
 # Elsewhere it computes addresses.
 _SCALAR = re.compile(r"imul[lq]?")
 _LABEL = re.compile(r"([.\w$]+):")
-_JUMP = re.compile(r"\s+j\w+\s+([.\w$]+)")
-_INSTRUCTION = re.compile(r"\s+([a-z]\w*)")
+_JUMP = re.compile(r"\s+(?:j|b|cbn?z|tbn?z)[\w.]*\s+(?:\w+, )?(?:#\d+, )?(\.[\w.$]+|\w[\w.$]*)$")
+_COMMENT = re.compile(r"\s*(?:#|//|@) .*")
+_INSTRUCTION = re.compile(r"\s+([a-z][\w.]*)")
 
 
 class Loop(NamedTuple):
@@ -27,7 +30,7 @@ def functions(assembly: str) -> dict[str, list[str]]:
     """The instructions and jump labels of each function, by its name."""
     found: dict[str, list[str]] = {}
     lines: list[str] | None = None
-    begins = {name for name in re.findall(r"\.type\s+([\w.$]+),@function", assembly)}
+    begins = {name for name in re.findall(r"\.type\s+([\w.$]+),[@%]function", assembly)}
     for line in assembly.splitlines():
         label = _LABEL.match(line)
         if label and label[1] in begins:
@@ -35,7 +38,7 @@ def functions(assembly: str) -> dict[str, list[str]]:
         elif line.startswith(".Lfunc_end"):
             lines = None
         elif lines is not None and (_INSTRUCTION.match(line) or line.startswith(".LBB")):
-            lines.append(line.partition("#")[0].rstrip())
+            lines.append(_COMMENT.sub("", line).rstrip())
     return found
 
 

@@ -31,7 +31,8 @@ class Choice:
 
     seconds: the time of one call as it was tuned, None where nobody measured it for this target;
     threads: on how many; borrowed: the knobs are those of the operator's record without its
-    epilogue; lender: the name of the other target whose record they are.
+    epilogue; lender: the name of the other target whose record they are; cycles: of a call where
+    they are those of a record that was only modelled.
     """
 
     op: Operator
@@ -43,6 +44,7 @@ class Choice:
     borrowed: bool = False
     lender: str | None = None
     threads: int = 1
+    cycles: float | None = None
 
     @property
     def work(self) -> float:
@@ -71,7 +73,9 @@ class Choice:
     @property
     def origin(self) -> str:
         """Where the knobs come from: "tuned", "as s32" (tuned without the epilogue), "record of
-        TARGET", "record of TARGET as s32", or "model"."""
+        TARGET", "record of TARGET as s32", "modelled" (by the static model), or "model"."""
+        if self.cycles is not None:
+            return "modelled"
         words = [f"record of {self.lender}"] if self.lender else []
         words += ["as s32"] if self.borrowed else []
         return " ".join(words) or ("model" if self.seconds is None else "tuned")

@@ -137,16 +137,24 @@ def _best(log: Log, records: list[Record]) -> list[Record]:
     """The record that `lpgen build` would take from this log, for each workload, target and number
     of threads that it has."""
     from lpgen.ops import parse
-    from lpgen.records import best
+    from lpgen.records import best, modelled
     from lpgen.target import Target
 
     named = dict.fromkeys((record.workload, record.target, record.threads) for record in records)
-    found = {
-        key: best(parse(key[0]), Target.parse(key[1]), [log], threads=key[2], use_shipped=False)
-        for key in named
-    }
+    found = {}
+    for key in named:
+        op, target = parse(key[0]), Target.parse(key[1])
+        found[key] = best(op, target, [log], threads=key[2], use_shipped=False)
+        if found[key] is None:  # where nobody measured
+            found[key] = next(iter(modelled(op, target, [log], use_shipped=False)), None)
     # Where nothing worked on so many threads, the best is another number's.
     return [record for key, record in found.items() if record and record.threads == key[2]]
+
+
+def _unmeasured(record: Record) -> str:
+    if record.cycles is not None:
+        return f"modelled: {record.cycles:.4g} cycles"
+    return f"failed: {record.failed}"
 
 
 def _record_row(record: Record) -> tuple:
@@ -157,7 +165,7 @@ def _record_row(record: Record) -> tuple:
         record.workload,
         record.target,
         record.template,
-        output.microseconds(seconds) or f"failed: {record.failed}",
+        output.microseconds(seconds) or _unmeasured(record),
         record.threads,
         seconds and f"{parse(record.workload).ops_timed / seconds * 1e-9:.0f}",
         record.trials,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lpgen.cli import offline as modelling
 from lpgen.cli import options, output
 from lpgen.errors import TuneError, UserError
 
@@ -42,6 +43,17 @@ _RACING = 3
     help="Tune each template alone too, and say how near sharing the trials came.",
 )
 @click.option("--random", "strategy", flag_value="random", help="Draw candidates at random.")
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Rank candidates for --target by llvm-mca; nothing is measured.",
+)
+@click.option(
+    "--judge-model",
+    "judging",
+    is_flag=True,
+    help="Say how well that ranks what was measured, of --trials candidates a template.",
+)
 @click.option("--rpc", metavar="HOST:PORT", help="Measure on devices that this tracker knows.")
 @click.option("--key", help="Which devices: those that were started with this key.")
 @click.option("--devices", type=click.IntRange(1), metavar="N", help="How many at most [all].")
@@ -63,6 +75,8 @@ def command(
     rpc: str | None,
     key: str | None,
     devices: int | None,
+    offline: bool,
+    judging: bool,
     **settings: Any,
 ) -> None:
     """Tune operators for this machine's CPU, or with --rpc for that of other machines.
@@ -74,6 +88,10 @@ def command(
     With --rpc and --key candidates are built here, for --target, and measured on the devices that
     were started with this key (`lpgen rpc-server`), several at once. A device that is lost costs a
     candidate at most.
+
+    With --offline the CPU need not be at hand: a static model (llvm-mca on the hot loop, the bytes
+    of the tiling) ranks --trials candidates. Their records say cycles, not times: any measured one
+    comes before them, and tuning begins with the best of them.
     """
     from lpgen.target import Target
     from lpgen.tune import most_jobs
@@ -86,6 +104,12 @@ def command(
     labels = options.operators(workloads, suite, bits, act, weight, epilogue)
     chosen = Target.parse(target)
     log = options.log_to_write(log_path, chosen)
+    if offline:
+        if strategy or separately or rpc or judging:
+            raise UserError("--offline goes with operators, --target, --trials, --template, --log")
+        _check_trials(settings["trials"])
+        modelling.rank(labels, chosen, log, settings["trials"], templates, as_json)
+        return
     settings |= {"strategy": strategy or "model", "templates": templates or None}
     settings["jobs"] = jobs if jobs is not None else most_jobs(settings["threads"])
     farm = _farm(rpc, key, devices)
@@ -103,8 +127,16 @@ def command(
             report_search(results, labels, chosen, log, settings)
         if separately:
             report_separately(results, labels, chosen, log, settings)
+        if judging:
+            named = {result.op: labels[result.op] for result in results}
+            modelling.judge(named, chosen, log, settings["trials"], as_json)
     if failure:
         raise failure
+
+
+def _check_trials(trials: int) -> None:
+    if trials < 1:
+        raise UserError(f"trials={trials} is outside 1..")
 
 
 def _farm(rpc: str | None, key: str | None, devices: int | None) -> Any:

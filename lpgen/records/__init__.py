@@ -4,7 +4,7 @@
 """
 
 from lpgen.records.log import Contents, Log, RecordWarning, default_log, shipped
-from lpgen.records.rank import best, misfit, ranked
+from lpgen.records.rank import best, misfit, modelled, ranked
 from lpgen.records.record import Record, RunnerUp, this_cpu, this_versions
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "best",
     "default_log",
     "misfit",
+    "modelled",
     "ranked",
     "shipped",
     "this_cpu",

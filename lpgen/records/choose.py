@@ -36,14 +36,15 @@ def choose(
     """The kernel to build for an operator (or workload text) on a target.
 
     The best record of `logs`, read in their order, then of the logs that come with lpgen. Where
-    they hold none of the target, that of the nearest other target whose code runs there; of each
-    target also the record of the operator without its epilogue (`borrowed`), which decides nearly
-    all of the time. A record of a target that had the same templates and knobs to choose from is
-    taken as it is, another one where the cost model expects nothing clearly faster. Without any
-    record the model chooses. `Choice.origin` says which it was; `seconds` is None but for a record
-    of the target and the operator itself. A record that no longer fits its template gives a
-    RecordWarning and is skipped; of a template that the model prefers, and that refuses its knobs,
-    as buffers get too large, a DefaultWarning tells.
+    they hold none of the target, that of the nearest other target whose code runs there; of
+    each target also the record of the operator without its epilogue (`borrowed`), which decides
+    nearly all of the time. A record of a target that had the same templates and knobs to choose
+    from is taken as it is, another one where the cost model expects nothing clearly faster.
+    What the static model ranked for the target (`lpgen tune --offline`) counts where nobody
+    measured. Without any record the model chooses. `Choice.origin` says which it was; `seconds`
+    is None but for a record of the target and the operator itself. A record that no longer fits
+    its template gives a RecordWarning and is skipped; of a template that the model prefers, and
+    that refuses its knobs, as buffers get too large, a DefaultWarning tells.
 
     threads: on how many it will be called, mostly; it serves any number. Records tuned on as many
         are preferred.
@@ -56,6 +57,9 @@ def choose(
     found = [log if isinstance(log, Log) else Log(log) for log in logs]
     lenders = (target, *target.lenders()) if lenders is None else lenders
     recorded = next(_recorded(op, target, lenders, found, threads, use_shipped), None)
+    if (recorded is None or recorded.lender) and target in lenders:
+        if modelled := _modelled(op, target, found, use_shipped):
+            return modelled
     if recorded is not None:
         lender = recorded.lender
         if lender is None or same_choices(op, target, Target.parse(lender)):
@@ -94,6 +98,17 @@ def _recorded(
             name = None if lender is target else lender.name
             borrowed = like == like.plain and op != op.plain
             yield replace(choice, borrowed=borrowed, lender=name)
+
+
+def _modelled(op: Operator, target: Target, logs: list[Log], use_shipped: bool) -> Choice | None:
+    """The choice of fewest cycles that the static model named for the target."""
+    for record in records.modelled(op, target, logs, use_shipped=use_shipped):
+        try:
+            choice = choice_of(op, target, templates.get(record.template), record.knobs)
+        except ScheduleRefused:
+            continue
+        return replace(choice, cycles=record.cycles)
+    return None
 
 
 def _alike(op: Operator) -> list[Operator]:

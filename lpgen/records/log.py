@@ -106,7 +106,15 @@ class Log:
         return self._read[1]
 
     def records(self) -> list[Record]:
-        """The records, oldest first; each line that is none gives a RecordWarning, once."""
+        """The records of what was measured, oldest first; each line that is none gives a
+        RecordWarning, once."""
+        return [record for record in self._all() if record.cycles is None]
+
+    def modelled(self) -> list[Record]:
+        """The records of what was only modelled."""
+        return [record for record in self._all() if record.cycles is not None]
+
+    def _all(self) -> list[Record]:
         contents = self.read()
         for problem in contents.problems:
             if problem not in self._reported:

@@ -86,6 +86,20 @@ def ranked(
     return [(log, record) for _, log, record in sorted(found, key=lambda entry: entry[0])]
 
 
+def modelled(
+    op: Any, target: Any, logs: Iterable[Log] = (), *, use_shipped: bool = True
+) -> list[Record]:
+    """Records of candidates that were only modelled and still fit, those of fewest cycles first."""
+    found = [
+        record
+        for log in (*logs, *(shipped() if use_shipped else ()))
+        for record in log.modelled()
+        if (record.workload, record.target) == (op.name, target.name)
+        and misfit(record, op, target) is None
+    ]
+    return sorted(found, key=lambda record: record.cycles)
+
+
 def _preference(record: Record) -> tuple:
     # Times of different races are not comparable: the race that more candidates lost decides.
     return (not record.measured_here, -record.trials if record.best else 0, record.seconds)

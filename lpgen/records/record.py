@@ -20,6 +20,7 @@ MAX_LINE = 16 * 1024
 MAX_THREADS = 1024
 MAX_REASON = 120
 _MAX_SECONDS = 1e6
+_MAX_CYCLES = 1e16
 _WORD = re.compile(r"[A-Za-z0-9_.+-]{1,60}")
 
 
@@ -36,7 +37,8 @@ class Record:
     """What one candidate did.
 
     workload: canonical text of the operator; target, template: their names; knobs: name -> choice
-    seconds: time of one call, or None when the candidate failed, with `failed` saying why
+    seconds: time of one call, or None when the candidate failed, with `failed` saying why, or was
+        only modelled, with `cycles` of a call as the static model has them
     spread: (median - best) / best of its timings, how much the machine wavered
     trials: candidates measured for this operator so far, this one included
     best: it won the final race of its tuning run
@@ -56,6 +58,7 @@ class Record:
     failed: str | None = None
     runner_up: RunnerUp | None = None
     threads: int = 1
+    cycles: float | None = None
     versions: dict[str, str] = field(default_factory=lambda: this_versions())
     cpu: str = field(default_factory=lambda: this_cpu())
     date: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
@@ -74,9 +77,11 @@ class Record:
         """One line of JSON without the newline; what is at its default is left out."""
         content = asdict(self)
         absent = {"seconds": None, "failed": None, "best": False, "runner_up": None, "threads": 1}
+        absent["cycles"] = None
         content = {n: v for n, v in content.items() if n not in absent or v != absent[n]}
         if self.failed is not None:
             content["failed"] = _printable(self.failed)[:MAX_REASON]
+        if self.seconds is None:
             del content["spread"]
         return json.dumps(content, separators=(",", ":"), allow_nan=False)
 
@@ -103,8 +108,8 @@ class Record:
             name = current_name(second["template"])
             given["runner_up"] = RunnerUp(name, second["seconds"])
         record = cls(**given)
-        if (record.seconds is None) == (record.failed is None):
-            raise RecordError("needs either seconds or failed")
+        if sum(given[name] is not None for name in ("seconds", "failed", "cycles")) != 1:
+            raise RecordError("needs one of seconds, failed, cycles")
         if record.target not in _target_names():
             raise RecordError(f"target {record.target} is not known")
         template = _current_name(record.template, record.target)
@@ -119,6 +124,7 @@ _ABSENT: dict[str, Any] = {
     "failed": None,
     "runner_up": None,
     "threads": 1,
+    "cycles": None,
     "versions": {},
     "cpu": "",
     "date": "",
@@ -136,6 +142,10 @@ def _is_number(value: object) -> bool:
 
 def _is_seconds(value: object) -> bool:
     return _is_number(value) and value > 0
+
+
+def _is_cycles(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value <= _MAX_CYCLES
 
 
 def _is_template(value: object) -> bool:
@@ -182,6 +192,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "failed": lambda v: v is None or _is_text(v, 1000),
     "runner_up": lambda v: v is None or _is_runner_up(v),
     "threads": lambda v: type(v) is int and 1 <= v <= MAX_THREADS,
+    "cycles": lambda v: v is None or _is_cycles(v),
     "versions": _is_versions,
     "cpu": lambda v: _is_text(v, 200),
     "date": lambda v: _is_text(v, 40),

@@ -30,6 +30,7 @@ from lpgen.tune.search import Search
 
 _KNOWN_WINNERS = 3
 _GUESSES = 12
+_MODELLED = 5
 
 Times = dict[tuple[str, str], float | None]
 """Candidate.key -> seconds of one call (None: failed)."""
@@ -100,14 +101,20 @@ class OperatorSession:
         return len(self._search.times)
 
     def _guesses(self) -> list[Candidate]:
-        """What the cost model likes best: the first trials, but for a quarter of them."""
+        """What the static model ranked for this target, and what the cost model likes best: the
+        first trials, but for a quarter of them."""
         settings, trials = self._settings, self._settings.trials[self._op]
         if settings.strategy in ("random", "exhaustive"):
             return []
         serving = [t for t in self._templates.values() if t.counted]
         ranked = cost.candidates(self._op, settings.target, serving)
         count = min(max(1, trials * 3 // 4), _GUESSES)
-        return [Candidate(c.template, c.knobs) for c in cost.diverse(ranked, count)]
+        logs = [settings.log] if settings.log is not None else []
+        known = self._candidates(records.modelled(self._op, settings.target, logs))
+        first = list({c.key: c for c in known}.values())[:_MODELLED]
+        liked = [Candidate(c.template, c.knobs) for c in cost.diverse(ranked, count)]
+        named = {candidate.key for candidate in first}
+        return [*first, *(c for c in liked if c.key not in named)][: max(count, len(first))]
 
     def _candidates(self, known: Iterable[Record]) -> list[Candidate]:
         """The candidates of the records whose templates compete."""

@@ -1,0 +1,57 @@
+"""llvm-mca: how long a hot loop takes on a CPU, by LLVM's tables of its instructions and units."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from lpgen.errors import UserError
+
+if TYPE_CHECKING:
+    from lpgen.target import Target
+
+_NEWEST, _OLDEST = 40, 13
+_ITERATIONS = 100
+_SECONDS = 60.0
+_CYCLES = re.compile(r"^Total Cycles:\s+(\d+)$", re.MULTILINE)
+
+
+@cache
+def find() -> str:
+    """The path of llvm-mca, of several that of the newest LLVM. Raises UserError without one."""
+    versions = (f"llvm-mca-{number}" for number in range(_NEWEST, _OLDEST, -1))
+    for name in (*versions, "llvm-mca"):
+        if path := shutil.which(name):
+            return path
+    raise UserError("llvm-mca is not installed (Debian: llvm), which --offline asks for cycles")
+
+
+def cycles(lines: Sequence[str], target: Target) -> float:
+    """Cycles of one iteration of a loop, all of whose data are in the L1 cache.
+
+    lines: its instructions and labels (`assembly.Loop`). Raises UserError where llvm-mca is not
+    there, does not know the CPU, or does not take an instruction.
+    """
+    command = [find(), f"-mtriple={target.triple}", f"-mcpu={target.llvm_cpu}"]
+    command += [f"-mattr={','.join(target.mattr)}"] if target.mattr else []
+    command += [f"-iterations={_ITERATIONS}", "-instruction-info=0", "-resource-pressure=0"]
+    text = "\n".join(lines) + "\n"
+    try:
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"{command[0]} cannot be run: {error}") from None
+    if "not a recognized processor" in done.stderr:
+        raise UserError(
+            f"{command[0]} has no table of {target.llvm_cpu}; a newer LLVM may have one"
+        )
+    found = _CYCLES.search(done.stdout)
+    if done.returncode != 0 or found is None:
+        said = next((x for x in done.stderr.splitlines() if "error" in x), "it says nothing")
+        raise UserError(f"{command[0]} does not take the hot loop: {said.strip()[:200]}")
+    return int(found[1]) / _ITERATIONS

@@ -1,0 +1,152 @@
+"""Cycles of candidates for CPUs that are not at hand, by a static model: no kernel is run.
+
+What llvm-mca says of the hot loop counts for all of its iterations; the rest of the kernel, and
+what it reads from beyond the L1 cache, costs what the fitted cost model says
+(docs/static_model.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from scipy.stats import spearmanr
+
+from lpgen import cost, templates
+from lpgen.build import mca
+from lpgen.build.assembly import hot_loops
+from lpgen.build.compiler import compile_apart
+from lpgen.errors import LpgenError, UserError
+from lpgen.records import Log, Record
+from lpgen.templates import Template
+from lpgen.tune.compare import measured_table
+from lpgen.tune.messages import Candidate
+
+INSIDE = frozenset(
+    ("products", "adders", "counts", "loads", "unpack", "indices", "shuffles", "stall", "spilled")
+)
+"""What of a template's counts lies in the hot loop."""
+
+GHZ = 3.0
+"""Cycles of a nanosecond of the cost model."""
+
+HIDDEN = 0.7
+"""What of the bytes from the L2 cache comes while the hot loop computes."""
+
+
+class Modelled(NamedTuple):
+    """A candidate and the cycles of a call, None: why it cannot be modelled."""
+
+    candidate: Candidate
+    cycles: float | None
+    failed: str | None = None
+
+
+def model(op: Any, target: Any, candidates: Iterable[Candidate]) -> Iterator[Modelled]:
+    """The cycles of each, as soon as it is compiled. Raises UserError without llvm-mca."""
+    mca.find()
+    for candidate in candidates:
+        try:
+            yield Modelled(candidate, cycles(op, target, candidate))
+        except LpgenError as error:
+            yield Modelled(candidate, None, str(error))
+
+
+def cycles(op: Any, target: Any, candidate: Candidate) -> float:
+    """Cycles of one call on one thread. Raises LpgenError where it cannot be built or modelled."""
+    template, knobs = candidate.template, candidate.knobs
+    counts = template.work(op, target, knobs)
+    kernel = template.kernel(op, target, knobs)
+    what = f"{op.name}: {candidate} for {target.name}"
+    compiled = compile_apart(what, {"kernel": kernel.function}, target)
+    loops = hot_loops(compiled.assembly)
+    if not loops:
+        raise UserError(f"{what}: its code has no hot loop")
+    loop = max(loops, key=lambda loop: loop.key_instructions)
+    each = mca.cycles(loop.lines, target) / loop.key_instructions
+    keys = counts.get("products", 0.0) + counts.get("counts", 0.0) / 2 + counts.get("shuffles", 0.0)
+    outside = {
+        name: count * (1 - HIDDEN if name == "l2" else 1)
+        for name, count in counts.items()
+        if name not in INSIDE
+    }
+    return each * keys + GHZ * cost.shipped().nanoseconds(template, target, outside)
+
+
+def candidates(op: Any, target: Any, serving: Sequence[Template], count: int) -> list[Candidate]:
+    """What the cost model likes best, of which the static model chooses. Portable loops, which it
+    cannot tell apart, are left out; none where nothing else serves."""
+    counted = [template for template in serving if template.counted]
+    found = [c for c in cost.candidates(op, target, counted) if c.template.counted]
+    return [Candidate(c.template, c.knobs) for c in cost.diverse(found, count)]
+
+
+def records_of(op: Any, target: Any, modelled: Sequence[Modelled]) -> list[Record]:
+    """Records of those that could be modelled, the best last and marked."""
+    known = sorted((m for m in modelled if m.cycles), key=lambda m: -m.cycles)
+    return [
+        Record(
+            workload=op.name,
+            target=target.name,
+            template=m.candidate.template.name,
+            knobs=m.candidate.knobs,
+            seconds=None,
+            cycles=m.cycles,
+            trials=len(known),
+            best=m is known[-1],
+        )
+        for m in known
+    ]
+
+
+class Judged(NamedTuple):
+    """The static model beside what was measured, of the candidates of one template.
+
+    spearman: the rank correlation of cycles with seconds; regret: how much longer the best of the
+    five with fewest cycles takes than the best of all (0: it is among them).
+    """
+
+    template: str
+    candidates: int
+    spearman: float
+    regret: float
+
+
+TOP = 5
+FEWEST = 8
+"""Candidates of a template below which a rank correlation says nothing."""
+
+
+def judge(op: Any, target: Any, log: Log, most: int) -> list[Judged]:
+    """The model beside the candidates of each template that the log holds for this CPU, of which
+    at most `most` are looked at, evenly from the fastest to the slowest."""
+    timed: dict[str, list[tuple[float, Candidate]]] = {}
+    for (name, knobs), seconds in measured_table(op, target, log).items():
+        template = templates.get(name)
+        if seconds is not None and template.counted:
+            timed.setdefault(name, []).append((seconds, Candidate(template, json.loads(knobs))))
+    found = []
+    for name, entries in timed.items():
+        entries = sorted(entries, key=lambda entry: entry[0])
+        step = max(1.0, len(entries) / most)
+        some = [entries[int(i * step)] for i in range(min(most, len(entries)))]
+        pairs = [
+            (seconds, m.cycles)
+            for seconds, m in zip(
+                (seconds for seconds, _ in some),
+                model(op, target, (c for _, c in some)),
+                strict=True,
+            )
+            if m.cycles
+        ]
+        if len(pairs) >= FEWEST:
+            found.append(Judged(name, len(pairs), *_beside(pairs)))
+    return found
+
+
+def _beside(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """(Spearman, regret) of (seconds, cycles)."""
+    seconds, cycles = zip(*pairs, strict=True)
+    top = sorted(pairs, key=lambda pair: pair[1])[:TOP]
+    return float(spearmanr(seconds, cycles).statistic), min(top)[0] / min(seconds) - 1

@@ -1,0 +1,170 @@
+"""The static model: cycles by llvm-mca, records that are modelled, and how it is judged."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from lpgen import records, templates
+from lpgen.build import mca
+from lpgen.build.assembly import hot_loops
+from lpgen.errors import RecordError, UserError
+from lpgen.ops import parse
+from lpgen.records import Log, Record
+from lpgen.records.choose import choose
+from lpgen.target import Target
+from lpgen.templates import templates_for
+from lpgen.tune import offline
+from lpgen.tune.messages import Candidate
+
+DENSE = parse("dense m=16 n=64 k=64 act=u8 weight=s8")
+NATIVE, HASWELL = Target.parse("native"), Target.parse("avx2")
+
+
+@pytest.fixture
+def has_mca():
+    try:
+        mca.find()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def without_mca(monkeypatch):
+    mca.find.cache_clear()
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    yield
+    mca.find.cache_clear()
+
+
+def modelled(cycles: float | None, **changes) -> Record:
+    """A record of DENSE that was only modelled, with default knobs."""
+    template = templates_for(DENSE, NATIVE)[0]
+    common = {"workload": DENSE.name, "target": NATIVE.name, "template": template.name}
+    knobs = template.default(DENSE, NATIVE)
+    return Record(**common | {"knobs": knobs, "seconds": None, "cycles": cycles} | changes)
+
+
+def test_cycles_of_a_loop(has_mca):
+    loop = [".LBB0_1:", "\tvpaddd\t%ymm1, %ymm0, %ymm0", "\tdecq\t%rax", "\tjne\t.LBB0_1"]
+    assert mca.cycles(loop, HASWELL) == pytest.approx(1.0, abs=0.1)
+    slow = [loop[0], *["\tvpmulld\t%ymm1, %ymm0, %ymm0"] * 2, *loop[2:]]
+    assert mca.cycles(slow, HASWELL) == pytest.approx(20.0, abs=0.5)  # each waits for the last
+    arm = [".LBB0_1:", "\tsmlal\tv0.4s, v1.4h, v2.4h", "\tsubs\tx8, x8, #1", "\tb.ne\t.LBB0_1"]
+    assert 1 <= mca.cycles(arm, Target.parse("cortex-a72")) <= 8
+
+
+def test_what_llvm_mca_does_not_know_is_one_line(has_mca):
+    with pytest.raises(UserError, match=r"does not take the hot loop: .*error") as error:
+        mca.cycles(["\tvpdpfoo\t%ymm1, %ymm0, %ymm0"], HASWELL)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="has no table of zen99; a newer LLVM may have one"):
+        mca.cycles(["\tnop"], replace(HASWELL, llvm_cpu="zen99"))
+
+
+def test_without_llvm_mca_one_line_says_what_to_install(lpgen, without_mca):
+    text = lpgen("tune", DENSE.name, "--target", "avx2", "--offline", status=2)
+    assert (
+        text == "lpgen: llvm-mca is not installed (Debian: llvm), which --offline asks for cycles\n"
+    )
+
+
+def test_hot_loops_of_arm():
+    assembly = """\
+	.type	kernel,@function
+kernel:                                 // @kernel
+.LBB0_1:                                // =>This Inner Loop
+	ldr	q1, [x9], #16            // a comment
+	smlal	v0.4s, v1.4h, v2.4h
+	cmp	x8, #16
+	b.ne	.LBB0_1
+	cbnz	w10, .LBB0_1
+	ret
+.Lfunc_end0:
+"""
+    (loop,) = hot_loops(assembly)
+    assert (loop.key_instructions, len(loop.lines)) == (1, 6)
+    assert "\tldr\tq1, [x9], #16" in loop.lines
+
+
+def test_a_modelled_record_is_a_line_and_no_time():
+    record = modelled(1234.5, best=True, trials=3)
+    content = json.loads(record.to_line())
+    assert content["cycles"] == 1234.5
+    assert "seconds" not in content
+    assert Record.from_line(record.to_line()) == record
+    for changed in ({"seconds": 1e-6}, {"cycles": 0}, {"cycles": "many"}, {"failed": "no"}):
+        with pytest.raises(RecordError, match=r"needs one of|cycles="):
+            Record.from_line(json.dumps(content | changed))
+
+
+def test_a_measured_record_always_wins(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    points = iter(templates.get(modelled(1).template).space(DENSE, NATIVE))
+    for cycles in (500.0, 100.0, 900.0):
+        log.append(modelled(cycles, knobs=next(points)))
+    choice = choose(DENSE, NATIVE, [log], use_shipped=False)
+    assert (choice.origin, choice.cycles, choice.seconds) == ("modelled", 100.0, None)
+    assert dict(choice.knobs) == log.modelled()[1].knobs
+    assert choose(DENSE, NATIVE, [log], use_shipped=False, lenders=()).origin == "model"
+    assert log.records() == []
+    assert [r.cycles for r in records.modelled(DENSE, NATIVE, [log])] == [100.0, 500.0, 900.0]
+    slow = modelled(None, seconds=1.0)
+    log.append(slow)
+    choice = choose(DENSE, NATIVE, [log], use_shipped=False)
+    assert (choice.origin, choice.seconds) == ("tuned", 1.0)
+
+
+def test_a_library_of_modelled_kernels_says_so(lpgen, tmp_path):
+    Log(tmp_path / "log.jsonl").append(modelled(4321.0, best=True))
+    log = str(tmp_path / "log.jsonl")
+    text = lpgen("show", log)
+    assert "modelled: 4321 cycles" in text
+    assert "1 record, 0 of failed candidates" in text
+    assert "modelled" in lpgen("build", DENSE.name, "--log", log, "-o", "lib.so")
+
+
+def test_candidates_are_modelled_and_logged(lpgen, has_mca, tmp_path):
+    """For a CPU that this machine need not have; the same log then serves a build for it."""
+    log = str(tmp_path / "log.jsonl")
+    asked = ("tune", DENSE.name, "--target", "avx2", "--log", log, "--offline", "--trials", "3")
+    text = lpgen(*asked)
+    assert "cycles modelled" in text
+    assert f"records, modelled for avx2: {log}" in text
+    found = records.modelled(DENSE, HASWELL, [Log(log)])
+    assert len(found) == 3
+    assert found[0].best
+    assert 16 * 64 * 64 / 100 < found[0].cycles < 16 * 64 * 64
+    assert choose(DENSE, HASWELL, [Log(log)], use_shipped=False).origin == "modelled"
+
+
+def test_the_model_is_judged_by_what_was_measured(tmp_path, monkeypatch):
+    """Rank correlation, and what the best of the first five lacks."""
+    log, template = Log(tmp_path / "log.jsonl"), templates.get(modelled(1).template)
+    space = [k for _, k in zip(range(12), template.space(DENSE, NATIVE), strict=False)]
+    cycles = {}
+    for place, knobs in enumerate(space):
+        cycles[Candidate(template, knobs).key] = float(place if place else 100)
+        log.append(modelled(None, knobs=knobs, seconds=1e-6 * (place + 1)))
+    monkeypatch.setattr(offline.mca, "find", lambda: "mca")
+    monkeypatch.setattr(offline, "cycles", lambda op, target, c: cycles[c.key])
+    (judged,) = offline.judge(DENSE, NATIVE, log, 64)
+    assert (judged.template, judged.candidates) == (template.name, 12)
+    assert judged.spearman == pytest.approx(1 - 6 * (11**2 + 11) / (12 * (12**2 - 1)))
+    assert judged.regret == pytest.approx(1.0)  # 2 us and not 1
+    assert offline.judge(DENSE, NATIVE, log, 4) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--separately",), "--offline goes with operators, --target, --trials,"),
+        (("--exhaustive",), "--offline goes with operators, --target, --trials,"),
+        (("--trials", "0"), "trials=0 is outside 1.."),
+    ],
+)
+def test_what_does_not_go_with_offline(lpgen, more, message):
+    text = lpgen("tune", DENSE.name, "--offline", *more, status=2)
+    assert message in text
+    assert text.count("\n") == 1
