@@ -30,6 +30,8 @@ def apart(made: onnx.ModelProto, model: onnx.ModelProto, calls: list) -> float:
 
 def test_a_model_of_images_with_static_ranges(rng, tmp_path):
     model, calls = image_model(rng, opset=12), images(rng, 40)
+    for key in ("author", "letters"):
+        model.metadata_props.add(key=key, value="kept")
     calibration = Calibration(model, calls[:30])
     made = {
         text: quantize(calibration, uniform(groups_of(model), text)).model
@@ -39,6 +41,8 @@ def test_a_model_of_images_with_static_ranges(rng, tmp_path):
     assert apart(made["w4a6 static"], model, calls[30:]) < 0.2
     path = tmp_path / "q.onnx"
     write(made["w4a6 static"], path)
+    keys = [entry.key for entry in onnx.load(path).metadata_props]
+    assert keys == ["author", "letters", "lpgen.plan"]
     network = read_network(path)
     products = [step.op for step in network.steps if step.weights is not None]
     assert [str(op.act) for op in products] == ["u6"] * 4

@@ -34,7 +34,8 @@ def with_opset(model: onnx.ModelProto, least: int) -> onnx.ModelProto:
     except Exception as error:  # the converter raises many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise QuantizeError(f"opset {own} cannot be converted to {least}: {reason}") from None
-    made.metadata_props.extend(e for e in copy.metadata_props if not made.metadata_props)
+    if not made.metadata_props:  # the converter drops them
+        made.metadata_props.extend(list(copy.metadata_props))
     return made
 
 

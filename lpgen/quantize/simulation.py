@@ -17,7 +17,7 @@ import numpy as np
 
 from lpgen.plans import Plan, plan_of
 from lpgen.plans.groups import node_names
-from lpgen.quantize.graph import Graph
+from lpgen.quantize.graph import Graph, with_opset
 
 if TYPE_CHECKING:
     import onnx
@@ -29,9 +29,9 @@ _SMALLEST = 2.0**-100
 def simulated(model: onnx.ModelProto, plan: Plan | None = None) -> onnx.ModelProto:
     """A copy of a quantized model with its activations quantized as the plan says, by default the
     one that it holds; a model without a plan as it is."""
-    copy = type(model)()
-    copy.CopyFrom(model)
-    plan = plan or plan_of(copy)
+    plan = plan or plan_of(model)
+    # From there on ReduceMax has its axes as an input.
+    copy = with_opset(model, 18 if plan else 1)
     if plan is None:
         return copy
     graph, made = Graph(copy), {}
