@@ -89,6 +89,20 @@ def test_axes_of_float32_as_they_lie_in_memory(nodes, moved, tmp_path):
     assert len([s for s in moves if s.op.out is None]) == moved
 
 
+def test_what_waits_is_quantized_in_front_of_its_maximum(tmp_path):
+    graph = Graph(np.random.default_rng(0), (1, 3, 6, 6))
+    x = graph.relu(graph.conv(graph.quantized("x", np.float32(0.25))))
+    model = graph.model(graph.quantized(graph.max_pool(x)))
+    network = network_of(model, tmp_path)
+    assert [s.op.kind for s in network.steps].count("quantize") == 0
+    (pool,) = (step.op for step in network.steps if step.op.kind == "pool")
+    assert str(pool.act) != "f32"
+    x = np.float32(graph.rng.integers(-64, 64, (1, 3, 6, 6))) / 16
+    (y,) = network.reference({"x": x}).values()
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    assert np.array_equal(y, expected)
+
+
 @pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
 @pytest.mark.parametrize("coded", [True, False])
 def test_padding_with_elements(mode, coded, tmp_path):

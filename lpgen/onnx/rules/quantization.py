@@ -208,9 +208,10 @@ class Bounded(Pending):
 
 @dataclass(frozen=True)
 class Largest(Pending):
-    """The largest of a function of codes in windows of an image; node: the MaxPool."""
+    """The largest of a function of codes, or of what waits, in windows of an image; node: the
+    MaxPool."""
 
-    x: Mapped
+    x: Mapped | Pending
     node: onnx.NodeProto
 
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
@@ -229,12 +230,12 @@ class Largest(Pending):
 
 
 def max_pool(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
-    """MaxPool of dequantized values: of the codes, whose order is the same; of a function of codes
-    as soon as it is known what its values become."""
+    """MaxPool of dequantized values: of the codes, whose order is the same; of a function of codes, or of
+    what waits, as soon as it is known what its values become."""
     given = lowering.inputs(node)[0]
     value = lowering.affine(given)
     if value is None or value.scale is None or value.scale.scale.ravel()[0] <= 0:
-        if not isinstance(given, Mapped):
+        if not isinstance(given, Mapped | Pending):
             return None
         kind = import_node(node, given.type, {})  # for its shape
         return [Largest(TensorType(kind.y.shape, "float32"), -np.inf, np.inf, given, node)]
