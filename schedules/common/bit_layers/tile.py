@@ -112,16 +112,12 @@ class LayersTile:
         if not self.isa.has_dot4:
             self.halves = Registers(tile, "int16", 2 * self.lanes)
             self.halves.zero()
-        with tb.sblock("layers"):
-            # Said once, as in `microkernel`: under so many conditions each question takes long. It
-            # can be said of memory that is used outside of the block as well: registers are zeroed.
-            own = [r.memory[0 : r.count * r.lanes] for r in (self.sums, self.halves) if r]
-            read = [*(access.region() for access in site.sources.values()), *own]
-            tb.reads(read)
-            tb.writes([site.target.region(), *own])
-            said = {"explicit_read_region": read, "explicit_write_region": [0, *own]}
-            tb.sblock_attr({name: list(range(len(regions))) for name, regions in said.items()})
-            self._one_of(site, counts)
+        self._one_of(site, counts)
+        for mi in range(self.rows):
+            for nv in range(self.vectors):
+                at = site.target.at(mi=mi, nv=nv)
+                total = self.sums[mi * self.vectors + nv]
+                vectors.store(site.target.buffer, at, total, self.lanes)
 
     def _one_of(self, site: Site, counts: list[int]) -> None:
         count, *others = counts
@@ -153,7 +149,7 @@ class LayersTile:
                 self._shift(part.bits)
             masked = chosen.masked and number == len(chosen.parts) - 1
             self._part(site, part, masked)
-        self._store(site, chosen, count)
+        self._total(chosen, count)
 
     def _place(self, field: int, mi: int, nv: int) -> int:
         """Which register has the sums of a field, a row and a vector of columns."""
@@ -181,6 +177,7 @@ class LayersTile:
     def _unit(self, site: Site, part: Part, masked: bool, first, steps: int) -> None:
         """Emit the products of up to a unit of steps from `first` on."""
         room, used = self._room(part), 0
+        self.named: dict[int, tirx.Expr] = {}
         for nv in range(self.vectors):
             self._ask(site, part, nv, first)
         for place in range(self._bytes(part)):
@@ -199,6 +196,7 @@ class LayersTile:
                         self._multiply(self._place(field, mi, nv), x, right)
                 used += 1
         self._flush(used)
+        self._settle()
 
     def _room(self, part: Part) -> int:
         """How many steps of vpmaddubsw an int16 holds the sum of, 0: sums are int32."""
@@ -208,15 +206,25 @@ class LayersTile:
 
     def _flush(self, used: int) -> None:
         """Emit the addition of what `used` steps have left in int16, if any."""
-        for i in range(self.halves.count if self.halves and used else 0):
-            self.sums[i] = self.sums[i] + self.isa.sum2(self.halves[i])
-            self.halves[i] = vectors.splat(0, "int16", 2 * self.lanes)
+        if self.halves and used:
+            self._settle()
+            for i in range(self.halves.count):
+                self.sums[i] = self.sums[i] + self.isa.sum2(self.halves[i])
+                self.halves[i] = vectors.splat(0, "int16", 2 * self.lanes)
 
     def _multiply(self, i: int, left: tirx.Expr, right: tirx.Expr) -> None:
-        if self.halves is None:
-            self.sums[i] = self.isa.dot4(self.sums[i], left, right)
-        else:
-            self.halves[i] = self.isa.add_pairs(self.halves[i], left, right)
+        registers, add = self.sums, self.isa.dot4
+        if self.halves is not None:
+            registers, add = self.halves, self.isa.add_pairs
+        before = self.named[i] if i in self.named else registers[i]
+        self.named[i] = vectors.bind(add(before, left, right))
+
+    def _settle(self) -> None:
+        """Emit the stores of the sums that have names: TVM takes long over uses of memory."""
+        registers = self.sums if self.halves is None else self.halves
+        for i, value in self.named.items():
+            registers[i] = value
+        self.named = {}
 
     # ---- operands
 
@@ -333,8 +341,8 @@ class LayersTile:
 
     # ---- results
 
-    def _store(self, site: Site, chosen: Prefix, count: int) -> None:
-        """Emit the stores of the sums of a group."""
+    def _total(self, chosen: Prefix, count: int) -> None:
+        """Emit the sums of a group, of all fields, in the first registers."""
         field = chosen.parts[0].bits
         for mi in range(self.rows):
             for nv in range(self.vectors):
@@ -347,8 +355,7 @@ class LayersTile:
                 if self.op.weight.min:
                     half = self._row(mi) << (count - 1)
                     total = total - vectors.splat(half, "int32", self.lanes)
-                at = site.target.at(mi=mi, nv=nv)
-                vectors.store(site.target.buffer, at, total, self.lanes)
+                self.sums[self._place(0, mi, nv)] = total
 
     def _row(self, mi: int) -> tirx.Expr:
         """The sum of a row's values of x."""
