@@ -80,7 +80,7 @@ class TestCommitted:
 
 
 def test_there_are_notebooks():
-    names = ["01_first_schedule", "02_which_algorithm_wins", "04_a_network"]
+    names = ["01_first_schedule", "02_which_algorithm_wins", "04_a_network", "05_two_bits"]
     assert [path.stem for path in NOTEBOOKS] == names
 
 
@@ -195,3 +195,13 @@ class TestANetwork:
         assert re.search(r"^arena \d+ bytes, needed at once \d+", text_of(network, "plan"), re.M)
         for cell in ("plan", "time"):
             assert picture_of(network, cell).startswith(b"\x89PNG")
+
+
+@pytest.mark.nightly
+def test_two_bits_are_learned(tmp_path):
+    for module in ("torch", "mlxtend", "onnx"):
+        pytest.importorskip(module)
+    notebook = execute(FOLDER / "05_two_bits.ipynb", tmp_path, "EPOCHS, SEED = 3, 1")
+    exact = re.findall(r"([\d.]+) %", text_of(notebook, "train") + text_of(notebook, "library"))
+    assert float(exact[2]) > 80
+    assert abs(float(exact[3]) - float(exact[2])) < 1
