@@ -45,6 +45,8 @@ class Isa:
     where it is no instruction;
     has_lookup128: whether a lookup takes a table of two vectors of 64 bytes;
     within: of how many vectors of 16 bytes a table may be that `lookup_within` takes, 0: of none;
+    kq: bytes of a lane that the algorithm dot multiplies at a time: 4 (`dot4`, `add_pairs`), or 2
+    (`add_twos`, `add_each`);
     has_dot4: whether `dot4` is one instruction, and so exact for all bytes;
     has_bit_logic: whether any function of three bits is one instruction;
     has_count_bits: whether an instruction counts the bits of 32-bit words;
@@ -60,6 +62,7 @@ class Isa:
     tables: ClassVar[tuple[int, ...]] = (16,)
     has_lookup128: ClassVar[bool] = False
     within: ClassVar[int] = 0
+    kq: ClassVar[int] = 4
     has_dot4: ClassVar[bool] = False
     has_bit_logic: ClassVar[bool] = False
     has_count_bits: ClassVar[bool] = False
@@ -92,6 +95,15 @@ class Isa:
         """acc (int16) + the products of the bytes of a and b, two to a lane; exact while the sums
         of two products fit int16."""
         return acc + _neighbours(_product("int16", a, b), 2)
+
+    def add_twos(self, acc: tirx.Expr, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
+        """acc (int32) + the products of the bytes of a and b, two to a lane; exact for all bytes of
+        the same sign."""
+        return acc + _neighbours(_product("int32", a, b), 2)
+
+    def add_each(self, acc: tirx.Expr, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
+        """acc (int16) + the products of the bytes of a and b, one to a lane."""
+        return acc + _product("int16", a, b)
 
     def sum2(self, halves: tirx.Expr) -> tirx.Expr:
         """The sums (int32) of two neighbouring int16."""
@@ -142,6 +154,17 @@ class Isa:
         """How many bits of each int32 are set."""
         lanes = _lanes(words)
         return vec.intrinsic(f"int32x{lanes}", f"llvm.ctpop.v{lanes}i32", words)
+
+    def count_bytes(self, words: tirx.Expr, weight: int = 1) -> tirx.Expr:
+        """How many bits of each byte of int32 are set, times a power of two up to 16, as uint8."""
+        lanes = 4 * self.lanes
+        table = [weight * i.bit_count() for i in range(16)] * (lanes // 16)
+        counts, nibble = vec.constants(table, "uint8"), vec.splat(15, "uint8", lanes)
+        low = vec.reinterpret(f"uint8x{lanes}", words)
+        # There is no shift of bytes: the mask removes what comes from above.
+        pairs = vec.reinterpret(f"uint16x{lanes // 2}", words) >> vec.splat(4, "uint16", lanes // 2)
+        high = vec.reinterpret(f"uint8x{lanes}", pairs)
+        return self.lookup16(counts, low & nibble) + self.lookup16(counts, high & nibble)
 
     def bits_to_word(self, bools: tirx.Expr, lanes: int, bits: int) -> tirx.Var:
         """Emit the lanes of a vector of bools as the bits of an unsigned integer of 32 or 64."""

@@ -234,14 +234,15 @@ def _tile(lhs_at, right_at, c: KSplit, t: Tiling, groups: int) -> te.Tensor:
 
         return te.compute(t.shape(groups), product, name="tile")
 
-    # Two products of neighbours in k share an int16 lane, (`Isa.add_pairs`).
-    ki, kt = reduce_axes(ki=t.chunk, kt=2)
+    # Two products of neighbours in k share an int16 lane, (`Isa.add_pairs`), or each has its own.
+    near = c.kq // 2
+    ki, *kt = reduce_axes(ki=t.chunk, **({"kt": near} if near > 1 else {}))
 
     def partial(g, mo, no, rr, ss, ko, mi, nv, nl, pair):
-        k4, byte = ko * t.chunk + ki, pair * 2 + kt
+        k4, byte = ko * t.chunk + ki, sum(kt, pair * near)
         lhs = lhs_at(g, mo, mi, rr, ss, k4, byte, None).astype("int16")
         right = right_at(g, no, rr, ss, k4, nv, nl, byte).astype("int16")
-        return te.sum(lhs * right, axis=[ki, kt])
+        return te.sum(lhs * right, axis=[ki, *kt])
 
     chunks = c.kg // t.chunk
     shape = (groups, t.row_tiles, t.panels, c.r, c.s, chunks, t.rows, t.vectors, t.lanes, 2)

@@ -1,8 +1,9 @@
 """The levels of Arm's vector instruction set NEON, as an `Isa` each.
 
-A product of bytes is 16 bits wide, and eight of them fill a vector: `smull` and `smull2` make those
-of both halves. Their sums over neighbours take one addition more, `addp` or, into 32 bits, `saddlp`
-(with an addition behind it, which LLVM makes `sadalp`). Signs do not mix before `usdot`.
+A product of bytes is 16 bits wide, and eight of them fill a vector. So without `sdot` the algorithm
+dot takes two bytes for each lane (`Isa.kq`): `smull` makes eight products, and `sadalp` adds their
+pairs to four int32; or `smlal` adds them up in int16 as they are. Others take four bytes: `smull`
+and `smull2` for both halves, and `addp`, which adds neighbours. Signs do not mix before `usdot`.
 
 Instruction facts: Arm Architecture Reference Manual for A-profile (DDI 0487), C7; for 32 bits
 DDI 0406, A8.8.
@@ -15,6 +16,7 @@ from typing import ClassVar
 from tvm import tirx
 
 from lpgen.isa import ALL_SIGNS, Isa, Signs, dtype_of
+from lpgen.schedules.arm.narrow import narrowed
 from lpgen.target import Target
 from lpgen.tir import vectors as vec
 
@@ -34,6 +36,7 @@ class Neon(Isa):
     registers = 32
     signs = ALIKE
     within = 4
+    kq = 2
 
     def dot4(self, acc, a, b):
         return acc + self.sum2(self._sums(a, b))
@@ -45,11 +48,27 @@ class Neon(Isa):
     def add_pairs(self, acc, a, b):
         return acc + self._sums(a, b)
 
+    def add_twos(self, acc, a, b):
+        product = _converted("int16", a) * _converted("int16", b)
+        if dtype_of(a) == dtype_of(b) == "uint8":
+            product = vec.reinterpret("uint16x8", product)
+        sums = self._widened_pairs(vec.bind(product))
+        return acc + vec.reinterpret("int32x4", sums)
+
     def sum4(self, counts):
         return vec.reinterpret("int32x4", self._widened_pairs(self._widened_pairs(counts)))
 
     def sum2(self, halves):
         return self._widened_pairs(halves)
+
+    def count_bytes(self, words, weight=1):
+        bytes_ = vec.reinterpret("uint8x16", words)
+        counts = vec.intrinsic("uint8x16", "llvm.ctpop.v16i8", bytes_)
+        shift = weight.bit_length() - 1
+        return counts << vec.splat(shift, "uint8", 16) if shift else counts
+
+    def narrow4(self, values, low, high, zero, dtype):
+        return narrowed(values, low, high, zero, dtype)
 
     def lookup16(self, table, index):
         return vec.intrinsic(f"{dtype_of(table)}x16", TBL, table, index)
@@ -83,6 +102,7 @@ class Neon32(Neon):
     level, needs = "neon32", "neon"
     registers = 16
     within = 1
+    narrow4 = Isa.narrow4
 
     def lookup16(self, table, index):
         halves, dtype = (range(8), range(8, 16)), dtype_of(table)
@@ -117,6 +137,7 @@ class Dotprod(Neon):
 
     level, needs = "dotprod", "dotprod"
     has_dot4 = True
+    kq = 4
 
     def dot4(self, acc, a, b):
         if dtype_of(a) == dtype_of(b):
@@ -160,8 +181,12 @@ def _products(dtype: str, a, b) -> list[tirx.Expr]:
     a, b = vec.bind(a), vec.bind(b)
     lanes = int(a.ty.dtype.lanes)
     halves = (range(lanes // 2), range(lanes // 2, lanes))
-    wide = f"{dtype}x{lanes // 2}"
-    return [vec.shuffle(a, h).astype(wide) * vec.shuffle(b, h).astype(wide) for h in halves]
+    a, b = ([_converted(dtype, vec.shuffle(v, h)) for h in halves] for v in (a, b))
+    return [left * right for left, right in zip(a, b, strict=True)]
+
+
+def _converted(dtype: str, vector: tirx.Expr) -> tirx.Expr:
+    return vector.astype(f"{dtype}x{int(vector.ty.dtype.lanes)}")
 
 
 def _llvm(dtype: str) -> str:

@@ -4,7 +4,8 @@ Two ways to count:
 
 * instruction: vpopcntd (AVX512_VPOPCNTDQ), for words of 32 bits;
 * shuffle: vpshufb looks up the counts of the nibbles of every byte (Mula, Kurz, Lemire, "Faster
-  Population Counts Using AVX2 Instructions", 2018), for words of 32 or of 8 bits.
+  Population Counts Using AVX2 Instructions", 2018), or `cnt` counts those of bytes, for words of 32
+  or of 8 bits.
 
 Counts of bytes are kept in bytes, so each counter holds at most 255 // 8 = 31 vectors of bits
 before it is added to wider ones.
@@ -55,18 +56,11 @@ class Counting:
         return self.isa.lanes if self.instruction else self.isa.lanes * 4
 
     def of(self, bits: tirx.Expr, weight: int = 1) -> tirx.Expr:
-        """The counts of `bits`, times a weight (by shuffles, of at most 31)."""
+        """The counts of `bits`, times a power of two (by shuffles, of at most 16)."""
         if self.instruction:
             counts = self.isa.count_bits(bits)
             return _shifted(counts, weight.bit_length() - 1, "int32", self.lanes)
-        lanes = self.lanes
-        table = [weight * i.bit_count() for i in range(16)] * (lanes // 16)
-        counts, nibble = vec.constants(table, "uint8"), vec.splat(15, "uint8", lanes)
-        low = vec.reinterpret(f"uint8x{lanes}", bits)
-        # There is no shift of bytes: the mask removes what comes from above.
-        pairs = vec.reinterpret(f"uint16x{lanes // 2}", bits) >> vec.splat(4, "uint16", lanes // 2)
-        high = vec.reinterpret(f"uint8x{lanes}", pairs)
-        return self.isa.lookup16(counts, low & nibble) + self.isa.lookup16(counts, high & nibble)
+        return self.isa.count_bytes(bits, weight)
 
     def total(
         self, levels: Sequence, counts: tirx.Expr | None, most: int, names: vec.Names

@@ -75,6 +75,8 @@ class _Tiles:
         self.definition = definition
         self.chunked = bool(chunk_of(knobs["step"]))
         self.tile = sch.get_sblock("tile")
+        self.near = int(isa.kq > 2)
+        """Loops over products that are added up in an int16 lane at once: 1, or none."""
         self.rows: list = []
         """The loops over rows of the tile inside of those over taps."""
 
@@ -132,26 +134,29 @@ class _Tiles:
     def _product_in_chunks(self, reduction) -> None:
         """int16 sums of a chunk in registers, int32 sums beside them in memory."""
         sch, tile, partial = self.sch, self.tile, self.partial
-        *_, mi, nv, nl, pair, ki, kt = sch.get_loops(partial)
-        sch.reorder(ki, mi, nv, nl, pair, kt)
+        loops = sch.get_loops(partial)
+        mi, nv, nl, pair, ki, *kt = loops[-5 - self.near :]
+        sch.reorder(ki, mi, nv, nl, pair, *kt)
         step = self._unrolled(ki)
         if self.knobs["expand"] == "register":
             self._unpack_in_registers(step)
         self.rows.append(self._zero(sch.decompose_reduction(partial, self._outer_step(step)), 4))
-        pairs = intrinsics.dot_pairs(self.isa, self.operands.left, self.operands.right)
-        self._tensorize(partial, 3, pairs)
+        signs = (self.operands.left, self.operands.right)
+        pairs = intrinsics.dot_pairs(self.isa, *signs, self.isa.kq)
+        self._tensorize(partial, 2 + self.near, pairs)
         self._zero(sch.decompose_reduction(tile, reduction[0]), 3)
         self._tensorize(tile, 2, intrinsics.widen_pairs(self.isa))
 
     def _outer_step(self, step):
         """The loop over the k steps of a chunk that contains all others over them."""
         loops = self.sch.get_loops(self.partial)
-        return loops[-6] if self.knobs["unroll"] == 1 else loops[-7]
+        return loops[-5 - self.near - (self.knobs["unroll"] > 1)]
 
     def _intrinsic(self) -> str:
         if self.knobs["step"] == "words":
             return intrinsics.dot_words(self.isa)
-        return intrinsics.dot_bytes(self.isa, self.operands.left, self.operands.right)
+        signs = (self.operands.left, self.operands.right)
+        return intrinsics.dot_bytes(self.isa, *signs, self.isa.kq)
 
     def _tensorize(self, block, inner: int, intrinsic: str) -> None:
         """Unroll rows and vectors; the `inner` loops inside them become one instruction."""

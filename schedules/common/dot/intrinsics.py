@@ -16,17 +16,19 @@ from lpgen.isa import Isa
 Shape = tuple[int, ...]
 
 
-def dot_bytes(isa: Isa, left: str, right: str, read_as: str = "") -> str:
-    """C32 += A[4] * B[lanes, 4] for bytes (`left`, `right`: "uint8" or "int8"), by `Isa.dot4`.
+def dot_bytes(isa: Isa, left: str, right: str, kq: int = 4, read_as: str = "") -> str:
+    """C32 += A[kq] * B[lanes, kq] for bytes (`left`, `right`: "uint8" or "int8"), by `Isa.dot4` or,
+    with kq=2, `Isa.add_twos`.
 
     read_as: the other type of a byte, where A has no value that differs in it.
     """
+    add = isa.dot4 if kq == 4 else isa.add_twos
 
     def step(acc, a, b):
-        return isa.dot4(acc, _splat(a, read_as or left, isa.lanes), b)
+        return add(acc, _splat(a, read_as or left, isa.lanes, kq), b)
 
-    name = f"{isa.level}_dot{read_as}"
-    return _matmul(name, isa.lanes, (4, left), (4, right), "int32", 1, step)
+    name = f"{isa.level}_dot{kq}{read_as}"
+    return _matmul(name, isa.lanes, (kq, left), (kq, right), "int32", 1, step)
 
 
 def dot_words(isa: Isa) -> str:
@@ -38,17 +40,18 @@ def dot_words(isa: Isa) -> str:
     return _matmul(f"{isa.level}_words", isa.lanes, (2, "int16"), (2, "int16"), "int32", 1, step)
 
 
-def dot_pairs(isa: Isa, left: str, right: str, read_as: str = "") -> str:
+def dot_pairs(isa: Isa, left: str, right: str, kq: int = 4, read_as: str = "") -> str:
     """C16[lanes, 2] += the sums of two neighbouring products of A[4] * B[lanes, 4], by
-    `Isa.add_pairs`. Exact while C fits int16. read_as: as for `dot_bytes`.
+    `Isa.add_pairs`, or with kq=2 the products, by `Isa.add_each`. Exact while C fits int16.
+    read_as: as for `dot_bytes`.
     """
+    add = isa.add_pairs if kq == 4 else isa.add_each
 
     def step(acc, a, b):
-        return isa.add_pairs(acc, _splat(a, read_as or left, isa.lanes), b)
+        return add(acc, _splat(a, read_as or left, isa.lanes, kq), b)
 
-    return _matmul(
-        f"{isa.level}_pairs{read_as}", isa.lanes, (4, left), (4, right), "int16", 2, step
-    )
+    name = f"{isa.level}_pairs{kq}{read_as}"
+    return _matmul(name, isa.lanes, (kq, left), (kq, right), "int16", 2, step)
 
 
 def widen_pairs(isa: Isa) -> str:
@@ -96,7 +99,8 @@ def _matmul(
                 origin = [0] * len(shape)
                 old = _vector(c, origin, lanes * pairs)
                 # Bound to a name: the broadcast of a scalar load becomes one vpbroadcastd.
-                word = tb.Bind(tirx.reinterpret("int32", _vector(a, [0], kq)))
+                bits = kq * (16 if left[1] == "int16" else 8)
+                word = tb.Bind(tirx.reinterpret(f"int{bits}", _vector(a, [0], kq)))
                 new = step(old, word, _vector(b, [0, 0], lanes * kq))
                 tb.buffer_store(c, new, [*origin[:-1], _ramp(lanes * pairs)])
                 return
@@ -113,6 +117,12 @@ def _meaning(a, b, c, lanes: int, kq: int, pairs: int) -> None:
             tb.buffer_store(c, c[vi] + a[vk].astype(acc) * b[vi, vk].astype(acc), [vi])
         return
     near = kq // pairs
+    if near == 1:
+        with tb.serial(0, lanes) as i, tb.serial(0, pairs) as p, tb.sblock("update"):
+            vi, vp = tb.axis.remap("SS", [i, p])
+            product = a[vp].astype(acc) * b[vi, vp].astype(acc)
+            tb.buffer_store(c, c[vi, vp] + product, [vi, vp])
+        return
     with tb.serial(0, lanes) as i, tb.serial(0, pairs) as p, tb.serial(0, near) as k:
         with tb.sblock("update"):
             vi, vp, vk = tb.axis.remap("SSR", [i, p, k])
@@ -144,7 +154,7 @@ def _vector(buffer, origin: list[int], lanes: int):
     return buffer[(*origin[:-1], _ramp(lanes))]
 
 
-def _splat(word, dtype: str, lanes: int):
-    """The four bytes of an int32 in every 32-bit lane, as a vector of `dtype`."""
-    count = lanes * (2 if dtype == "int16" else 4)
+def _splat(word, dtype: str, lanes: int, kq: int = 4):
+    """The bytes of an integer in every lane, as a vector of `dtype`; kq: how many of one byte."""
+    count = lanes * (2 if dtype == "int16" else kq)
     return tirx.reinterpret(f"{dtype}x{count}", tirx.Broadcast(word, lanes))

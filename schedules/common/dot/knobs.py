@@ -2,8 +2,9 @@
 
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|
-| step    | the instruction: bytes (vpdpbusd, or vpmaddubsw + vpmaddwd), words (vpmaddwd on int16),|
-|         | pairsN (vpmaddubsw, int16 sums of N steps before they are widened)                     |
+| step    | the instruction: bytes (vpdpbusd, or vpmaddubsw + vpmaddwd; sdot, or smull + sadalp),  |
+|         | words (vpmaddwd on int16), pairsN (vpmaddubsw, smlal: int16 sums of N steps before they|
+|         | are widened)                                                                           |
 | rows    | rows of the register tile                                                              |
 | vectors | vectors of output columns in the register tile                                         |
 | m_block | row tiles of a block; 0: all                                                           |
@@ -50,15 +51,15 @@ def steps(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
     """The steps that are exact for the operator's formats.
 
     vpmaddubsw saturates: the sum of two products, 2 * max|left| * max|right|, has to fit int16, and
-    N steps summed in int16 need N times that.
+    N steps summed in int16 need N times that. NEON (kq=2) adds products one by one: any is exact.
     """
     if isa.has_dot4:
         return ("bytes",)
     operands = byte_operands(op, isa.signs)
-    most = INT16_MAX // (2 * operands.left_max * operands.right_max)
+    most = INT16_MAX // (isa.kq // 2 * operands.left_max * operands.right_max)
     if most == 0:
-        return ("words",)
-    kg = cut(op, 4).kg
+        return ("words",) if isa.kq == 4 else ("bytes",)
+    kg = cut(op, isa.kq).kg
     chunks = {2**i for i in range(1, 13) if 2**i <= min(most, kg)}
     if most >= 2 and kg >= 2:
         chunks.add(-(-kg // -(-kg // most)))
@@ -88,7 +89,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         rows=rows,
         vectors=vectors,
         lanes=isa.lanes,
-        kq=2 if knobs["step"] == "words" else 4,
+        kq=_kq(isa, knobs),
         **blocks.counts(op, rows, vectors * isa.lanes, knobs),
         copied=knobs["left"] == "copied",
         folded=knobs["left"] == "folded",
@@ -97,8 +98,13 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         chunk=chunk_of(knobs["step"]),
         multiple=multiple_of(op, knobs),
         top=_top(op, isa),
-        lookup=isa.lookup_in_loop(isa.bits // (16 if knobs["step"] == "words" else 8)),
+        lookup=isa.lookup_in_loop(isa.lanes * _kq(isa, knobs)),
     )
+
+
+def _kq(isa: Isa, knobs: Knobs) -> int:
+    """Values of k in a step."""
+    return 2 if knobs["step"] == "words" else isa.kq
 
 
 def _top(op: Dense | Conv2d, isa: Isa) -> bool:
@@ -176,7 +182,7 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
         return uneven
     if knobs["prefetch"] and knobs["expand"] == "panel":
         return "panels are unpacked in one sweep, which the hardware prefetches"
-    return _expand_refusal(op, knobs) or _unroll_refusal(op, knobs)
+    return _expand_refusal(op, isa, knobs) or _unroll_refusal(op, isa, knobs)
 
 
 @lru_cache(maxsize=256)
@@ -203,7 +209,7 @@ def fields(op: Dense | Conv2d) -> int:
     return 8 // min(PLANES.get(op.weight.bits, (8,)))
 
 
-def _expand_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
+def _expand_refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     if knobs["expand"] == "register":
         if knobs["left"] == "inside":
             # Twice the time of panels (3x3 256@14, u8 x s4: 840 us to 357, Ice Lake): every run of
@@ -212,29 +218,29 @@ def _expand_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
         count = fields(op)
         if knobs["unroll"] % count:
             return f"expanding in registers needs unroll={count}"
-        if isinstance(op, Conv2d) and _kg(op, knobs) % count:
+        if isinstance(op, Conv2d) and _kg(op, isa, knobs) % count:
             return f"the k steps of a run are no multiple of the {count} fields of a byte"
         if chunk_of(knobs["step"]) % count:
             return f"the k steps of a chunk are no multiple of the {count} fields of a byte"
     return None
 
 
-def _unroll_refusal(op: Dense | Conv2d, knobs: Knobs) -> str | None:
+def _unroll_refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     unroll = knobs["unroll"]
     if unroll == 1:
         return None
     if unroll > 2 and knobs["expand"] != "register":
         return f"unroll={unroll} is for expanding in registers"
     chunk = chunk_of(knobs["step"])
-    kg = chunk or _kg(op, knobs)
+    kg = chunk or _kg(op, isa, knobs)
     if unroll > kg or (kg % unroll and (chunk or isinstance(op, Conv2d))):
         return f"unroll={unroll} does not divide the {kg} k steps"
     return None
 
 
-def _kg(op: Dense | Conv2d, knobs: Knobs) -> int:
-    left, kq = knobs["left"], 2 if knobs["step"] == "words" else 4
-    return cut(op, kq, 1, left == "folded", taps=left == "inside").kg
+def _kg(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> int:
+    left = knobs["left"]
+    return cut(op, _kq(isa, knobs), 1, left == "folded", taps=left == "inside").kg
 
 
 @lru_cache(maxsize=256)
@@ -253,17 +259,18 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     # Rows of the kernel are left out as a whole, columns for a part of the tile.
     lines, pixels = _shares(op) if t.inside else (1, 1)
     steps, sums = tiles * c.steps * lines, t.rows * t.vectors
-    each = 1 if isa.has_dot4 else 3 if knobs["step"] == "bytes" else 2
+    words = knobs["step"] == "words"
+    each = 1 if isa.has_dot4 else isa.kq // 2 + (knobs["step"] == "bytes")
     # One instruction waits five cycles for its own sum.
     stall = 5 - sums / 2 if isa.has_dot4 else 2 - sums * each / 3
     places = matrix.groups * matrix.n * c.steps * t.kq / (isa.bits // 8)
     # A plane is shifted and masked, and several are put together; 8 bits are widened alone.
     planes = len(PLANES.get(op.weight.bits, ()))
-    unpacking = max(1, 2 * planes - 1) + (planes > 0 and t.kq == 2)
+    unpacking = max(1, 2 * planes - 1) + (planes > 0 and words)
     sweeps = t.row_tiles / (knobs["m_block"] or t.row_tiles) if knobs["outer"] == "mn" else 1
     bits = 8 if knobs["expand"] != "register" else op.weight.bits
-    size = 2 if t.kq == 2 and knobs["expand"] == "panel" else 1
-    row = t.rows * matrix.k * (2 if t.kq == 2 and t.copied else 1)
+    size = 2 if words and knobs["expand"] == "panel" else 1
+    row = t.rows * matrix.k * (2 if words and t.copied else 1)
     panel = t.vectors * isa.lanes * c.steps * t.kq * bits / 8 * size
     return {
         "products": steps * sums * each * pixels,

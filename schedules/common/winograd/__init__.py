@@ -95,7 +95,7 @@ def _multiply(sch: Schedule, isa: Isa, tile, chunked: bool, read_as: str) -> Non
         sch.reorder(ki, row, column, vector, lane, pair, kt)
         zero = sch.decompose_reduction(partial, ki)
         _straight(sch, sch.get_loops(partial)[-6:-3])
-        sch.tensorize(lane, intrinsics.dot_pairs(isa, "uint8", "int8", read_as))
+        sch.tensorize(lane, intrinsics.dot_pairs(isa, "uint8", "int8", read_as=read_as))
         *_, row, column, vector, lane, pair = sch.get_loops(zero)
         _straight(sch, (row, column, vector))
         sch.vectorize(sch.fuse(lane, pair))
@@ -104,7 +104,7 @@ def _multiply(sch: Schedule, isa: Isa, tile, chunked: bool, read_as: str) -> Non
     if chunked:
         sch.tensorize(nl, intrinsics.widen_pairs(isa))
     else:
-        sch.tensorize(nl, intrinsics.dot_bytes(isa, "uint8", "int8", read_as))
+        sch.tensorize(nl, intrinsics.dot_bytes(isa, "uint8", "int8", read_as=read_as))
     for simple in (init, copy):
         *_, r, c, nv, nl = sch.get_loops(simple)
         _straight(sch, (r, c, nv))
