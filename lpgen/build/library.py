@@ -49,10 +49,11 @@ _EXPORTS = ("lpgen_*", "__tvm_ffi_*")
 # -O3: the check of the weights vectorizes. Baseline CPU: it must run before the CPU is known.
 _C_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
 # Debug lines that TVM emits are dropped; an undefined symbol is found now and not at load time.
-# Its own functions are called here, also where another library of a program has the same.
+# Its own functions are called here, also where another library of a program has the same. Data it
+# exports none, and zig has no -Bsymbolic-functions.
 _LINK_FLAGS = (
     *("-Wl,--strip-debug", "-Wl,-z,defs", "-Wl,-z,noexecstack"),
-    "-Wl,-Bsymbolic-functions",
+    "-Wl,-Bsymbolic",
 )
 # Room for the hash of the contents, which `_seal` puts there.
 _HASH_FLAG = f"-Wl,--build-id=0x{bytes(HASH_BYTES).hex()}"
