@@ -230,8 +230,8 @@ class Largest(Pending):
 
 
 def max_pool(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
-    """MaxPool of dequantized values: of the codes, whose order is the same; of a function of codes, or of
-    what waits, as soon as it is known what its values become."""
+    """MaxPool of dequantized values: of the codes, whose order is the same; of a function of codes,
+    or of what waits, as soon as it is known what its values become."""
     given = lowering.inputs(node)[0]
     value = lowering.affine(given)
     if value is None or value.scale is None or value.scale.scale.ravel()[0] <= 0:
