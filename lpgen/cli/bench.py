@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lpgen.cli import against as others
-from lpgen.cli import networks, options, output
+from lpgen.cli import networks, options, output, workloads
 from lpgen.cli import untuned as untuned_kernels
 from lpgen.errors import UserError
 
@@ -24,9 +24,7 @@ PREFIX = "against"
 
 
 @click.command()
-@click.argument("what", nargs=-1, metavar="LIB.so | [WORKLOAD | @FILE]...")
-@click.option("--suite", metavar="NAME", help="The layers of a network, see `lpgen suites`.")
-@options.formats
+@workloads.operators("LIB.so | [WORKLOAD | @FILE]...")
 @options.target
 @options.log("Records for WORKLOADs, before those that come with lpgen [the user's log].")
 @click.option("--threads", default=1, show_default=True, help="Threads of each call.")
@@ -69,12 +67,7 @@ PREFIX = "against"
 )
 @options.as_json
 def command(
-    what: tuple[str, ...],
-    suite: str | None,
-    bits: str | None,
-    act: str | None,
-    weight: str | None,
-    epilogue: str | None,
+    asked: workloads.Asked,
     target: str,
     log_path: Path | None,
     threads: int,
@@ -114,10 +107,11 @@ def command(
     if untuned:
         if (against, rounds, prefix, rows) != (None,) * 4 or warm or threads != 1:
             raise UserError("--untuned takes operators, --target, --log and --json only")
-        operators = options.operators(what, suite, bits, act, weight, epilogue)
+        operators = asked.operators()
         _untuned(operators, target, log_path, as_json)
         return
     options.check_threads(threads)
+    what = asked.workloads
     if against is None and (rounds is not None or prefix is not None):
         raise UserError("--rounds and --save are for --against NAMES")
     if against is not None and warm:
@@ -134,7 +128,7 @@ def command(
         if named:
             if len(what) > 1:
                 raise UserError(f"{named[0]} is a library: one is timed at a time, and alone")
-            if suite or bits or act or weight or epilogue:
+            if asked.suite or asked.formats.given:
                 raise UserError(f"{what[0]} is a library: --suite and formats are for workloads")
             if log_path or target != "native":
                 raise UserError(f"{what[0]} is a library: --target and --log are for workloads")
@@ -148,7 +142,7 @@ def command(
             labels = {name: "" for name in _kernels(library)}
         else:
             library = stack.enter_context(scratch_folder()) / "bench.so"
-            operators = options.operators(what, suite, bits, act, weight, epilogue)
+            operators = asked.operators()
             _build(operators, target, log_path, threads, library)
             labels = {op.name: label for op, label in operators.items()}
         if model is not None or given:
@@ -163,8 +157,7 @@ def command(
         report = others.run(_contest(library, names, settings), library, labels, as_json)
     if not as_json:
         others.print_report(report)
-    what_suite = (suite, act, weight, bits or options.DEFAULT_BITS, epilogue)
-    title = " ".join(filter(None, what_suite)) if suite else library.name
+    title = f"{asked.suite} {asked.formats.title}" if asked.suite else library.name
     others.save(report, prefix, title)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lpgen.cli import options, output
+from lpgen.cli import options, output, workloads
 
 if TYPE_CHECKING:
     from lpgen.build import Choice
@@ -15,32 +15,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.workloads
+@workloads.operators()
 @options.target
 @options.targets
 @options.log("Records to build with, before those that come with lpgen [the user's log].")
-@click.option(
-    "--threads",
-    default=1,
-    show_default=True,
-    help="Threads of a call, mostly: records tuned on as many come first.",
-)
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="LIB.so",
-    help="The library; its header LIB.h is written beside it.",
-)
+@options.threads
+@options.library
 def command(
-    workloads: tuple[str, ...],
-    suite: str | None,
-    bits: str | None,
-    act: str | None,
-    weight: str | None,
-    epilogue: str | None,
+    asked: workloads.Asked,
     target: str,
     targets: str | None,
     log_path: Path | None,
@@ -57,7 +39,7 @@ def command(
     from lpgen.build import build, check_output, compiler, header_path
 
     options.check_threads(threads)
-    labels = options.operators(workloads, suite, bits, act, weight, epilogue)
+    labels = asked.operators()
     chosen = options.targets_of(target, targets)
     check_output(out)
     compiler.start()

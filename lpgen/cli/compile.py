@@ -25,15 +25,7 @@ model = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("model", type=model, metavar="MODEL.onnx")
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="LIB.so",
-    help="The library; its header LIB.h is written beside it.",
-)
+@options.library
 @options.shapes
 @options.target
 @options.targets
@@ -45,12 +37,7 @@ model = click.Path(path_type=Path)
     type=click.IntRange(0, 1_000_000),
     help="Candidates to measure first, shared by all kernels; their records go to the log.",
 )
-@click.option(
-    "--threads",
-    default=1,
-    show_default=True,
-    help="Threads of a call, mostly: records tuned on as many come first.",
-)
+@options.threads
 @click.option("--name", metavar="NAME", help="What its C functions begin with [LIB].")
 @click.option(
     "--weights-beside",

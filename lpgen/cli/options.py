@@ -11,43 +11,8 @@ import click
 from lpgen.errors import UserError
 
 if TYPE_CHECKING:
-    from lpgen.formats import Format
-    from lpgen.ops import Operator
     from lpgen.records import Log
     from lpgen.target import Target
-
-DEFAULT_BITS = "w8a8"
-
-_FORMATS = "u1..u8, s2..s8, b1..b7, t2 or c1..c4:VALUE,VALUE,..."
-
-
-def _joined(*decorators: Callable) -> Callable:
-    def apply(function: Callable) -> Callable:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return apply
-
-
-formats = _joined(
-    click.option(
-        "--bits",
-        metavar="wXaY[,...]",
-        help=f"Formats of a suite, or several one after the other [{DEFAULT_BITS}].",
-    ),
-    click.option("--act", metavar="FORMAT", help=f"Format of its activations: {_FORMATS}."),
-    click.option("--weight", metavar="FORMAT", help="Format of its weights."),
-    click.option(
-        "--epilogue", metavar="WORDS", help='Of its operators, such as "out=u8 scale=channel".'
-    ),
-)
-
-workloads = _joined(
-    click.argument("workloads", nargs=-1, metavar="[WORKLOAD | @FILE]..."),
-    click.option("--suite", metavar="NAME", help="The layers of a network, see `lpgen suites`."),
-    formats,
-)
 
 target = click.option(
     "--target",
@@ -112,6 +77,23 @@ plan = click.option(
     help="How activations are quantized, layer by layer [the plan in the model, if any].",
 )
 
+library = click.option(
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="LIB.so",
+    help="The library; its header LIB.h is written beside it.",
+)
+
+threads = click.option(
+    "--threads",
+    default=1,
+    show_default=True,
+    help="Threads of a call, mostly: records tuned on as many come first.",
+)
+
 MAX_THREADS = 1024
 
 
@@ -125,64 +107,6 @@ def log(text: str) -> Callable:
     """The option --log with `text` as its help; the value is a path or None."""
     path = click.Path(path_type=Path)
     return click.option("--log", "log_path", type=path, metavar="FILE", help=text)
-
-
-def act_and_weight(
-    bits: str | None, act: str | None, weight: str | None
-) -> dict[str, tuple[Format, Format]]:
-    """The pairs of formats that --bits, --act and --weight mean together, by their texts."""
-    from lpgen.formats import Format
-    from lpgen.ops import formats_of_bits
-
-    if bits and act and weight:
-        raise UserError("--bits is said twice: --act and --weight already give both formats")
-    pairs = {}
-    for text in (bits or DEFAULT_BITS).split(","):
-        default_act, default_weight = formats_of_bits(text.strip())
-        pairs[text.strip()] = (
-            Format.parse(act) if act else default_act,
-            Format.parse(weight) if weight else default_weight,
-        )
-    return pairs
-
-
-def layers(
-    suite: str, bits: str | None, act: str | None, weight: str | None, epilogue: str | None
-) -> dict[Operator, str]:
-    """The operators of a suite with their labels, for each pair of formats."""
-    from lpgen.ops import suites, with_epilogue
-
-    pairs = act_and_weight(bits, act, weight)
-    found = {}
-    for text, pair in pairs.items():
-        for name, op in suites.layers(suite, *pair):
-            op = with_epilogue(op, epilogue) if epilogue else op
-            found[op] = f"{name} {text}" if len(pairs) > 1 else name
-    return found
-
-
-def operators(
-    workloads: tuple[str, ...],
-    suite: str | None,
-    bits: str | None,
-    act: str | None,
-    weight: str | None,
-    epilogue: str | None,
-) -> dict[Operator, str]:
-    """The operators asked for, in order, with the labels that tables show.
-
-    Raises UserError when none is asked for.
-    """
-    from lpgen.ops import read_workloads
-
-    found = {op: op.label for op in read_workloads(workloads)}
-    if suite is not None:
-        found |= layers(suite, bits, act, weight, epilogue)
-    elif bits or act or weight or epilogue:
-        raise UserError("--bits, --act, --weight and --epilogue are for the operators of a --suite")
-    if not found:
-        raise UserError("nothing to do: give WORKLOADs, @FILE or --suite NAME")
-    return found
 
 
 def targets_of(target: str, targets: str | None) -> list[Target]:

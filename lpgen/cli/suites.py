@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import click
 
-from lpgen.cli import options, output
+from lpgen.cli import options, output, workloads
 
 
 @click.command()
 @click.argument("name", required=False)
-@options.formats
+@workloads.formats
 @options.as_json
 def command(
     name: str | None,
-    bits: str | None,
-    act: str | None,
-    weight: str | None,
-    epilogue: str | None,
+    formats: workloads.Formats,
     as_json: bool,
 ) -> None:
     """List the suites, or the workloads of suite NAME.
@@ -25,7 +22,7 @@ def command(
     """
     from lpgen.ops.suites import layers, suites
 
-    pairs = options.act_and_weight(bits, act, weight)
+    pairs = formats.pairs()
     if name is None:
         for suite in suites():
             found = layers(suite, *next(iter(pairs.values())))
@@ -35,7 +32,7 @@ def command(
             else:
                 click.echo(f"{suite:14}{len(found):3} different layers, {gops:.3g} G operations")
         return
-    for op, label in options.layers(name, bits, act, weight, epilogue).items():
+    for op, label in formats.layers(name).items():
         if as_json:
             output.print_json({"suite": name, "layer": label, "workload": op.name})
         else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lpgen.cli import offline as modelling
-from lpgen.cli import options, output
+from lpgen.cli import options, output, workloads
 from lpgen.errors import TuneError, UserError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _RACING = 3
 
 
 @click.command()
-@options.workloads
+@workloads.operators()
 @options.target
 @click.option("--trials", default=64, show_default=True, help="Candidates for each operator.")
 @options.log("Where records are kept, and read to go on [the user's log of the target].")
@@ -59,12 +59,7 @@ _RACING = 3
 @click.option("--devices", type=click.IntRange(1), metavar="N", help="How many at most [all].")
 @options.as_json
 def command(
-    workloads: tuple[str, ...],
-    suite: str | None,
-    bits: str | None,
-    act: str | None,
-    weight: str | None,
-    epilogue: str | None,
+    asked: workloads.Asked,
     target: str,
     log_path: Path | None,
     strategy: str | None,
@@ -101,7 +96,7 @@ def command(
     if devices and not rpc:
         raise UserError("--devices is for --rpc")
 
-    labels = options.operators(workloads, suite, bits, act, weight, epilogue)
+    labels = asked.operators()
     chosen = Target.parse(target)
     log = options.log_to_write(log_path, chosen)
     if offline:
