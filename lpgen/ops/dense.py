@@ -1,6 +1,7 @@
 """The dense (fully connected) operator: y[m, n] = sum over k of x[m, k] * w[n, k]."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
@@ -80,7 +81,7 @@ class Dense(Product):
         """Of one row."""
         return replace(self, m=1, n=32, k=max(32, self.hadamard))
 
-    @property
+    @cached_property
     def matrix(self) -> Matrix:
         """One matrix product of the operator's own m, n, k."""
         return Matrix(1, largest(self.m), self.n, self.k)
