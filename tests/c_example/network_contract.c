@@ -2,14 +2,8 @@
  * passes its names: -DNAME=model -DSIZES=MODEL and -include model.h. Arguments: files of the input
  * and of the outputs. Prints "ok", or the line that failed. */
 
-#define _GNU_SOURCE
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "contract.h"
 
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
 #define RUN JOIN(NAME, _run)
 #define RUN_STEPS JOIN(NAME, _run_steps)
 #define ARENA_BYTES JOIN(NAME, _arena_bytes)
@@ -18,38 +12,9 @@
 #define Z_BYTES JOIN(SIZES, _OUTPUT1_BYTES)
 #define STEPS JOIN(SIZES, _STEPS)
 
-#define CHECK(condition)                             \
-  do {                                               \
-    if (!(condition)) {                              \
-      printf("line %d: %s\n", __LINE__, #condition); \
-      exit(1);                                       \
-    }                                                \
-  } while (0)
-
-enum { THREADS = 4, CANARY = 4096, CALLERS = 4, CALLS = 50 };
-
-/* Counts what the program takes from the heap (glibc's own names behind the public ones). */
-extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
-extern void *__libc_memalign(size_t, size_t);
-static volatile int allocations;
-void *malloc(size_t n) { return allocations++, __libc_malloc(n); }
-void *calloc(size_t n, size_t m) { return allocations++, __libc_calloc(n, m); }
-void *realloc(void *p, size_t n) { return allocations++, __libc_realloc(p, n); }
-void *aligned_alloc(size_t a, size_t n) { return allocations++, __libc_memalign(a, n); }
+enum { THREADS = 4, CALLERS = 4, CALLS = 50 };
 
 static void *x, *y_expected, *z_expected;
-
-static char *guarded(size_t bytes) {
-  char *memory = __libc_memalign(64, bytes + 2 * CANARY);
-  memset(memory, 0xA5, bytes + 2 * CANARY);
-  return memory + CANARY;
-}
-
-static int intact(const char *start, size_t bytes) {
-  for (size_t i = 1; i <= CANARY; i++)
-    if ((start[-(long)i] & 0xFF) != 0xA5 || (start[bytes + i - 1] & 0xFF) != 0xA5) return 0;
-  return 1;
-}
 
 static char *read_file(const char *name, size_t bytes) {
   char *memory = __libc_malloc(bytes);
