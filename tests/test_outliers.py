@@ -1,8 +1,6 @@
-"""Outliers: the oracle, every kind of kernel, both packers, libraries, and splitting weights."""
+"""Outliers: the oracle, every kind of kernel, and both packers."""
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,25 +11,17 @@ from kernels import LEVELS, assert_exact, runs_here, template, template_of
 from scipy import sparse
 from strategies import convs, denses, depthwise_convs, with_epilogues
 
-from lpgen import runtime
-from lpgen.build import build
-from lpgen.build.check import check_library
-from lpgen.errors import FormatError, LibraryError, WorkloadError
+from lpgen.errors import WorkloadError
 from lpgen.ops import Dense, outliers, parse
 from lpgen.ops.sparse import dense
-from lpgen.records.choose import choose
 from lpgen.runtime.memory import aligned_copy
 
-BUILDS = settings(max_examples=16, suppress_health_check=[HealthCheck.filter_too_much])
+BUILDS = settings(max_examples=10, suppress_health_check=[HealthCheck.filter_too_much])
 larger = st.builds(
     Dense,
     *(st.integers(1, limit) for limit in (70, 40, 70)),
     act=st.sampled_from(["u8", "s8", "u2"]),
     weight=st.sampled_from(["s4", "s2", "b1", "u3"]),
-)
-CONV = parse(
-    "conv2d n=2 h=7 w=19 ic=36 oc=18 groups=2 kernel=3 stride=2x1 pad=1 act=u8 weight=s4 "
-    "zero_act=9 outliers=130 out=u8 scale=channel bias=s32"
 )
 SHAPES = [
     "dense m=1 n=37 k=50 act=u8 weight=s4 outliers=90",
@@ -134,11 +124,12 @@ def test_the_largest_outliers_everywhere(end):
     kernel = chosen.kernel(op, target, chosen.default(op, target))
     matrix = sparse.csr_array(np.full((20, 300), end))
     parameters = outliers.parameters(op, matrix)
+    run = jit(kernel, target)
     for which in op.EXTREMES:
         x, w = op.extreme(which)
         y = np.zeros(op.y_shape, op.y_dtype)
         packed = aligned_copy(kernel.layout.pack(w, **parameters), 0)
-        jit(kernel, target)(*map(tvm_ffi.from_dlpack, (x, packed, y)))
+        run(*map(tvm_ffi.from_dlpack, (x, packed, y)))
         np.testing.assert_array_equal(y, op.reference(x, w, **parameters))
 
 
@@ -180,144 +171,3 @@ def test_outliers_count_for_int32():
     parse(f"dense m=1 n=1 k={k} act=u8 weight=s8")
     with pytest.raises(WorkloadError, match=f"weight=s8 outliers={k} may reach"):
         parse(f"dense m=1 n=1 k={k} act=u8 weight=s8 outliers={k}")
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    choices = [choose(CONV, "generic", use_shipped=False)]
-    return build(choices, tmp_path_factory.mktemp("outliers") / "lib.so")
-
-
-def test_a_library_with_outliers(path):
-    assert [result.failure for result in check_library(path)] == [None]
-    kernel = runtime.load(path)[CONV.name]
-    x, w, _, parameters = problem(CONV)
-    y = kernel(x, kernel.pack_weights(w, **parameters), threads=2)
-    np.testing.assert_array_equal(y, CONV.reference(x, w, **parameters))
-
-
-@pytest.mark.parametrize(
-    ("change", "oracle", "library"),
-    [
-        (("indptr", 0, 1), r"indptr\[0\] = 1 is not 0", "does not ascend from 0"),
-        (("indptr", 3, 0), r"indptr\[3\] = 0 is less than", "does not ascend from 0"),
-        (("indptr", -1, 131), r"indptr\[18\] = 131 is outside", r"\[18\] = 131 is outside of"),
-        (("indices", 0, 162), r"indices\[0\] = 162 is outside", r"\[0\] = 162 is outside of"),
-        (("indices", 1, 0), r"indices\[1\] = 0 does not ascend", "does not ascend from 0"),
-        (("data", 2, 128), r"data\[2\] = 128 is outside", r"data\[2\] = 128 is outside of"),
-    ],
-)
-def test_outliers_in_another_order(path, change, oracle, library):
-    x, w, _, parameters = problem(CONV)
-    parameters |= outliers.parameters(
-        CONV, sparse.csr_array(np.eye(18, 162, dtype=int) * 3 + np.eye(18, 162, k=5, dtype=int))
-    )
-    what, i, value = change
-    wrong = parameters[f"outlier_{what}"].astype(np.int64)
-    wrong[i] = value
-    parameters[f"outlier_{what}"] = wrong
-    with pytest.raises(FormatError, match=oracle):
-        CONV.reference(x, w, **parameters)
-    with pytest.raises((LibraryError, RuntimeError), match=library):
-        runtime.load(path)[CONV.name].pack_weights(w, **parameters)
-
-
-@pytest.mark.parametrize(
-    "op",
-    [
-        CONV,
-        parse("dense m=1 n=40 k=500 act=u8 weight=s4 outliers=300"),
-        parse("dense m=70 n=40 k=2000 act=u4 weight=s4 outliers=300"),  # distances in int32
-    ],
-    ids=str,
-)
-def test_damaged_weights_do_not_lead_out_of_any_buffer(op, tmp_path):
-    """In another process, which a signal would end: random bytes behind a whole header."""
-    path = build([choose(op, "native", use_shipped=False)], tmp_path / "lib.so")
-    code = f"""
-import numpy as np
-from lpgen import runtime
-kernel = runtime.load({str(path)!r})[{op.name!r}]
-rng = np.random.default_rng(0)
-taken = kernel.arguments["x"]
-x = rng.integers(0, {op.act.max + 1}, taken.shape).astype(taken.dtype)
-sizes = dict((p["name"], p["shape"]) for p in kernel.interface["parameters"])
-packed = kernel.pack_weights(
-    np.zeros(kernel.weights.shape, int), **dict((n, np.zeros(s, int)) for n, s in sizes.items())
-)
-data = packed.numpy()[64:]
-for change in (255, 128, 127, *[None] * 50):
-    data[:] = rng.integers(0, 256, data.size) if change is None else change
-    kernel(x, packed)
-print("survived")
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.stdout == "survived\n", (run.returncode, run.stderr[-500:])
-
-
-def heavy(shape, rng):
-    """Weights of which a few are far larger than the others."""
-    return rng.standard_t(2.5, shape) * rng.uniform(0.5, 2, (shape[0], *[1] * (len(shape) - 1)))
-
-
-@pytest.mark.parametrize("form", ["s4", "s3", "s2", "t2", "b1", "c3:-9,-4,-1,0,1,4,9"])
-def test_splitting_leaves_less_error(form):
-    w = heavy((24, 3, 3, 40), np.random.default_rng(0))
-    errors = []
-    for budget in (0, 0.001, 0.005, 0.02, 400, 1.0 - 1e-9):
-        found = outliers.split(w, form, budget)
-        count = round(budget * w.size) if budget < 1 else budget
-        assert found.sparse.nnz <= count
-        errors.append(float(np.square(found.weights - w).sum()))
-        # An outlier is right to half a step, unless a byte does not reach it.
-        step = found.scale[:, None]
-        error = np.abs(found.weights - w).reshape(24, -1) / step
-        own = (found.sparse.toarray() != 0) & (np.abs(found.sparse.toarray()) < 127)
-        assert error[own].max(initial=0) <= 0.5 + 1e-4
-        assert set(np.unique(found.dense)) <= set(outliers.Format.parse(form).values().tolist())
-    assert errors[1] < errors[0]
-    assert errors[3] < 0.75 * errors[0]
-    assert errors[2] < errors[1]
-    assert errors[5] < errors[3]
-
-
-def test_both_parts_through_a_kernel():
-    rng = np.random.default_rng(1)
-    found = outliers.split(heavy((40, 64), rng), "s4", 0.01)
-    op = parse(
-        "dense m=33 n=40 k=64 act=u8 weight=s4 out=f32 scale=channel "
-        f"outliers={found.sparse.nnz + 3}"
-    )
-    parameters = outliers.parameters(op, found.sparse.tocsc()) | {"scale": found.scale}
-    x = op.act.random(rng, op.x_shape)
-    sums = x.astype(np.int64) @ (found.dense.astype(np.int64) + found.sparse.toarray()).T
-    y = op.reference(x, found.dense, **parameters)
-    np.testing.assert_array_equal(y, sums.astype(np.float32) * found.scale)
-
-
-def test_what_cannot_be_split_or_given():
-    w = np.ones((2, 3))
-    for wrong, form, budget, message in (
-        (w, "s4", 7, r"budget=7 is outside 0\.\.6"),
-        (w, "s4", -1, "budget=-1 is outside"),
-        (w, "s4", np.nan, "budget=nan is outside"),
-        (w * 1j, "s4", 1, "weights: 2 axes of complex128, expected real numbers"),
-        (w, "u4", 1, "format u4 has no values of both signs"),
-        (w * np.nan, "s4", 1, "not all finite"),
-    ):
-        with pytest.raises(FormatError, match=message):
-            outliers.split(wrong, form, budget)
-    op = parse("dense m=1 n=2 k=3 act=u8 weight=s4 outliers=2")
-    for matrix, message in (
-        (np.ones((3, 2), int), r"shape \(3, 2\), expected \(2, 3\)"),
-        (np.ones((2, 3), int), "6 outliers, the operator has outliers=2"),
-        (np.diag([128, 1, 0])[:2], r"outlier 128 is outside -128\.\.127"),
-        (np.diag(np.uint64([2**64 - 1, 1, 0]))[:2], "outlier 18446744073709551615 is outside"),
-        (np.diag([1.5, 1, 0])[:2], "outliers: 2 axes of float64, expected 2 of integers"),
-    ):
-        for form in (matrix, sparse.csr_array(matrix)):
-            with pytest.raises(FormatError, match=message):
-                outliers.parameters(op, form)
-    twice = sparse.coo_array((np.int8([100, 100]), ([1, 1], [2, 2])), shape=(2, 3))
-    with pytest.raises(FormatError, match=r"outlier 200 is outside -128\.\.127"):
-        outliers.parameters(op, twice)
