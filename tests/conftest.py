@@ -5,6 +5,7 @@ that this CPU has: levels differ in widths and instructions, and each meets its 
 The other combinations are marked `nightly` (`pytest -m "nightly or not nightly"` runs everything).
 """
 
+import gc
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -44,6 +45,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in rivals:
             if item is not rivals[number % len(rivals)]:
                 item.add_marker(pytest.mark.nightly)
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests are made of is no garbage: it is not looked through again."""
+    gc.freeze()
 
 
 def _level(item: pytest.Item) -> str:

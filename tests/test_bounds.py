@@ -48,6 +48,7 @@ def test_chunks_are_as_long_as_int16_holds(act, weight):
     assert 2 * longest * per_step > INT16_MAX or longest == 1024
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["sse4/dot", "avx2/dot", "avx512bw/dot"])
 @pytest.mark.parametrize(
     ("act", "weight"), [("u4", "s4"), ("u7", "s8"), ("u8", "s7"), ("u2", "s2")]

@@ -70,7 +70,7 @@ def test_any_epilogue_at_any_point_of_the_space(kind):
     if not (here := [name for name in names if runs_here(name)]):
         pytest.skip(f"this CPU has no level of {', '.join(names)}")
 
-    @settings(max_examples=12, suppress_health_check=HEALTH)
+    @settings(max_examples=8, suppress_health_check=HEALTH)
     @given(data=st.data())
     def draw(data):
         _any_epilogue(data, operators, here)
@@ -89,7 +89,7 @@ def test_many_epilogues(kind, name, data):
     _any_epilogue(data, KINDS[kind][0], [name])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(op=with_epilogues(st.one_of(convs(), denses())), seed=st.integers(0, 2**32 - 1))
 def test_both_packers_give_the_same_bytes(op, seed):
     import tvm_ffi
@@ -118,6 +118,7 @@ def test_ties_go_to_even(name):
     np.testing.assert_array_equal(y, run(name, op, x, w, scale=scale))
 
 
+@pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("form", ["u8", "s8", "u1", "s2", "u4"])
 def test_far_sums_saturate(name, form):
@@ -205,6 +206,7 @@ def test_a_quantization_in_the_middle(name):
     assert np.array_equal(op.reference(**example.given), y.reshape(residual.shape))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", LEVELS)
 @pytest.mark.parametrize("words", ["out=f32 relu6", "out=u8 zero_out=9 relu"])
 def test_what_is_no_number_has_one_result(name, words):
@@ -215,6 +217,7 @@ def test_what_is_no_number_has_one_result(name, words):
     assert_exact_on(chosen, target, op, knobs, extremes=False, special=True)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["generic/generic", "sse4/dot", "avx2/dot", "avx512vnni/dot"])
 @pytest.mark.parametrize(
     "words",

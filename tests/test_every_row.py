@@ -65,21 +65,38 @@ def served_rows(template, op):
     return list(rows.values())
 
 
-@pytest.mark.parametrize("name", templates.known())
-@settings(
-    max_examples=2,  # the first is the smallest operator that the template serves
+SETTINGS = settings(
+    max_examples=3,  # the first is the smallest operator that the template serves
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
+
+
+@pytest.mark.parametrize("name", templates.known())
+@SETTINGS
 @given(data=st.data())
 def test_any_point_of_the_space_compiles(name, data):
+    _compiles(name, data, most=2)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", templates.known())
+@SETTINGS
+@given(data=st.data())
+def test_any_point_compiles_on_every_row(name, data):
+    _compiles(name, data, most=len(known()))
+
+
+def _compiles(name: str, data: st.DataObject, most: int) -> None:
+    """A random point of a random operator on `most` of the rows that differ, drawn with it."""
     template = templates.get(name)
     op = data.draw(OPERATORS.get(template.algorithm, products))
     rows = served_rows(template, op)
     assume(rows)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))
-    for alike in rows:
+    for number in rng.permutation(len(rows))[:most]:
+        alike = rows[number]
         target = alike[int(rng.integers(len(alike)))]
         knobs = template.space(op, target).sample(rng)
         kernel = template.kernel(op, target, knobs)

@@ -14,7 +14,7 @@ from lpgen.ops import Dense, parse
 from lpgen.ops.epilogue import Scale, find
 
 BUILDS = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 denses = st.builds(Dense, *(st.integers(1, n) for n in (20, 70, 70)), act=texts, weight=texts)
 
@@ -46,6 +46,7 @@ def test_any_point_of_the_space(name, data):
     assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["generic/generic", "sse4/dot", "avx2/dot", "avx512vnni/dot"])
 @pytest.mark.parametrize("kind", ["f32", "f32:tensor", "f32:row"])
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_sums_fit_what_holds_them(act, weight):
 
 
 # Depths around one and several blocks of 16-bit sums, and around a chunk of byte sums.
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["avx2/lut_sum", "avx512bw/lut_sum"])
 @pytest.mark.parametrize(
     ("act", "weight", "k"),

@@ -86,6 +86,7 @@ def test_sums_fit_what_holds_them(weight):
 
 
 # Depths around a chunk of byte sums, and around one and several blocks of 16-bit sums.
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["avx2/lut_weight", "avx512bw/lut_weight"])
 @pytest.mark.parametrize(
     ("weight", "k"),

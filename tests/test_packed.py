@@ -71,8 +71,9 @@ def test_the_first_code_is_in_the_lowest_bits():
     assert pack(values, "u2", "planes").tolist() == planes
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", sorted(LEVELS))
-@settings(BUILDS, max_examples=2)
+@settings(BUILDS, max_examples=4)
 @given(data=st.data())
 def test_any_point_of_the_space(name, data):
     chosen, target = template(name)
