@@ -112,7 +112,7 @@ def emulated_target(path: Path, name: str | None) -> Target | None:
         target = Target.parse(name)
         return None if target.is_native else target
     try:
-        head = path.read_bytes()[:64]
+        head = path.read_bytes()[:64] if path.is_file() else b""  # opening a pipe may block
     except OSError:
         return None  # loading it says why
     if machine_of(head) in ("", this_machine()):
