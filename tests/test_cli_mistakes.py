@@ -163,7 +163,7 @@ def outcome(command: str, **environment: str) -> tuple[int, bytes]:
     return run.returncode, run.stderr
 
 
-@pytest.mark.parametrize("command", ["targets", "suites --json"])
+@pytest.mark.parametrize("command", ["targets --detect", "suites --json"])
 def test_streams_that_are_closed_or_full(home, command):
     assert outcome(f"$LPGEN {command} >&-") == (0, b"")
     assert outcome(f"$LPGEN {command} <&- >&- 2>&-") == (0, b"")
