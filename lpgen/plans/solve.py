@@ -145,6 +145,8 @@ class _Program:
             for (one, other), cost in problem.crossings.items()
             if np.ptp(cost)
         ]
+        every = problem.crossings.values()
+        self.fixed = float(sum(np.min(cost) for cost in every))  # seconds, whatever is chosen
 
     @cached_property
     def rows(self) -> dict[str, np.ndarray]:
@@ -193,8 +195,9 @@ class _Program:
         for name, limit in budgets.items():
             if np.isfinite(limit):
                 # Rows of a size of about one: HiGHS takes what exceeds a limit by 1e-6 for equal.
-                fixed = sum(edge.fixed for edge in self.edges) if name == "seconds" else 0.0
-                unit = abs(limit) or float(np.abs(self.rows[name]).max()) or 1.0
+                fixed = self.fixed if name == "seconds" else 0.0
+                most = float(np.abs(self.rows[name]).max())
+                unit = max(abs(limit), 1e-6 * most) or 1.0  # a limit near 0 makes no row huge
                 scaled = self.rows[name][None] / unit
                 constraints.append(LinearConstraint(scaled, -np.inf, (limit - fixed) / unit))
         costs = sum(weight * self.rows[name] for name, weight in objective.items())
@@ -214,12 +217,11 @@ class _Program:
 @dataclass(frozen=True)
 class _Edge:
     """An edge between groups `one` and `other`; cost: seconds by classes of their options, less
-    `fixed`, which all pairs have; rows, columns: the class of each option."""
+    what all pairs have; rows, columns: the class of each option."""
 
     one: int
     other: int
     cost: np.ndarray
-    fixed: float
     rows: np.ndarray
     columns: np.ndarray
 
@@ -227,5 +229,4 @@ class _Edge:
     def of(cls, one: int, other: int, cost: np.ndarray) -> _Edge:
         few, rows = np.unique(cost, axis=0, return_inverse=True)
         few, columns = np.unique(few, axis=1, return_inverse=True)
-        fixed = float(few.min())
-        return cls(one, other, few - fixed, fixed, rows.ravel(), columns.ravel())
+        return cls(one, other, few - few.min(), rows.ravel(), columns.ravel())

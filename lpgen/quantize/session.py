@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpgen.errors import QuantizeError
+from lpgen.quantize.graph import with_opset
 
 if TYPE_CHECKING:
     import onnx
@@ -26,7 +27,8 @@ class Session:
         except ImportError:
             from onnx.reference import ReferenceEvaluator
 
-            evaluator = ReferenceEvaluator(exposed)
+            # It has QuantizeLinear and DequantizeLinear from this version on.
+            evaluator = ReferenceEvaluator(with_opset(exposed, 19))
             self._call = lambda given: evaluator.run(self.outputs, given)
 
     def __call__(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
