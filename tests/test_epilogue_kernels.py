@@ -184,6 +184,15 @@ SHAPES = (
 )
 
 
+def first_served(chosen, ops, target):
+    """The first operator that a template serves; without one the test is skipped (bit layers have
+    an epilogue of their own)."""
+    served = [op for op in ops if chosen.why_not(op, target) is None]
+    if not served:
+        pytest.skip(f"{chosen.name} serves none: {chosen.why_not(ops[0], target)}")
+    return served[0]
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", LEVELS)
 def test_a_quantization_in_the_middle(name):
@@ -191,7 +200,7 @@ def test_a_quantization_in_the_middle(name):
     chosen, target = template(name)
     words = "middle=s8 zero_middle=-7 residual=u8 zero_residual=90 out=u8 zero_out=31 relu"
     ops = [parse(f"{shape} {words}") for shape in SHAPES]
-    op = next(op for op in ops if chosen.why_not(op, target) is None)
+    op = first_served(chosen, ops, target)
     assert_exact_on(chosen, target, op, chosen.default(op, target), extremes=False)
     example = op.example(np.random.default_rng(3))
     given, residual = dict(example.given), example.inputs["residual"]
@@ -212,7 +221,7 @@ def test_a_quantization_in_the_middle(name):
 def test_what_is_no_number_has_one_result(name, words):
     chosen, target = template(name)
     ops = [parse(f"{shape} residual=f32 {words}") for shape in SHAPES]
-    op = next(op for op in ops if chosen.why_not(op, target) is None)
+    op = first_served(chosen, ops, target)
     knobs = chosen.default(op, target)
     assert_exact_on(chosen, target, op, knobs, extremes=False, special=True)
 

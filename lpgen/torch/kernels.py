@@ -66,10 +66,12 @@ def _built(name: str) -> Kernel:
         if name in _wanted:
             names = sorted(_wanted)
             path = _kept(names)
-            if not path.exists():
+            try:
+                load(path)
+            except LibraryError:  # there is none, or one of another version
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _build(names, path)
-            load(path)
+                load(path)
         if name not in _kernels:
             raise LibraryError(f"{path} has no kernel {name}: delete it, so that it is built again")
         return _kernels[name]

@@ -55,8 +55,8 @@ class Race:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What measuring a candidate gave: seconds of one call, or why it failed; machine: on which it
-    ran."""
+    """What measuring a candidate gave: seconds of one call, or why it failed; machine: of the
+    device on which it ran, None: this one."""
 
     seconds: float | None
     spread: float = 0.0

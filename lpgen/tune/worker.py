@@ -72,7 +72,8 @@ class Worker:
         except Exception as error:
             # Whatever a candidate does, it is a failed candidate and nothing more.
             return Outcome(None, failed=reason_of(error))
-        return Outcome(timing.seconds, timing.spread, machine=self._runner.machine)
+        elsewhere = None if self._runner.local else self._runner.machine
+        return Outcome(timing.seconds, timing.spread, machine=elsewhere)
 
     def _beside(self, request: Measure) -> tuple[Loaded | None, float]:
         """The request's reference and its seconds; loaded when it is a new one."""
