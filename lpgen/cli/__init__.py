@@ -4,6 +4,7 @@ Each command is a module here. The modules import only click and each other at t
 `lpgen --help` reads all of them and has to be quick.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -22,4 +23,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         # CPython ends by SIGINT, whatever the status, if Ctrl-C met the text of an `exec` (as when
         # a dataclass is made); it forgets that when the next text runs.
-        exec("")
+        with contextlib.suppress(MemoryError):  # there may be none left
+            exec("")
