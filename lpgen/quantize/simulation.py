@@ -15,23 +15,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lpgen.ops.lhs import SMALLEST
 from lpgen.plans import Plan, plan_of
 from lpgen.plans.groups import node_names
-from lpgen.quantize.graph import Graph, with_opset
+from lpgen.quantize.graph import Graph
 
 if TYPE_CHECKING:
     import onnx
-
-_SMALLEST = 2.0**-100
-"""As in `ops.lhs`: below it the largest |x| counts as 0."""
 
 
 def simulated(model: onnx.ModelProto, plan: Plan | None = None) -> onnx.ModelProto:
     """A copy of a quantized model with its activations quantized as the plan says, by default the
     one that it holds; a model without a plan as it is."""
     plan = plan or plan_of(model)
-    # From there on ReduceMax has its axes as an input.
-    copy = with_opset(model, 18 if plan else 1)
+    copy = type(model)()
+    copy.CopyFrom(model)
     if plan is None:
         return copy
     graph, made = Graph(copy), {}
@@ -49,23 +47,29 @@ def simulated(model: onnx.ModelProto, plan: Plan | None = None) -> onnx.ModelPro
 
 def _seen(graph: Graph, edge: str, levels: int, group: int) -> str:
     """The edge as it is seen through its codes."""
-    x = edge
-    if group:
-        shape = graph.constant(f"{edge}.groups", np.int64([-1, group]))
-        x = graph.add("Reshape", [x, shape], f"{edge}.grouped")
-    last = graph.constant(f"{edge}.axis", np.int64([-1]))
-    size = graph.add("Abs", [x], f"{edge}.size")
-    largest = graph.add("ReduceMax", [size, last], f"{edge}.largest", keepdims=1)
-    least = graph.constant(f"{edge}.smallest", np.float32(_SMALLEST))
-    largest = graph.add("Max", [largest, least], f"{edge}.scaled")
-    count = graph.constant(f"{edge}.levels", np.float32(levels))
-    factor = graph.add("Div", [count, largest], f"{edge}.factor")
-    steps = graph.add("Mul", [x, factor], f"{edge}.steps")
-    codes = graph.add("Round", [steps], f"{edge}.rounded")
-    step = graph.add("Div", [largest, count], f"{edge}.step")
-    seen = graph.add("Mul", [codes, step], f"{edge}.quantized")
     if not group:
-        return seen
+        return by_row(graph, edge, levels)
+    shape = graph.constant(f"{edge}.groups", np.int64([-1, group]))
+    seen = by_row(graph, graph.add("Reshape", [edge, shape], f"{edge}.grouped"), levels)
     return graph.add(
         "Reshape", [seen, graph.add("Shape", [edge], f"{edge}.sizes")], f"{edge}.whole"
     )
+
+
+def by_row(graph: Graph, x: str, levels: int) -> str:
+    """step * round(x / step) with step = largest |x| of the last axis / levels."""
+
+    def add(kind: str, *inputs: str, **attributes: int) -> str:
+        return graph.add(kind, inputs, f"{x}.{kind.lower()}", **attributes)
+
+    number = graph.constant("levels", np.float32(levels))
+    size = add("Abs", x)
+    opset = next(o.version for o in graph.model.opset_import if o.domain in ("", "ai.onnx"))
+    if opset >= 18:  # axes were an attribute before
+        axes = graph.constant("last", np.int64([-1]))
+        largest = add("ReduceMax", size, axes, keepdims=1)
+    else:
+        largest = add("ReduceMax", size, axes=[-1], keepdims=1)
+    largest = add("Max", largest, graph.constant("smallest", np.float32(SMALLEST)))
+    codes = add("Round", add("Mul", x, add("Div", number, largest)))
+    return add("Mul", codes, add("Div", largest, number))

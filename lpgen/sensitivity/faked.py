@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lpgen.ops import hadamard
-from lpgen.ops.lhs import SMALLEST
 from lpgen.plans import Precision
 from lpgen.plans.groups import node_names
 from lpgen.quantize.graph import Graph
 from lpgen.quantize.ranges import Range
+from lpgen.quantize.simulation import by_row
 
 if TYPE_CHECKING:
     import onnx
@@ -73,31 +73,12 @@ def _seen(graph: Graph, edge: str, act: Act) -> str:
     x = _rotated(graph, edge, block) if block else edge
     group = precision.act_group
     cut = _cut(graph, x, group) if group else x
-    seen = _by_row(graph, cut, precision.act.max)
+    seen = by_row(graph, cut, precision.act.max)
     if group:
         seen = graph.add(
             "Reshape", [seen, graph.add("Shape", [x], f"{edge}.shape")], f"{edge}.whole"
         )
     return _rotated(graph, seen, block) if block else seen
-
-
-def _by_row(graph: Graph, x: str, levels: int) -> str:
-    """step * round(x / step) with step = largest |x| of the last axis / levels."""
-
-    def add(kind: str, *inputs: str, **attributes: int) -> str:
-        return graph.add(kind, inputs, f"{x}.{kind.lower()}", **attributes)
-
-    number = graph.constant("levels", np.float32(levels))
-    size = add("Abs", x)
-    opset = next(o.version for o in graph.model.opset_import if o.domain in ("", "ai.onnx"))
-    if opset >= 18:  # axes were an attribute before
-        axes = graph.constant("last", np.int64([-1]))
-        largest = add("ReduceMax", size, axes, keepdims=1)
-    else:
-        largest = add("ReduceMax", size, axes=[-1], keepdims=1)
-    largest = add("Max", largest, graph.constant("smallest", np.float32(SMALLEST)))
-    codes = add("Round", add("Mul", x, add("Div", number, largest)))
-    return add("Mul", codes, add("Div", largest, number))
 
 
 def _static(graph: Graph, x: str, scope: Range) -> str:

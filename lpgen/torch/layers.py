@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ class Weights(NamedTuple):
     bias: np.ndarray | None
 
 
-class Quantized(nn.Module):
+class Quantized(nn.Module, ABC):
     """A layer whose weights are codes of few bits, computed by kernels.
 
     Its state is `codes`, `scale`, `bias`, `input_scale` and the zero point, for any CPU; what
@@ -57,9 +58,9 @@ class Quantized(nn.Module):
         self.workloads: tuple[str, ...] = ()
         self.register_load_state_dict_post_hook(_pack)
 
+    @abstractmethod
     def _texts(self) -> list[str]:
         """The workloads of the kernels that the layer calls."""
-        raise NotImplementedError
 
     def want(self) -> None:
         """Say which kernels the layer calls; each has packed weights of its own."""

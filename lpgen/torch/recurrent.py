@@ -6,6 +6,7 @@ Formulas: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html (and
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -20,7 +21,7 @@ def directions(module: nn.RNNBase) -> list[tuple[int, str]]:
     return [(layer, f"_l{layer}{end}") for layer in range(module.num_layers) for end in ends]
 
 
-class _Recurrent(nn.Module):
+class _Recurrent(nn.Module, ABC):
     """The loop over layers, directions and steps; `_step` is of the kind."""
 
     def __init__(self, module: nn.RNNBase, products: Mapping[str, nn.Module]) -> None:
@@ -60,10 +61,11 @@ class _Recurrent(nn.Module):
             found.append(state[0])
         return torch.stack(found[::-1] if backward else found), state
 
+    @abstractmethod
     def _step(
         self, given: torch.Tensor, fed: torch.Tensor, state: list[torch.Tensor]
     ) -> list[torch.Tensor]:
-        raise NotImplementedError
+        """The next state, its output first; given, fed: products with the input and the state."""
 
     def _run(
         self, x: torch.Tensor, state: list[torch.Tensor] | None, parts: int
