@@ -170,17 +170,18 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
 
 
-def run(command: Sequence[str], folder: Path) -> tuple[int, str]:
+def run(command: Sequence[str], folder: Path, output: int = subprocess.DEVNULL) -> tuple[int, str]:
     """Run a program in a folder, for its temporary files, too; its status and what it said.
 
-    Whatever ends this ends the processes that it started as well.
+    output: the file descriptor of its standard output. Whatever ends this ends the processes that
+    it started as well.
     """
     with subprocess.Popen(
         command,
         cwd=folder,
         env=os.environ | {"TMPDIR": str(folder)},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=output,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",

@@ -68,12 +68,17 @@ def _cross_compiler(target: Target) -> list[str]:
     lld, binutils = shutil.which("ld.lld"), shutil.which(f"{triple}-ld")
     if shutil.which("clang") and (lld or binutils) and sysroot(target):
         return ["clang", f"--target={triple}", *(["-fuse-ld=lld"] if lld else [])]
-    if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc", "-target", f"{triple}.{GLIBC}"]
+    if found := zig():
+        return [*found, "cc", "-target", f"{triple}.{GLIBC}"]
     raise LibraryError(
         f"nothing here compiles and links C for {triple}: install {triple}-gcc with its binutils, "
         f"clang with lld and the C library of {triple}, or `pip install lpgen[cross]` (ziglang)"
     )
+
+
+def zig() -> list[str]:
+    """The command in front of those of the Python package ziglang, [] where that is missing."""
+    return [sys.executable, "-m", "ziglang"] if importlib.util.find_spec("ziglang") else []
 
 
 @cache

@@ -48,7 +48,7 @@ class Builder:
             module = ranged_module(kernel, target, threads, op.range.some())
         else:
             module = jit_module(kernel, target, threads)
-        code = shared_object(module)
+        code = shared_object(module, target)
         return Built(problem.key, code, self._key(kernel.layout), threads)
 
     def weights(self, key: str) -> Weights:

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any, Protocol
 
 from lpgen import templates as registry
-from lpgen.build.link import find_linker
+from lpgen.build.link import linker_of
 from lpgen.errors import TuneError
 from lpgen.ops import Operator, parse
 from lpgen.records import Log
@@ -88,7 +88,7 @@ def tune(
         machine = farm.machine
         target = target if isinstance(target, Target) else Target.parse(target)
         farm.check(target)
-    find_linker()
+    linker_of(target)
     log = log if isinstance(log, Log) or log is None else Log(log)
     distinct = list(dict.fromkeys(parse(op) if isinstance(op, str) else op for op in ops))
     each = trials if isinstance(trials, Mapping) else dict.fromkeys(distinct, trials)
