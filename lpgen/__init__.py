@@ -9,10 +9,10 @@ compiler takes seconds to import.
 from importlib import import_module
 from typing import Any
 
-from lpgen import without_torch
+from lpgen import imports
 
 # Here, because every room that imports tvm or tvm-ffi is imported after this.
-without_torch.install()
+imports.install()
 
 # Public name -> (module, name in it); None: the module itself.
 _PUBLIC: dict[str, tuple[str, str | None]] = {

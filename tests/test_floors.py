@@ -18,7 +18,7 @@ FLOORS = {
     "supervise": 0,
     "formats": 0,
     "tuning_logs": 0,
-    "without_torch": 0,
+    "imports": 0,
     "ops": 1,
     "target": 1,
     "tir": 1,

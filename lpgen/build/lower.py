@@ -27,11 +27,11 @@ import numpy as np
 import tvm
 from tvm import IRModule, tirx
 from tvm.ir import PointerType, PrimType, StringImm
-from tvm.s_tir.pipeline import default_s_tir_pipeline
 from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.kernel import Function, Kernel, RangedKernel
 from lpgen.build import sizes
+from lpgen.build.passes import to_plain_code
 from lpgen.ops.rows import entry_at
 from lpgen.ops.signature import ALIGNMENT, Argument, Role, Signature
 from lpgen.tir.ranges import bound_loops
@@ -152,10 +152,9 @@ def _lower(
     functions: dict[str, tirx.PrimFunc], signatures: dict[str, Signature], target: Target
 ) -> Lowered:
     tvm_target = target.tvm()
-    to_tir, _, _ = default_s_tir_pipeline()
     with sizes.checked() as instruments, tvm.transform.PassContext(3, instruments=instruments):
         mod = tirx.transform.BindTarget(tvm_target.with_host(tvm_target))(IRModule(functions))
-        mod = to_tir(mod)
+        mod = to_plain_code()(mod)
         # Before the tiles are shared: the ranges of loops are constants, and its proofs are quick.
         mod = tirx.transform.LowerIntrin()(mod)
         scratch, pieces = {}, {}

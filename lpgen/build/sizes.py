@@ -18,10 +18,10 @@ import tvm
 from tvm import IRModule, tirx
 from tvm.ir.expr import TensorLoad
 from tvm.s_tir import SBlock
-from tvm.s_tir.pipeline import default_s_tir_pipeline
 from tvm.sym import Analyzer
 from tvm_ffi import structural_walk
 
+from lpgen.build.passes import to_plain_code
 from lpgen.errors import LpgenError, TooLarge
 from lpgen.ops.words import MAX_ELEMENTS
 
@@ -68,11 +68,10 @@ def _check_module(module: IRModule, target: Target) -> None:
     if _elements(func) <= _LARGE:
         return
     watch, tvm_target = _Watch(ends=True), target.tvm()
-    to_tir, _, _ = default_s_tir_pipeline()
     # What TVM cannot count in int32 before it cuts, it does not lower either.
     with contextlib.suppress(Exception), tvm.transform.PassContext(3, instruments=[watch]):
         bound = tirx.transform.BindTarget(tvm_target.with_host(tvm_target))(module)
-        to_tir(bound)
+        to_plain_code()(bound)
     problem = watch.problem if watch.looked else _too_large(func)
     if problem is not None:
         raise TooLarge(problem)

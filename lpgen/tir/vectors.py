@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
 ROUNDING = 1.5 * 2**23
@@ -11,6 +12,9 @@ integer, half to even. Its bits are 0x4b400000 + round(f), whose low byte is rou
 
 ROUNDING_BITS = 0x4B400000
 """The bits of ROUNDING: what is taken off those of a sum with it."""
+
+OWN = "own"
+"""The name of buffers that generated code allocates for itself."""
 
 
 def const(value: int, dtype: str = "int32") -> tirx.Expr:
@@ -119,7 +123,7 @@ def bind(value: tirx.Expr) -> tirx.Var:
 
 def scratch(shape: Sequence[int], dtype: str) -> tirx.Var:
     """Emit a buffer of our own: registers, where every index is constant."""
-    return tb.sblock_alloc_buffer(tuple(shape), dtype)
+    return IRBuilder.name(OWN, tb.sblock_alloc_buffer(tuple(shape), dtype))
 
 
 def mask(bools: tirx.Expr, lanes: int, bits: int) -> tirx.Var:

@@ -155,7 +155,7 @@ class Forbid:
         needed = {{"numpy", "tvm_ffi", "typing_extensions", "lpgen"}}
         if root not in needed | sys.stdlib_module_names:
             raise ModuleNotFoundError(name)
-        rooms = ("lpgen", "lpgen.runtime", "lpgen.errors", "lpgen.without_torch")
+        rooms = ("lpgen", "lpgen.runtime", "lpgen.errors", "lpgen.imports")
         if root == "lpgen" and not name.startswith("lpgen.runtime.") and name not in rooms:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Forbid())
@@ -178,3 +178,12 @@ def test_torch_is_not_imported(tmp_path, room):
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert run.stdout.split() == ["False", "imported"], run.stderr
+
+
+def test_relax_is_imported_when_it_is_asked_for():
+    code = """
+import sys, lpgen.build.lower, tvm
+print("tvm.relax.op" in sys.modules, callable(tvm.relax.op.add), "tvm.relax.op" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["False", "True", "True"], run.stderr
