@@ -12,7 +12,7 @@ from fake_templates import RUNNING, Moody, Tiles
 from processes import gone, started, wait_for
 
 from lpgen.errors import TuneError
-from lpgen.farm import Address, Farm, devices_of, health, listed
+from lpgen.farm import Address, Farm, cooling, devices_of, health, listed
 from lpgen.farm.device import Device, describe
 from lpgen.farm.protocol import Description, Timed, packed
 from lpgen.ops import parse
@@ -154,6 +154,7 @@ def test_a_device_that_is_switched_off_costs_no_record(machines, tmp_path):
 
 
 def test_what_a_farm_refuses(machines, home):
+    wait_for(lambda: machines.count() == 2)
     with pytest.raises(TuneError, match=f"no device of key lost; keys of its devices: {KEY}"):
         devices_of(machines.tracker, "lost")
     nobody = Address("127.0.0.1", free_port())
@@ -246,3 +247,81 @@ def test_heat_and_clock_come_from_the_system(tmp_path):
     assert not health.throttled(tmp_path, tmp_path)
     (cpu / "scaling_max_freq").write_text("1000000\n")
     assert health.throttled(tmp_path, tmp_path)
+
+
+def test_a_slower_clock_is_told_from_an_idle_one():
+    def at(clock, throttled=False):
+        return health.Health(50.0, clock, throttled)
+
+    assert health.slowed(at(1500), at(600))
+    assert not health.slowed(at(600), at(1500))
+    assert not health.slowed(at(None), at(600))
+    assert health.slowed(at(1500), at(1500, throttled=True))
+    assert str(at(1500, throttled=True)) == "50 C, 1500 MHz, slowed down by the system"
+
+
+def test_the_firmware_of_a_board_says_that_it_is_hot(tmp_path):
+    firmware = tmp_path / "get_throttled"
+    for text, hot in (("0", False), ("4", True), ("50000", False), ("e0008", True)):
+        firmware.write_text(f"{text}\n")
+        assert health.throttled(tmp_path, tmp_path, firmware) == hot
+
+
+COOL, HOT = (50.0, 1500.0, False), (85.0, 600.0, True)
+
+
+class Kettle:
+    """A device whose answers come from a list of health, the last for ever."""
+
+    def __init__(self, *later, monkeypatch) -> None:
+        self.later, self.said, self.calls = list(later), [], []
+        monkeypatch.setattr(cooling, "POLL", 0.0)
+        self.cooling = cooling.Cooling("kettle", lambda: self.ask("health"), self.said.append)
+
+    def ask(self, command, *_) -> str:
+        self.calls.append(command)
+        found = self.later.pop(0) if len(self.later) > 1 else self.later[0]
+        names = ("before", "health") if command == "race" else ("health",)
+        return json.dumps(dict(zip(names, found if command == "race" else [found], strict=True)))
+
+    def answer(self, command: str) -> str:
+        return self.cooling.answer((command, b"", 1.0), self.ask)
+
+
+def test_a_hot_device_waits_until_it_has_cooled(monkeypatch):
+    kettle = Kettle(HOT, HOT, COOL, monkeypatch=monkeypatch)
+    kettle.answer("measure")
+    kettle.cooling.wait()
+    kettle.cooling.wait()
+    assert kettle.calls == ["measure", "health", "health"]
+    first, last = kettle.said
+    assert first.startswith("device kettle is hot (85 C, 600 MHz, slowed down by the system)")
+    assert last == "device kettle has cooled after 0 s (50 C, 1500 MHz)"
+
+
+def test_a_race_in_which_the_device_slowed_down_is_run_again(monkeypatch):
+    slower = (*COOL[:1], 600.0, False)
+    kettle = Kettle((COOL, HOT), COOL, (COOL, slower), (COOL, COOL), monkeypatch=monkeypatch)
+    answer = json.loads(kettle.answer("race"))
+    assert (answer["before"], answer["health"]) == ([*COOL], [*COOL])
+    assert kettle.calls == ["race", "health", "race", "race"]
+    assert [line.split(" (")[0] for line in kettle.said if "race" in line] == [
+        "device kettle slowed down in race 1 of 3",
+        "device kettle slowed down in race 2 of 3",
+    ]
+
+
+def test_a_device_that_never_cools_does_not_stop_the_run(monkeypatch):
+    monkeypatch.setattr(cooling, "LONGEST", 0.01)
+    kettle = Kettle(HOT, monkeypatch=monkeypatch)
+    kettle.answer("measure")
+    kettle.cooling.wait()
+    asked = len(kettle.calls)
+    kettle.answer("measure")
+    kettle.cooling.wait()
+    assert len(kettle.calls) == asked + 1
+    assert "has not cooled after 0 s" in kettle.said[-1]
+    monkeypatch.setattr(kettle, "later", [(HOT, HOT)])
+    kettle.answer("race")
+    assert kettle.calls[-3:] == ["race"] * 3
+    assert "the last race, which counts," in kettle.said[-1]

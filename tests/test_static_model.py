@@ -1,6 +1,7 @@
 """The static model: cycles by llvm-mca, records that are modelled, and how it is judged."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -16,7 +17,9 @@ from lpgen.records.choose import choose
 from lpgen.target import Target
 from lpgen.templates import templates_for
 from lpgen.tune import offline
+from lpgen.tune.events import Foreseen
 from lpgen.tune.messages import Candidate
+from lpgen.tune.operator import _foreseen
 
 DENSE = parse("dense m=16 n=64 k=64 act=u8 weight=s8")
 NATIVE, HASWELL = Target.parse("native"), Target.parse("avx2")
@@ -168,3 +171,27 @@ def test_what_does_not_go_with_offline(lpgen, more, message):
     text = lpgen("tune", DENSE.name, "--offline", *more, status=2)
     assert message in text
     assert text.count("\n") == 1
+
+
+def test_what_beginning_with_the_modelled_ones_saved():
+    """Of times in the order of measuring: 3 is the modelled ones' best, as fast first at 2.5."""
+    seconds = {"a": 5.0, "b": 3.0, "c": 4.0, "d": None, "e": 2.5, "f": 2.0}
+    times = {("x86/dot", knobs): s for knobs, s in seconds.items()}
+    modelled = {("x86/dot", knobs) for knobs in "abg"}
+    assert _foreseen(modelled, times) == Foreseen(2, 0.5, 2, 5)
+    assert Foreseen(2, 0.5, 2, 5).saved(6) == 3
+    assert _foreseen({("x86/dot", "d")}, times) is None
+    alone = _foreseen({("x86/dot", "f")}, times)
+    assert (alone, alone.saved(64)) == (Foreseen(1, 0.0, 6, None), 58)
+
+
+def test_the_best_modelled_are_measured_first_and_what_that_saved_is_said(lpgen, tmp_path):
+    log, record = Log(tmp_path / "log.jsonl"), modelled(1)
+    points = iter(templates.get(record.template).space(DENSE, NATIVE))
+    first = [next(points), next(points)][::-1]
+    for cycles, knobs in zip((100.0, 200.0), first, strict=True):
+        log.append(modelled(cycles, knobs=knobs))
+    text = lpgen("tune", DENSE.name, "--trials", "3", "--timeout", "60", "--log", str(log.path))
+    measured = [r.knobs for r in log.records() if not r.best]
+    assert measured[:2] == first
+    assert re.search(r"best of 2 modelled candidates \d+\.\d% behind the fastest: saved", text)

@@ -27,6 +27,7 @@ def command(rpc: str, as_json: bool) -> None:
         if as_json:
             devices = [asdict(device) | {"machine": None} for device in found]
             for text, device in zip(devices, found, strict=True):
+                text["health"] = device.health._asdict()
                 text["machine"] = vars(device.machine) | {
                     "features": sorted(device.machine.features)
                 }
@@ -44,7 +45,8 @@ def command(rpc: str, as_json: bool) -> None:
 def _words(device) -> tuple[str, ...]:
     if device is None:
         return ("", "", "all are in use", "", "")
-    heat = "" if device.celsius is None else f"{device.celsius:.0f}"
-    clock = "" if device.megahertz is None else f"{device.megahertz:.0f}"
-    heat += " slowed down" if device.throttled else ""
+    health = device.health
+    heat = "" if health.celsius is None else f"{health.celsius:.0f}"
+    clock = "" if health.megahertz is None else f"{health.megahertz:.0f}"
+    heat += " slowed down" if health.throttled else ""
     return device.name, device.arch, device.machine.cpu, heat, clock

@@ -113,6 +113,17 @@ class Bar:
         return f"{best}, {self._failed} failed" if self._failed else best
 
 
+def _foreseen(result: TuneResult) -> str:
+    """What the static model's first candidates saved."""
+    found = result.foreseen
+    if found is None:
+        return ""
+    saved = output.count(max(0, found.saved(result.trials)), "trial")
+    more = " or more" if found.caught is None else ""
+    first = output.count(found.candidates, "modelled candidate")
+    return f"best of {first} {found.behind:.1%} behind the fastest: saved {saved}{more}"
+
+
 def _summary(result: TuneResult) -> str:
     seconds, failed = result.best.seconds, sum(result.failed.values())
     lead = output.lead(result.best)
@@ -121,6 +132,7 @@ def _summary(result: TuneResult) -> str:
         f"{result.best.template} ({lead})" if lead else result.best.template,
         f"{result.trials} trials" + (f" ({result.resumed} from the log)" if result.resumed else ""),
         f"{failed} failed" if failed else "",
+        _foreseen(result),
         f"{result.elapsed:.0f} s",
     ]
     return ", ".join(part for part in parts if part)

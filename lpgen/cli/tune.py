@@ -321,6 +321,7 @@ def _describe(result: TuneResult, gops: float, peak: float | None) -> dict[str, 
         "lead": best.lead,
         "trials": result.trials,
         "resumed": result.resumed,
+        "foreseen": result.foreseen and asdict(result.foreseen),
         "failed": dict(result.failed),
         "elapsed": result.elapsed,
     }

@@ -16,7 +16,7 @@ from functools import partial
 from importlib.metadata import version
 
 from lpgen import supervise
-from lpgen.farm.health import celsius, megahertz, throttled
+from lpgen.farm import health
 from lpgen.farm.protocol import FUNCTION, Description, Timed, digest
 from lpgen.tune.built import Built, Problem, Weights
 from lpgen.tune.runner import Loaded, Runner, this_machine
@@ -39,6 +39,7 @@ class Device:
         """The answer to a command, as JSON; the process ends after so many seconds (SIGALRM)."""
         commands = {
             "describe": self.describe,
+            "health": self.health,
             "keep": self.keep,
             "measure": self.measure,
             "race": self.race,
@@ -51,6 +52,9 @@ class Device:
 
     def describe(self) -> str:
         return describe().to_json()
+
+    def health(self) -> str:
+        return json.dumps({"health": health.now()})
 
     def keep(self, what: Problem | Weights) -> str:
         if isinstance(what, Problem):
@@ -72,10 +76,12 @@ class Device:
         self._runner.check(loaded)
         beside = timed.reference_seconds
         timing = self._runner.time(loaded, reference, beside, timed.fastest)
-        return {"seconds": timing.seconds, "spread": timing.spread}
+        return {"seconds": timing.seconds, "spread": timing.spread, "health": health.now()}
 
     def _race(self, *racing: Loaded) -> dict:
-        return {"laps": self._runner.race(racing, on_round=lambda: None)}
+        before = health.now()
+        laps = self._runner.race(racing, on_round=lambda: None)
+        return {"laps": laps, "before": before, "health": health.now()}
 
     def _with(self, several: tuple[Built, ...] | list[Built], work: Callable[..., dict]) -> str:
         """The answer of some work with candidates, once all that they need is here."""
@@ -107,9 +113,7 @@ def describe() -> Description:
         platform.machine(),
         version("apache-tvm-ffi"),
         this_machine(),
-        celsius(),
-        megahertz(),
-        throttled(),
+        health.now(),
     )
 
 

@@ -115,8 +115,10 @@ class Farm:
             self._say(f"device {description.name}: {_described(description)}")
         elif what == "aside":
             self._say(f"a device of key {self.key} is set aside for a while: {about}")
-        else:
+        elif what == "lost":
             self._say(f"a device of key {self.key} was lost: {about}")
+        else:
+            self._say(about)
 
     def _await_first(self) -> None:
         from lpgen.supervise import receive
@@ -134,11 +136,7 @@ class Farm:
 
 
 def _described(device: Description) -> str:
-    words = [device.machine.cpu, device.arch]
-    words += [f"{device.celsius:.0f} C"] if device.celsius is not None else []
-    words += [f"{device.megahertz:.0f} MHz"] if device.megahertz is not None else []
-    words += ["slowed down by the system"] if device.throttled else []
-    return ", ".join(words)
+    return ", ".join(filter(None, (device.machine.cpu, device.arch, str(device.health))))
 
 
 class _FarmPool(Pool):

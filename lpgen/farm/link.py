@@ -12,12 +12,14 @@ import contextlib
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
 from lpgen import supervise
 from lpgen.errors import TuneError
+from lpgen.farm.cooling import Cooling
+from lpgen.farm.protocol import packed
 from lpgen.farm.session import CONNECTED
 from lpgen.farm.trackers import Address, listed
 from lpgen.supervise import Child, Gone
@@ -102,26 +104,52 @@ def _expect(child: Child, message: Any) -> None:
         raise Lost(f"an answer that nobody asked for: {str(found)[:80]}")
 
 
-def serve(session: Child, client: Connection, description: dict) -> None:
-    """Pass on a client's calls until it closes. Raises Lost where the session is lost."""
-    client.send(description)
-    while True:
-        try:
-            command, arguments, seconds = client.recv()
-        except (EOFError, OSError):
-            return
-        session.enter(f"answering {command}", seconds + GRACE)
-        session.send((command, arguments, seconds))
-        answer = session.receive()
-        lost = isinstance(answer, Gone)
-        with contextlib.suppress(OSError):  # a client that was killed: the session is still good
-            client.send({"lost": _why(answer)} if lost else answer)
-        if lost:
-            raise Lost(_why(answer))
+class Session:
+    """A device's session: calls are answered, or it is lost. Races wait until it is cool."""
+
+    def __init__(self, child: Child, description: dict, say: Callable[[str], None]) -> None:
+        self._child, self._description = child, description
+        self._cooling = Cooling(description["name"], self._health, say)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ended by itself, while nobody asked it anything."""
+        return self._child.pipe.poll()
+
+    def serve(self, client: Connection) -> None:
+        """Pass on a client's calls until it closes, and wait until the device is cool again. Raises
+        Lost where the session is lost, which the client is told as well."""
+        client.send(self._description)
+        while True:
+            try:
+                call = client.recv()
+            except (EOFError, OSError):
+                break
+            try:
+                answer = self._cooling.answer(call, self._ask)
+            except Lost as error:
+                _tell(client, {"lost": str(error)})
+                raise
+            _tell(client, answer)
+        client.close()
+        self._cooling.wait()
+
+    def _ask(self, command: str, arguments: bytes, seconds: float) -> str:
+        self._child.enter(f"answering {command}", seconds + GRACE)
+        self._child.send((command, arguments, seconds))
+        answer = self._child.receive()
+        if isinstance(answer, Gone):
+            late = answer.reason.startswith("no result")
+            raise Lost(answer.reason if late else answer.last or answer.reason)
+        return answer
+
+    def _health(self) -> str:
+        return self._ask("health", packed(), START)
 
 
-def _why(gone: Gone) -> str:
-    return gone.reason if gone.reason.startswith("no result") else gone.last or gone.reason
+def _tell(client: Connection, answer: Any) -> None:
+    with contextlib.suppress(OSError):  # a client that was killed: the session is still good
+        client.send(answer)
 
 
 def main(arguments: list[str]) -> None:
@@ -130,7 +158,8 @@ def main(arguments: list[str]) -> None:
     connection = supervise.connect(pipe, parent)
     listening = socket.socket(fileno=int(descriptor))
     link = Link(connection, Address(host, int(port)), key)
-    for session, description in link.sessions():
+    for child, description in link.sessions():
+        session = Session(child, description, lambda text: connection.send(("heat", text)))
         leased = time.monotonic()
         while True:
             if time.monotonic() - leased > LEASE:
@@ -141,13 +170,13 @@ def main(arguments: list[str]) -> None:
             try:
                 accepted, _ = listening.accept()
             except TimeoutError:
-                if session.pipe.poll():
-                    break  # it ended by itself: the device is gone
+                if session.ended:
+                    break  # the device is gone
                 continue
             accepted.setblocking(True)
             try:
                 with Connection(accepted.detach()) as client:
-                    serve(session, client, description)
+                    session.serve(client)
             except Lost as error:
                 connection.send(("lost", str(error)))
                 break

@@ -4,15 +4,17 @@ A call is the name of a command, its arguments (pickled here, and read by the de
 what it is sent anyway) and seconds after which the device ends the session. The answer is JSON: it
 comes from a machine that may be anybody's.
 
-| command  | arguments                                  | answer                                  |
-|----------|--------------------------------------------|-----------------------------------------|
-| describe |                                            | `Description` by its fields             |
-| keep     | a `Problem` or `Weights`                   | {}                                      |
-| measure  | `Timed`: built, reference, seconds, fastest | {"seconds", "spread"}, or {"failed"}   |
-| race     | several built                              | {"laps"}, or {"failed"}                 |
+| command  | arguments                         | answer                                        |
+|----------|-----------------------------------|-----------------------------------------------|
+| describe |                                   | `Description` by its fields                   |
+| health   |                                   | {"health"} of now                             |
+| keep     | a `Problem` or `Weights`          | {}                                            |
+| measure  | `Timed`                           | {"seconds", "spread", "health"} or {"failed"} |
+| race     | several `Built`                   | {"laps", "before", "health"} or {"failed"}    |
 
 `measure` and `race` answer {"needs": [keys]} where the device has not been given the problem or the
-weights yet: a session begins with nothing.
+weights yet: a session begins with nothing. A health is [celsius, megahertz, throttled]
+(`lpgen.farm.health.Health`), `before` that of before the race.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import pickle
 from dataclasses import dataclass
 from typing import Any
 
+from lpgen.farm.health import Health
 from lpgen.tune.built import Built, Machine
 
 FUNCTION = "lpgen.device"
@@ -44,17 +47,14 @@ class Description:
     """A device as it describes itself.
 
     name: of the host; machine: its CPU; arch: of the machine (uname); tvm_ffi: the version that
-    reads what is sent; celsius: the hottest sensor, None where there is none; megahertz: of the
-    clock now, None where the system does not say; throttled: the system slows it down.
+    reads what is sent; health: of now.
     """
 
     name: str
     arch: str
     tvm_ffi: str
     machine: Machine
-    celsius: float | None = None
-    megahertz: float | None = None
-    throttled: bool = False
+    health: Health
 
     def to_json(self) -> str:
         """As the text of an answer."""
@@ -66,7 +66,7 @@ class Description:
         """From an answer."""
         machine = answer["machine"]
         made = Machine(**machine | {"features": frozenset(machine["features"])})
-        return cls(**answer | {"machine": made})
+        return cls(**answer | {"machine": made, "health": Health(*answer["health"])})
 
 
 def packed(*arguments: Any) -> bytes:

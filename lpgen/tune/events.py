@@ -51,13 +51,33 @@ class RaceStarted(TuneEvent):
 
 
 @dataclass(frozen=True)
+class Foreseen:
+    """What it gave to begin with the static model's first candidates.
+
+    candidates: how many of them worked; behind: how much longer the best of them takes than the
+    fastest of all trials (0: it is the fastest); trial: at which it was measured; caught: at which
+    another candidate was as fast first, None: none was.
+    """
+
+    candidates: int
+    behind: float
+    trial: int
+    caught: int | None
+
+    def saved(self, trials: int) -> int:
+        """How many of the trials it took others to be as fast, or was not enough for them."""
+        return (trials if self.caught is None else self.caught) - self.trial
+
+
+@dataclass(frozen=True)
 class TuneResult:
     """What tuning one operator gave.
 
     best: the record of the winner, which names the runner-up. default_seconds: the fastest
     template's default knobs in the same race (None: they failed). trials: candidates behind the
     choice, `resumed` of them from the log; `failed`: how many of them failed for which reason.
-    elapsed: seconds this took. templates: names of those that competed.
+    elapsed: seconds this took. templates: names of those that competed. foreseen: None without
+    records of the static model.
     """
 
     op: Any
@@ -68,6 +88,7 @@ class TuneResult:
     failed: Counter[str] = field(default_factory=Counter)
     elapsed: float = 0.0
     templates: tuple[str, ...] = ()
+    foreseen: Foreseen | None = None
 
     @property
     def gain(self) -> float | None:

@@ -17,6 +17,7 @@ from lpgen.tune.built import Machine
 from lpgen.tune.cost_model import CostModel
 from lpgen.tune.events import (
     CandidateMeasured,
+    Foreseen,
     OperatorFinished,
     OperatorStarted,
     RaceStarted,
@@ -72,6 +73,7 @@ class OperatorSession:
         self._started = time.monotonic()
         trials = settings.trials[op]
         self._failed: Counter[str] = Counter()
+        self._modelled: set[tuple[str, str]] = set()
         logs = [settings.log] if settings.log is not None else []
         ranked = records.ranked(op, settings.target, logs, threads=settings.threads)
         winners = [r for _, r in ranked if r.best]
@@ -113,8 +115,9 @@ class OperatorSession:
         known = self._candidates(records.modelled(self._op, settings.target, logs))
         first = list({c.key: c for c in known}.values())[:_MODELLED]
         liked = [Candidate(c.template, c.knobs) for c in cost.diverse(ranked, count)]
-        named = {candidate.key for candidate in first}
-        return [*first, *(c for c in liked if c.key not in named)][: max(count, len(first))]
+        self._modelled = {candidate.key for candidate in first}
+        rest = (c for c in liked if c.key not in self._modelled)
+        return [*first, *rest][: max(count, len(first))]
 
     def _candidates(self, known: Iterable[Record]) -> list[Candidate]:
         """The candidates of the records whose templates compete."""
@@ -262,7 +265,20 @@ class OperatorSession:
             failed=self._failed,
             elapsed=time.monotonic() - self._started,
             templates=tuple(self._templates),
+            foreseen=_foreseen(self._modelled, self._search.times),
         )
+
+
+def _foreseen(modelled: set[tuple[str, str]], times: Times) -> Foreseen | None:
+    """What the candidates of the static model gave, of all that were timed in this order."""
+    timed = [(s, n, key in modelled) for n, (key, s) in enumerate(times.items(), 1) if s]
+    ours = [(seconds, trial) for seconds, trial, foreseen in timed if foreseen]
+    if not ours:
+        return None
+    best, trial = min(ours)
+    caught = (n for seconds, n, foreseen in timed if seconds <= best and not foreseen)
+    behind = best / min(seconds for seconds, *_ in timed) - 1
+    return Foreseen(len(ours), behind, trial, next(caught, None))
 
 
 def _runner_up(order: list[Standing], times: Times) -> RunnerUp | None:
