@@ -29,9 +29,9 @@ def _alone() -> None:
     die_with_parent()
 
 
-def wait_for(condition: Callable[[], Any]) -> None:
+def wait_for(condition: Callable[[], Any], limit: float = 120) -> None:
     """Wait until it holds; two minutes are for machines that do a lot else."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < end, "did not happen"
         time.sleep(0.02)

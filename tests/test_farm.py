@@ -6,10 +6,10 @@ import signal
 import socket
 
 import numpy as np
-import psutil
 import pytest
 from fake_templates import RUNNING, Moody, Tiles
-from processes import gone, started, wait_for
+from farm_machines import KEY, Machines, family, free_port
+from processes import wait_for
 
 from lpgen.errors import TuneError
 from lpgen.farm import Address, Farm, cooling, devices_of, health, listed
@@ -28,56 +28,6 @@ pytest.importorskip("cloudpickle", reason="servers need it: pip install 'lpgen[f
 
 OP = parse("dense m=4 n=16 k=8 act=u8 weight=s8")
 NATIVE = Target.parse("native")
-KEY = "board"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-class Machines:
-    """A tracker and servers, each a process of its own."""
-
-    def __init__(self) -> None:
-        self.tracker = Address("127.0.0.1", free_port())
-        self.processes = [self._start("rpc-tracker", "--port", str(self.tracker.port))]
-        wait_for(self._answers)
-
-    def _start(self, *words: str):
-        return started("-m", "lpgen.cli", *words)
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(TuneError):
-            listed(self.tracker)
-            return True
-        return False
-
-    def serve(self, key: str = KEY):
-        before = self.count(key)
-        at = "--tracker", str(self.tracker), "--key", key, "--port", str(free_port() % 60000 + 2000)
-        process = self._start("rpc-server", *at)
-        self.processes.append(process)
-        wait_for(lambda: self.count(key) > before)
-        return process
-
-    def count(self, key: str = KEY) -> int:
-        return sum(len(entry.addresses) for entry in listed(self.tracker) if entry.key == key)
-
-    def close(self) -> None:
-        children = [c for p in self.processes for c in _family(p.pid)]
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.wait(timeout=30)
-        assert all(gone(child.pid) for child in children)
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).children(recursive=True)
-    return []
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +81,7 @@ def test_a_device_that_is_switched_off_costs_no_record(machines, tmp_path):
             def switch_off(event):
                 events.append(event)
                 if len(events) == 3:
-                    for child in _family(third.pid):
+                    for child in family(third.pid):
                         child.kill()
                     third.kill()
 
@@ -191,7 +141,7 @@ def test_a_tracker_that_comes_back_finds_its_devices(tmp_path):
     try:
         machines.serve()
         tracker = machines.processes[0]
-        for child in _family(tracker.pid):
+        for child in family(tracker.pid):
             child.kill()
         tracker.kill()
         tracker.wait()

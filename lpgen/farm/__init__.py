@@ -12,7 +12,16 @@ Whatever a candidate does to its device, it costs that session: the server is ba
 link leases a device again, and the worker asks once more before the candidate is blamed.
 """
 
-from lpgen.farm.farm import Farm
-from lpgen.farm.trackers import Address, Listed, devices_of, listed
+from lpgen.lazily import lazily
 
-__all__ = ["Address", "Farm", "Listed", "devices_of", "listed"]
+_PUBLIC = {
+    "Address": "trackers",
+    "Farm": "farm",
+    "Listed": "trackers",
+    "devices_of": "trackers",
+    "listed": "trackers",
+}
+"""Name -> the module that has it."""
+
+__all__ = list(_PUBLIC)
+__getattr__, __dir__ = lazily(__name__, _PUBLIC)

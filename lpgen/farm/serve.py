@@ -23,7 +23,8 @@ _ALIVE = 0.5
 def serve(tracker: Address, key: str, host: str, port: int, say: Callable[[str], None]) -> None:
     """Serve sessions for a tracker until this process is ended; a server that ends, as one does
     whose session was killed by a kernel, is started again."""
-    _check("cloudpickle")
+    _check("cloudpickle", extra="device")
+    os.environ["TVM_USE_RUNTIME_LIB"] = "1"  # no compiler, which is large, and may be left out
     from tvm import rpc
 
     restarts = 0
@@ -87,10 +88,10 @@ def track(host: str, port: int, say: Callable[[str], None]) -> None:
             tracker.terminate()
 
 
-def _check(*modules: str) -> None:
+def _check(*modules: str, extra: str = "farm") -> None:
     """Raise TuneError unless what TVM's servers need is installed."""
     if missing := [name for name in modules if find_spec(name) is None]:
-        raise TuneError(f"{' and '.join(missing)} missing: pip install 'lpgen[farm]'")
+        raise TuneError(f"{' and '.join(missing)} missing: pip install 'lpgen[{extra}]'")
 
 
 def _started(start: Callable[[], Any], host: str, port: int) -> Any:

@@ -3,8 +3,7 @@
 Its names are imported when they are used: a device that only measures has no need of the search.
 """
 
-from importlib import import_module
-from typing import Any
+from lpgen.lazily import lazily
 
 _PUBLIC = {
     "STRATEGIES": "search",
@@ -24,13 +23,4 @@ _PUBLIC = {
 """Name -> the module that has it."""
 
 __all__ = list(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'lpgen.tune' has no attribute {name!r}")
-    return getattr(import_module(f"lpgen.tune.{_PUBLIC[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _PUBLIC)

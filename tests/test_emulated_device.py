@@ -1,0 +1,54 @@
+"""A 64-bit Arm board under an emulator serves what this machine builds for it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from emulated_device import CPU, Unavailable, set_up
+from farm_machines import Machines
+
+from lpgen.build.link import linker_of
+from lpgen.errors import LibraryError
+from lpgen.records import Log
+from lpgen.target import Target
+
+pytest.importorskip("tornado", reason="a tracker needs it: pip install 'lpgen[farm]'")
+pytest.importorskip("cloudpickle", reason="servers need it: pip install 'lpgen[farm]'")
+pytestmark = pytest.mark.nightly
+
+KEY = "rpi4"
+WORKLOAD = "dense m=2 n=16 k=64 act=u8 weight=s8"
+START = 400.0
+"""Seconds in which its Python has to start, on a machine that does a lot else."""
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    """Where its tracker is. LPGEN_BOARD names the folder of one that is set up already."""
+    folder = Path(os.environ.get("LPGEN_BOARD") or tmp_path_factory.mktemp("board"))
+    try:
+        linker_of(Target.parse(CPU))
+        python = set_up(folder)
+    except (LibraryError, Unavailable) as error:
+        pytest.skip(f"no emulated board: {error}")
+    machines = Machines()
+    try:
+        machines.serve(KEY, START, executable=str(python), cwd=folder)
+        yield str(machines.tracker)
+    finally:
+        machines.close()
+
+
+def test_tuning_for_arm_from_here(board, lpgen):
+    at = "--rpc", board, "--key", KEY
+    found = json.loads(lpgen("devices", "--rpc", board, "--json").splitlines()[0])
+    assert found["described"][0]["arch"] == "aarch64"
+    assert found["described"][0]["machine"]["features"] == ["neon"]
+    tuning = "--target", CPU, "--trials", "3", "--jobs", "1", "--log", "log.jsonl"
+    lpgen("tune", WORKLOAD, *tuning, "--timeout", "60", *at)
+    records = Log("log.jsonl").records()
+    assert sum(record.best for record in records) == 1
+    assert {record.target for record in records} == {CPU}
+    assert all("0xd08" in record.cpu for record in records if record.seconds)
+    assert "lacks dotprod" in lpgen("tune", WORKLOAD, "--target", "cortex-a76", *at, status=2)
