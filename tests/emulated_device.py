@@ -3,7 +3,7 @@
     python tests/emulated_device.py FOLDER
     FOLDER/python -m lpgen.cli rpc-server --tracker 127.0.0.1:9190 --key rpi4
 
-sets it up (once; 20 s and 450 MB) and serves it. Python and its libraries are Debian's packages for
+sets it up (once; 20 s, 260 MB) and serves it. Python and its libraries are Debian's packages for
 arm64, unpacked into FOLDER; TVM and NumPy are wheels of PyPI for aarch64; lpgen is this checkout.
 Just what docs/farm.md calls the small install is there: no compiler, none of the search. A file in
 the place of /proc/cpuinfo says that the CPU is a Raspberry Pi 4's. Needs apt-get, dpkg-deb, pip and
@@ -52,14 +52,14 @@ class Unavailable(Exception):
 def set_up(folder: Path) -> Path:
     """The command that is the board's Python. Raises Unavailable."""
     folder = folder.absolute()
-    command = folder / "python"
+    command, root, site = (folder / name for name in ("python", "root", "site"))
     if command.exists():
+        _copy_lpgen(site)
         return command
     for program in (EMULATOR, "apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
             raise Unavailable(f"{program} is not installed")
     folder.mkdir(parents=True, exist_ok=True)
-    root, site = folder / "root", folder / "site"
     for package in _debian(folder):
         _run("dpkg-deb", "-x", package, root)
     (root / "proc").mkdir(exist_ok=True)
@@ -97,8 +97,7 @@ def _debian(folder: Path) -> list[Path]:
 
 def _wheels(site: Path, version: str) -> None:
     """The wheels, for a Python of that version; the compiler is left out of TVM's."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pinned = [need for need in project["dependencies"] if re.split("[=<>]", need)[0] in PINNED]
+    pinned = [need for need in _project()["dependencies"] if re.split("[=<>]", need)[0] in PINNED]
     platforms = [f"manylinux_2_{glibc}_aarch64" for glibc in (28, 27, 17)]
     given = [word for name in platforms for word in ("--platform", name)]
     asked = [*pinned, *WHEELS]
@@ -112,9 +111,14 @@ def _copy_lpgen(site: Path) -> None:
     skipped = shutil.ignore_patterns("__pycache__")
     for folder, name in (("lpgen", ""), ("schedules", "schedules"), ("tuning_logs", "tuning_logs")):
         shutil.copytree(ROOT / folder, site / "lpgen" / name, ignore=skipped, dirs_exist_ok=True)
-    about = site / "lpgen-0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: lpgen\nVersion: 0\n")
+    about = site / "lpgen.dist-info"
+    about.mkdir(exist_ok=True)
+    version = _project()["version"]
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lpgen\nVersion: {version}\n")
+
+
+def _project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def _run(*words: object) -> None:

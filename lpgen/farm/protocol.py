@@ -25,6 +25,7 @@ import pickle
 from dataclasses import dataclass
 from typing import Any
 
+from lpgen.errors import TuneError
 from lpgen.farm.health import Health
 from lpgen.tune.built import Built, Machine
 
@@ -63,10 +64,15 @@ class Description:
 
     @classmethod
     def of(cls, answer: dict[str, Any]) -> Description:
-        """From an answer."""
-        machine = answer["machine"]
-        made = Machine(**machine | {"features": frozenset(machine["features"])})
-        return cls(**answer | {"machine": made, "health": Health(*answer["health"])})
+        """From an answer. Raises TuneError for that of another lpgen."""
+        try:
+            machine = answer["machine"]
+            made = Machine(**machine | {"features": frozenset(machine["features"])})
+            return cls(**answer | {"machine": made, "health": Health(*answer["health"])})
+        except (KeyError, TypeError) as error:
+            raise TuneError(
+                f"a device describes itself as another lpgen does ({error}): install the same there"
+            ) from None
 
 
 def packed(*arguments: Any) -> bytes:
