@@ -51,4 +51,6 @@ def test_tuning_for_arm_from_here(board, lpgen):
     assert sum(record.best for record in records) == 1
     assert {record.target for record in records} == {CPU}
     assert all("0xd08" in record.cpu for record in records if record.seconds)
-    assert "lacks fullfp16, rdm, dotprod" in lpgen("tune", WORKLOAD, "--target", "cortex-a76", *at, status=2)
+    assert "lacks fullfp16, rdm, dotprod" in lpgen(
+        "tune", WORKLOAD, "--target", "cortex-a76", *at, status=2
+    )
