@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lpgen.verdicts import Verdicts
+
 Knobs = dict[str, Any]
 
 Counts = dict[str, float]
@@ -35,7 +37,7 @@ class Space:
         valid: Callable[[Knobs], bool] | None = None,
     ) -> None:
         self.knobs: dict[str, tuple] = {name: tuple(values) for name, values in knobs.items()}
-        self._valid = valid
+        self._verdicts = Verdicts(valid) if valid is not None else None
         for name, values in self.knobs.items():
             if not values:
                 raise ValueError(f"space: knob {name} has no choices")
@@ -51,7 +53,7 @@ class Space:
 
     def holds(self, point: Knobs) -> bool:
         """Whether a combination of choices is valid."""
-        return self._valid is None or bool(self._valid(point))
+        return self._verdicts is None or self._verdicts.of(point)
 
     def __contains__(self, point: object) -> bool:
         """Whether `point` has exactly these knobs, each one of its choices, and is valid."""
@@ -73,14 +75,15 @@ class Space:
     def _points(self) -> list[tuple]:
         names = tuple(self.knobs)
         combinations = itertools.product(*self.knobs.values())
-        if self._valid is None:
-            return list(combinations)
-        valid = self._valid
-        return [point for point in combinations if valid(dict(zip(names, point, strict=True)))]
+        return [point for point in combinations if self.holds(dict(zip(names, point, strict=True)))]
+
+    @cached_property
+    def _count(self) -> int:
+        return self._verdicts.count(self.knobs) if self._verdicts is not None else self.product
 
     def __len__(self) -> int:
-        """How many valid points there are (enumerates once, then cached)."""
-        return len(self._points)
+        """How many valid points there are (counted once)."""
+        return self._count
 
     def __iter__(self) -> Iterator[Knobs]:
         return self.enumerate()
@@ -93,16 +96,15 @@ class Space:
 
     def sample(self, rng: np.random.Generator) -> Knobs:
         """A valid point, drawn uniformly. Raises ValueError when no point is valid."""
-        if "_points" not in self.__dict__:
-            # Rejection is uniform too, and a few draws are cheaper than an enumeration.
+        if "_count" not in self.__dict__ or self._verdicts is None:
+            # Rejection is uniform too, and a few draws are cheaper than to count all.
             for _ in range(_TRIES):
                 point = {n: v[int(rng.integers(len(v)))] for n, v in self.knobs.items()}
                 if self.holds(point):
                     return point
-        if not self._points:
+        if self._verdicts is None or not len(self):
             raise ValueError("space: no combination of the knobs is valid")
-        drawn = self._points[int(rng.integers(len(self._points)))]
-        return dict(zip(self.knobs, drawn, strict=True))
+        return self.ordered(self._verdicts.number(int(rng.integers(len(self))), self.knobs))
 
     def mutate(self, rng: np.random.Generator, point: Mapping[str, Any]) -> Knobs:
         """A valid point that differs from `point` in one knob or two.

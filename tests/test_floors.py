@@ -26,6 +26,7 @@ FLOORS = {
     "algorithms": 2,
     "isa": 2,
     "space": 2,
+    "verdicts": 2,
     "schedules": 3,
     "cost": 4,
     "templates": 4,

@@ -161,9 +161,9 @@ def test_hopeless_templates_get_their_default_and_a_trial_or_two():
 
 
 def test_a_close_template_gets_a_good_part_of_the_trials():
-    counts = trials_of([1.02, 1, 2, 50])
-    assert min(counts["t0"], counts["t1"]) >= 20
-    assert counts["t2"] <= 10
+    counts = [trials_of([1.02, 1, 2, 50], seed=seed) for seed in range(5)]
+    assert np.median([min(found["t0"], found["t1"]) for found in counts]) >= 20
+    assert np.median([found["t2"] for found in counts]) <= 10
 
 
 def test_equal_shares():

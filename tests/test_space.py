@@ -1,3 +1,6 @@
+import itertools
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -126,3 +129,40 @@ def test_features():
 def test_a_wrong_definition_is_named(knobs, message):
     with pytest.raises(ValueError, match=message):
         Space(knobs)
+
+
+@given(st.data())
+def test_a_predicate_is_asked_for_what_it_looks_at(data):
+    """A random predicate that looks at knobs one after the other: what the space counts, lists and
+    draws is what asking for every combination gives, and no answer is asked for twice."""
+    knobs = {name: tuple(range(data.draw(st.integers(1, 4)))) for name in "abcd"}
+    asked, plan = [], {}
+
+    def valid(point):
+        left, seen = list(knobs), ()
+        while left and plan.setdefault(seen, data.draw(st.integers(-1, len(left)))) > 0:
+            name = left.pop(plan[seen] - 1)
+            seen = (*seen, (name, point[name]))
+        asked.append(seen)
+        return plan.get(seen, 0) == 0
+
+    space = Space(knobs, valid)
+    count = len(space)
+    assert len(asked) == len(set(asked))
+    drawn = [space.sample(np.random.default_rng(seed)) for seed in range(9)] if count else []
+    listed = list(space)
+    assert len(asked) == len(set(asked))
+    everything = [
+        dict(zip(knobs, values, strict=True)) for values in itertools.product(*knobs.values())
+    ]
+    assert listed == [point for point in everything if valid(point)]
+    assert count == len(listed)
+    assert all(point in listed for point in drawn)
+
+
+def test_every_point_is_drawn_equally_often():
+    space, rng = tiles(), np.random.default_rng(0)
+    assert len(space) == 40
+    counts = Counter(tuple(space.sample(rng).values()) for _ in range(4000))
+    assert len(counts) == 40
+    assert 60 < min(counts.values()) <= max(counts.values()) < 150
