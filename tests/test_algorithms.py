@@ -14,6 +14,8 @@ from lpgen.ops import parse
 
 NAMES = (*LEVELS, *WITHOUT_WEIGHTS)
 ALGORITHMS = sorted({name.partition("/")[2] for name in NAMES})
+PARTS = 6
+"""Into how many parts the weight formats beside one of activations are cut; a day tries one."""
 HEALTH = [HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
@@ -32,29 +34,30 @@ def _served(name: str, texts: Iterable[str]) -> list[str]:
 
 def each(section: str) -> pytest.MarkDecorator:
     """Each template at each level with the workloads of a section of its cases that it serves: one
-    of each row by day, in rotation, where each algorithm begins with another one."""
+    of every other row by day, in rotation, where each algorithm begins with another one."""
     found = []
     for name in NAMES:
         first = ALGORITHMS.index(name.rpartition("/")[2])
         for number, row in enumerate(cases_of(name).rows(section)):
             served = _served(name, row)
             for place, text in enumerate(served):
-                by_day = place == (first + number) % len(served)
+                turn, other = divmod(first + number, 2)
+                by_day = not other and place == turn % len(served)
                 marks = () if by_day else pytest.mark.nightly
                 found.append(pytest.param(name, text, id=f"{name}-{text}", marks=marks))
     return pytest.mark.parametrize(("name", "text"), found)
 
 
 def _pairs() -> list:
-    """Rows of one activation format with every fourth weight format: each algorithm begins with
+    """Rows of one activation format with every sixth weight format: each algorithm begins with
     another one by day, and meets the rest in the night."""
     found = []
     for name in NAMES:
         first = ALGORITHMS.index(name.rpartition("/")[2])
         for number, row in enumerate(cases_of(name).rows_of_pairs()):
-            for part in range(4):
-                served = _served(name, row[part::4])
-                marks = () if (first + number + part) % 4 == 0 else pytest.mark.nightly
+            for part in range(PARTS):
+                served = _served(name, row[part::PARTS])
+                marks = () if (first + number + part) % PARTS == 0 else pytest.mark.nightly
                 if served:
                     act = served[0].partition(" act=")[2].partition(" ")[0]
                     found.append(pytest.param(name, served, id=f"{name}-{act}-{part}", marks=marks))
