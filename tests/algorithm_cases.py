@@ -74,7 +74,7 @@ _FIELDS = ("u1", "b1", "s2", "t2", "u3", "s4", "b5", "s6", "b7", "s7")
 
 CASES = {
     **{
-        name: Cases(operators_of(name), examples=16, kinds=[[text] for text in texts_of(name)])
+        name: Cases(operators_of(name), examples=10, kinds=[[text] for text in texts_of(name)])
         for name in ("elementwise", "rows")
     },
     "winograd": WINOGRAD,

@@ -35,7 +35,7 @@ class Cases:
     lets them be."""
 
     operators: SearchStrategy
-    examples: int = 10
+    examples: int = 6
     pairs: str = ""
     acts: tuple[str, ...] = UNSIGNED
     weights: tuple[str, ...] = SIGNED

@@ -10,7 +10,7 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.operator import Example
 from lpgen.runtime.memory import aligned_copy
-from lpgen.target import Target, cpu_features
+from lpgen.target import Target, cpu_features, known
 from lpgen.templates import Template
 
 _NAMED_ALIKE = ("generic", "sse4", "avx2", "avx512bw", "avx512vnni", "icelake")
@@ -138,3 +138,8 @@ def bits(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind != "f":
         return array
     return np.where(np.isnan(array), np.float32(np.nan), array).view(np.int32)
+
+
+def rows_that_differ() -> dict[str, Target]:
+    """Rows of the target table, one for each set of features."""
+    return {t.name: t for t in {t.features: t for t in known().values()}.values()}

@@ -6,6 +6,15 @@ Its answers are compared with each other, on one target and operator: they are n
 """
 
 from lpgen.cost.model import Model, shipped
-from lpgen.cost.shortlist import Candidate, best_points, candidates, diverse, evaluate
+from lpgen.cost.shortlist import Candidate, best_points, candidates, diverse, evaluate, promising
 
-__all__ = ["Candidate", "Model", "best_points", "candidates", "diverse", "evaluate", "shipped"]
+__all__ = [
+    "Candidate",
+    "Model",
+    "best_points",
+    "candidates",
+    "diverse",
+    "evaluate",
+    "promising",
+    "shipped",
+]

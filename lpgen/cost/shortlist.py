@@ -8,6 +8,7 @@ blocks for the best tiles afterwards: hundreds of points are priced where a spac
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,14 @@ def candidates(
         hopeful = tiles[0][0] <= limit
         found += priced.ranked(priced.blocks(tiles) if hopeful else tiles[:1])
     return sorted(found, key=lambda candidate: candidate.cost)
+
+
+def promising(ranked: Sequence[Candidate]) -> list[Any]:
+    """The templates among ranked candidates that may be the best of all: those without `work`, and
+    those that are not far behind the first."""
+    limit = min((c.cost for c in ranked), default=0.0) + math.log(HOPELESS)
+    near = (c.template for c in ranked if c.cost <= limit or not c.template.counted)
+    return list(dict.fromkeys(near))
 
 
 def diverse(ranked: Sequence[Candidate], count: int) -> list[Candidate]:

@@ -100,6 +100,19 @@ def _recorded(
             yield replace(choice, borrowed=borrowed, lender=name)
 
 
+def lent(
+    op: Operator, target: Target, logs: Iterable[Log] = (), threads: int = 1
+) -> list[tuple[Template, dict]]:
+    """Templates with knobs that records of other targets, or of the operator without its epilogue,
+    name for it, the nearest first. Records that do not fit are skipped without a word."""
+    serving, lenders = templates.templates_for(op, target), (target, *target.lenders())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordWarning)
+        found = [*_recorded(op, target, lenders, list(logs), threads, True)]
+    others = (choice for choice in found if choice.borrowed or choice.lender)
+    return [point for choice in others for point in _lent(op, target, choice, serving)]
+
+
 def _modelled(op: Operator, target: Target, logs: list[Log], use_shipped: bool) -> Choice | None:
     """The choice of fewest cycles that the static model named for the target."""
     for record in records.modelled(op, target, logs, use_shipped=use_shipped):

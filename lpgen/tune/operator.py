@@ -11,6 +11,7 @@ from lpgen import cost, records
 from lpgen.errors import TuneError
 from lpgen.ops import Operator
 from lpgen.records import Log, Record, RunnerUp
+from lpgen.records.choose import lent
 from lpgen.target import Target
 from lpgen.templates import Template
 from lpgen.tune.built import Machine
@@ -29,7 +30,12 @@ from lpgen.tune.pool import Pool
 from lpgen.tune.race import Standing, leaders, standings
 from lpgen.tune.search import Search
 
+_FOR_EACH = 4
+"""Trials for each template from which on all have a turn; with fewer, those without hope have none.
+"""
+
 _KNOWN_WINNERS = 3
+_LENT = 2
 _GUESSES = 12
 _MODELLED = 5
 
@@ -69,9 +75,13 @@ class OperatorSession:
         self, settings: Settings, op: Operator, serving: list[Template], pool: Pool
     ) -> None:
         self._settings, self._op, self._pool = settings, op, pool
-        self._templates = {template.name: template for template in serving}
         self._started = time.monotonic()
         trials = settings.trials[op]
+        self._ranked = self._priced(serving)
+        if trials < _FOR_EACH * len(serving) and settings.strategy == "model":
+            hopeful = cost.promising(self._ranked)
+            serving = [t for t in serving if t in hopeful or not t.counted]
+        self._templates = {template.name: template for template in serving}
         self._failed: Counter[str] = Counter()
         self._modelled: set[tuple[str, str]] = set()
         logs = [settings.log] if settings.log is not None else []
@@ -102,22 +112,30 @@ class OperatorSession:
     def _done(self) -> int:
         return len(self._search.times)
 
+    def _priced(self, serving: list[Template]) -> list[cost.Candidate]:
+        """What the cost model says of the templates' points, for a strategy that asks it."""
+        if self._settings.strategy in ("random", "exhaustive"):
+            return []
+        counted = [template for template in serving if template.counted]
+        return cost.candidates(self._op, self._settings.target, counted)
+
     def _guesses(self) -> list[Candidate]:
-        """What the static model ranked for this target, and what the cost model likes best: the
-        first trials, but for a quarter of them."""
+        """What records lend, what the static model ranked for this target, and what the cost model
+        likes best: the first trials, but for an eighth of them."""
         settings, trials = self._settings, self._settings.trials[self._op]
         if settings.strategy in ("random", "exhaustive"):
             return []
-        serving = [t for t in self._templates.values() if t.counted]
-        ranked = cost.candidates(self._op, settings.target, serving)
-        count = min(max(1, trials * 3 // 4), _GUESSES)
+        count = min(max(1, trials - trials // 8), _GUESSES)
         logs = [settings.log] if settings.log is not None else []
-        known = self._candidates(records.modelled(self._op, settings.target, logs))
-        first = list({c.key: c for c in known}.values())[:_MODELLED]
-        liked = [Candidate(c.template, c.knobs) for c in cost.diverse(ranked, count)]
-        self._modelled = {candidate.key for candidate in first}
-        rest = (c for c in liked if c.key not in self._modelled)
-        return [*first, *rest][: max(count, len(first))]
+        points = lent(self._op, settings.target, logs, settings.threads)
+        named = [
+            *[Candidate(*p) for p in points if p[0].name in self._templates][:_LENT],
+            *self._candidates(records.modelled(self._op, settings.target, logs))[:_MODELLED],
+        ]
+        liked = [Candidate(c.template, c.knobs) for c in cost.diverse(self._ranked, count)]
+        first = {candidate.key: candidate for candidate in named}
+        others = [c for c in liked if c.key not in first and c.template.name in self._templates]
+        return [*first.values(), *others][: max(count, len(first))]
 
     def _candidates(self, known: Iterable[Record]) -> list[Candidate]:
         """The candidates of the records whose templates compete."""
