@@ -60,7 +60,7 @@ def test_candidates_are_built_here_and_measured_there(machines, tmp_path):
 
 def test_a_kernel_that_kills_or_holds_its_device_is_blamed_after_two(machines, tmp_path):
     result, records, said = tuned(
-        machines, tmp_path, [Moody(moods=tuple(RUNNING))], trials=3, timeout=1.0
+        machines, tmp_path, [Moody(moods=tuple(RUNNING))], trials=3, timeout=3.0
     )
     assert result.best.knobs == {"mood": "good"}
     reasons = {record.knobs["mood"]: record.failed for record in records}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from fake_templates import Moody, Tiles
 
+from lpgen import cost
 from lpgen.errors import RecordError
 from lpgen.ops import parse
 from lpgen.records import Log, Record
@@ -12,6 +13,7 @@ from lpgen.space import Space
 from lpgen.target import Target
 from lpgen.tune.compare import compare_search
 from lpgen.tune.cost_model import CostModel, relative_costs
+from lpgen.tune.guesses import Guesses
 from lpgen.tune.messages import Candidate, Laps
 from lpgen.tune.race import LEADERS, leaders, standings
 from lpgen.tune.search import Search
@@ -70,13 +72,15 @@ def test_defaults_come_first_then_what_was_tuned_before():
     assert first[2] == tuned
 
 
-def test_guesses_come_before_the_defaults():
+def test_what_is_named_comes_first_then_guesses_then_the_defaults():
     guess = Candidate(Moody(), next(Moody().space(OP, TARGET).enumerate()))
     stale = Candidate(Tiles(), {"tile": 5, "order": "mn", "copy": True})
-    searching = search((Tiles(), Moody()), guesses=[stale, guess])
-    proposed = [searching.propose() for _ in range(2)]
-    assert proposed[0] == guess
-    assert proposed[1] in searching.defaults
+    knobs = list(Tiles().space(OP, TARGET))[-2:]
+    ranked = [cost.Candidate(Tiles(), point, 1.0 - place) for place, point in enumerate(knobs)]
+    searching = search((Tiles(), Moody()), named=[stale, guess], guesses=Guesses(ranked, 1))
+    proposed = [searching.propose() for _ in range(3)]
+    assert proposed[:2] == [guess, Candidate(Tiles(), knobs[1])]
+    assert proposed[2] in searching.defaults
 
 
 def test_nothing_is_proposed_twice_and_all_is_in_the_space():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,24 +24,27 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
     parent = Path(tempfile.gettempdir() if parent is None else parent)
     for abandoned in _unlocked(parent):
         shutil.rmtree(abandoned, ignore_errors=True)
-    folder, lock = _locked(parent)
+    # Named before it is there: an interrupt may come at any moment.
+    folder, lock = parent / f"{PREFIX}{secrets.token_hex(8)}", None
     try:
+        lock = _locked(folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
-def _locked(parent: Path) -> tuple[Path, int]:
-    """A new folder, and the open file whose lock is on it."""
+def _locked(folder: Path) -> int:
+    """Make the folder; the open file whose lock is on it."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        os.mkdir(folder, 0o700)
         with contextlib.suppress(FileNotFoundError):  # removed as abandoned before it was locked
             lock = os.open(folder, os.O_RDONLY)
             with contextlib.suppress(OSError):  # no locks there: nobody takes it for abandoned
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if os.fstat(lock).st_nlink:
-                return folder, lock
+                return lock
             os.close(lock)
 
 

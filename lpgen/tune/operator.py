@@ -18,16 +18,16 @@ from lpgen.tune.built import Machine
 from lpgen.tune.cost_model import CostModel
 from lpgen.tune.events import (
     CandidateMeasured,
-    Foreseen,
     OperatorFinished,
     OperatorStarted,
     RaceStarted,
     TuneEvent,
     TuneResult,
 )
+from lpgen.tune.guesses import Guesses
 from lpgen.tune.messages import Candidate, Measure, Outcome, Race
 from lpgen.tune.pool import Pool
-from lpgen.tune.race import Standing, leaders, standings
+from lpgen.tune.race import Standing, Times, foreseen, leaders, next_best, standings
 from lpgen.tune.search import Search
 
 _FOR_EACH = 4
@@ -38,9 +38,6 @@ _KNOWN_WINNERS = 3
 _LENT = 2
 _GUESSES = 12
 _MODELLED = 5
-
-Times = dict[tuple[str, str], float | None]
-"""Candidate.key -> seconds of one call (None: failed)."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +81,7 @@ class OperatorSession:
         self._templates = {template.name: template for template in serving}
         self._failed: Counter[str] = Counter()
         self._modelled: set[tuple[str, str]] = set()
+        named = self._named()
         logs = [settings.log] if settings.log is not None else []
         ranked = records.ranked(op, settings.target, logs, threads=settings.threads)
         winners = [r for _, r in ranked if r.best]
@@ -97,7 +95,8 @@ class OperatorSession:
             strategy=settings.strategy,
             model=settings.model,
             first=self._candidates(winners)[:_KNOWN_WINNERS],
-            guesses=self._guesses(),
+            named=named,
+            guesses=self._guesses(named),
         )
         size = sum(len(space) for space in self._search.spaces.values())
         self._trials = size if settings.strategy == "exhaustive" else min(size, trials)
@@ -119,23 +118,29 @@ class OperatorSession:
         counted = [template for template in serving if template.counted]
         return cost.candidates(self._op, self._settings.target, counted)
 
-    def _guesses(self) -> list[Candidate]:
-        """What records lend, what the static model ranked for this target, and what the cost model
-        likes best: the first trials, but for an eighth of them."""
-        settings, trials = self._settings, self._settings.trials[self._op]
+    def _named(self) -> list[Candidate]:
+        """What records lend, and what the static model ranked for this target."""
+        settings = self._settings
         if settings.strategy in ("random", "exhaustive"):
             return []
-        count = min(max(1, trials - trials // 8), _GUESSES)
         logs = [settings.log] if settings.log is not None else []
         points = lent(self._op, settings.target, logs, settings.threads)
-        named = [
-            *[Candidate(*p) for p in points if p[0].name in self._templates][:_LENT],
-            *self._candidates(records.modelled(self._op, settings.target, logs))[:_MODELLED],
+        named = [Candidate(*p) for p in points if p[0].name in self._templates][:_LENT]
+        known = self._candidates(records.modelled(self._op, settings.target, logs))
+        first = list({c.key: c for c in known}.values())[:_MODELLED]
+        self._modelled = {candidate.key for candidate in first}
+        return [*named, *first]
+
+    def _guesses(self, named: list[Candidate]) -> Guesses | None:
+        """What the cost model likes best: the first trials, but for an eighth of them."""
+        if not self._ranked:
+            return None
+        trials = self._settings.trials[self._op]
+        priced = [
+            cost.evaluate(self._op, self._settings.target, [(c.template, c.knobs)]) for c in named
         ]
-        liked = [Candidate(c.template, c.knobs) for c in cost.diverse(self._ranked, count)]
-        first = {candidate.key: candidate for candidate in named}
-        others = [c for c in liked if c.key not in first and c.template.name in self._templates]
-        return [*first.values(), *others][: max(count, len(first))]
+        known = [c for c in (*self._ranked, *priced) if c and c.template.name in self._templates]
+        return Guesses(known, min(max(1, trials - trials // 8), _GUESSES))
 
     def _candidates(self, known: Iterable[Record]) -> list[Candidate]:
         """The candidates of the records whose templates compete."""
@@ -268,7 +273,7 @@ class OperatorSession:
         winner = order[0]
         outcome = Outcome(winner.seconds, winner.spread)
         times = self._search.times | {s.candidate.key: s.seconds for s in order}
-        second = _runner_up(order, self._search.times)
+        second = next_best(order, self._search.times)
         record = self._log(winner.candidate, outcome, self._done, best=True, runner_up=second)
         return self._result(record, times)
 
@@ -283,33 +288,5 @@ class OperatorSession:
             failed=self._failed,
             elapsed=time.monotonic() - self._started,
             templates=tuple(self._templates),
-            foreseen=_foreseen(self._modelled, self._search.times),
+            foreseen=foreseen(self._modelled, self._search.times),
         )
-
-
-def _foreseen(modelled: set[tuple[str, str]], times: Times) -> Foreseen | None:
-    """What the candidates of the static model gave, of all that were timed in this order."""
-    timed = [(s, n, key in modelled) for n, (key, s) in enumerate(times.items(), 1) if s]
-    ours = [(seconds, trial) for seconds, trial, foreseen in timed if foreseen]
-    if not ours:
-        return None
-    best, trial = min(ours)
-    caught = (n for seconds, n, foreseen in timed if seconds <= best and not foreseen)
-    behind = best / min(seconds for seconds, *_ in timed) - 1
-    return Foreseen(len(ours), behind, trial, next(caught, None))
-
-
-def _runner_up(order: list[Standing], times: Times) -> RunnerUp | None:
-    """The fastest of the other templates' candidates. Of a template that raced the race counts; of
-    another one, by what it was slower than the winner in the search."""
-    winner = order[0]
-    scale = winner.seconds / times[winner.candidate.key]
-    found: dict[str, float] = {}
-    for standing in reversed(order):
-        found[standing.candidate.template.name] = standing.seconds
-    raced = set(found)
-    for (template, _), seconds in times.items():
-        if seconds is not None and template not in raced:
-            found[template] = min(seconds * scale, found.get(template, seconds * scale))
-    del found[winner.candidate.template.name]
-    return min((RunnerUp(*item) for item in found.items()), key=lambda r: r.seconds, default=None)

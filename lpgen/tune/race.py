@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from lpgen import templates
 from lpgen.errors import TuneError
-from lpgen.records import Record
+from lpgen.records import Record, RunnerUp
+from lpgen.tune.events import Foreseen
 from lpgen.tune.messages import Candidate, Laps, Race
 from lpgen.tune.pool import Pool
 from lpgen.tune.search import Search
@@ -16,6 +17,9 @@ MARGIN = 1.25
 """Candidates up to this factor behind the third fastest are leaders."""
 CLOSE = 1.5
 """The best of the second template races up to this factor behind the third fastest."""
+
+Times = Mapping[tuple[str, str], float | None]
+"""Candidate.key -> seconds of one call (None: failed)."""
 
 
 class Standing(NamedTuple):
@@ -74,3 +78,33 @@ def race_records(
                 raise TuneError(f"{op.name}: racing {', '.join(map(str, racing))}: {laps.failed}")
             results[op] = [timing.seconds for timing in compare_laps(laps.seconds)]
     return results
+
+
+def next_best(
+    order: list[Standing], times: Mapping[tuple[str, str], float | None]
+) -> RunnerUp | None:
+    """The fastest of the other templates' candidates. Of a template that raced the race counts; of
+    another one, by what it was slower than the winner in the search."""
+    winner = order[0]
+    scale = winner.seconds / times[winner.candidate.key]
+    found: dict[str, float] = {}
+    for standing in reversed(order):
+        found[standing.candidate.template.name] = standing.seconds
+    raced = set(found)
+    for (template, _), seconds in times.items():
+        if seconds is not None and template not in raced:
+            found[template] = min(seconds * scale, found.get(template, seconds * scale))
+    del found[winner.candidate.template.name]
+    return min((RunnerUp(*item) for item in found.items()), key=lambda r: r.seconds, default=None)
+
+
+def foreseen(modelled: set[tuple[str, str]], times: Times) -> Foreseen | None:
+    """What the candidates of the static model gave, of all that were timed in this order."""
+    timed = [(s, n, key in modelled) for n, (key, s) in enumerate(times.items(), 1) if s]
+    ours = [(seconds, trial) for seconds, trial, named in timed if named]
+    if not ours:
+        return None
+    best, trial = min(ours)
+    caught = (n for seconds, n, named in timed if seconds <= best and not named)
+    behind = best / min(seconds for seconds, *_ in timed) - 1
+    return Foreseen(len(ours), behind, trial, next(caught, None))

@@ -14,6 +14,7 @@ import numpy as np
 from lpgen.space import Knobs, Space
 from lpgen.templates import Template
 from lpgen.tune.cost_model import CostModel
+from lpgen.tune.guesses import Guesses
 from lpgen.tune.messages import Candidate
 from lpgen.tune.shares import Shares
 
@@ -34,8 +35,8 @@ class Search:
     trials: how many candidates there will be; an eighth of them are drawn at random at first (half
     as many when the model knows other operators). strategy: one of STRATEGIES; "model" and "random"
     share the trials among the templates by what these have shown (shares.py), "equal" is "model"
-    with as many for each. guesses: candidates to try before all others, the best guess first;
-    first: candidates to try right after them and the defaults; both where they fit.
+    with as many for each. named: candidates to try before all others; guesses: what proposes those
+    that come next; first: candidates to try right after them and the defaults; all where they fit.
     model: taught by `tell`; shared by the operators of a run.
     """
 
@@ -50,7 +51,8 @@ class Search:
         strategy: str = "model",
         model: CostModel | None = None,
         first: Iterable[Candidate] = (),
-        guesses: Iterable[Candidate] = (),
+        named: Iterable[Candidate] = (),
+        guesses: Guesses | None = None,
     ) -> None:
         self.op = op
         self.spaces: dict[Template, Space] = {t: t.space(op, target) for t in templates}
@@ -63,20 +65,14 @@ class Search:
         self._model = model if model is not None else CostModel(seed=0)
         self._shares = Shares({t: len(space) for t, space in self.spaces.items()})
         taught = self._model.rows_of_others(op) >= _ROWS_TO_TRUST
-        at_random = max(2, trials // (16 if taught else 8))
-        self._guesses = self._fitting(guesses)
-        begin = dict.fromkeys(c.key for c in (*self._guesses, *self.defaults))
-        self._random_until = len(begin) + at_random
-        self._queue = deque([*self._guesses, *self._fitting([*self._in_order(), *first])])
+        self._at_random = max(2, trials // (16 if taught else 8))
+        self._guesses = guesses
+        self._queue = deque(self._fitting(named))
+        self._later = deque([*self.defaults, *self._fitting(first)])
+        # All that is not random at first; what is told from a log counts.
+        self._begin_with = len(self._queue) + len(self.defaults) + (guesses.left if guesses else 0)
+        self._random_until: int | None = None
         self._rest = self._everything()
-
-    def _in_order(self) -> list[Candidate]:
-        """The defaults: those of the templates that were guessed first, as they were guessed."""
-        guessed = list(dict.fromkeys(c.template for c in self._guesses))
-        return sorted(
-            self.defaults,
-            key=lambda c: guessed.index(c.template) if c.template in guessed else len(guessed),
-        )
 
     def _fitting(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         return [c for c in candidates if c.template in self.spaces and self.holds(c)]
@@ -92,17 +88,27 @@ class Search:
         There are no more when all are proposed, or only those of templates without hope are left.
         """
         while True:
-            candidate = self._queue.popleft() if self._queue else self._invent()
+            candidate = self._next()
             if candidate is None:
                 return None
             if candidate.key not in self._proposed:
                 self._begin(candidate)
                 return candidate
 
+    def _next(self) -> Candidate | None:
+        if self._queue:
+            return self._queue.popleft()
+        guess = self._guesses.propose() if self._guesses else None
+        if guess is not None:
+            return guess
+        return self._later.popleft() if self._later else self._invent()
+
     def _begin(self, candidate: Candidate) -> None:
         if candidate.key not in self._proposed:
             self._proposed.add(candidate.key)
             self._shares.begin(candidate.template)
+            if self._guesses:
+                self._guesses.begin(candidate)
 
     def tell(self, candidate: Candidate, seconds: float | None) -> None:
         """The time of a candidate (None: it failed), proposed here or known from a log."""
@@ -110,6 +116,8 @@ class Search:
         self._candidates[candidate.key] = candidate
         self.times[candidate.key] = seconds
         self._shares.tell(candidate.template, seconds)
+        if self._guesses:
+            self._guesses.tell(candidate, seconds)
         self._model.add(self.op, self.spaces[candidate.template], candidate, seconds)
 
     @property
@@ -140,6 +148,9 @@ class Search:
         """A candidate for an empty queue, which may be filled with more."""
         if self._strategy == "exhaustive":
             return next(self._rest, None)
+        if self._random_until is None:
+            begun = min(len(self._proposed), self._begin_with)
+            self._random_until = begun + self._at_random
         early = len(self._proposed) < self._random_until
         if self._strategy == "random" or early or self.fastest is None:
             templates = self._shares.next(1, self._strategy == "equal")
@@ -200,7 +211,10 @@ class Search:
         if len(space) <= _POPULATION:
             return list(space.enumerate())
         known = [c.knobs for _, c in self.measured if c.template == template]
-        known += [c.knobs for c in self._guesses if c.template == template]
+        if self._guesses:
+            known += [
+                c.knobs for c in self._guesses.candidates[:_PARENTS] if c.template == template
+            ]
         drawn = [space.sample(self._rng) for _ in range(_POPULATION - _PARENTS)]
         return known[:_PARENTS] + drawn
 
