@@ -19,7 +19,7 @@ from lpgen.templates import templates_for
 from lpgen.tune import offline
 from lpgen.tune.events import Foreseen
 from lpgen.tune.messages import Candidate
-from lpgen.tune.operator import _foreseen
+from lpgen.tune.race import foreseen
 
 DENSE = parse("dense m=16 n=64 k=64 act=u8 weight=s8")
 NATIVE, HASWELL = Target.parse("native"), Target.parse("avx2")
@@ -178,10 +178,10 @@ def test_what_beginning_with_the_modelled_ones_saved():
     seconds = {"a": 5.0, "b": 3.0, "c": 4.0, "d": None, "e": 2.5, "f": 2.0}
     times = {("x86/dot", knobs): s for knobs, s in seconds.items()}
     modelled = {("x86/dot", knobs) for knobs in "abg"}
-    assert _foreseen(modelled, times) == Foreseen(2, 0.5, 2, 5)
+    assert foreseen(modelled, times) == Foreseen(2, 0.5, 2, 5)
     assert Foreseen(2, 0.5, 2, 5).saved(6) == 3
-    assert _foreseen({("x86/dot", "d")}, times) is None
-    alone = _foreseen({("x86/dot", "f")}, times)
+    assert foreseen({("x86/dot", "d")}, times) is None
+    alone = foreseen({("x86/dot", "f")}, times)
     assert (alone, alone.saved(64)) == (Foreseen(1, 0.0, 6, None), 58)
 
 

@@ -119,7 +119,7 @@ class OperatorSession:
         return cost.candidates(self._op, self._settings.target, counted)
 
     def _named(self) -> list[Candidate]:
-        """What records lend, and what the static model ranked for this target."""
+        """What the static model ranked for this target, and what records of others lend."""
         settings = self._settings
         if settings.strategy in ("random", "exhaustive"):
             return []
@@ -129,7 +129,7 @@ class OperatorSession:
         known = self._candidates(records.modelled(self._op, settings.target, logs))
         first = list({c.key: c for c in known}.values())[:_MODELLED]
         self._modelled = {candidate.key for candidate in first}
-        return [*named, *first]
+        return [*first, *named]
 
     def _guesses(self, named: list[Candidate]) -> Guesses | None:
         """What the cost model likes best: the first trials, but for an eighth of them."""
