@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import onnx
 from onnx import TensorProto, checker, helper, numpy_helper
+
+from lpgen.onnx import read_network
 
 DTYPES = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8, "float32": TensorProto.FLOAT}
 
@@ -230,3 +233,9 @@ def random_model(rng: np.random.Generator, others: Sequence[str] = OTHERS):
         y = graph.quantized(y) if rng.random() < 0.5 else y
     x = np.float32(rng.integers(-64, 64, shape)) / 16
     return graph.model(y), x
+
+
+def network_of(model, tmp_path, **shapes):
+    """The network of a model, by way of a file."""
+    onnx.save(model, tmp_path / "model.onnx")
+    return read_network(tmp_path / "model.onnx", shapes)

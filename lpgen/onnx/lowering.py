@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as Names
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +19,7 @@ from lpgen.onnx.model import Model, read_model
 from lpgen.onnx.nodes import import_node, kinds
 from lpgen.onnx.rotation import unrotated
 from lpgen.onnx.tensors import Tensors
-from lpgen.onnx.values import Activations, Constant, Stored, Value
+from lpgen.onnx.values import Activations, Constant, Pending, Stored, Value
 
 if TYPE_CHECKING:
     import onnx
@@ -97,6 +97,10 @@ class Lowering(Tensors):
         }
         for name, kind in model.inputs.items():
             self.values[name] = self.stored(name, kind)
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in needed(model):
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
 
     # Nodes
 
@@ -120,9 +124,28 @@ class Lowering(Tensors):
         self.current = node.name or node.output[0]
         try:
             results = self._results(node, given)
-            self.values.update(zip(node.output, results, strict=False))
+            for name, value in zip(node.output, results, strict=False):
+                self.values[name] = self._settled(name, value)
         except LpgenError as error:
             self.refuse(node, str(error))
+
+    def _settled(self, name: str, value: Value) -> Value:
+        """The value of an edge; real numbers in memory instead of what would be computed anew for
+        each of its readers, as they want it in different ways."""
+        if not isinstance(value, Pending) or not value.costly or self.only_reader(name):
+            return value
+        wanted = {(n.op_type, *map(self._same, n.input[1:])) for n in self._readers.get(name, ())}
+        alike = len(wanted) == 1 and wanted.pop()[0] == "QuantizeLinear"
+        return value if alike and name not in self.model.outputs else self.tensor(value, name)
+
+    def _same(self, name: str) -> Hashable:
+        """What is the same for equal inputs."""
+        value = self.values.get(name)
+        return value.array.tobytes() if isinstance(value, Constant) else name
+
+    def only_reader(self, name: str) -> bool:
+        """Whether an edge is read once at most."""
+        return len(self._readers.get(name, ())) + self.model.outputs.count(name) <= 1
 
     def refuse(self, node: onnx.NodeProto, reason: str) -> None:
         """A node that is not served: nor is what reads its results."""

@@ -7,7 +7,7 @@ import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -196,7 +196,10 @@ class Target(NamedTuple):
 @dataclass(frozen=True)
 class Pending(abc.ABC):
     """A float32 result that becomes a step as soon as it is known what it has to be: quantized, as
-    most are, or real. type: of the real one; low, high: its bounds, as Relu and Clip set them."""
+    most are, or real. type: of the real one; low, high: its bounds, as Relu and Clip set them.
+    costly: whether the step had better be one."""
+
+    costly: ClassVar[bool] = False
 
     type: TensorType
     low: float

@@ -21,7 +21,8 @@ from lpgen.onnx import checks, matmul
 from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.rules import real
 from lpgen.onnx.rules.attributes import attributes
-from lpgen.onnx.rules.products import UNASKED, Product, matrix_of, narrowed, of_blocks
+from lpgen.onnx.rules.product import Product, narrowed
+from lpgen.onnx.rules.products import UNASKED, matrix_of, of_blocks
 from lpgen.onnx.values import Constant, Scale, Stored, Value
 from lpgen.ops.tensor_type import TensorType
 

@@ -11,7 +11,7 @@ import numpy as np
 from lpgen.errors import OnnxError
 from lpgen.onnx import conv
 from lpgen.onnx.rules.attributes import attributes
-from lpgen.onnx.rules.products import Product
+from lpgen.onnx.rules.product import Product
 from lpgen.onnx.rules.real import RealProduct, convolution
 from lpgen.onnx.rules.structure import known
 from lpgen.onnx.values import Value
@@ -41,7 +41,10 @@ def batch(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
 
 
 def _ends(product: Product | RealProduct) -> bool:
-    """Whether nothing can be multiplied into it: behind bounds, or along another axis."""
+    """Whether nothing can be multiplied into it: behind bounds or a residual, or along another
+    axis."""
+    if isinstance(product, Product) and product.residual is not None:
+        return True
     return (product.low, product.high) != (-np.inf, np.inf) or product.channels != 1
 
 

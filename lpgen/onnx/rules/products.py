@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +14,8 @@ from lpgen.onnx import conv, matmul
 from lpgen.onnx.imported import Imported
 from lpgen.onnx.rules import real
 from lpgen.onnx.rules.attributes import attributes
-from lpgen.onnx.rules.bounds import bounded_real
-from lpgen.onnx.values import Blocks, Constant, Mapped, Pending, Scale, Stored, Target, Value
-from lpgen.ops.epilogue import Bias, Clamp, Quantize, Step
+from lpgen.onnx.rules.product import Product, narrowed
+from lpgen.onnx.values import Blocks, Constant, Mapped, Scale, Value
 from lpgen.ops.epilogue import Scale as Scaled
 from lpgen.ops.tensor_type import TensorType
 
@@ -32,79 +31,6 @@ UNASKED = (
 )
 MOST_BIAS = 2**30
 """Of int32: beyond it, sums could leave int32, and it is taken as float32."""
-
-
-@dataclass(frozen=True)
-class Product(Pending):
-    """Sums of products of codes.
-
-    imported: the operator with int32 sums; scale: what one of a sum is worth, float32[channels], or
-    [channels, groups] where `group` neighbours in k share one; channels: the axis of the result
-    that they are on; bias: int32 in these steps, or float32, or None; input, hadamard: how x comes
-    in, as in a workload.
-    """
-
-    x: Stored
-    imported: Imported
-    scale: np.ndarray
-    channels: int
-    bias: np.ndarray | None
-    input: str = "act"
-    hadamard: int = 0
-    group: int = 0
-
-    def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
-        """Requantized: sums times scale / that of the codes, in float32."""
-        low, high = to.code(self.low), to.code(self.high)
-        bounds = [] if (low, high) == (to.form.min, to.form.max) else [Clamp((low, high))]
-        with np.errstate(all="ignore"):
-            scale, bias = self.scale / to.scale, self.bias
-            bias = bias / to.scale if bias is not None and bias.dtype == np.float32 else bias
-        made = self._step(lowering, name, scale, bias, [*bounds, Quantize(to.form, int(to.zero))])
-        return replace(made, form=to.form)
-
-    def real(self, lowering: Lowering, name: str) -> Stored:
-        """float32: sums times scale."""
-        whole = all(np.isinf(b) or float(b).is_integer() for b in (self.low, self.high))
-        if not whole:
-            made = self._step(lowering, f"{name}:unbounded", self.scale, self.bias, [])
-            return bounded_real(lowering, made, self)
-        bounds: list[Step] = []
-        if (self.low, self.high) != (-np.inf, np.inf):
-            low, high = (int(np.clip(b, -(2.0**31), 2.0**31 - 1)) for b in (self.low, self.high))
-            bounds = [Clamp("relu" if (self.low, self.high) == (0, np.inf) else (low, high))]
-        return self._step(lowering, name, self.scale, self.bias, bounds)
-
-    def _step(
-        self,
-        lowering: Lowering,
-        name: str,
-        scale: np.ndarray,
-        bias: np.ndarray | None,
-        last: Sequence[Step],
-    ) -> Stored:
-        each = bool(self.group or np.any(scale != scale[0]))
-        of = f"group{self.group}" if self.group else "channel" if each else "tensor"
-        steps: list[Step] = [Scaled(of)]
-        parameters = {"scale": scale if each else scale[:1]}
-        if bias is not None:
-            real = bias.dtype == np.float32
-            steps.insert(1 if real else 0, Bias("f32" if real else "s32"))
-            parameters["bias"] = bias
-        rotated = {"hadamard": self.hadamard} if self.hadamard else {}
-        op = replace(self.imported.op, epilogue=(*steps, *last), input=self.input, **rotated)
-        parameters = self.imported.parameters | parameters
-        op.legal_parameters(parameters)
-        imported = replace(self.imported, op=op, parameters=parameters)
-        return lowering.apply(imported, name, [self.x])
-
-    def biased(self, values: np.ndarray) -> Product | None:
-        """With float32 numbers added, one for each channel or the same for all; None where they are
-        others."""
-        if self.bias is not None or (self.low, self.high) != (-np.inf, np.inf):
-            return None
-        each = real.along(values, self.type.shape, self.channels)
-        return None if each is None else replace(self, bias=each)
 
 
 def activations(
@@ -156,15 +82,6 @@ def _product(
         *(x.codes, imported, scale.astype(np.float32), place),
         _bias(bias, scale, channels),
     )
-
-
-def narrowed(imported: Imported, act: Format) -> Imported:
-    """With the format of the activations, and that of the fewest bits that holds the weights."""
-    op = replace(imported.op, act=act)
-    if not op.zero_weight:
-        op = replace(op, weight=Format.of_values(imported.weights))
-    weights = imported.weights.astype(op.weight.dtype)
-    return replace(imported, op=op, weights=weights)
 
 
 def _bias(value: Value | None, scale: np.ndarray, channels: int) -> np.ndarray | None:

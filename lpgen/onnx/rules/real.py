@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class RealProduct(Pending):
     imported: the operator without its constants; weights: float32[channels, ...] in the order of
     its sums; bias: float32[channels]; channels: the axis of the result that they are on.
     """
+
+    costly: ClassVar[bool] = True
 
     x: Stored
     imported: Imported

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -91,6 +91,8 @@ def reduction(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
 @dataclass(frozen=True)
 class Product(Pending):
     """Matrices of two dequantized tensors: [..., m, k] times [..., k, n]."""
+
+    costly: ClassVar[bool] = True
 
     a: Mapped
     b: Mapped

@@ -15,7 +15,7 @@ from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.rules import dynamic, quantization
 from lpgen.onnx.rules.bounds import bounded_real
 from lpgen.onnx.rules.functions import mapped
-from lpgen.onnx.rules.products import Product
+from lpgen.onnx.rules.product import Product
 from lpgen.onnx.rules.real import RealProduct
 from lpgen.onnx.values import Constant, Mapped, Pending, Scale, Stored, Target, Value
 from lpgen.ops.add import Add
@@ -112,14 +112,35 @@ def extents(a: tuple[int, ...], b: tuple[int, ...]) -> dict[str, Any]:
 
 
 def add(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
-    """Add of constants to a product, of numbers to a quantized tensor, or of two of these."""
+    """Add of constants or a tensor to a product, of numbers to a quantized tensor, or of two of
+    these."""
     a, b = lowering.inputs(node)
     for value, other in ((a, b), (b, a)):
         if isinstance(value, Product | RealProduct) and isinstance(other, Constant):
             biased = value.biased(other.array)
             if biased is not None:
                 return [biased]
-    return mapped(lowering, node) or _pair(lowering, a, b, Add)
+    joined = _joined(lowering, node, a, b)
+    return joined or mapped(lowering, node) or _pair(lowering, a, b, Add)
+
+
+def _joined(
+    lowering: Lowering, node: onnx.NodeProto, a: Value, b: Value
+) -> Sequence[Product] | None:
+    """A product that nothing else reads with the other tensor in its epilogue: codes, or such a
+    product as well."""
+    own = [name for name in node.input if lowering.only_reader(name)]
+    for value, other, name in ((b, a, node.input[1]), (a, b, node.input[0])):
+        if not isinstance(value, Product) or name not in own:
+            continue
+        if isinstance(other, Product):
+            other = other if len(own) == 2 else None
+        else:
+            other = lowering.affine(other)
+        made = None if other is None else value.joined(other)
+        if made is not None:
+            return [made]
+    return None
 
 
 def multiply(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
