@@ -75,13 +75,14 @@ class OperatorSession:
         self._started = time.monotonic()
         trials = settings.trials[op]
         self._ranked = self._priced(serving)
-        if trials < _FOR_EACH * len(serving) and settings.strategy == "model":
-            hopeful = cost.promising(self._ranked)
-            serving = [t for t in serving if t in hopeful or not t.counted]
         self._templates = {template.name: template for template in serving}
-        self._failed: Counter[str] = Counter()
         self._modelled: set[tuple[str, str]] = set()
         named = self._named()
+        if trials < _FOR_EACH * len(serving) and settings.strategy == "model":
+            hopeful = {*cost.promising(self._ranked), *(c.template for c in named)}
+            serving = [t for t in serving if t in hopeful or not t.counted]
+            self._templates = {template.name: template for template in serving}
+        self._failed: Counter[str] = Counter()
         logs = [settings.log] if settings.log is not None else []
         ranked = records.ranked(op, settings.target, logs, threads=settings.threads)
         winners = [r for _, r in ranked if r.best]
