@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -57,60 +58,64 @@ class Lines:
 
     def __init__(self, labels: dict[Operator, str], say: Callable[[str], None]) -> None:
         self._labels, self._say = labels, say
-        self._place = ""
+        self._places: dict[Operator, str] = {}
 
     def take(self, event: TuneEvent) -> None:
         from lpgen.tune import OperatorFailed, OperatorFinished, OperatorStarted
 
         if isinstance(event, OperatorStarted):
-            self._place = f"[{event.index + 1}/{event.operators}] {self._labels[event.op]}"
+            place = f"[{event.index + 1}/{event.operators}] {self._labels[event.op]}"
+            self._places[event.op] = place
         elif isinstance(event, OperatorFinished):
-            self._say(f"{self._place}: {_summary(event.result)}")
+            self._say(f"{self._places[event.op]}: {_summary(event.result)}")
         elif isinstance(event, OperatorFailed):
-            self._say(f"{self._place}: {event.reason}")
+            self._say(f"{self._places[event.op]}: {event.reason}")
 
 
 class Bar:
-    """A bar over all trials of the run: the operator at work, its best, failures, time left."""
+    """A bar over all trials of the run: the operators at work, the last one's best and failures,
+    time left."""
 
     def __init__(self, labels: dict[Operator, str], trials: int, bar: Progress) -> None:
         self._labels, self._bar = labels, bar
         self._lines = Lines(labels, bar.console.print)
         self._expected = trials
-        self._failed = 0
+        self._failed: Counter[Operator] = Counter()
+        self._trials: dict[Operator, int] = {}
+        self._done: dict[Operator, int] = {}
+        self._at_work: dict[Operator, str] = {}
         self._task: Any = bar.add_task("starting", total=len(labels) * trials, state="")
-        self._before = 0
 
     def take(self, event: TuneEvent) -> None:
-        from lpgen.tune import CandidateMeasured, OperatorFinished, OperatorStarted, RaceStarted
+        from lpgen.tune import CandidateMeasured, OperatorStarted, RaceStarted
 
         self._lines.take(event)
         if isinstance(event, OperatorStarted):
-            self._failed = 0
-            later = (event.operators - event.index - 1) * self._expected
-            self._update(
-                description=f"[{event.index + 1}/{event.operators}] {self._labels[event.op]}",
-                completed=self._before + event.resumed,
-                total=self._before + event.trials + later,
-                state="",
-            )
-            self._trials = event.trials
+            self._trials[event.op], self._done[event.op] = event.trials, event.resumed
+            place = f"[{event.index + 1}/{event.operators}] {self._labels[event.op]}"
+            self._at_work[event.op] = place
+            later = (event.operators - len(self._trials)) * self._expected
+            self._update(state="", total=sum(self._trials.values()) + later)
         elif isinstance(event, CandidateMeasured):
-            self._failed += event.failed is not None
-            self._update(completed=self._before + event.done, state=self._state(event))
+            self._failed[event.op] += event.failed is not None
+            self._done[event.op] = event.done
+            self._update(state=self._state(event))
         elif isinstance(event, RaceStarted):
             self._update(state=f"racing {event.candidates} leaders")
-        elif isinstance(event, OperatorFinished):
-            self._before += self._trials
-            self._update(completed=self._before)
+        else:
+            self._done[event.op] = self._trials[event.op]
+            del self._at_work[event.op]
+            self._update()
 
     def _update(self, **changes: Any) -> None:
-        self._bar.update(self._task, **changes)
+        done, at_work = sum(self._done.values()), ", ".join(self._at_work.values())
+        self._bar.update(self._task, completed=done, description=at_work or "done", **changes)
 
     def _state(self, event: Any) -> str:
         speed = event.fastest and event.op.ops_timed / event.fastest * 1e-9
         best = f"best {speed:.0f} GOP/s" if speed else ""
-        return f"{best}, {self._failed} failed" if self._failed else best
+        failed = self._failed[event.op]
+        return f"{best}, {failed} failed" if failed else best
 
 
 def _foreseen(result: TuneResult) -> str:

@@ -11,29 +11,49 @@ import pickle
 import platform
 import signal
 import socket
-from collections.abc import Callable
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 
 from lpgen import supervise
 from lpgen.farm import health
-from lpgen.farm.protocol import FUNCTION, Description, Timed, digest
+from lpgen.farm.protocol import FUNCTION, OPERATORS, Description, Timed, digest
 from lpgen.tune.built import Built, Problem, Weights
 from lpgen.tune.runner import Loaded, Runner, this_machine
 from lpgen.tune.workbench import Miscomputed
 
 KEPT = 64
-"""Candidates that stay loaded; a session begins anew rather than fill the process."""
+"""Candidates of an operator that stay loaded."""
+
+
+class Kept:
+    """An operator on the device: its problem, with a runner, weights by their keys, and candidates
+    by their code."""
+
+    def __init__(self, problem: Problem, turn: int) -> None:
+        self.runner = Runner(turn)
+        self.runner.open(problem)
+        self.weights: dict[str, Weights] = {}
+        self._loaded: dict[str, Loaded] = {}
+
+    def load(self, built: Built) -> Loaded:
+        """The candidate, loaded once."""
+        key = digest(built.code)
+        if key not in self._loaded:
+            if len(self._loaded) >= KEPT:
+                self._loaded.clear()
+            self._loaded[key] = self.runner.load(built, self.weights.__getitem__)
+        return self._loaded[key]
 
 
 class Device:
-    """What a session keeps: problems and weights by their keys, candidates by their code."""
+    """What a session keeps: the last operators that it was given."""
 
     def __init__(self) -> None:
-        self._runner = Runner(os.memfd_create("lpgen-turn"))
-        self._problems: dict[str, Problem] = {}
-        self._weights: dict[str, Weights] = {}
-        self._loaded: dict[str, Loaded] = {}
+        self._turn = os.memfd_create("lpgen-turn")
+        self._operators: OrderedDict[str, Kept] = OrderedDict()
 
     def call(self, command: str, arguments: bytes, seconds: float) -> str:
         """The answer to a command, as JSON; the process ends after so many seconds (SIGALRM)."""
@@ -56,13 +76,13 @@ class Device:
     def health(self) -> str:
         return json.dumps({"health": health.now()})
 
-    def keep(self, what: Problem | Weights) -> str:
-        if isinstance(what, Problem):
-            self._problems = {what.key: what}  # the operators before it are done
-            self._weights.clear()
-            self._loaded.clear()
+    def keep(self, what: Problem | Weights, problem: str = "") -> str:
+        if isinstance(what, Weights):
+            self._operators[problem].weights[what.key] = what
         else:
-            self._weights[what.key] = what
+            while len(self._operators) >= OPERATORS:
+                self._operators.popitem(last=False)
+            self._operators[what.key] = Kept(what, self._turn)
         return "{}"
 
     def measure(self, timed: Timed) -> str:
@@ -72,38 +92,36 @@ class Device:
     def race(self, *several: Built) -> str:
         return self._with(several, self._race)
 
-    def _time(self, timed: Timed, loaded: Loaded, reference: Loaded | None = None) -> dict:
-        self._runner.check(loaded)
-        beside = timed.reference_seconds
-        timing = self._runner.time(loaded, reference, beside, timed.fastest)
-        return {"seconds": timing.seconds, "spread": timing.spread, "health": health.now()}
+    def _time(
+        self, timed: Timed, runner: Runner, loaded: Loaded, reference: Loaded | None = None
+    ) -> dict:
+        began = time.perf_counter()
+        runner.check(loaded)
+        timing = runner.time(loaded, reference, timed.reference_seconds, timed.fastest)
+        took = time.perf_counter() - began
+        return {**timing._asdict(), "took": took, "health": health.now()}
 
-    def _race(self, *racing: Loaded) -> dict:
+    def _race(self, runner: Runner, *racing: Loaded) -> dict:
         before = health.now()
-        laps = self._runner.race(racing, on_round=lambda: None)
+        laps = runner.race(racing, on_round=lambda: None)
         return {"laps": laps, "before": before, "health": health.now()}
 
-    def _with(self, several: tuple[Built, ...] | list[Built], work: Callable[..., dict]) -> str:
+    def _with(self, several: Sequence[Built], work: Callable[..., dict]) -> str:
         """The answer of some work with candidates, once all that they need is here."""
-        wanted = {b.problem for b in several} | {b.weights for b in several if b.weights}
-        if needs := sorted(wanted - {*self._problems, *self._weights}):
+        kept = self._operators.get(several[0].problem)
+        wanted = {built.weights for built in several if built.weights}
+        if kept is None:
+            return json.dumps({"needs": [several[0].problem, *sorted(wanted)]})
+        if needs := sorted(wanted - {*kept.weights}):
             return json.dumps({"needs": needs})
+        self._operators.move_to_end(several[0].problem)
         try:
-            return json.dumps(work(*map(self._load, several)))
+            return json.dumps(work(kept.runner, *map(kept.load, several)))
         except Miscomputed as error:
             return json.dumps({"failed": f"wrong: {error}"})
         except Exception as error:
             # Whatever a candidate does, it is a failed candidate and nothing more.
             return json.dumps({"failed": f"{type(error).__name__}: {supervise.reason_of(error)}"})
-
-    def _load(self, built: Built) -> Loaded:
-        self._runner.open(self._problems[built.problem])
-        key = digest(built.code)
-        if key not in self._loaded:
-            if len(self._loaded) >= KEPT:
-                self._loaded.clear()
-            self._loaded[key] = self._runner.load(built, self._weights.__getitem__)
-        return self._loaded[key]
 
 
 def describe() -> Description:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import socket
 from collections.abc import Callable
 from importlib.metadata import version
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from lpgen.build.scratch import scratch_folder
 from lpgen.errors import TuneError
+from lpgen.farm.pool import FarmPool
 from lpgen.farm.protocol import Description
 from lpgen.farm.trackers import Address, devices_of
 from lpgen.supervise import Child, Gone
@@ -99,7 +99,7 @@ class Farm:
 
     def pool(self, jobs: int, timeout: float) -> Pool:
         """Workers that build here and measure on the devices."""
-        return _FarmPool(self, jobs, timeout)
+        return FarmPool(self, jobs, timeout)
 
     def take(self, link: Child, message: object) -> None:
         """What a link says."""
@@ -137,23 +137,3 @@ class Farm:
 
 def _described(device: Description) -> str:
     return ", ".join(filter(None, (device.machine.cpu, device.arch, str(device.health))))
-
-
-class _FarmPool(Pool):
-    """Workers that use the links of a farm, and the farm's own news beside their answers."""
-
-    module = "lpgen.farm.worker"
-    patience = math.inf
-    """Others may use the devices for hours."""
-
-    def __init__(self, farm: Farm, jobs: int, timeout: float) -> None:
-        self._farm, self.arguments = farm, (farm.address, str(timeout))
-        super().__init__(jobs, timeout)
-
-    def _receive(self, waiting):
-        links = self._farm.children
-        found = super()._receive([*waiting, *links])
-        for child, message in found:
-            if child in links:
-                self._farm.take(child, message)
-        return [(child, message) for child, message in found if child not in links]

@@ -2,8 +2,8 @@
 
 `python -m lpgen.farm.link PIPE PARENT SOCKET HOST PORT KEY`. Workers connect to SOCKET (a file
 descriptor), on which the links of all devices accept: whichever is free takes the next. A client
-gets the device's description, then sends calls (command, arguments, seconds) and receives answers,
-until it closes. A session that is lost is answered with {"lost": reason}, and leased anew.
+sends calls (command, arguments, seconds) and receives answers, the device's description before the
+first, until it closes. A session that is lost is answered with {"lost": reason}, and leased anew.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Session:
     def serve(self, client: Connection) -> None:
         """Pass on a client's calls until it closes, and wait until the device is cool again. Raises
         Lost where the session is lost, which the client is told as well."""
-        client.send(self._description)
+        _tell(client, self._description)
         while True:
             try:
                 call = client.recv()

@@ -8,13 +8,16 @@ comes from a machine that may be anybody's.
 |----------|-----------------------------------|-----------------------------------------------|
 | describe |                                   | `Description` by its fields                   |
 | health   |                                   | {"health"} of now                             |
-| keep     | a `Problem` or `Weights`          | {}                                            |
-| measure  | `Timed`                           | {"seconds", "spread", "health"} or {"failed"} |
+| keep     | a `Problem`, or `Weights` and the | {}                                            |
+|          | key of their problem              |                                               |
+| measure  | `Timed`                           | {"seconds", "spread", "took", "health"}, or   |
+|          |                                   | {"failed"}                                    |
 | race     | several `Built`                   | {"laps", "before", "health"} or {"failed"}    |
 
 `measure` and `race` answer {"needs": [keys]} where the device has not been given the problem or the
 weights yet: a session begins with nothing. A health is [celsius, megahertz, throttled]
-(`lpgen.farm.health.Health`), `before` that of before the race.
+(`lpgen.farm.health.Health`), `before` that of before the race; `took`: seconds of checking and
+timing.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ from lpgen.tune.built import Built, Machine
 
 FUNCTION = "lpgen.device"
 """The global function of a device's session: (command, arguments, seconds) -> JSON."""
+
+OPERATORS = 4
+"""Operators that are tuned at once: builders and devices keep the inputs and results of so many."""
 
 
 @dataclass(frozen=True)

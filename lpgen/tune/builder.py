@@ -1,6 +1,7 @@
 """The builder: schedules and compiles candidates, and may die of any of them; it runs none."""
 
-from typing import Any
+from collections import OrderedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,31 +11,34 @@ from lpgen.tune.built import Built, Case, Problem, Weights
 from lpgen.tune.messages import Candidate
 
 
+class _Known(NamedTuple):
+    """What a builder knows of an operator: its problem, the examples of its cases by their names,
+    and the layouts of its weights with a name for each."""
+
+    problem: Problem
+    examples: dict[str, Example]
+    layouts: dict[Layout, str]
+
+
 class Builder:
-    """Builds candidates of one operator after the other.
+    """Builds candidates of operators, of which the last few stay (`operators`).
 
     Inputs of a problem: random values, and the two constant ones whose sums are the largest and the
     smallest, where accumulators that are too narrow overflow.
     """
 
-    def __init__(self) -> None:
-        self._of: tuple[Any, int] | None = None
+    def __init__(self, operators: int = 1) -> None:
+        self._operators = operators
+        self._known: OrderedDict[tuple[Any, int], _Known] = OrderedDict()
 
     def problem(self, op: Any, seed: int) -> Problem:
-        """The operator's inputs and exact results; they are kept, and so is what is packed, until
-        another operator's are asked for."""
-        if self._of == (op, seed):
-            return self._problem
-        rng = np.random.default_rng(seed)
-        cases = _ranged_cases(op, rng) if op.range else _cases(op, rng)
-        self._examples = {case.name: example for case, example in cases}
-        fixed = op.with_rows(op.range.some()[0]) if op.range else op
-        reuse = fixed.reuse if op.signature.packed is not None else None
-        cases = tuple(case for case, _ in cases)
-        self._problem = Problem(f"{op.name} seed={seed}", fixed.signature, reuse, cases)
-        self._layouts: dict[Layout, str] = {}
-        self._of = op, seed
-        return self._problem
+        """The operator's inputs and exact results, made when they are asked for first."""
+        if (op, seed) not in self._known:
+            if len(self._known) == self._operators:
+                self._known.popitem(last=False)
+            self._known[op, seed] = _made(op, seed)
+        self._known.move_to_end((op, seed))
+        return self._known[op, seed].problem
 
     def build(self, op: Any, target: Any, candidate: Candidate, seed: int, threads: int) -> Built:
         """The machine code of a candidate. Raises whatever its template, TVM or LLVM does."""
@@ -49,20 +53,31 @@ class Builder:
         else:
             module = jit_module(kernel, target, threads)
         code = shared_object(module, target)
-        return Built(problem.key, code, self._key(kernel.layout), threads)
+        # A name of the layout's weights, unique among those of this builder's problem.
+        names = self._known[op, seed].layouts
+        layout = kernel.layout
+        weights = None if layout is None else names.setdefault(layout, str(len(names)))
+        return Built(problem.key, code, weights, threads)
 
     def weights(self, key: str) -> Weights:
-        """The weights that a candidate of the current problem reads, packed now."""
-        layout = next(layout for layout, known in self._layouts.items() if known == key)
+        """The weights that a candidate of the last problem that was asked for reads, packed now."""
+        known = self._known[next(reversed(self._known))]
+        layout = next(layout for layout, its in known.layouts.items() if its == key)
         packed: dict[int, np.ndarray] = {}  # those of several sizes are the same
-        for e in self._examples.values():
+        for e in known.examples.values():
             if id(e.weights) not in packed:
                 packed[id(e.weights)] = layout.pack(e.weights, **e.parameters)
-        return Weights(key, tuple(packed[id(e.weights)] for e in self._examples.values()))
+        return Weights(key, tuple(packed[id(e.weights)] for e in known.examples.values()))
 
-    def _key(self, layout: Layout | None) -> str | None:
-        """A name of the layout's weights, unique among those of this builder's problem."""
-        return None if layout is None else self._layouts.setdefault(layout, str(len(self._layouts)))
+
+def _made(op: Any, seed: int) -> _Known:
+    rng = np.random.default_rng(seed)
+    cases = _ranged_cases(op, rng) if op.range else _cases(op, rng)
+    fixed = op.with_rows(op.range.some()[0]) if op.range else op
+    reuse = fixed.reuse if op.signature.packed is not None else None
+    name = f"{op.name} seed={seed}"
+    problem = Problem(name, fixed.signature, reuse, tuple(case for case, _ in cases))
+    return _Known(problem, {case.name: example for case, example in cases}, {})
 
 
 def _cases(op: Any, rng: np.random.Generator) -> list[tuple[Case, Example]]:

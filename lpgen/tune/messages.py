@@ -73,6 +73,21 @@ class Laps:
 
 
 @dataclass(frozen=True)
+class Handed:
+    """What a worker was sent is built, and waits for a device from now on, under this number."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What became of a request that was handed over."""
+
+    number: int
+    answer: Outcome | Laps
+
+
+@dataclass(frozen=True)
 class Phase:
     """What a worker does from now on, and whether the time limit of a candidate counts for it."""
 

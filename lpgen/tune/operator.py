@@ -25,8 +25,7 @@ from lpgen.tune.events import (
     TuneResult,
 )
 from lpgen.tune.guesses import Guesses
-from lpgen.tune.messages import Candidate, Measure, Outcome, Race
-from lpgen.tune.pool import Pool
+from lpgen.tune.messages import Candidate, Laps, Measure, Outcome, Race
 from lpgen.tune.race import Standing, Times, foreseen, leaders, next_best, standings
 from lpgen.tune.search import Search
 
@@ -66,12 +65,17 @@ class AllFailed(TuneError):
 
 
 class OperatorSession:
-    """The tuning of one operator by the templates that serve it, on a pool of workers."""
+    """The tuning of one operator by the templates that serve it.
 
-    def __init__(
-        self, settings: Settings, op: Operator, serving: list[Template], pool: Pool
-    ) -> None:
-        self._settings, self._op, self._pool = settings, op, pool
+    It says what is to be measured (`request`) and takes the answers, in any order, beside other
+    operators' on the same workers. result: what it gave, None until then.
+    """
+
+    def __init__(self, settings: Settings, op: Operator, serving: list[Template]) -> None:
+        self._settings, self._op = settings, op
+        self.result: TuneResult | None = None
+        self._next: Candidate | None = None
+        self._running, self._racing = 0, False
         self._started = time.monotonic()
         trials = settings.trials[op]
         self._ranked = self._priced(serving)
@@ -170,49 +174,67 @@ class OperatorSession:
                 winner = record
         return winner if winner is not None and winner.trials >= self._done else None
 
-    def run(self, index: int, operators: int) -> TuneResult:
-        """Search, race, log. Raises AllFailed when no candidate works."""
-        report, names = self._settings.on_event, tuple(self._templates)
-        total = max(self._trials, self._done)
-        report(OperatorStarted(self._op, index, operators, total, self._resumed, names))
-        self._measure_all()
+    def begin(self, index: int, operators: int) -> None:
+        """Say that the search begins."""
+        total, names = max(self._trials, self._done), tuple(self._templates)
+        started = OperatorStarted(self._op, index, operators, total, self._resumed, names)
+        self._settings.on_event(started)
+
+    def request(self) -> Measure | Race | None:
+        """What is to be done next; None: nothing before an answer comes, or `result` is there.
+
+        The candidates until the trials are used up or the space is, then the race. Raises AllFailed
+        when no candidate works.
+        """
+        if self.result is not None or not self._may_submit():
+            return None
+        if (candidate := self._upcoming()) is not None:
+            self._next = None
+            self._running += 1
+            return self._measure(candidate)
+        if self._running:
+            return None
         if self._search.fastest is None:
             reason, count = self._failed.most_common(1)[0]
             raise AllFailed(
                 f"{self._op.name}: all {self._done} candidates failed; {count} of them: {reason}"
             )
         if self._winner is not None and self._resumed == self._done:
-            result = self._result(self._winner, self._search.times)
-        else:
-            result = self._race()
-        report(OperatorFinished(self._op, result))
-        return result
+            self._finish(self._winner, self._search.times)
+            return None
+        self._running += 1
+        return self._race()
 
-    def _measure_all(self) -> None:
-        """Keep every worker busy until the trials are used up or the space is."""
-        submitted = self._done
-        # The next candidate is chosen while the workers build: ranking takes its time.
-        upcoming = self._search.propose() if submitted < self._trials else None
-        while upcoming is not None or self._pool.busy:
-            while upcoming is not None and self._may_submit():
-                self._pool.submit(self._request(upcoming))
-                submitted += 1
-                upcoming = self._search.propose() if submitted < self._trials else None
-            request, outcome = self._pool.answer()
-            self._take(request.candidate, outcome)
+    def look_ahead(self) -> None:
+        """Choose the next candidate while others are measured: ranking takes its time."""
+        if self.result is None and not self._racing:
+            self._upcoming()
+
+    def take(self, request: Measure | Race, answer: Outcome | Laps) -> None:
+        """The answer to a request."""
+        self._running -= 1
+        if isinstance(request, Race):
+            self._take_race(request.candidates, answer)
+        else:
+            self._take_candidate(request.candidate, answer)
+
+    def _upcoming(self) -> Candidate | None:
+        """The next candidate, None: all are under way."""
+        if self._next is None and self._done + self._running < self._trials:
+            self._next = self._search.propose()
+        return self._next
 
     def _may_submit(self) -> bool:
-        """Not before the first candidate that works: the others are timed beside it."""
-        if self._search.reference is None and self._pool.busy:
-            return False
-        return self._pool.free > 0
+        """Not during a race, and not before the first candidate that works: the others are timed
+        beside it."""
+        return not self._racing and not (self._search.reference is None and self._running)
 
-    def _request(self, candidate: Candidate) -> Measure:
+    def _measure(self, candidate: Candidate) -> Measure:
         settings, search = self._settings, self._search
         common = self._op, settings.target, candidate, settings.seed
         return Measure(*common, search.fastest, search.reference, settings.threads)
 
-    def _take(self, candidate: Candidate, outcome: Outcome) -> None:
+    def _take_candidate(self, candidate: Candidate, outcome: Outcome) -> None:
         """Log first: what is told is on disk."""
         self._log(candidate, outcome, trials=self._done + 1)
         self._search.tell(candidate, outcome.seconds)
@@ -258,14 +280,16 @@ class OperatorSession:
             self._settings.log.append(record)
         return record
 
-    def _race(self) -> TuneResult:
-        """Time the leaders in turns and log the winner."""
-        racing = leaders(self._search)
+    def _race(self) -> Race:
+        """The leaders, to be timed in turns."""
+        racing = tuple(leaders(self._search))
         settings = self._settings
+        self._racing = True
         settings.on_event(RaceStarted(self._op, len(racing)))
-        common = self._op, settings.target, tuple(racing), settings.seed
-        self._pool.submit(Race(*common, settings.threads))
-        _, laps = self._pool.answer()
+        return Race(self._op, settings.target, racing, settings.seed, settings.threads)
+
+    def _take_race(self, racing: tuple[Candidate, ...], laps: Laps) -> None:
+        """Log the winner."""
         if laps.failed is None:
             order = standings(racing, laps)
         else:
@@ -276,7 +300,11 @@ class OperatorSession:
         times = self._search.times | {s.candidate.key: s.seconds for s in order}
         second = next_best(order, self._search.times)
         record = self._log(winner.candidate, outcome, self._done, best=True, runner_up=second)
-        return self._result(record, times)
+        self._finish(record, times)
+
+    def _finish(self, best: Record, times: Times) -> None:
+        self.result = self._result(best, times)
+        self._settings.on_event(OperatorFinished(self._op, self.result))
 
     def _result(self, best: Record, times: Times) -> TuneResult:
         defaults = [times[c.key] for c in self._search.defaults if times.get(c.key) is not None]

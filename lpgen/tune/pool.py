@@ -19,7 +19,7 @@ class _Cores(NamedTuple):
     timing: Sequence[int]
 
 
-class _Process(Child):
+class Process(Child):
     """One worker process and what it is doing."""
 
     def __init__(self, module: str, lock: str, cores: _Cores, *more: str) -> None:
@@ -43,6 +43,8 @@ class Pool:
     arguments: tuple[str, ...] = ()
     patience = 600.0
     """Seconds for what is not the candidate's fault, such as the oracle of a large operator."""
+    operators = 1
+    """How many are tuned at once, where one alone would leave workers idle."""
 
     def __init__(self, workers: int, timeout: float, threads: int = 1) -> None:
         self._timeout = timeout
@@ -50,7 +52,7 @@ class Pool:
         # A file in memory, of which nothing is left however this process ends.
         self._lock = os.fdopen(os.memfd_create("lpgen-timing"), "wb")
         self._lock_path = f"/proc/{os.getpid()}/fd/{self._lock.fileno()}"
-        self._workers: list[_Process] = []
+        self._workers: list[Process] = []
         try:
             for cores in _places(workers, threads):
                 self._workers.append(self._process(cores))
@@ -94,16 +96,20 @@ class Pool:
         Raises TuneError when workers do not start.
         """
         while not self._ready:
-            waiting = [w for w in self._workers if w.request or not w.started]
+            waiting = [w for w in self._workers if self._expects(w)]
             for worker, message in self._receive(waiting):
                 self._take(worker, message)
         return self._ready.popleft()
+
+    def _expects(self, worker: Process) -> bool:
+        """Whether a worker has something to say."""
+        return bool(worker.request) or not worker.started
 
     def _receive(self, waiting: list) -> list:
         """What some of the processes say."""
         return receive(waiting)
 
-    def _take(self, worker: _Process, message: Any) -> None:
+    def _take(self, worker: Process, message: Any) -> None:
         if isinstance(message, Gone):
             self._replace(worker, str(message))
         elif message == READY:
@@ -116,11 +122,11 @@ class Pool:
             self._ready.append((worker.request, message))
             worker.request = None
 
-    def _send(self, worker: _Process) -> None:
+    def _send(self, worker: Process) -> None:
         worker.enter("reading its request", self._timeout)
         worker.send(worker.request)
 
-    def _replace(self, worker: _Process, reason: str) -> None:
+    def _replace(self, worker: Process, reason: str) -> None:
         if not worker.started:
             raise TuneError(f"a measuring process does not start: {reason}")
         if worker.request:
@@ -129,8 +135,8 @@ class Pool:
         at = self._workers.index(worker)
         self._workers[at] = self._process(worker.cores)
 
-    def _process(self, cores: _Cores) -> _Process:
-        return _Process(self.module, self._lock_path, cores, *self.arguments)
+    def _process(self, cores: _Cores) -> Process:
+        return Process(self.module, self._lock_path, cores, *self.arguments)
 
 
 def _places(workers: int, threads: int) -> list[_Cores]:

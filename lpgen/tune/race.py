@@ -48,7 +48,7 @@ def leaders(search: Search) -> list[Candidate]:
     return chosen
 
 
-def standings(candidates: list[Candidate], laps: Laps) -> list[Standing]:
+def standings(candidates: Sequence[Candidate], laps: Laps) -> list[Standing]:
     """The result of a race, winner first."""
     timings = compare_laps(laps.seconds)
     results = [Standing(*timing, c) for timing, c in zip(timings, candidates, strict=True)]

@@ -6,6 +6,7 @@ which gives kernels their workspace and threads.
 
 import contextlib
 import fcntl
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -26,6 +27,9 @@ GIVE_UP = 3.0
 """A candidate this many times slower than the fastest is not timed further."""
 
 ROUNDS = 20
+
+_NUMBERS = itertools.count(1)
+"""Of the modules that this process loads, which are told apart by them."""
 
 
 @cache
@@ -51,14 +55,10 @@ class Runner:
     that the process is bound to while it waits and while it times; none: any.
     """
 
-    local = True
-    """Whether a limit of seconds is for its caller to keep."""
-
     def __init__(self, turn: int, cores: Sequence[int] = (), timing: Sequence[int] = ()) -> None:
         self.machine = this_machine()
         self._lock, self._cores, self._timing = turn, cores, timing
         self._bench: Workbench | None = None
-        self._loaded = 0
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -78,8 +78,7 @@ class Runner:
 
     def load(self, built: Built, weights: Callable[[str], Weights]) -> Loaded:
         """Load a candidate. weights: gives those that are not here yet, by their key."""
-        self._loaded += 1
-        module = load_module(Path("candidate"), built.code, self._loaded)
+        module = load_module(Path("candidate"), built.code, next(_NUMBERS))
         packed = None
         if built.weights is not None:
             if not self._bench.holds(built.weights):

@@ -15,9 +15,10 @@ from lpgen.target import Target
 from lpgen.templates import Template
 from lpgen.tune.built import Machine
 from lpgen.tune.cost_model import CostModel, teach
-from lpgen.tune.events import OperatorFailed, TuneEvent, TuneResult
-from lpgen.tune.operator import AllFailed, OperatorSession, Settings
+from lpgen.tune.events import TuneEvent, TuneResult
+from lpgen.tune.operator import Settings
 from lpgen.tune.pool import Pool, allowed_cores
+from lpgen.tune.run import Run
 from lpgen.tune.runner import this_machine
 from lpgen.tune.search import STRATEGIES
 
@@ -102,7 +103,8 @@ def tune(
     settings = Settings(target, each, log, seed, strategy, model, report, machine, threads)
     teach(model, settings.known(), target, besides=distinct)
     pool = farm.pool(jobs, timeout) if farm else Pool(jobs, timeout, threads)
-    return _tune_all(settings, serving, pool)
+    with pool:
+        return Run(settings, serving, pool).results()
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> int:
@@ -159,21 +161,3 @@ def _serving(op: Operator, target: Target, chosen: list[Template] | None) -> lis
         reasons = "; ".join(f"{t.name}: {reason}" for t, reason in explained.items())
         raise TuneError(f"{op.name}: no template applies on {target.name}: {reasons}")
     return serving
-
-
-def _tune_all(
-    settings: Settings, serving: dict[Operator, list[Template]], pool: Pool
-) -> list[TuneResult]:
-    results, failures = [], []
-    with pool:
-        for index, (op, templates) in enumerate(serving.items()):
-            try:
-                session = OperatorSession(settings, op, templates, pool)
-                results.append(session.run(index, len(serving)))
-            except AllFailed as error:
-                failures.append(error)
-                settings.on_event(OperatorFailed(op, str(error)))
-    if failures:
-        more = f" (and {len(failures) - 1} operators more)" if len(failures) > 1 else ""
-        raise TuneError(f"{failures[0]}{more}")
-    return results

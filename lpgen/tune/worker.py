@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lpgen import supervise
 from lpgen.errors import ScheduleRefused
@@ -47,10 +47,13 @@ class Worker:
             except EOFError:
                 return
             answer = self._race(request) if isinstance(request, Race) else self._measure(request)
-            self._pipe.send(answer)
+            self._send(answer)
+
+    def _send(self, message: Any) -> None:
+        self._pipe.send(message)
 
     def _say(self, name: str, limited: bool = True) -> None:
-        self._pipe.send(Phase(name, limited))
+        self._send(Phase(name, limited))
 
     @contextlib.contextmanager
     def _turn_to_time(self) -> Iterator[None]:
@@ -64,16 +67,15 @@ class Worker:
             reference, known = self._beside(request)
             with self._turn_to_time():
                 # Not beside another process's timing either: it would disturb it.
-                self._say("checking", self._runner.local)
+                self._say("checking")
                 self._runner.check(loaded)
-                self._say("timing", self._runner.local)
+                self._say("timing")
                 fastest = request.fastest or float("inf")
                 timing = self._runner.time(loaded, reference, known, fastest)
         except Exception as error:
             # Whatever a candidate does, it is a failed candidate and nothing more.
             return Outcome(None, failed=reason_of(error))
-        elsewhere = None if self._runner.local else self._runner.machine
-        return Outcome(timing.seconds, timing.spread, machine=elsewhere)
+        return Outcome(timing.seconds, timing.spread)
 
     def _beside(self, request: Measure) -> tuple[Loaded | None, float]:
         """The request's reference and its seconds; loaded when it is a new one."""
@@ -89,8 +91,7 @@ class Worker:
         try:
             racing = [self._load(request, candidate) for candidate in request.candidates]
             with self._turn_to_time():
-                local = self._runner.local
-                laps = self._runner.race(racing, on_round=lambda: self._say("racing", local))
+                laps = self._runner.race(racing, on_round=lambda: self._say("racing"))
         except Exception as error:
             return Laps((), failed=reason_of(error))
         return Laps(tuple(map(tuple, laps)))
@@ -126,8 +127,14 @@ class Place(NamedTuple):
     timing: list[int]
 
 
-def serve(arguments: list[str], runner_at: Callable[[Place], Runner]) -> None:
-    """Serve one pool; `arguments` as in the module's description. runner_at: makes the runner."""
+def serve(
+    arguments: list[str],
+    runner_at: Callable[[Place], Runner],
+    worker: type[Worker] = Worker,
+    operators: int = 1,
+) -> None:
+    """Serve one pool; `arguments` as in the module's description. runner_at: makes the runner;
+    worker: of which kind; operators: how many stay with the builder."""
     pipe, parent, lock, *places = arguments
     connection = supervise.connect(pipe, parent)
     place = Place(lock, *([int(core) for core in part.split(",") if core] for part in places))
@@ -140,7 +147,7 @@ def serve(arguments: list[str], runner_at: Callable[[Place], Runner]) -> None:
     import lpgen.build.lower  # noqa: F401  (TVM, now rather than in the first candidate's time)
 
     connection.send(READY)
-    Worker(connection, Builder(), runner_at(place)).serve()
+    worker(connection, Builder(operators), runner_at(place)).serve()
 
 
 def _here(place: Place) -> Runner:

@@ -1,0 +1,67 @@
+"""A worker of the tuner that builds nothing: its candidates are how long they would take.
+
+`python -m simulated_worker ...` takes the arguments of `lpgen.farm.worker`. A candidate's machine
+code is its modelled time, in as many bytes as machine code has, for devices that sleep so long
+(servers.py). So what is measured is the farm, and not the compiler.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+
+from lpgen.farm.protocol import OPERATORS
+from lpgen.farm.remote import RemoteRunner
+from lpgen.farm.worker import FarmWorker
+from lpgen.space import Space
+from lpgen.templates import Template
+from lpgen.tune.built import Built, Problem
+from lpgen.tune.worker import serve
+
+CODE_BYTES = 40_000
+
+
+@dataclass(frozen=True)
+class Modelled(Template):
+    """A template whose candidates are seconds: `which` of them, in so many copies as there may be
+    trials."""
+
+    family: str = "fake"
+    algorithm: str = "modelled"
+    seconds: tuple[float, ...] = (1e-3,)
+    counted = False
+
+    def why_not(self, op, target):
+        return None
+
+    def space(self, op, target):
+        return Space({"which": tuple(range(len(self.seconds))), "copy": tuple(range(100))})
+
+    def default(self, op, target):
+        return {"which": 0, "copy": 0}
+
+
+class NoBuilder:
+    """In place of a builder of candidates of Modelled."""
+
+    def problem(self, op, seed):
+        return Problem(f"{op.name} seed={seed}", op.signature, None, ())
+
+    def build(self, op, target, candidate, seed, threads):
+        seconds = candidate.template.seconds[candidate.knobs["which"]]
+        code = json.dumps({"seconds": seconds, "candidate": str(candidate)}).encode()
+        return Built(f"{op.name} seed={seed}", code.ljust(CODE_BYTES), None, threads)
+
+    def weights(self, key):
+        raise NotImplementedError("candidates of Modelled have no weights")
+
+
+class SimulatedWorker(FarmWorker):
+    """Serves a pool of a farm without any compiler."""
+
+    def __init__(self, pipe, builder, runner):
+        super().__init__(pipe, NoBuilder(), runner)
+
+
+if __name__ == "__main__":
+    *own, links, timeout = sys.argv[1:]
+    serve(own, lambda place: RemoteRunner(links, float(timeout)), SimulatedWorker, OPERATORS)
