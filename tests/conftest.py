@@ -2,12 +2,13 @@
 
 A test marked `matrix` runs each of its cases on one level for each algorithm, in rotation, of those
 that this CPU has: levels differ in widths and instructions, and each meets its share of the cases.
-The other combinations are marked `nightly` (`pytest -m "nightly or not nightly"` runs everything).
+Of a test marked `sample(n)` every n-th case that is left runs every day. The others are marked
+`nightly` (`pytest -m "nightly or not nightly"` runs everything).
 """
 
 import gc
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in rivals:
             if item is not rivals[number % len(rivals)]:
                 item.add_marker(pytest.mark.nightly)
+    _leave_out(items)
+
+
+def _leave_out(items: list[pytest.Item]) -> None:
+    """Mark what samples leave out of what would run by day."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        if (sample := item.get_closest_marker("sample")) and not item.get_closest_marker("nightly"):
+            name = item.nodeid.partition("[")[0]
+            if seen[name] % sample.args[0]:
+                item.add_marker(pytest.mark.nightly)
+            seen[name] += 1
 
 
 def pytest_collection_finish() -> None:

@@ -40,6 +40,7 @@ def assert_exact(level: str, op, knobs: dict | None = None, **changed) -> None:
     assert_exact_on(chosen, target, op, knobs)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.matrix
 @ON_X86
 @pytest.mark.parametrize("k", [73, 88, 92])
@@ -65,6 +66,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.matrix
 @EVERYWHERE
 @pytest.mark.parametrize("kind", CONVOLUTIONS)

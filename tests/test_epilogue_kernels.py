@@ -107,6 +107,7 @@ def test_both_packers_give_the_same_bytes(op, seed):
     np.testing.assert_array_equal(packed, layout.pack(w, **parameters))
 
 
+@pytest.mark.sample(2)
 @TEMPLATES
 def test_ties_go_to_even(name):
     # Sums -8..8 by 0.5 and a zero point that is odd: half of the results are ties.
@@ -118,6 +119,7 @@ def test_ties_go_to_even(name):
     np.testing.assert_array_equal(y, run(name, op, x, w, scale=scale))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.matrix
 @TEMPLATES
 @pytest.mark.parametrize("form", ["u8", "s8", "u1", "s2", "u4"])
@@ -133,6 +135,7 @@ def test_far_sums_saturate(name, form):
     np.testing.assert_array_equal(y, op.reference(x, w, scale=scale, bias=bias))
 
 
+@pytest.mark.sample(2)
 @TEMPLATES
 def test_products_and_additions_are_rounded_apart(name):
     op = parse("dense m=32 n=64 k=64 act=u8 weight=s8 out=f32 scale=channel bias=f32 residual=u8")
@@ -193,6 +196,7 @@ def first_served(chosen, ops, target):
     return served[0]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", LEVELS)
 def test_a_quantization_in_the_middle(name):
@@ -215,6 +219,7 @@ def test_a_quantization_in_the_middle(name):
     assert np.array_equal(op.reference(**example.given), y.reshape(residual.shape))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", LEVELS)
 @pytest.mark.parametrize("words", ["out=f32 relu6", "out=u8 zero_out=9 relu"])
@@ -226,6 +231,7 @@ def test_what_is_no_number_has_one_result(name, words):
     assert_exact_on(chosen, target, op, knobs, extremes=False, special=True)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", ["generic/generic", "sse4/dot", "avx2/dot", "avx512vnni/dot"])
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def with_floats(draw, operators):
     return replace(op, input=draw(st.sampled_from(kinds)))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "name", ["generic/generic", "avx2/dot", "avx512vnni/dot", "amx/mma", "avx2/lut_sum"]
 )
@@ -46,6 +47,7 @@ def test_any_point_of_the_space(name, data):
     assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", ["generic/generic", "sse4/dot", "avx2/dot", "avx512vnni/dot"])
 @pytest.mark.parametrize("kind", ["f32", "f32:tensor", "f32:row"])

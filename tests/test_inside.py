@@ -54,6 +54,7 @@ def _cases():
             yield pytest.param(name, f"conv2d {shape} {formats}", marks=marks)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "text"), list(_cases()))
 def test_exact_without_the_padding(name, text):
     op = parse(text)

@@ -245,6 +245,7 @@ def cases_of(isa: Isa, operation: str) -> list[Case]:
     return [case for case in MAKERS[operation](isa) if case.name == operation]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("level", "operation"), OVERRIDES)
 def test_every_override_does_what_it_means(level, operation):
     isa = on_this_cpu(LEVELS[level])
@@ -323,6 +324,7 @@ def test_vectors_alone_are_enough(algorithm, text, monkeypatch):
     assert_exact_on(template, target, op, template.default(op, target))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("algorithm", "text"),
     [

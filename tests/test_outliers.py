@@ -95,6 +95,7 @@ def _served() -> list:
     return found
 
 
+@pytest.mark.sample(2)
 @pytest.mark.matrix
 @pytest.mark.parametrize(("name", "text"), _served())
 def test_every_template(name, text):

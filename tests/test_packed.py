@@ -71,6 +71,7 @@ def test_the_first_code_is_in_the_lowest_bits():
     assert pack(values, "u2", "planes").tolist() == planes
 
 
+@pytest.mark.sample(2)
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", sorted(LEVELS))
 @settings(BUILDS, max_examples=4)
@@ -87,6 +88,7 @@ def test_any_point_of_the_space(name, data):
     assert_exact(name, op, chosen.space(op, target).sample(np.random.default_rng(seed)))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "name", ["generic/generic", "avx2/dot", "avx512vnni/dot", "amx/mma", "icelake/bitserial"]
@@ -184,6 +186,7 @@ def test_rows_that_are_not_packed(data, message):
         op.reference(data, np.int8([[1]]))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["generic/bitserial", "icelake/bitserial"])
 @pytest.mark.parametrize(
     "words",

@@ -59,6 +59,7 @@ def test_every_record_is_a_point_of_its_space():
         assert content["knobs"] in space, record.id
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "record"), _samples())
 def test_a_record_replays(name, record):
     target = Target.parse(record["target"])
