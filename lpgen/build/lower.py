@@ -35,6 +35,7 @@ from lpgen.build.passes import to_plain_code
 from lpgen.ops.rows import entry_at
 from lpgen.ops.signature import ALIGNMENT, Argument, Role, Signature
 from lpgen.tir.ranges import bound_loops
+from lpgen.tir.rolled import hide_extents
 from lpgen.tir.threads import share_tiles
 
 if TYPE_CHECKING:
@@ -162,7 +163,8 @@ def _lower(
             if signature := signatures.get(symbol := var.name_hint):
                 pairs = zip(signature, func.params, strict=False)  # threads come behind
                 rows = next((var for a, var in pairs if a is signature.rows), None)
-                shared, pieces[symbol] = share_tiles(bound_loops(func), func.params[-1], rows)
+                func = hide_extents(bound_loops(func))
+                shared, pieces[symbol] = share_tiles(func, func.params[-1], rows)
                 mod[var], scratch[symbol] = _place_scratch(shared, signature)
         mod = tirx.transform.LowerTVMBuiltin()(mod)
     return Lowered(mod, tvm_target, scratch, pieces)

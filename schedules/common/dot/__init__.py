@@ -22,8 +22,12 @@ from lpgen.schedules.common.dot import knobs as fixed
 from lpgen.schedules.common.dot.knobs import chunk_of, operands_of, refuses, tiling
 from lpgen.schedules.common.finish import finished
 from lpgen.space import Counts, Knobs, Space
+from lpgen.tir.rolled import keep_rolled
 
 RANGED = True
+
+UNROLLED = 350
+"""Instructions of a loop over k steps up to which LLVM unrolls it completely, about."""
 
 
 def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
@@ -56,7 +60,7 @@ def scheduled(op: Dense | Conv2d, isa: Isa, knobs: Knobs, sizes: dot.Tiling) -> 
     operands = operands_of(op, isa, knobs["step"])
     definition = dot.define(op, operands, sizes)
     sch = definition.schedule()
-    _Tiles(sch, isa, operands, definition, knobs).schedule()
+    _Tiles(sch, isa, operands, definition, knobs, sizes).schedule()
     return finished(sch.mod["main"], definition, prefetch=knobs["prefetch"], isa=isa)
 
 
@@ -70,9 +74,10 @@ class _Tiles:
         operands: dot.Operands,
         definition: Definition,
         knobs: Knobs,
+        sizes: dot.Tiling,
     ) -> None:
         self.sch, self.isa, self.operands, self.knobs = sch, isa, operands, knobs
-        self.definition = definition
+        self.definition, self.sizes = definition, sizes
         self.chunked = bool(chunk_of(knobs["step"]))
         self.tile = sch.get_sblock("tile")
         self.near = int(isa.kq > 2)
@@ -114,18 +119,34 @@ class _Tiles:
         sch.vectorize(sch.fuse(nl, kt))
 
     def _unrolled(self, k_step):
-        """Unroll the loop over k steps; returns the loop whose body is one step."""
+        """Unroll the loop over k steps; returns the loop over iterations, and the one whose body is
+        one step."""
         unroll = self.knobs["unroll"]
         if unroll == 1:
-            return k_step
-        _, inner = self.sch.split(k_step, [None, unroll])
+            return k_step, k_step
+        outer, inner = self.sch.split(k_step, [None, unroll])
         self.sch.unroll(inner)
-        return inner
+        return outer, inner
+
+    def _reorders(self, row, column, k_step) -> bool:
+        """Whether LLVM would order the products of a tile anew: nothing but the loop over k steps
+        is around them, it is short, and there are many sums."""
+        taps, steps = (self._extent(row) * self._extent(column), self._extent(k_step))
+        rows, columns = self.sizes.rows, self.sizes.vectors
+        unrolls = steps * (rows * columns + rows + columns) <= UNROLLED
+        many = 2 * rows * columns >= self.isa.registers
+        return taps == 1 and self.knobs["left"] != "inside" and unrolls and many
+
+    def _extent(self, loop) -> int:
+        return int(self.sch.get(loop).extent)
 
     def _product(self, reduction) -> None:
         sch, tile = self.sch, self.tile
-        first, _, k4, _ = reduction
-        step = self._unrolled(k4)
+        first, column, k4, _ = reduction
+        reorders = self._reorders(first, column, k4)
+        iterations, step = self._unrolled(k4)
+        if reorders:
+            keep_rolled(sch, iterations)
         if self.knobs["expand"] == "register":
             self._unpack_in_registers(step)
         self._zero(sch.decompose_reduction(tile, first), 3)
@@ -137,7 +158,7 @@ class _Tiles:
         loops = sch.get_loops(partial)
         mi, nv, nl, pair, ki, *kt = loops[-5 - self.near :]
         sch.reorder(ki, mi, nv, nl, pair, *kt)
-        step = self._unrolled(ki)
+        _, step = self._unrolled(ki)
         if self.knobs["expand"] == "register":
             self._unpack_in_registers(step)
         self.rows.append(self._zero(sch.decompose_reduction(partial, self._outer_step(step)), 4))
