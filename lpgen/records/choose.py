@@ -16,7 +16,7 @@ from lpgen.records import Log, RecordWarning
 from lpgen.target import Target
 from lpgen.templates import Template
 
-PREFERRED = 1.1
+PREFERRED = 1.25
 """How many times faster than a lesser target's record the model has to expect something else."""
 
 
