@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("workload", nargs="?", default=DEFAULT)
     parser.add_argument("--candidates", type=int, default=24)
     given = parser.parse_args()
-    with servers(1) as tracker, Farm(tracker, KEY) as farm:
+    with servers(1) as there, Farm(there.tracker, KEY) as farm:
         beside, own, sizes = overheads(parse(given.workload), given.candidates, farm)
     first, rest = beside[0], beside[1:]
     print(

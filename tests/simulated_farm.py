@@ -148,8 +148,8 @@ def main() -> None:
     given = parser.parse_args()
     sizes, jobs = sorted(map(int, given.sizes.split(","))), most_jobs(1)
     rates: dict[int, float] = {}
-    with servers(sizes[-1], "sleeping") as tracker, SimulatedFarm(tracker, KEY, say=print) as farm:
-        wait_for(lambda: free(tracker) == 0)
+    with servers(sizes[-1], "sleeping") as there, SimulatedFarm(there.tracker, KEY) as farm:
+        wait_for(lambda: free(there.tracker) == 0)
         for size in sizes:
             rates[size], cpu = throughput(farm, size, jobs)
             share = rates[size] / size / (rates[sizes[0]] / sizes[0])

@@ -9,13 +9,11 @@ import json
 import sys
 from dataclasses import dataclass
 
-from lpgen.farm.protocol import OPERATORS
-from lpgen.farm.remote import RemoteRunner
+from lpgen.farm import worker
 from lpgen.farm.worker import FarmWorker
 from lpgen.space import Space
 from lpgen.templates import Template
 from lpgen.tune.built import Built, Problem
-from lpgen.tune.worker import serve
 
 CODE_BYTES = 40_000
 
@@ -62,6 +60,10 @@ class SimulatedWorker(FarmWorker):
         super().__init__(pipe, NoBuilder(), runner)
 
 
+def main(arguments: list[str]) -> None:
+    """As of `lpgen.farm.worker`."""
+    worker.main(arguments, SimulatedWorker)
+
+
 if __name__ == "__main__":
-    *own, links, timeout = sys.argv[1:]
-    serve(own, lambda place: RemoteRunner(links, float(timeout)), SimulatedWorker, OPERATORS)
+    main(sys.argv[1:])

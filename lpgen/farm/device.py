@@ -28,6 +28,10 @@ KEPT = 64
 """Candidates of an operator that stay loaded."""
 
 
+class Broken(Exception):
+    """This device computes wrong what others compute right."""
+
+
 class Kept:
     """An operator on the device: its problem, with a runner, weights by their keys, and candidates
     by their code."""
@@ -96,7 +100,12 @@ class Device:
         self, timed: Timed, runner: Runner, loaded: Loaded, reference: Loaded | None = None
     ) -> dict:
         began = time.perf_counter()
-        runner.check(loaded)
+        try:
+            runner.check(loaded)
+        except Miscomputed:
+            if reference is not None:
+                _require(runner, reference)
+            raise
         timing = runner.time(loaded, reference, timed.reference_seconds, timed.fastest)
         took = time.perf_counter() - began
         return {**timing._asdict(), "took": took, "health": health.now()}
@@ -117,11 +126,21 @@ class Device:
         self._operators.move_to_end(several[0].problem)
         try:
             return json.dumps(work(kept.runner, *map(kept.load, several)))
+        except Broken as error:
+            return json.dumps({"broken": str(error)})
         except Miscomputed as error:
             return json.dumps({"failed": f"wrong: {error}"})
         except Exception as error:
             # Whatever a candidate does, it is a failed candidate and nothing more.
             return json.dumps({"failed": f"{type(error).__name__}: {supervise.reason_of(error)}"})
+
+
+def _require(runner: Runner, reference: Loaded) -> None:
+    """Raise Broken unless a candidate that was right before, maybe elsewhere, is right here."""
+    try:
+        runner.check(reference)
+    except Miscomputed as error:
+        raise Broken(f"it computes wrong what was right before: {error}") from None
 
 
 def describe() -> Description:

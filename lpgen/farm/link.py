@@ -9,6 +9,7 @@ first, until it closes. A session that is lost is answered with {"lost": reason}
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import sys
 import time
@@ -41,8 +42,16 @@ ASIDE = 30.0
 """Seconds until it is tried again."""
 
 
+BROKEN = 600.0
+"""Seconds for which a device that computes wrong is held, so that nobody else gets it."""
+
+
 class Lost(Exception):
     """A session that ended: why."""
+
+
+class Broken(Exception):
+    """A device that computes wrong what others compute right."""
 
 
 class Link:
@@ -105,10 +114,14 @@ def _expect(child: Child, message: Any) -> None:
 
 
 class Session:
-    """A device's session: calls are answered, or it is lost. Races wait until it is cool."""
+    """A device's session: calls are answered, or it is lost. Races wait until it is cool.
+
+    answered: whether any candidate came back.
+    """
 
     def __init__(self, child: Child, description: dict, say: Callable[[str], None]) -> None:
         self._child, self._description = child, description
+        self.answered = False
         self._cooling = Cooling(description["name"], self._health, say)
 
     @property
@@ -118,7 +131,8 @@ class Session:
 
     def serve(self, client: Connection) -> None:
         """Pass on a client's calls until it closes, and wait until the device is cool again. Raises
-        Lost where the session is lost, which the client is told as well."""
+        Lost where the session is lost, Broken where the device is no good; to the client both are a
+        lost device."""
         _tell(client, self._description)
         while True:
             try:
@@ -127,9 +141,11 @@ class Session:
                 break
             try:
                 answer = self._cooling.answer(call, self._ask)
-            except Lost as error:
+            except (Lost, Broken) as error:
                 _tell(client, {"lost": str(error)})
                 raise
+            # A device that hangs with candidates may still take what they need.
+            self.answered |= call[0] != "keep" and "needs" not in json.loads(answer)
             _tell(client, answer)
         client.close()
         self._cooling.wait()
@@ -141,6 +157,8 @@ class Session:
         if isinstance(answer, Gone):
             late = answer.reason.startswith("no result")
             raise Lost(answer.reason if late else answer.last or answer.reason)
+        if reason := json.loads(answer).get("broken"):
+            raise Broken(reason)
         return answer
 
     def _health(self) -> str:
@@ -152,34 +170,46 @@ def _tell(client: Connection, answer: Any) -> None:
         client.send(answer)
 
 
+def accept(session: Session, listening: socket.socket, link: Link) -> None:
+    """Serve clients until somebody else waits for a device, or it is gone. Raises as `serve`."""
+    leased = time.monotonic()
+    listening.settimeout(1.0)
+    while not session.ended:
+        if time.monotonic() - leased > LEASE:
+            if link.wanted_by_others():
+                return
+            leased = time.monotonic()
+        try:
+            accepted, _ = listening.accept()
+        except TimeoutError:
+            continue
+        accepted.setblocking(True)
+        with Connection(accepted.detach()) as client:
+            session.serve(client)
+
+
 def main(arguments: list[str]) -> None:
     """Lease, accept, pass on, until the parent is gone."""
     pipe, parent, descriptor, host, port, key = arguments
     connection = supervise.connect(pipe, parent)
     listening = socket.socket(fileno=int(descriptor))
     link = Link(connection, Address(host, int(port)), key)
+    losses = 0
     for child, description in link.sessions():
         session = Session(child, description, lambda text: connection.send(("heat", text)))
-        leased = time.monotonic()
-        while True:
-            if time.monotonic() - leased > LEASE:
-                if link.wanted_by_others():
-                    break
-                leased = time.monotonic()
-            listening.settimeout(1.0)
-            try:
-                accepted, _ = listening.accept()
-            except TimeoutError:
-                if session.ended:
-                    break  # the device is gone
-                continue
-            accepted.setblocking(True)
-            try:
-                with Connection(accepted.detach()) as client:
-                    session.serve(client)
-            except Lost as error:
-                connection.send(("lost", str(error)))
-                break
+        try:
+            accept(session, listening, link)
+            losses = 0
+        except Lost as error:
+            connection.send(("lost", str(error)))
+            losses = 0 if session.answered else losses + 1
+            if losses >= TRIES:
+                reason = f"{description['name']} has answered nothing in {losses} sessions"
+                connection.send(("aside", reason))
+                time.sleep(ASIDE)
+        except Broken as error:
+            connection.send(("aside", f"{description['name']}: {error}"))
+            time.sleep(BROKEN)
 
 
 if __name__ == "__main__":

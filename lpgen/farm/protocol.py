@@ -17,7 +17,7 @@ comes from a machine that may be anybody's.
 `measure` and `race` answer {"needs": [keys]} where the device has not been given the problem or the
 weights yet: a session begins with nothing. A health is [celsius, megahertz, throttled]
 (`lpgen.farm.health.Health`), `before` that of before the race; `took`: seconds of checking and
-timing.
+timing. {"broken": why} is the answer of a device on which the reference is wrong as well.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from lpgen.farm.protocol import OPERATORS
 from lpgen.farm.remote import RemoteRunner
 from lpgen.tune.builder import Builder
 from lpgen.tune.messages import Answered, Handed, Laps, Measure, Outcome, Race
-from lpgen.tune.worker import Place, Worker, reason_of, serve
+from lpgen.tune.worker import Worker, reason_of, serve
 
 WAKE = 1e-3
 """Seconds until a thread that waits for a device gets on while the process builds."""
@@ -78,11 +78,12 @@ def _failed(request: Measure | Race, error: Exception) -> Outcome | Laps:
     return Laps((), reason) if isinstance(request, Race) else Outcome(None, failed=reason)
 
 
-def _runner(links: str, timeout: str) -> Callable[[Place], RemoteRunner]:
-    return lambda place: RemoteRunner(links, float(timeout))
+def main(arguments: list[str], worker: type[Worker] = FarmWorker) -> None:
+    """Serve one pool; `arguments` as in the module's description. worker: of which kind."""
+    *own, links, timeout = arguments
+    sys.setswitchinterval(WAKE)
+    serve(own, lambda place: RemoteRunner(links, float(timeout)), worker, OPERATORS)
 
 
 if __name__ == "__main__":
-    *own, links, timeout = sys.argv[1:]
-    sys.setswitchinterval(WAKE)
-    serve(own, _runner(links, timeout), FarmWorker, OPERATORS)
+    main(sys.argv[1:])
