@@ -1,5 +1,6 @@
 """Commands on networks: compile, show, check, bench."""
 
+import contextlib
 import json
 import os
 import signal
@@ -94,7 +95,24 @@ def test_compile_with_trials_tunes_first(lpgen, model, home, monkeypatch):
     said = lpgen("compile", "m.onnx", "-o", "two.so", "--trials", "40", "--threads", "2")
     assert "the steps were expected to take" in said
     assert sum(asked["trials"].values()) == 40
-    assert asked["threads"] == 2
+    assert (asked["threads"], asked["farm"]) == (2, None)
+
+
+def test_compile_tunes_on_devices(lpgen, model, home, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("lpgen.cli.tune.run", lambda *given: asked.update(given[3]))
+    monkeypatch.setattr("lpgen.farm.Farm", lambda *given: contextlib.nullcontext(given[:3]))
+    model.network = networks.two_layers()
+    there = ("--rpc", "127.0.0.1:9190", "--key", "rpi4", "--devices", "2")
+    command = ("compile", "m.onnx", "-o", "two.so")
+    lpgen(*command, "--trials", "16", *there)
+    assert asked["farm"] == (("127.0.0.1", 9190), "rpi4", 2)
+    for words, reason in (
+        (there, "--rpc is for --trials: devices measure, and compile nothing"),
+        (("--trials", "8", *there[:2]), "--rpc and --key go together"),
+        (("--trials", "8", "--devices", "2"), "--devices is for --rpc"),
+    ):
+        assert reason in lpgen(*command, *words, status=2)
 
 
 @pytest.mark.nightly

@@ -14,6 +14,7 @@ from lpgen.cli import networks, options, output
 from lpgen.errors import UserError
 
 if TYPE_CHECKING:
+    from lpgen.farm import Farm
     from lpgen.network import Network
     from lpgen.onnx.lowering import Quantizing
     from lpgen.records import Log
@@ -37,6 +38,7 @@ model = click.Path(path_type=Path)
     type=click.IntRange(0, 1_000_000),
     help="Candidates to measure first, shared by all kernels; their records go to the log.",
 )
+@options.devices
 @options.threads
 @click.option("--name", metavar="NAME", help="What its C functions begin with [LIB].")
 @click.option(
@@ -62,6 +64,9 @@ def command(
     targets: str | None,
     log_path: Path | None,
     trials: int,
+    rpc: str | None,
+    key: str | None,
+    devices: int | None,
     threads: int,
     name: str | None,
     weights_beside: bool,
@@ -74,9 +79,9 @@ def command(
 
     It holds a kernel for each distinct operator, chosen as `lpgen build` does, the weights, packed,
     and the plan of the memory. It is called as LIB_run in C and as `load("LIB.so").network` in
-    Python. With --trials its kernels are tuned before, on this CPU: those that take most of the
-    time get most of the trials, and the same command goes on with what is in the log. What of the
-    model is not served is said before anything is compiled.
+    Python. With --trials its kernels are tuned before, on this CPU, or with --rpc and --key on
+    devices: those that take most of the time get most of the trials, and the same command goes on
+    with what is in the log. What of the model is not served is said before anything is compiled.
 
     With --targets sse4,avx2,icelake it holds the kernels and the packed weights for all those CPUs,
     and takes when it is loaded the best that runs there; with --weights-beside the weights for each
@@ -91,6 +96,9 @@ def command(
     from lpgen.network import build, default_name
 
     options.check_threads(threads)
+    if rpc and not trials:
+        raise UserError("--rpc is for --trials: devices measure, and compile nothing")
+    farm = options.farm(rpc, key, devices)
     if left is not None and (trials or weights_beside):
         raise UserError("--ort goes with neither --trials nor --weights-beside")
     chosen = options.targets_of(target, targets)
@@ -108,7 +116,8 @@ def command(
             return
         network = read(model, shapes, dynamic, plan)
         if log:
-            tune_network(network, chosen[0], log, trials, threads)
+            with farm as opened:
+                tune_network(network, chosen[0], log, trials, threads, opened)
         with _progress() as show:
             settings = {"name": name, "threads": threads, "weights_beside": weights_beside}
             build(network, chosen, out, logs, **settings, on_progress=show)
@@ -137,8 +146,10 @@ def _compile_nodes(
     networks.show_parts(parts, out, left, as_json)
 
 
-def tune_network(network: Network, target: Target, log: Log, trials: int, threads: int) -> None:
-    """Tune the kernels that cost most, and say what the whole may gain."""
+def tune_network(
+    network: Network, target: Target, log: Log, trials: int, threads: int, farm: Farm | None = None
+) -> None:
+    """Tune the kernels that cost most, on a farm or here, and say what the whole may gain."""
     from lpgen.cli import tune
     from lpgen.network.trials import costs, shares
     from lpgen.tune import most_jobs
@@ -146,7 +157,7 @@ def tune_network(network: Network, target: Target, log: Log, trials: int, thread
     expected = costs(network, target)
     found = shares(expected, trials)
     labels = {op: op.label for op in found}
-    settings = {"trials": found, "threads": threads, "jobs": most_jobs(threads)}
+    settings = {"trials": found, "threads": threads, "jobs": most_jobs(threads), "farm": farm}
     uses = Counter(step.op for step in network.steps)
     before = sum(expected.values())
 

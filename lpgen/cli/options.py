@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -93,6 +94,34 @@ threads = click.option(
     show_default=True,
     help="Threads of a call, mostly: records tuned on as many come first.",
 )
+
+
+def devices(command: Callable) -> Callable:
+    """The options --rpc, --key and --devices of commands that measure on devices."""
+    several = click.option(
+        "--devices", type=click.IntRange(1), metavar="N", help="How many at most [all]."
+    )
+    key = click.option("--key", help="Which devices: those that were started with this key.")
+    rpc = click.option(
+        "--rpc", metavar="HOST:PORT", help="Measure on devices that this tracker knows."
+    )
+    return rpc(key(several(command)))
+
+
+def farm(rpc: str | None, key: str | None, devices: int | None) -> Any:
+    """The devices to measure on, a context to be opened; of nothing, this machine."""
+    from lpgen.cli import output
+
+    if (rpc is None) != (key is None):
+        raise UserError("--rpc and --key go together: where the tracker is, and which devices")
+    if rpc is None:
+        if devices:
+            raise UserError("--devices is for --rpc")
+        return contextlib.nullcontext()
+    from lpgen.farm import Address, Farm
+
+    return Farm(Address.parse(rpc), key, devices, output.note)
+
 
 MAX_THREADS = 1024
 

@@ -54,9 +54,7 @@ _RACING = 3
     is_flag=True,
     help="Say how well that ranks what was measured, of --trials candidates a template.",
 )
-@click.option("--rpc", metavar="HOST:PORT", help="Measure on devices that this tracker knows.")
-@click.option("--key", help="Which devices: those that were started with this key.")
-@click.option("--devices", type=click.IntRange(1), metavar="N", help="How many at most [all].")
+@options.devices
 @options.as_json
 def command(
     asked: workloads.Asked,
@@ -91,11 +89,7 @@ def command(
     from lpgen.target import Target
     from lpgen.tune import most_jobs
 
-    if (rpc is None) != (key is None):
-        raise UserError("--rpc and --key go together: where the tracker is, and which devices")
-    if devices and not rpc:
-        raise UserError("--devices is for --rpc")
-
+    farm = options.farm(rpc, key, devices)
     labels = asked.operators()
     chosen = Target.parse(target)
     log = options.log_to_write(log_path, chosen)
@@ -107,7 +101,6 @@ def command(
         return
     settings |= {"strategy": strategy or "model", "templates": templates or None}
     settings["jobs"] = jobs if jobs is not None else most_jobs(settings["threads"])
-    farm = _farm(rpc, key, devices)
     results: list[TuneResult] = []
     failure = None
     try:
@@ -132,15 +125,6 @@ def command(
 def _check_trials(trials: int) -> None:
     if trials < 1:
         raise UserError(f"trials={trials} is outside 1..")
-
-
-def _farm(rpc: str | None, key: str | None, devices: int | None) -> Any:
-    """The devices to measure on, to be opened; of nothing, this machine."""
-    if rpc is None:
-        return contextlib.nullcontext()
-    from lpgen.farm import Address, Farm
-
-    return Farm(Address.parse(rpc), key, devices, output.note)
 
 
 def run(
