@@ -11,7 +11,8 @@ from tvm.s_tir import Schedule
 from tvm_ffi import structural_walk
 
 from lpgen.algorithms.kernel import Function
-from lpgen.build.lower import STACK_LIMIT, STACK_TOTAL, Scratch, jit, jit_module, lower
+from lpgen.build.lower import jit, jit_module, lower
+from lpgen.build.stack import STACK_LIMIT, STACK_TOTAL, Scratch
 from lpgen.ops import Dense
 from lpgen.ops.signature import Argument, Role, Signature, packed_weights, scalar
 from lpgen.runtime.memory import aligned, aligned_copy

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tvm import IRModule
 
     from lpgen.algorithms.kernel import Kernel
-    from lpgen.build.lower import Scratch
+    from lpgen.build.stack import Scratch
     from lpgen.ops import Operator
     from lpgen.target import Target
 

@@ -19,7 +19,7 @@ from lpgen.supervise import Child, Gone
 
 if TYPE_CHECKING:
     from lpgen.algorithms.kernel import Function
-    from lpgen.build.lower import Scratch
+    from lpgen.build.stack import Scratch
     from lpgen.target import Target
 
 

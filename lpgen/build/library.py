@@ -32,7 +32,7 @@ from lpgen.errors import LibraryError
 from lpgen.runtime.files import HASH_BYTES, find_hash, hash_of
 
 if TYPE_CHECKING:
-    from lpgen.build.lower import Scratch
+    from lpgen.build.stack import Scratch
     from lpgen.target import Target
 
 # And the cpu_*.c of the architecture.

@@ -7,8 +7,9 @@ runtime is settled here:
 * Tensors may have any address. TVM would tell LLVM that every parameter starts on a 64-byte
   boundary, and does not check it; a raw pointer carries no such promise, and only the arguments
   whose alignment the signature states (packed weights, which lpgen allocates) get it back.
-* Scratch memory up to `STACK_LIMIT` bytes lies on the stack, where LLVM turns a register tile into
-  registers; the rest is asked for through TVMBackendAllocWorkspace, and `Lowered` says how much.
+* Scratch memory up to `stack.STACK_LIMIT` bytes lies on the stack, where LLVM turns a register tile
+  into registers; the rest is asked for through TVMBackendAllocWorkspace, and `Lowered` says how
+  much.
 * Parallel loops call TVMBackendParallelLaunch. Tiles are shared among as many threads as the last
   argument says (`threads.share_tiles`).
 
@@ -23,17 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import tvm
 from tvm import IRModule, tirx
 from tvm.ir import PointerType, PrimType, StringImm
-from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.kernel import Function, Kernel, RangedKernel
 from lpgen.build import sizes
 from lpgen.build.passes import to_plain_code
+from lpgen.build.stack import Scratch, place_scratch
 from lpgen.ops.rows import entry_at
-from lpgen.ops.signature import ALIGNMENT, Argument, Role, Signature
+from lpgen.ops.signature import Argument, Role, Signature
 from lpgen.tir.ranges import bound_loops
 from lpgen.tir.rolled import hide_extents
 from lpgen.tir.threads import share_tiles
@@ -41,27 +41,8 @@ from lpgen.tir.threads import share_tiles
 if TYPE_CHECKING:
     from lpgen.target import Target
 
-STACK_LIMIT = 16 * 1024
-"""Largest scratch buffer kept on the stack, in bytes. The arena in the caller's workspace takes
-the larger ones: the stacks of other people's threads can be small."""
-
-STACK_TOTAL = 64 * 1024
-"""All scratch buffers of one kernel on the stack, in bytes."""
-
 _ENTRY = entry_at(0)
 """The tvm-ffi function in front of a kernel that is only measured."""
-
-
-@dataclass(frozen=True)
-class Scratch:
-    """Workspace a function needs, in bytes: `serial` once, `per_thread` for each thread."""
-
-    serial: int
-    per_thread: int
-
-    def nbytes(self, threads: int) -> int:
-        """Bytes of workspace for a call on `threads` threads."""
-        return self.serial + threads * self.per_thread
 
 
 @dataclass(frozen=True)
@@ -165,7 +146,7 @@ def _lower(
                 rows = next((var for a, var in pairs if a is signature.rows), None)
                 func = hide_extents(bound_loops(func))
                 shared, pieces[symbol] = share_tiles(func, func.params[-1], rows)
-                mod[var], scratch[symbol] = _place_scratch(shared, signature)
+                mod[var], scratch[symbol] = place_scratch(shared, signature)
         mod = tirx.transform.LowerTVMBuiltin()(mod)
     return Lowered(mod, tvm_target, scratch, pieces)
 
@@ -224,80 +205,6 @@ def _passed(argument: Argument, given: tirx.Var | None, first: int, rows: int) -
     if not first or argument.role == Role.PACKED:
         return given.data
     return tirx.address_of(given[(first, *[0] * (len(argument.shape) - 1))])
-
-
-def _place_scratch(func: tirx.PrimFunc, signature: Signature) -> tuple[tirx.PrimFunc, Scratch]:
-    """Put small scratch buffers on the stack and count the bytes of the others."""
-    buffers = _allocations(func.body)
-    on_stack = _fitting_the_stack(buffers)
-    workspace = {b: _rounded(b) for b in buffers if b not in on_stack}
-    parallel = [set(_allocations(loop.body)) for loop in _parallel_loops(func.body)]
-    # Sums, not the peak: StorageRewrite has already let buffers share what they can.
-    scratch = Scratch(
-        serial=sum(n for b, n in workspace.items() if not any(b in loop for loop in parallel)),
-        per_thread=max((sum(workspace.get(b, 0) for b in loop) for loop in parallel), default=0),
-    )
-
-    def place(alloc: tirx.AllocBuffer) -> tirx.Stmt:
-        return _on_stack(alloc.buffer) if alloc.buffer in on_stack else alloc
-
-    body = structural_map(func.body, (tirx.AllocBuffer, place))
-    pairs = zip(signature, func.params, strict=False)  # threads come behind
-    promised = {var: a.alignment for a, var in pairs if a.alignment > 1}
-    for var, alignment in {**promised, **dict.fromkeys(workspace, ALIGNMENT)}.items():
-        body = tirx.AttrStmt(var, "storage_alignment", _int32(alignment), body)
-    # A workspace call names its device, which MakePackedAPI would have supplied; 1 is the CPU.
-    # Not earlier than here: the lowering moves allocations out of an AttrStmt.
-    body = tirx.AttrStmt(_int32(0), "device_type", _int32(1), body)
-    body = tirx.AttrStmt(_int32(0), "device_id", _int32(0), body)
-    return func.with_body(body), scratch
-
-
-def _on_stack(buffer: tirx.Var) -> tirx.Stmt:
-    """An allocation that no later pass turns into a call, on a 64-byte boundary.
-
-    TVM's code generation aligns an array of scalars to at most 16 bytes, and vectors read from it
-    would then straddle cache lines: the memory is allocated as 64-byte vectors.
-    """
-    keep = {"disable_lower_builtin": _int32(1)}
-    nbytes = _nbytes(buffer)
-    if nbytes <= ALIGNMENT or tvm.DataType(str(buffer.dtype)).lanes > 1:
-        return tirx.AllocBuffer(buffer, keep)
-    lines = [-(-nbytes // ALIGNMENT)]
-    memory = tirx.decl_buffer(lines, f"uint8x{ALIGNMENT}", f"{buffer.name}_memory")
-    return tirx.SeqStmt([tirx.AllocBuffer(memory, keep), tirx.DeclBuffer(buffer, data=memory.data)])
-
-
-def _fitting_the_stack(buffers: list[tirx.Var]) -> set[tirx.Var]:
-    fitting, total = set(), 0
-    for buffer in sorted(buffers, key=_nbytes):  # the small ones are the register tiles
-        size = _nbytes(buffer)
-        if size <= STACK_LIMIT and total + size <= STACK_TOTAL:
-            fitting.add(buffer)
-            total += size
-    return fitting
-
-
-def _allocations(body: tirx.Stmt) -> list[tirx.Var]:
-    found: list[tirx.Var] = []
-    structural_walk(body, (tirx.AllocBuffer, lambda alloc: found.append(alloc.buffer)))
-    return found
-
-
-def _parallel_loops(body: tirx.Stmt) -> list[tirx.For]:
-    found: list[tirx.For] = []
-    structural_walk(body, (tirx.For, found.append))
-    return [loop for loop in found if loop.kind == tirx.ForKind.PARALLEL]
-
-
-def _rounded(buffer: tirx.Var) -> int:
-    return -(-_nbytes(buffer) // ALIGNMENT) * ALIGNMENT
-
-
-def _nbytes(buffer: tirx.Var) -> int:
-    dtype = tvm.DataType(str(buffer.dtype))  # StorageRewrite makes vector types: int32x16
-    elements = int(np.prod([int(extent) for extent in buffer.shape]))
-    return elements * dtype.bits * dtype.lanes // 8
 
 
 def _int32(value: int) -> tirx.IntImm:
