@@ -103,7 +103,9 @@ def _why_generic(choice: Choice) -> str:
 
     refusing: dict[str, list[str]] = {}
     for template, reason in explain(choice.op, choice.target).items():
-        if reason is not None:
+        # What computes other kinds of operators, or in plain loops too, is no reason.
+        near = choice.op.kind in template.serves and template.family != "generic"
+        if reason is not None and near:
             refusing.setdefault(reason, []).append(template.name)
     reasons = [f"{', '.join(names)}: {reason}" for reason, names in refusing.items()]
     return "; ".join(reasons) or f"{choice.target.name} has no other template"
