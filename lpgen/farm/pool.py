@@ -18,7 +18,8 @@ class FarmPool(Pool):
     """Workers that use the links of a farm, and the farm's own news beside their answers.
 
     Each of the `jobs` workers builds one request at a time and hands it over: as many as there are
-    devices are measured meanwhile, and one for each worker is built ahead. A worker that dies of
+    devices are measured meanwhile, and some are built ahead: one for each worker, and one for four
+    devices, which become free while others' answers go to the log. A worker that dies of
     what it builds loses what it had handed over, which is built again.
     """
 
@@ -37,7 +38,8 @@ class FarmPool(Pool):
     def free(self) -> int:
         """How many requests can be submitted now."""
         handed = sum(map(len, self._handed.values())) + len(self._again)
-        ahead = self._farm.count + len(self._workers) - handed
+        devices = self._farm.count
+        ahead = devices + devices // 4 + len(self._workers) - handed
         building = sum(worker.request is not None for worker in self._workers)
         return max(0, min(super().free, ahead - building))
 

@@ -52,12 +52,12 @@ class Log:
         """Create the log if there is none. Raises RecordError when it could not be written."""
         self._write("")
 
-    def append(self, record: Record) -> None:
-        """Add a record, on disk when this returns. Raises RecordError when it cannot be written.
+    def append(self, *records: Record) -> None:
+        """Add records, on disk when this returns. Raises RecordError when they cannot be written.
 
-        One write of one line under a lock, after whatever another process or a cut-off left.
+        One write of whole lines under a lock, after whatever another process or a cut-off left.
         """
-        self._write(record.to_line())
+        self._write("\n".join(record.to_line() for record in records))
 
     def _require_file(self) -> None:
         """Refuse what is no file: a pipe or a device would block or never end."""

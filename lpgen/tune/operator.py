@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -210,13 +210,19 @@ class OperatorSession:
         if self.result is None and not self._racing:
             self._upcoming()
 
-    def take(self, request: Measure | Race, answer: Outcome | Laps) -> None:
-        """The answer to a request."""
-        self._running -= 1
-        if isinstance(request, Race):
-            self._take_race(request.candidates, answer)
-        else:
-            self._take_candidate(request.candidate, answer)
+    def take(self, answers: Sequence[tuple[Measure | Race, Outcome | Laps]]) -> None:
+        """Answers to requests, which go to the log together."""
+        self._running -= len(answers)
+        measured = []
+        for request, answer in answers:
+            if isinstance(request, Race):
+                self._take_race(request.candidates, answer)
+            else:
+                measured.append((request.candidate, answer))
+        # Log first: what is told is on disk.
+        self._log(*(self._record(*each, self._done + n) for n, each in enumerate(measured, 1)))
+        for candidate, outcome in measured:
+            self._tell(candidate, outcome)
 
     def _upcoming(self) -> Candidate | None:
         """The next candidate, None: all are under way."""
@@ -234,9 +240,7 @@ class OperatorSession:
         common = self._op, settings.target, candidate, settings.seed
         return Measure(*common, search.fastest, search.reference, settings.threads)
 
-    def _take_candidate(self, candidate: Candidate, outcome: Outcome) -> None:
-        """Log first: what is told is on disk."""
-        self._log(candidate, outcome, trials=self._done + 1)
+    def _tell(self, candidate: Candidate, outcome: Outcome) -> None:
         self._search.tell(candidate, outcome.seconds)
         self._failed.update([outcome.failed] if outcome.failed else [])
         self._settings.on_event(
@@ -252,7 +256,11 @@ class OperatorSession:
             )
         )
 
-    def _log(
+    def _log(self, *records: Record) -> None:
+        if self._settings.log is not None and records:
+            self._settings.log.append(*records)
+
+    def _record(
         self,
         candidate: Candidate,
         outcome: Outcome,
@@ -261,7 +269,7 @@ class OperatorSession:
         runner_up: RunnerUp | None = None,
     ) -> Record:
         machine = outcome.machine or self._settings.machine
-        record = Record(
+        return Record(
             workload=self._op.name,
             target=self._settings.target.name,
             template=candidate.template.name,
@@ -276,9 +284,6 @@ class OperatorSession:
             cpu=machine.cpu,
             versions=machine.versions,
         )
-        if self._settings.log is not None:
-            self._settings.log.append(record)
-        return record
 
     def _race(self) -> Race:
         """The leaders, to be timed in turns."""
@@ -299,7 +304,8 @@ class OperatorSession:
         outcome = Outcome(winner.seconds, winner.spread)
         times = self._search.times | {s.candidate.key: s.seconds for s in order}
         second = next_best(order, self._search.times)
-        record = self._log(winner.candidate, outcome, self._done, best=True, runner_up=second)
+        record = self._record(winner.candidate, outcome, self._done, best=True, runner_up=second)
+        self._log(record)
         self._finish(record, times)
 
     def _finish(self, best: Record, times: Times) -> None:

@@ -96,10 +96,23 @@ class Pool:
         Raises TuneError when workers do not start.
         """
         while not self._ready:
-            waiting = [w for w in self._workers if self._expects(w)]
-            for worker, message in self._receive(waiting):
-                self._take(worker, message)
+            self._listen()
         return self._ready.popleft()
+
+    def answers(self) -> list[tuple[Measure | Race, Any]]:
+        """Wait until some are done, as `answer` does: all that are."""
+        found = [self.answer()]
+        while any(w.pipe.poll() for w in self._workers if self._expects(w)):
+            self._listen()
+        found += self._ready
+        self._ready.clear()
+        return found
+
+    def _listen(self) -> None:
+        """Wait until a worker says something."""
+        waiting = [worker for worker in self._workers if self._expects(worker)]
+        for worker, message in self._receive(waiting):
+            self._take(worker, message)
 
     def _expects(self, worker: Process) -> bool:
         """Whether a worker has something to say."""

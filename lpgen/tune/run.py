@@ -39,8 +39,9 @@ class Run:
                 continue  # the last one to be opened has ended without asking for anything
             for session in self._open.values():
                 session.look_ahead()
-            request, answer = self._pool.answer()
-            self._open[request.op].take(request, answer)
+            answers = self._pool.answers()
+            for op in dict.fromkeys(request.op for request, _ in answers):
+                self._open[op].take([each for each in answers if each[0].op == op])
             self._close_finished()
         if self._failures:
             count = len(self._failures) - 1
