@@ -73,18 +73,14 @@ def throughput(farm: SimulatedFarm, size: int, jobs: int) -> tuple[float, dict[s
     """Candidates a minute of so many devices, all of them at work; CPU milliseconds of one in the
     tuner's own process, in its workers, and in links and sessions."""
     farm.use(size)
-    moments, spent = [], []
+    moments, before, after = [], cpu_seconds(), {}
 
     def take(event) -> None:
         if isinstance(event, CandidateMeasured):
             assert event.failed is None, event.failed
             moments.append(time.perf_counter())
-            if len(moments) == first:
-                spent.append(cpu_seconds())
-                spent[0]["tuner"] = time.process_time()  # looking at others takes its time
             if len(moments) == last:
-                own = time.process_time()
-                spent.append(cpu_seconds() | {"tuner": own})
+                after.update(cpu_seconds())
                 raise Enough
 
     # A farm begins with one candidate, and each device has to be sent the operator.
@@ -95,9 +91,8 @@ def throughput(farm: SimulatedFarm, size: int, jobs: int) -> tuple[float, dict[s
         common = {"strategy": "random", "templates": [modelled()], "on_event": take}
         with contextlib.suppress(Enough):
             tune([OP], TARGET, trials=trials, log=log, jobs=jobs, farm=farm, **common)
-    done = last - first
-    minute = done / (moments[last - 1] - moments[first - 1]) * 60
-    return minute, {name: 1e3 * (spent[1][name] - spent[0][name]) / done for name in spent[0]}
+    minute = (last - first) / (moments[last - 1] - moments[first - 1]) * 60
+    return minute, {name: 1e3 * (after[name] - before[name]) / last for name in before}
 
 
 @cache
@@ -111,11 +106,10 @@ def modelled() -> Modelled:
 
 
 def cpu_seconds() -> dict[str, float]:
-    """What the processes that this one has started have spent until now: a link has a session, a
+    """What this process and those that it has started have spent until now: a link has a session, a
     worker has nobody, and the servers are under a process of their own."""
-    own = psutil.Process()
-    found = {"workers": 0.0, "links": 0.0, "devices": 0.0}
-    for child in own.children():
+    found = {"tuner": time.process_time(), "workers": 0.0, "links": 0.0, "devices": 0.0}
+    for child in psutil.Process().children():
         family = [child, *child.children(recursive=True)]
         kind = "links" if len(family) > 1 else "workers"
         kind = "devices" if "servers.py" in " ".join(child.cmdline()) else kind
@@ -185,7 +179,11 @@ def main() -> None:
                     flush=True,
                 )
     builder = built_a_minute(jobs)
-    print(f"the compiler makes {builder:.0f} candidates a minute on {jobs} cores")
+    enough = builder / (rates[sizes[0]] / sizes[0])
+    print(
+        f"the compiler makes {builder:.0f} candidates a minute on {jobs} cores: enough for "
+        f"{enough:.1f} of these devices"
+    )
     if given.picture:
         draw(given.picture, rates, builder, f"{this_cpu()}, {jobs} cores, {time.strftime('%F')}")
 
