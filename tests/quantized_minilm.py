@@ -44,10 +44,11 @@ def main() -> None:
     parser.add_argument("precisions", nargs="*", metavar="PRECISION")
     parser.add_argument("--method", action="append", choices=("rtn", "gptq"))
     arguments = parser.parse_args()
-    model, calls = minilm.Encoder().model(), minilm.calls(minilm.sentences())
+    model, tokens = minilm.Encoder().model(), minilm.sentences()
+    calls, half = minilm.calls(tokens), tokens[::2]
     groups, reference = groups_of(model), embeddings(model, calls)
-    calibration = Calibration(model, calls[::2])
-    print(f"{len(calls)} sentences, {len(calls[::2])} calibrate{'':13} Spearman  nearest")
+    calibration = Calibration(model, minilm.calls(half))
+    print(f"{len(tokens)} sentences, {len(half)} calibrate{'':13} Spearman  nearest")
     for text in arguments.precisions or PRECISIONS:
         for method in arguments.method or ("rtn", "gptq"):
             made = quantize(calibration, uniform(groups, text), Settings(method)).model

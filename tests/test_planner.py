@@ -9,13 +9,26 @@ import pytest
 from plan_models import mlp, small_cnn
 
 from lpgen.errors import PlanError
-from lpgen.planner import Planning, Search, Times, Whole, Wish, uniform_where, wanted_by
+from lpgen.planner import (
+    Compiler,
+    Planning,
+    Search,
+    Times,
+    Whole,
+    Wish,
+    times_of,
+    uniform_where,
+    wanted_by,
+)
+from lpgen.planner.crossings import Owners
 from lpgen.planner.search import expected_metric
 from lpgen.planner.times import fitted, problem_of
-from lpgen.plans import Precision, groups_of, read_plan
+from lpgen.plans import Group, Plan, Precision, groups_of, read_plan
 from lpgen.plans.solve import Problem
+from lpgen.quantize import read_calls
 from lpgen.quantize.calibration import Calibration
-from lpgen.sensitivity import Journal, metric_of, sensitivity
+from lpgen.sensitivity import Journal, Result, Row, Table, metric_of, sensitivity
+from lpgen.target import Target
 
 CHOICES = [Precision.parse(text) for text in ("w8a8", "w4a8", "w2a8")]
 
@@ -202,9 +215,48 @@ def test_the_command(lpgen, files, quick):
     assert (files / "p.png").stat().st_size > 1000
     lines = (files / "plan.jsonl").read_text().splitlines()
     assert sum('"seconds w' in line for line in lines) == 2
-    whole = json.loads(lpgen("plan", *GIVEN, "-o", "plan.toml", "--json"))
+    asked = ("--min-metric", "0.9", "-o", "plan.toml", "--json")
+    whole = json.loads(lpgen("plan", *GIVEN, *asked).splitlines()[0])
     assert set(whole) == {"predicted", "measured", "front", "groups"}
     assert (files / "plan.jsonl").read_text().splitlines() == lines
+
+
+def test_what_leads_to_a_layer_counts_for_it(files, monkeypatch):
+    """And what differs where neighbours see their inputs in two ways is a crossing."""
+
+    def measured(self, network, progress=None):
+        steps = [1e-5 if step.weights is not None else 1e-6 for step in network.steps]
+        for i, step in enumerate(network.steps):
+            steps[i] *= 3 if step.op.kind == "quantize" else 1
+        return sum(steps), steps
+
+    monkeypatch.setattr("lpgen.planner.Compiler.measured", measured)
+    calls = read_calls("data.npz", mlp())
+    compiler = Compiler(Calibration(mlp(), calls), Target.parse("avx2"), {"x": (8, 16)})
+    groups, choices = groups_of(mlp()), [Precision.parse(t) for t in ("w8a8", "w8a8 static")]
+    network = compiler.network(uniform_where(groups, choices[1], choices))
+    owners = Owners(network, groups)
+    assert owners.before == {"second": "first", "last": "second"}
+    assert "" not in owners.of
+    times = times_of(compiler, groups, choices, Journal(None, ""))
+    ways = {"s8 row > u8 static", "u8 static > s8 row"}
+    assert {pair: set(costs) for pair, costs in times.crossings.items()} == {
+        ("first", "second"): ways,
+        ("second", "last"): ways,
+    }
+    problem, options = problem_of(groups, choices, times, table_of_zeros(groups))
+    assert all(np.diag(cost).tolist() == [0, 0] for cost in problem.crossings.values())
+    for choice in ((0, 1, 0), (1, 0, 1)):  # what was measured of these is what is expected
+        chosen = zip(groups, options, choice, strict=True)
+        plan = Plan(tuple(Group(g.name, g.nodes, found[c]) for g, found, c in chosen))
+        taken, _ = measured(None, compiler.network(plan))
+        assert problem.solution(choice).seconds + times.glue == pytest.approx(taken)
+
+
+def table_of_zeros(groups) -> Table:
+    variants = ("w8", "a8 row", "a8 static")
+    rows = [Row(g.name, g.nodes, 1, {v: Result(0.0, 1.0) for v in variants}) for g in groups]
+    return Table("mlp", "divergence", 1.0, 3, rows)
 
 
 def test_a_wish_is_refused_before_anything_is_written(lpgen, files, quick):

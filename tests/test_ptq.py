@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import onnx
 import pytest
 from float_models import image_model, images, rows, text_model
 from onnx import numpy_helper
+from plan_models import swish_cnn
 
 from lpgen.errors import PlanError, QuantizeError
+from lpgen.formats import Format
 from lpgen.onnx import read_network
 from lpgen.plans import Group, Plan, Precision, groups_of, plan_of, uniform
 from lpgen.quantize import Calibration, Kept, Settings, quantize, write
+from lpgen.quantize.between import Between, Coded, ranges_between
+from lpgen.quantize.ranges import chosen
 from lpgen.quantize.session import Session
 
 
@@ -50,6 +56,43 @@ def test_a_model_of_images_with_static_ranges(rng, tmp_path):
     x = calls[35]["x"]
     expected = Session(made["w4a6 static"])({"x": x})["y"]
     assert np.allclose(network.reference({"x": x})["y"], expected, atol=0.05)
+
+
+def test_between_layers_are_codes(rng, tmp_path):
+    model = swish_cnn()
+    calls = [{"x": rng.normal(size=(1, 3, 8, 8)).astype(np.float32)} for _ in range(24)]
+    calibration, plan = Calibration(model, calls[:16]), uniform(groups_of(model), "w8a8 static")
+    graph = Between(model)
+    assert graph.root("h1") == "h0"
+    assert set(graph.coded(["x", "m0", "h2"])) == {
+        Coded("h0", "h1"),
+        Coded("h1", ""),
+        Coded("m1", "m2"),
+        Coded("m2", ""),
+    }
+    kinds = {}
+    for between in (True, False):
+        made = quantize(calibration, plan, Settings(between=between)).model
+        assert apart(made, model, calls[16:]) < 0.03
+        write(made, tmp_path / "q.onnx")
+        steps = read_network(tmp_path / "q.onnx").steps
+        kinds[between] = Counter(step.op.kind for step in steps)
+    assert kinds[True]["conv2d"] == kinds[False]["conv2d"] == 3
+    assert not {"binary", "unary"} & set(kinds[True])
+    assert kinds[True]["lookup"] == 2
+    assert kinds[False]["binary"] >= 3
+
+
+def test_a_range_has_what_the_function_behind_it_tells_apart(rng):
+    """Of a hard-swish everything below -3 is 0."""
+    model = swish_cnn()
+    values = np.sort(rng.uniform(-20, 8, 4000)).astype(np.float32)
+    graph, scope = Between(model), chosen(np.float32([-0.5, 15]), Format("u", 8))
+    coded = [Coded("h0", "h1")]
+    found = ranges_between(graph, coded, {"h1": scope}, lambda edge: values)["h0"]
+    low, high = found.ends
+    assert -3.1 < low < -2.9
+    assert 7.9 < high < 8.1
 
 
 def test_weights_are_int4_and_the_plan_is_in_the_file(rng):

@@ -11,7 +11,7 @@ from lpgen.errors import QuantizeError
 from lpgen.formats import Format
 from lpgen.quantize.clip import clipped_scale, rounded
 from lpgen.quantize.codes import nearest, split
-from lpgen.quantize.gptq import gptq, inverse_factor
+from lpgen.quantize.gptq import gptq, gptq_each, inverse_factor
 from lpgen.quantize.greedy import planes, refitted
 from lpgen.quantize.prefixes import bit_layers
 
@@ -84,6 +84,20 @@ def brain_surgery(w: np.ndarray, hessian: np.ndarray, scale: np.ndarray) -> np.n
         q[:, i] = nearest(w[:, i], scale, S4) * scale
         w[:, left] -= np.outer(w[:, i] - q[:, i], inverse[0]) / inverse[0, 0]
     return q
+
+
+def test_gptq_of_many_small_matrices_is_that_of_each(rng):
+    x = rng.normal(size=(6, 40, 9)) * rng.uniform(0.1, 3, (6, 1, 9))
+    hessians = x.swapaxes(1, 2) @ x
+    hessians[4] = 0  # a channel that is never on
+    w = rng.normal(size=(12, 9))
+    found = gptq_each(w, hessians, S4)
+    for i, hessian in enumerate(hessians):
+        alone, rows = gptq(w[2 * i : 2 * i + 2], hessian, S4), slice(2 * i, 2 * i + 2)
+        assert np.array_equal(found.codes[rows], alone.codes)
+        assert np.array_equal(found.scale[rows], alone.scale)
+    with pytest.raises(QuantizeError, match="the Hessian of k=9 inputs is singular with damping 0"):
+        gptq_each(w, np.ones((6, 9, 9)), S4, damping=0)
 
 
 def test_gptq_is_optimal_brain_surgery_place_by_place(rng):

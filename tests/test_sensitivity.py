@@ -17,6 +17,7 @@ from lpgen.sensitivity import (
     Journal,
     Result,
     Row,
+    Table,
     metric_of,
     parts_of,
     read_table,
@@ -24,6 +25,7 @@ from lpgen.sensitivity import (
 )
 from lpgen.sensitivity.faked import Act, faked
 from lpgen.sensitivity.metrics import divergence
+from lpgen.sensitivity.rest import Front
 from lpgen.sensitivity.variants import flipped
 
 AMOUNTS = Amounts((2, 4, 8), (2, 4, 8), (3, 8), (1e-3, 1e-1), (0.05,), hadamard=16)
@@ -109,6 +111,30 @@ def test_an_interrupted_run_goes_on(tmp_path):
     assert list(table.row("conv").results) == ["w4", "a8 static"]
     assert len(path.read_text().splitlines()) == 7  # 6 results, and what was cut off
     assert Journal(path, "another").known == {}
+
+
+def test_the_rest_of_a_model_gives_what_the_whole_gives():
+    calls = calls_for((8, 16), 3)
+    whole, front = Session(mlp()), Front(mlp(), calls)
+    for node in ("first", "second", "last", "second"):  # also back again
+        rest = Session(front.at(node))
+        found = [rest(call)["y"] for call in front.calls]
+        expected = [whole(call)["y"] for call in calls]
+        assert np.allclose(found, expected, atol=1e-5)
+        assert list(front.calls[0]) == {"first": ["x"], "second": ["h3"], "last": ["h5"]}[node]
+
+
+def test_outputs_are_compared_on_other_calls_than_those_that_calibrate():
+    calls, amounts = calls_for((8, 16), 6), Amounts((4,), (), (), (), ())
+
+    def run(other: list) -> Table:
+        calibration, journal = Calibration(mlp(), calls[:2]), Journal(None, "")
+        return sensitivity(calibration, amounts.of, metric_of("top1"), journal, calls=other)
+
+    same, other = run(calls[:2]), run(calls[2:])
+    assert (same.calls, other.calls) == (2, 4)
+    seen = [table.row("second").results["w4"].divergence for table in (same, other)]
+    assert seen[0] < seen[1]  # GPTQ knows the first
 
 
 def test_activations_are_seen_as_kernels_quantize_them():

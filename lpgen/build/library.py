@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from lpgen.build.choice import (
     variant_symbol,
 )
 from lpgen.build.manifest import manifest
+from lpgen.build.objects import Objects
 from lpgen.build.part import Builder, Part
 from lpgen.build.scratch import scratch_folder
 from lpgen.build.toolchain import compiler_of
@@ -64,12 +66,14 @@ def build(
     out: str | os.PathLike[str],
     part: Builder | None = None,
     on_kernel: Callable[[int], None] = lambda done: None,
+    objects: Objects | None = None,
 ) -> Path:
     """Write a library with a kernel for every choice to `out`, and its header beside it (.h).
 
     They are compiled as they come; the order of several choices for one workload is that in which
     the runtime prefers them.
-    part: makes what the library holds beside kernels; on_kernel: is told how many are compiled.
+    part: makes what the library holds beside kernels; on_kernel: is told how many are compiled;
+    objects: where those of other libraries are, and those of this one stay [nowhere].
     Both files appear complete or not at all. Returns the path of the library.
     Kernels are compiled in a process of their own, which a crash of LLVM ends.
     Raises LibraryError when nothing or the same twice is chosen, when `out` cannot be written, or
@@ -83,13 +87,14 @@ def build(
     try:
         with scratch_folder() as folder:
             every = itertools.chain([first] if first else [], choices)
-            variants, objects = _compile(_checked(every), folder, on_kernel)
+            kept = objects or Objects(folder)
+            variants, files = _compile(_checked(every), kept, on_kernel)
             kernels = exported(variants)
             more = part(kernels) if part else Part("", "", {}, ())
             _write_sources(kernels, more, folder)
             text = source.header(kernels, out.name, more.header)
             (folder / "header").write_text(text, encoding="utf-8")
-            _link(linker, [_cpu_file(variants[0].choice.target), *C_FILES], objects, folder)
+            _link(linker, [_cpu_file(variants[0].choice.target), *C_FILES], files, folder)
             _seal(folder / "library")
             for suffix, write in more.beside.items():
                 write(folder / f"beside{suffix}")
@@ -143,23 +148,24 @@ def _checked(choices: Iterable[Choice]) -> Iterator[Choice]:
 
 
 def _compile(
-    choices: Iterable[Choice], folder: Path, on_kernel: Callable[[int], None]
+    choices: Iterable[Choice], objects: Objects, on_kernel: Callable[[int], None]
 ) -> tuple[list[Variant], list[Path]]:
     """An object file for each choice, with its kernel and its packer."""
-    variants, objects = [], []
+    variants, files = [], []
     for choice in choices:
         symbol, packer = variant_symbol(choice), choice.kernel.packer
         runs, pack = run_symbols(choice), pack_symbol(symbol)
         functions = dict(zip(runs, choice.kernel.functions, strict=True))
         functions |= {pack: packer} if packer else {}
         what = f"{choice.op.name}: {choice.template} for {choice.target.name}"
-        objects.append(folder / f"{len(objects)}.o")
-        done = compiler.compile_apart(what, functions, choice.target, objects[-1])
+        compiled = partial(compiler.compile_apart, what, functions, choice.target)
+        file, done = objects.of(choice, compiled)
+        files.append(file)
         number = identity(choice, packer.module if packer else None)
         scratch = _enough([done.scratch[run] for run in runs]), done.scratch.get(pack)
         variants.append(Variant(choice, number, *scratch, max(done.pieces[run] for run in runs)))
         on_kernel(len(variants))
-    return variants, objects
+    return variants, files
 
 
 def _enough(scratches: Sequence[Scratch]) -> Scratch:

@@ -37,6 +37,7 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
 @click.command()
 @click.argument("model", type=file, metavar="MODEL.onnx")
 @tables.data
+@tables.score
 @tables.metric
 @click.option("--max-latency", callback=_seconds, metavar="3ms", help="Of a call on this CPU.")
 @click.option("--min-metric", type=float, metavar="NUMBER", help="Of the plan, run whole.")
@@ -70,6 +71,7 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
 def command(
     model: Path,
     data: Path,
+    score: Path | None,
     metric: str,
     max_latency: float | None,
     min_metric: float | None,
@@ -98,7 +100,7 @@ def command(
     if max_latency is not None and not max_latency > 0:
         raise UserError("--max-latency is a positive time, such as 3ms, 800us or 0.01s")
     options.check_threads(threads)
-    calibration, chosen_metric = tables.read(model, data, metric)
+    calibration, chosen_metric, calls = tables.read(model, data, metric, score)
     from lpgen.build import compiler as c_compiler
     from lpgen.planner import Compiler, Planning, Whole, Wish, wanted_by
     from lpgen.plans import Precision, groups_of
@@ -120,12 +122,16 @@ def command(
         if table_path is not None:
             table = read_table(table_path)
         else:
-            table = tables.measure(calibration, wanted, chosen_metric, path, model.name)
+            table = tables.measure(calibration, wanted, chosen_metric, path, model.name, calls)
         content = calibration.model.SerializeToString(deterministic=True)
-        of = digest(content, f"{native.name} {threads} {sorted(shapes.items())} {trials}")
-        times = _times(compiler, groups, asked, Journal(path, of), log, trials)
-        whole = Whole(calibration, chosen_metric)
-        planning = Planning(groups, asked, times, table, whole, compiler)
+        of = digest(
+            *(content, calibration.calls, calls, chosen_metric.name),
+            f"{native.name} {threads} {sorted(shapes.items())} {trials}",
+        )
+        journal = Journal(path, of)
+        times = _times(compiler, groups, asked, journal, log, trials)
+        whole = Whole(calibration, chosen_metric, calls)
+        planning = Planning(groups, asked, times, table, whole, compiler, journal)
         solution = planning.solved(wish, output.note)
         plan = planning.made(solution, wish, model.name)
     plan.write(out)

@@ -77,6 +77,11 @@ _path = click.Path(path_type=Path)
 @click.option(
     "--no-correction", is_flag=True, help="Biases do not make up for the mean error of weights."
 )
+@click.option(
+    "--real-between",
+    is_flag=True,
+    help="What lies between layers with static ranges stays float: finer, and slower.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def command(
     model: Path,
@@ -90,6 +95,7 @@ def command(
     equalize: bool,
     smooth: float | None,
     no_correction: bool,
+    real_between: bool,
     as_json: bool,
 ) -> None:
     """Quantize a float model of ONNX after training.
@@ -111,7 +117,7 @@ def command(
     from lpgen.plans import groups_of
     from lpgen.quantize import Calibration, Kept, Settings, prepared, quantize, read_calls, write
 
-    settings = Settings(method, damping, ranges, not no_correction)
+    settings = Settings(method, damping, ranges, not no_correction, not real_between)
     loaded = load(model)
     if not out.parent.is_dir():
         raise UserError(f"{out}: there is no folder {out.parent}")

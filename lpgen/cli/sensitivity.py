@@ -13,6 +13,7 @@ from lpgen.errors import UserError
 
 if TYPE_CHECKING:
     from lpgen.quantize.calibration import Calibration
+    from lpgen.quantize.data import Call
     from lpgen.sensitivity import Metric, Row, Table
 
 file = click.Path(path_type=Path)
@@ -40,6 +41,12 @@ def _amounts(name: str, default: str, kind: type, text: str) -> Callable:
 data = click.option(
     "--data", required=True, type=file, metavar="FILE.npz", help="Inputs of calls, by name."
 )
+score = click.option(
+    "--score",
+    type=file,
+    metavar="FILE.npz",
+    help="Inputs of other calls, on which outputs are compared [those of --data].",
+)
 metric = click.option(
     "--metric",
     default="divergence",
@@ -52,6 +59,7 @@ metric = click.option(
 @click.command()
 @click.argument("model", type=file, metavar="MODEL.onnx")
 @data
+@score
 @metric
 @click.option(
     "-o",
@@ -78,6 +86,7 @@ metric = click.option(
 def command(
     model: Path,
     data: Path,
+    score: Path | None,
     metric: str,
     out: Path,
     weights: tuple[int, ...],
@@ -104,13 +113,13 @@ def command(
     _check_inside("bit-layers", bit_layers, 1, 8)
     _check_inside("flips", flips, 0, 1)
     _check_inside("noise", noise, 0, 10)
-    calibration, chosen = read(model, data, metric)
+    calibration, chosen, calls = read(model, data, metric, score)
     from lpgen.sensitivity import Amounts
 
     amounts = Amounts(weights, bit_layers, acts, flips, noise, stored, hadamard)
     journal = out.with_suffix(".jsonl")
     with interruptible(f"interrupted; {journal} has the results: the same command goes on"):
-        table = measure(calibration, amounts.of, chosen, journal, model.name)
+        table = measure(calibration, amounts.of, chosen, journal, model.name, calls)
     table.write(out)
     if as_json:
         output.print_json(table.to_json())
@@ -120,8 +129,10 @@ def command(
         _draw(table, picture)
 
 
-def read(model: Path, data: Path, metric: str) -> tuple[Calibration, Metric]:
-    """A model with its data, and the metric."""
+def read(
+    model: Path, data: Path, metric: str, score: Path | None
+) -> tuple[Calibration, Metric, list[Call]]:
+    """A model with its data, the metric, and the calls on which outputs are compared."""
     try:
         import onnx  # noqa: F401
     except ImportError as error:
@@ -132,20 +143,26 @@ def read(model: Path, data: Path, metric: str) -> tuple[Calibration, Metric]:
     from lpgen.sensitivity import metric_of
 
     chosen, loaded = metric_of(metric), load(model)
-    return Calibration(loaded, read_calls(data, loaded)), chosen
+    calls = read_calls(data, loaded)
+    return Calibration(loaded, calls), chosen, read_calls(score, loaded) if score else calls
 
 
 def measure(
-    calibration: Calibration, wanted: Callable, metric: Metric, journal: Path, name: str
+    calibration: Calibration,
+    wanted: Callable,
+    metric: Metric,
+    journal: Path,
+    name: str,
+    calls: list[Call],
 ) -> Table:
     """The table, with a bar; what the journal has is not measured again."""
     from lpgen.cli import progress
     from lpgen.sensitivity import Journal, digest, sensitivity
 
     content = calibration.model.SerializeToString(deterministic=True)
-    kept = Journal(journal, digest(content, calibration.calls, metric.name))
+    kept = Journal(journal, digest(content, calibration.calls, calls, metric.name))
     with progress.steps("variants") as told:
-        return sensitivity(calibration, wanted, metric, kept, told, name)
+        return sensitivity(calibration, wanted, metric, kept, told, name, calls)
 
 
 def show(table: Table) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from lpgen import build as kernels
 from lpgen.build import Choice
 from lpgen.build.choice import identifier
+from lpgen.build.objects import Objects
 from lpgen.build.part import Builder
 from lpgen.errors import NetworkError
 from lpgen.network.network import Network
@@ -41,6 +42,7 @@ def build(
     threads: int = 1,
     weights_beside: bool = False,
     chooser: Chooser | None = None,
+    objects: Objects | None = None,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Path:
     """Write a library that runs `network` to `out`, and its header beside it (.h).
@@ -48,9 +50,10 @@ def build(
     target: one, or several, best first (`lpgen.target.several`): it then has the kernels and the
     packed weights of each, and runs those of the first that the CPU serves.
     logs, threads: as `lpgen.choose` takes them, for the kernel of each operator; equal ones
-    share it. chooser: chooses in its place. name: what its C functions begin with [the name of the
-    file]. weights_beside: its constants are written to a file of their own, the name ending in
-    .weights, and not into the library; of several targets to one for each, .TARGET.weights.
+    share it. chooser: chooses in its place; objects: as `lpgen.build.build` takes them. name: what
+    its C functions begin with [the name of the file]. weights_beside: its constants are written to
+    a file of their own, the name ending in .weights, and not into the library; of several targets
+    to one for each, .TARGET.weights.
     on_progress: is told how many kernels are compiled, and of how many.
     The files appear complete or not at all. Raises as `lpgen.build.build` and `choose` do;
     NetworkError for a name that C does not take, and for weights that cannot be packed.
@@ -65,7 +68,7 @@ def build(
             )
     program = Program(network, plan(network), name, weights_beside)
     choosers = [chooser] if chooser else _choosers(targets, logs, threads)
-    return _build([network], program, choosers, out, on_progress)
+    return _build([network], program, choosers, out, on_progress, objects)
 
 
 def build_nodes(
@@ -106,6 +109,7 @@ def _build(
     choosers: Sequence[Chooser],
     out: str | os.PathLike[str],
     on_progress: Callable[[int, int], None],
+    objects: Objects | None = None,
 ) -> Path:
     """Kernels for each operator of the networks, and what is built on them."""
     operators = list(dict.fromkeys(step.op for network in networks for step in network.steps))
@@ -115,7 +119,7 @@ def _build(
     on_progress(0, count)
     choices = _ahead(choosers, operators)
     with contextlib.closing(choices):
-        return kernels.build(choices, out, part, lambda done: on_progress(done, count))
+        return kernels.build(choices, out, part, lambda done: on_progress(done, count), objects)
 
 
 def _ahead(choosers: Sequence[Chooser], operators: Iterable[Operator]) -> Iterator[Choice]:

@@ -125,9 +125,16 @@ class Lowering(Tensors):
         try:
             results = self._results(node, given)
             for name, value in zip(node.output, results, strict=False):
-                self.values[name] = self._settled(name, value)
+                self.values[name] = self._settled(name, self._known(value, given))
         except LpgenError as error:
             self.refuse(node, str(error))
+
+    def _known(self, value: Value, given: Sequence[Value | None]) -> Value:
+        """A result that waits, with the nodes that it is the result of."""
+        if not isinstance(value, Pending) or any(value is other for other in given):
+            return value
+        before = value.nodes or (n for v in given if isinstance(v, Pending) for n in v.nodes)
+        return replace(value, nodes=tuple(dict.fromkeys((*before, self.current))))
 
     def _settled(self, name: str, value: Value) -> Value:
         """The value of an edge; real numbers in memory instead of what would be computed anew for

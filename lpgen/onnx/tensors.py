@@ -32,6 +32,7 @@ class Tensors:
         self.taken = set(inputs)
         self.quantized: dict[str, tuple[Stored, Target]] = {}
         self.current = ""  # the node whose steps these are
+        self._waited: tuple[str, ...] = ()  # those whose result waited until now
         self._made: dict[Hashable, tuple[Stored, Value]] = {}
         self._moves: dict[Hashable, Stored] = {}
 
@@ -140,7 +141,11 @@ class Tensors:
         """What is made of a value, once for all that read it."""
         key = (id(value), what)
         if key not in self._made:
-            self._made[key] = (make(), value)  # the value stays, so that no other gets its id
+            before, self._waited = self._waited, value.nodes if isinstance(value, Pending) else ()
+            try:
+                self._made[key] = (make(), value)  # the value stays: no other gets its id
+            finally:
+                self._waited = before
         return self._made[key][0]
 
     def step(
@@ -159,7 +164,7 @@ class Tensors:
         self.steps.append(
             Step(
                 *(output, op, tensors, output, weights, dict(parameters), dict(constants)),
-                (self.current,),
+                tuple(dict.fromkeys((*self._waited, self.current))),
             )
         )
         return output

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -197,13 +197,14 @@ class Target(NamedTuple):
 class Pending(abc.ABC):
     """A float32 result that becomes a step as soon as it is known what it has to be: quantized, as
     most are, or real. type: of the real one; low, high: its bounds, as Relu and Clip set them.
-    costly: whether the step had better be one."""
+    costly: whether the step had better be one; nodes: those that it is the result of, by name."""
 
     costly: ClassVar[bool] = False
 
     type: TensorType
     low: float
     high: float
+    nodes: tuple[str, ...] = field(default=(), kw_only=True, compare=False)
 
     @abc.abstractmethod
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:

@@ -10,7 +10,7 @@ from lpgen.planner.times import Compiler, Times, fitted, problem_of
 from lpgen.planner.whole import Whole
 from lpgen.plans import Group, LayerGroup, Plan, Precision, bits_of, bytes_of
 from lpgen.plans.solve import Solution, front
-from lpgen.sensitivity import Table, Variant, parts_of
+from lpgen.sensitivity import Journal, Table, Variant, digest, parts_of
 from lpgen.sensitivity.table import Result
 
 
@@ -28,7 +28,7 @@ class Point:
 
 class Planning:
     """Plans for one model; times, table: what was measured of its layers; compiler: None where
-    plans are not compiled, and times stay those expected."""
+    plans are not compiled, and times stay those expected; journal: what was measured of plans."""
 
     def __init__(
         self,
@@ -38,12 +38,12 @@ class Planning:
         table: Table,
         whole: Whole,
         compiler: Compiler | None,
+        journal: Journal | None = None,
     ) -> None:
         self.groups, self.times, self.table = groups, times, table
         self.whole, self.compiler = whole, compiler
         self.problem, self.options = problem_of(groups, choices, times, table)
-        self._results: dict[tuple[int, ...], Result] = {}
-        self._seconds: dict[tuple[int, ...], float] = {}
+        self._journal = journal or Journal(None, "")
 
     def plan(self, solution: Solution) -> Plan:
         """The plan of a solution."""
@@ -77,17 +77,25 @@ class Planning:
 
     def result(self, solution: Solution) -> Result:
         """Divergence and metric of a plan, run whole, once."""
-        if solution.choice not in self._results:
-            self._results[solution.choice] = self.whole.result(self.plan(solution))
-        return self._results[solution.choice]
+        run = lambda plan: self.whole.result(plan)._asdict()  # noqa: E731
+        return Result(**self._once("result", solution, run))
 
     def seconds(self, solution: Solution) -> float:
         """Seconds of a call of a plan, compiled, once."""
-        assert self.compiler is not None
-        if solution.choice not in self._seconds:
-            network = self.compiler.network(self.plan(solution))
-            self._seconds[solution.choice], _ = self.compiler.measured(network)
-        return self._seconds[solution.choice]
+        compiler = self.compiler
+        assert compiler is not None
+        run = lambda plan: {"seconds": compiler.measured(compiler.network(plan))[0]}  # noqa: E731
+        return self._once("seconds", solution, run)["seconds"]
+
+    def _once(
+        self, what: str, solution: Solution, run: Callable[[Plan], dict[str, float]]
+    ) -> dict[str, float]:
+        """What is measured of a plan, if the journal has it not yet."""
+        plan = self.plan(solution)
+        key = f"{what} {digest(plan.to_toml())}"
+        if key not in self._journal.known:
+            self._journal.add(key, run(plan))
+        return self._journal.known[key]
 
     def solved(self, wish: Wish, progress: Callable[[str], None] = lambda text: None) -> Solution:
         """The plan that meets a wish. Raises PlanError where none does."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lpgen.plans import Plan
 from lpgen.quantize.calibration import Calibration
+from lpgen.quantize.data import Call
 from lpgen.quantize.model import quantize
 from lpgen.quantize.session import Session
 from lpgen.sensitivity.faked import Act, faked
@@ -13,11 +16,13 @@ from lpgen.sensitivity.table import Result
 
 
 class Whole:
-    """Plans of one model on its data."""
+    """Plans of one model; calls: what outputs are compared on [those that calibrate]."""
 
-    def __init__(self, calibration: Calibration, metric: Metric) -> None:
+    def __init__(
+        self, calibration: Calibration, metric: Metric, calls: Sequence[Call] = ()
+    ) -> None:
         self.calibration = calibration
-        self._measure = Measure(calibration, metric)
+        self._measure = Measure(calibration, metric, calls)
 
     def result(self, plan: Plan) -> Result:
         """How far the outputs of a plan are from those of the float model: of the model that
@@ -32,4 +37,4 @@ class Whole:
             if precision.scales != "static"
         }
         session = Session(faked(model, acts))
-        return self._measure.result([session(call) for call in self.calibration.calls])
+        return self._measure.result([session(call) for call in self._measure.calls])

@@ -155,16 +155,25 @@ class Calibration:
                 yield place, found[place.sees]
 
     def values(self, edge: str) -> Values:
-        """Values of an edge that some layer reads, whose `seen` was asked for."""
+        """Values of an edge that some layer reads, whose `seen` was asked for, or of one that was
+        observed."""
         return self._values[edge]
 
+    def observe(self, edges: Sequence[str]) -> None:
+        """Take values of edges of the graph, in one pass over the calls."""
+        if left := [edge for edge in dict.fromkeys(edges) if edge not in self._values]:
+            self._observed([], lambda done: None, left)
+
     def _observed(
-        self, places: Sequence[Place], progress: Callable[[int], None]
+        self,
+        places: Sequence[Place],
+        progress: Callable[[int], None],
+        others: Sequence[str] = (),
     ) -> dict[tuple, Seen]:
-        """One pass over the calls."""
+        """One pass over the calls; others: edges of which values are taken alone."""
         first = {place.sees: place for place in places}
         seen = {sees: Seen() for sees in first}
-        edges = list(dict.fromkeys(place.layer.input for place in places))
+        edges = list(dict.fromkeys([*(place.layer.input for place in places), *others]))
         fresh = {edge: Values() for edge in edges if edge not in self._values}
         session = Session(self.model, edges)
         for done, call in enumerate(self.calls):

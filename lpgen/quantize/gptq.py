@@ -26,6 +26,10 @@ DAMPING = 0.01
 """What is added to the diagonal of H, in parts of its mean."""
 
 _BLOCK = 128
+_NOT_FINITE = "inputs in the calibration have values that are not finite"
+_SINGULAR = (
+    "the Hessian of k={} inputs is singular with damping {}: calibrate with more data, or damp more"
+)
 
 Rounding = Callable[[np.ndarray, int], np.ndarray]
 """(weights [n] of a place, the place) -> what they become, [n]."""
@@ -50,6 +54,27 @@ def gptq(
     return Codes(np.ascontiguousarray(codes.T), scale, form, group)
 
 
+def gptq_each(w: np.ndarray, hessians: np.ndarray, form: Format, damping: float = DAMPING) -> Codes:
+    """`gptq` of many small matrices at once, as depthwise convolutions have them: w [n, k], as many
+    rows in turn for each of the hessians [groups, k, k]; a scale for each row."""
+    groups, k = hessians.shape[:2]
+    scale = clipped_scale(w, form).astype(np.float32)
+    each = scale.reshape(groups, -1).astype(np.float64)
+    order = np.argsort(-np.diagonal(hessians, axis1=1, axis2=2), kind="stable")
+    sorted_ = np.take_along_axis(hessians, order[:, :, None], 1)
+    upper = _inverse_factors(np.take_along_axis(sorted_, order[:, None], 2), damping)
+    rows = w.reshape(groups, -1, k).astype(np.float64)
+    rest = np.take_along_axis(rows, order[:, None], 2)  # [groups, rows, k]
+    codes = np.empty_like(rest)
+    for i in range(k):
+        codes[:, :, i] = nearest(rest[:, :, i], each, form)
+        errors = (rest[:, :, i] - codes[:, :, i] * each) / upper[:, None, i, i]
+        rest[:, :, i + 1 :] -= errors[:, :, None] * upper[:, None, i, i + 1 :]
+    found = np.empty_like(codes)
+    np.put_along_axis(found, np.broadcast_to(order[:, None], codes.shape), codes, 2)
+    return Codes(found.reshape(w.shape).astype(np.int8), scale[:, None], form)
+
+
 def compensate(
     w: np.ndarray, hessian: np.ndarray, rounding: Rounding, damping: float = DAMPING
 ) -> None:
@@ -67,6 +92,21 @@ def compensate(
         rest[last:] -= upper[first:last, last:].T @ errors
 
 
+def _inverse_factors(hessians: np.ndarray, damping: float) -> np.ndarray:
+    """`inverse_factor` of each of many small hessians [groups, k, k]."""
+    h = np.array(hessians, np.float64)
+    if not np.isfinite(h).all():
+        raise QuantizeError(_NOT_FINITE)
+    k = h.shape[1]
+    mean = np.trace(h, axis1=1, axis2=2) / k
+    h[:, np.arange(k), np.arange(k)] += np.where(mean > 0, damping * mean, 1)[:, None]
+    try:
+        upper = np.linalg.cholesky(h[:, ::-1, ::-1])[:, ::-1, ::-1]
+    except np.linalg.LinAlgError:
+        raise QuantizeError(_SINGULAR.format(k, damping)) from None
+    return np.linalg.inv(upper)
+
+
 def inverse_factor(hessian: np.ndarray, damping: float = DAMPING) -> np.ndarray:
     """U [k, k], upper triangular, with U^T U the inverse of the damped hessian.
 
@@ -77,7 +117,7 @@ def inverse_factor(hessian: np.ndarray, damping: float = DAMPING) -> np.ndarray:
 
     h = np.array(hessian, np.float64)
     if not np.isfinite(h).all():
-        raise QuantizeError("inputs in the calibration have values that are not finite")
+        raise QuantizeError(_NOT_FINITE)
     mean = np.diag(h).mean()
     if mean == 0:
         return np.eye(len(h))
@@ -85,8 +125,5 @@ def inverse_factor(hessian: np.ndarray, damping: float = DAMPING) -> np.ndarray:
     try:
         upper = cholesky(h[::-1, ::-1], lower=True)[::-1, ::-1]
     except LinAlgError:
-        raise QuantizeError(
-            f"the Hessian of k={len(h)} inputs is singular with damping {damping}: calibrate with "
-            "more data, or damp more"
-        ) from None
+        raise QuantizeError(_SINGULAR.format(len(h), damping)) from None
     return solve_triangular(upper, np.eye(len(h)))

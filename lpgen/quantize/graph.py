@@ -100,19 +100,19 @@ class Graph:
         for node in reversed(nodes):
             if read.intersection(node.output):
                 kept.append(node)
-                read.update(_read_by(node))
+                read.update(read_by(node))
         gone = {tensor.name for tensor in graph.initializer} - read
         _replace(graph.node, kept[::-1])
         _replace(graph.initializer, [t for t in graph.initializer if t.name not in gone])
         _replace(graph.input, [value for value in graph.input if value.name not in gone])
 
 
-def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+def read_by(node: onnx.NodeProto) -> Iterator[str]:
     """The edges that a node reads, also in graphs of its own (If, Loop)."""
     yield from node.input
     for attribute in node.attribute:
         for inner in attribute.g.node:
-            yield from _read_by(inner)
+            yield from read_by(inner)
 
 
 def _replace(field: Any, values: list) -> None:

@@ -13,6 +13,7 @@ from lpgen.errors import QuantizeError
 from lpgen.plans import METADATA, Plan, Precision, check_plan, groups_of
 from lpgen.plans.constants import Constants
 from lpgen.plans.groups import node_names
+from lpgen.quantize.between import READERS, Between, ranges_between
 from lpgen.quantize.calibration import Calibration, Seen
 from lpgen.quantize.gptq import DAMPING
 from lpgen.quantize.graph import Graph, with_opset
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Settings:
     """How: weights by `method` of `weights.METHODS`, with this damping; static ranges by `ranges`
-    of `ranges.METHODS`; correct: whether biases make up for the mean error."""
+    of `ranges.METHODS`; correct: whether biases make up for the mean error; between: whether
+    results between layers with static scales become codes, too."""
 
     method: str = "gptq"
     damping: float = DAMPING
     ranges: str = RANGES[0]
     correct: bool = True
+    between: bool = True
 
     def __post_init__(self) -> None:
         for key, known in (("method", METHODS), ("ranges", RANGES)):
@@ -85,8 +88,10 @@ def quantize(
     places = [Place(layer, nodes[layer.node]) for layer in layers]
     done, samples = _weights(calibration, places, wanted, settings, progress, kept)
     scopes = _scopes(samples, places, wanted, settings.ranges)
+    edges = {place.layer.input: scopes.get(place.layer.node) for place in places}
+    coded = _between(calibration, edges, settings.ranges) if settings.between else {}
     made = with_opset(model, _opset(wanted.values()))
-    _write(made, places, wanted, done, scopes, settings.correct)
+    _write(made, places, wanted, done, scopes, coded, settings.correct)
     _note(made, plan)
     return Outcome(made, done, scopes)
 
@@ -158,12 +163,24 @@ def _scopes(
     return found
 
 
+def _between(
+    calibration: Calibration, scopes: Mapping[str, Range | None], method: str
+) -> dict[str, Range]:
+    """The ranges of edges between layers; scopes: of their inputs, None where they are float."""
+    static = {edge: scope for edge, scope in scopes.items() if scope is not None}
+    graph = Between(calibration.model)
+    coded = graph.coded(static)
+    calibration.observe([edge for edge, _ in coded if edge not in static])
+    return ranges_between(graph, coded, static, lambda e: calibration.values(e).sample, method)
+
+
 def _write(
     model: onnx.ModelProto,
     places: Sequence[Place],
     wanted: Mapping[str, Precision],
     done: Mapping[str, Quantized],
     scopes: Mapping[str, Range],
+    coded: Mapping[str, Range],
     correct: bool,
 ) -> None:
     """Put the layers into the graph, whose opset may be newer than that of the places."""
@@ -176,6 +193,8 @@ def _write(
             raise QuantizeError(f"layer {node} has another name in the newer opset")
         there = place._replace(node=nodes[node])
         writer.layer(there, wanted[node], done[node], scopes.get(node), correct)
+    for edge, scope in coded.items():
+        writer.between(edge, scope, READERS)
     graph.finish()
 
 

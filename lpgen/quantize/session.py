@@ -60,7 +60,12 @@ def _onnxruntime(model: onnx.ModelProto, outputs: Sequence[str]) -> Callable[...
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    levels = onnxruntime.GraphOptimizationLevel
+    quantized = any(node.op_type.endswith("QuantizeLinear") for node in model.graph.node)
+    # What it fuses beyond that would compute quantized layers in another way than was written.
+    options.graph_optimization_level = (
+        levels.ORT_ENABLE_BASIC if quantized else levels.ORT_ENABLE_ALL
+    )
     try:
         providers = ["CPUExecutionProvider"]
         made = onnxruntime.InferenceSession(model.SerializeToString(), options, providers)

@@ -11,7 +11,7 @@ from lpgen.plans import Precision
 from lpgen.quantize.calibration import Seen
 from lpgen.quantize.clip import rounded
 from lpgen.quantize.codes import Codes
-from lpgen.quantize.gptq import DAMPING, gptq
+from lpgen.quantize.gptq import DAMPING, gptq, gptq_each
 
 METHODS = ("gptq", "rtn")
 
@@ -41,20 +41,15 @@ def quantized(
     """Codes for weights w [n, k] whose inputs are `seen`, in as many groups of rows of w as inputs
     have. Raises QuantizeError for a Hessian that is singular."""
     block = precision.hadamard
-    hessians = [_rotated(_rotated(h, block).T, block).T for h in seen.hessian]
-    parts = np.split(_rotated(w, block), len(hessians))
-    means = [_rotated(mean, block) for mean in seen.mean]
-    pairs = zip(parts, hessians, strict=True)
-    found = [_codes(*pair, precision, method, damping) for pair in pairs]
-    lost = [part - codes.real() for part, codes in zip(parts, found, strict=True)]
+    hessians = np.stack([_rotated(_rotated(h, block).T, block).T for h in seen.hessian])
+    rows, means = _rotated(w, block), _rotated(seen.mean, block)
+    codes = _codes(rows, hessians, precision, method, damping)
+    lost = rows - codes.real()
+    parts = lost.reshape(len(means), -1, lost.shape[1])
     return Quantized(
-        Codes(
-            np.concatenate([codes.codes for codes in found]),
-            np.concatenate([codes.scale for codes in found]),
-            *(precision.weight, precision.weight_group),
-        ),
-        np.concatenate([error @ mean for error, mean in zip(lost, means, strict=True)]),
-        _power(lost, hessians) / max(_power(parts, hessians), np.finfo(float).tiny),
+        codes,
+        np.einsum("gnk,gk->gn", parts, means).ravel(),
+        _power(lost, hessians) / max(_power(rows, hessians), np.finfo(float).tiny),
         seen.rows,
     )
 
@@ -65,14 +60,16 @@ def _rotated(w: np.ndarray, block: int) -> np.ndarray:
 
 
 def _codes(
-    w: np.ndarray, hessian: np.ndarray, precision: Precision, method: str, damping: float
+    w: np.ndarray, hessians: np.ndarray, precision: Precision, method: str, damping: float
 ) -> Codes:
-    if method == "gptq":
-        return gptq(w, hessian, precision.weight, precision.weight_group, damping)
-    return rounded(w, precision.weight, precision.weight_group)
+    if method != "gptq":
+        return rounded(w, precision.weight, precision.weight_group)
+    if len(hessians) > 1:
+        return gptq_each(w, hessians, precision.weight, damping)
+    return gptq(w, hessians[0], precision.weight, precision.weight_group, damping)
 
 
-def _power(parts: list[np.ndarray], hessians: list[np.ndarray]) -> float:
-    """Mean squares of results, added up: trace of W H W^T."""
-    pairs = zip(parts, hessians, strict=True)
-    return float(sum(np.einsum("ik,ik->", w @ h, w) for w, h in pairs))
+def _power(w: np.ndarray, hessians: np.ndarray) -> float:
+    """Mean squares of results, added up: the traces of W H W^T."""
+    parts = w.reshape(len(hessians), -1, w.shape[1])
+    return float(np.einsum("gnk,gnk->", parts @ hessians, parts))

@@ -8,6 +8,7 @@ float here, and the plan, which the model holds as `lpgen.plan`, says what a ker
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +46,17 @@ class Writer:
         node.input[1] = self._weights(place, made)
         if correct:
             self._correct(node, made.shift)
+
+    def between(self, edge: str, scope: Range, readers: Collection[str]) -> None:
+        """Codes on an edge, for nodes of these types that read it."""
+        key = (edge, 0, scope)
+        if key not in self._inputs:
+            self._inputs[key] = self._static(edge, scope)
+        for node in self.graph.model.graph.node:
+            if node.op_type in readers:
+                for place, name in enumerate(node.input):
+                    if name == edge:
+                        node.input[place] = self._inputs[key]
 
     def _weights(self, place: Place, made: Quantized) -> str:
         codes, name = made.codes, place.layer.node

@@ -13,6 +13,7 @@ from lpgen.plans import LayerGroup, Precision, groups_of
 from lpgen.plans.constants import Constants
 from lpgen.plans.groups import node_names
 from lpgen.quantize.calibration import Calibration, Seen
+from lpgen.quantize.data import Call
 from lpgen.quantize.model import quantized_layer
 from lpgen.quantize.patches import Place
 from lpgen.quantize.prefixes import bit_layers
@@ -21,6 +22,7 @@ from lpgen.quantize.session import Session
 from lpgen.sensitivity.faked import Act, faked, weights_input
 from lpgen.sensitivity.journal import Journal
 from lpgen.sensitivity.metrics import Metric, Outputs, divergence
+from lpgen.sensitivity.rest import Front
 from lpgen.sensitivity.table import Result, Row, Table
 from lpgen.sensitivity.variants import Variant, flipped, noisy
 
@@ -40,10 +42,12 @@ def sensitivity(
     journal: Journal,
     progress: Progress = lambda what, done, of: None,
     name: str = "",
+    calls: Sequence[Call] = (),
 ) -> Table:
     """The table of a model; wanted: the variants of a group; what the journal has is not measured
-    again; name: of the model. Raises QuantizeError where the data do not fit the model."""
-    measure = Measure(calibration, metric)
+    again; name: of the model; calls: what outputs are compared on [those that calibrate]. Raises
+    QuantizeError where the data do not fit the model."""
+    measure = Measure(calibration, metric, calls)
     groups = groups_of(calibration.model)
     plans = {group.name: list(wanted(group)) for group in groups}
     keys = {g.name: [f"{g.name} {variant}" for variant in plans[g.name]] for g in groups}
@@ -68,16 +72,20 @@ def sensitivity(
         )
         for group in groups
     ]
-    reference = metric(measure.reference, measure.reference, calibration.calls)
-    return Table(name, metric.name, reference, len(calibration.calls), tuple(rows))
+    reference = metric(measure.reference, measure.reference, measure.calls)
+    return Table(name, metric.name, reference, len(measure.calls), tuple(rows))
 
 
 class Measure:
-    """A float model, its data, and what it gives."""
+    """A float model, its data, and what it gives; calls: what outputs are compared on, where these
+    are not the calls that calibrate."""
 
-    def __init__(self, calibration: Calibration, metric: Metric) -> None:
+    def __init__(
+        self, calibration: Calibration, metric: Metric, calls: Sequence[Call] = ()
+    ) -> None:
         self.calibration, self.metric = calibration, metric
-        self.model, self.calls = calibration.model, calibration.calls
+        self.model, self.calls = calibration.model, calls or calibration.calls
+        self.front = Front(self.model, self.calls)
         self.constants = Constants(self.model)
         self.nodes = dict(zip(node_names(self.model.graph), self.model.graph.node, strict=True))
 
@@ -115,12 +123,13 @@ class AtGroup:
     def __init__(self, measure: Measure, group: LayerGroup, seen: Mapping[str, Seen]) -> None:
         self.measure, self.group, self.seen = measure, group, seen
         self.places = measure.places(group)
+        self.rest = measure.front.at(group.name)
         self._layers: dict[tuple[str, int], list] = {}
 
     @cached_property
     def session(self) -> Session:
-        """The model to which the weights of the group are given."""
-        return Session(faked(self.measure.model, {}, self.group.nodes))
+        """The rest of the model, to which the weights of the group are given."""
+        return Session(faked(self.rest, {}, self.group.nodes))
 
     def result(self, variant: Variant) -> Result:
         """What a variant does."""
@@ -129,15 +138,17 @@ class AtGroup:
         else:
             session = self.session
             given = {weights_input(p.layer.node): self._weights(p, variant) for p in self.places}
-        return self.measure.result([session(call | given) for call in self.measure.calls])
+        measure = self.measure
+        pairs = zip(measure.reference, measure.front.calls, strict=True)
+        return measure.result([before | session(call | given) for before, call in pairs])
 
     def _seeing(self, precision: Precision) -> onnx.ModelProto:
-        """The model whose group sees its input in few bits."""
+        """The rest of the model, whose group sees its input in few bits."""
         scope = None
         if precision.scales == "static":
             sample = self.measure.calibration.values(self.group.input).sample
             scope = chosen(sample, precision.act)
-        return faked(self.measure.model, dict.fromkeys(self.group.nodes, Act(precision, scope)))
+        return faked(self.rest, dict.fromkeys(self.group.nodes, Act(precision, scope)))
 
     def _weights(self, place: Place, variant: Variant) -> np.ndarray:
         """The weights of a layer as ONNX has them."""
