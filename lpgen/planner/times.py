@@ -215,7 +215,8 @@ def _measured(
         found = dict.fromkeys((group.name for group in groups), 0.0) | owners.seconds(steps)
         rest = whole - sum(found.values()) + found.get("", 0.0)
         journal.add(key, found | {"": max(0.0, rest)})
-        journal.add("before", owners.before)
+        if "before" not in journal.known:  # of the first network
+            journal.add("before", owners.before)
     return dict(journal.known[key])
 
 

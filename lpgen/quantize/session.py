@@ -62,10 +62,10 @@ def _onnxruntime(model: onnx.ModelProto, outputs: Sequence[str]) -> Callable[...
     options.log_severity_level = 3
     levels = onnxruntime.GraphOptimizationLevel
     quantized = any(node.op_type.endswith("QuantizeLinear") for node in model.graph.node)
-    # What it fuses beyond that would compute quantized layers in another way than was written.
-    options.graph_optimization_level = (
-        levels.ORT_ENABLE_BASIC if quantized else levels.ORT_ENABLE_ALL
-    )
+    # Of 20 lines of text a recogniser with int4 weights reads 19 as it is written, and 9 or 16 with
+    # what onnxruntime 1.32 makes of quantized nodes.
+    most = levels.ORT_DISABLE_ALL if quantized else levels.ORT_ENABLE_ALL
+    options.graph_optimization_level = most
     try:
         providers = ["CPUExecutionProvider"]
         made = onnxruntime.InferenceSession(model.SerializeToString(), options, providers)
