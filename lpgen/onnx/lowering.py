@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as Names
@@ -133,7 +134,8 @@ class Lowering(Tensors):
         """A result that waits, with the nodes that it is the result of."""
         if not isinstance(value, Pending) or any(value is other for other in given):
             return value
-        before = value.nodes or (n for v in given if isinstance(v, Pending) for n in v.nodes)
+        left = (v.nodes for v in given if isinstance(v, Pending) and not self.is_made(v))
+        before = value.nodes or itertools.chain.from_iterable(left)
         return replace(value, nodes=tuple(dict.fromkeys((*before, self.current))))
 
     def _settled(self, name: str, value: Value) -> Value:

@@ -148,6 +148,10 @@ class Tensors:
                 self._waited = before
         return self._made[key][0]
 
+    def is_made(self, value: Value) -> bool:
+        """Whether some step has made what waited."""
+        return any(waited is value for _, waited in self._made.values())
+
     def step(
         self,
         output: str,
