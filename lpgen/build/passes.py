@@ -3,12 +3,15 @@
 They are those of `tvm.s_tir.pipeline.default_s_tir_pipeline` that do anything here, in its order;
 the others are about the threads, memories and types of GPUs. One is kept from work it has not to
 do: CompactBufferAllocation finds out how much of each buffer is used, a proof for every access, and
-registers, whose size is what the code that uses them says, are most of the accesses.
+each proof goes through all names that are integers. Registers, whose size is what the code that
+uses them says, are most of the accesses, and the words that are read to be multiplied most of the
+names, which are no place in any buffer.
 """
 
 from __future__ import annotations
 
 from tvm import IRModule, s_tir, tirx
+from tvm.ir import Call, Op
 from tvm.ir.transform import PassContext, Sequential, module_pass
 from tvm.s_tir import SBlock
 from tvm_ffi import structural_map
@@ -16,7 +19,9 @@ from tvm_ffi import structural_map
 from lpgen.tir.rewrite import with_fields
 from lpgen.tir.vectors import OWN
 
-_HIDDEN = "lpgen.registers"
+_REGISTERS = "lpgen.registers"
+_NAME = "lpgen.name"
+_REINTERPRET = Op.get("tirx.reinterpret")
 
 
 def to_plain_code() -> Sequential:
@@ -27,9 +32,9 @@ def to_plain_code() -> Sequential:
             s_tir.transform.LowerInitBlock(),
             s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
             s_tir.transform.ConvertBlocksToOpaque(),
-            _hide_registers,
+            _hide_numbers,
             s_tir.transform.CompactBufferAllocation(),
-            _show_registers,
+            _show_numbers,
             s_tir.transform.LowerMatchBuffer(),
             s_tir.transform.StmtSimplify(),
             s_tir.transform.LowerOpaqueBlock(),
@@ -52,40 +57,51 @@ def to_plain_code() -> Sequential:
     )
 
 
-@module_pass(opt_level=0, name="lpgen.HideRegisters")
-def _hide_registers(mod: IRModule, _context: PassContext) -> IRModule:
-    """Allocations of registers as annotations of their blocks."""
+@module_pass(opt_level=0, name="lpgen.HideNumbers")
+def _hide_numbers(mod: IRModule, _context: PassContext) -> IRModule:
+    """Allocations of registers as annotations of their blocks, names of words as attributes."""
 
-    def hidden(block: SBlock) -> SBlock:
-        registers = [b for b in block.alloc_buffers if b.name == OWN]
+    def block(node: SBlock) -> SBlock:
+        registers = [b for b in node.alloc_buffers if b.name == OWN]
         if not registers:
-            return block
-        others = [b for b in block.alloc_buffers if b.name != OWN]
-        notes = {**block.annotations, _HIDDEN: registers}
-        return with_fields(block, alloc_buffers=others, annotations=notes)
+            return node
+        others = [b for b in node.alloc_buffers if b.name != OWN]
+        notes = {**node.annotations, _REGISTERS: registers}
+        return with_fields(node, alloc_buffers=others, annotations=notes)
 
-    return _of_blocks(mod, hidden)
+    def bind(node: tirx.Bind) -> tirx.Stmt:
+        if not _word(node.value):
+            return node
+        return tirx.AttrStmt(node.var, _NAME, node.value, tirx.Evaluate(tirx.const(0)))
+
+    return _changed(mod, (SBlock, block), (tirx.Bind, bind))
 
 
-@module_pass(opt_level=0, name="lpgen.ShowRegisters")
-def _show_registers(mod: IRModule, _context: PassContext) -> IRModule:
-    """Allocations again."""
+def _word(value: tirx.Expr) -> bool:
+    """Whether it is the bits of something else: a number to be computed with, no place."""
+    return isinstance(value, Call) and value.op.same_as(_REINTERPRET)
 
-    def shown(block: SBlock) -> SBlock:
-        notes = dict(block.annotations)
-        registers = notes.pop(_HIDDEN, [])
+
+@module_pass(opt_level=0, name="lpgen.ShowNumbers")
+def _show_numbers(mod: IRModule, _context: PassContext) -> IRModule:
+    """Allocations and names again."""
+
+    def block(node: SBlock) -> SBlock:
+        notes = dict(node.annotations)
+        registers = notes.pop(_REGISTERS, [])
         if not registers:
-            return block
-        return with_fields(
-            block, alloc_buffers=[*block.alloc_buffers, *registers], annotations=notes
-        )
+            return node
+        return with_fields(node, alloc_buffers=[*node.alloc_buffers, *registers], annotations=notes)
 
-    return _of_blocks(mod, shown)
+    def bind(node: tirx.AttrStmt) -> tirx.Stmt:
+        return tirx.Bind(node.node, node.value) if node.attr_key == _NAME else node
+
+    return _changed(mod, (SBlock, block), (tirx.AttrStmt, bind))
 
 
-def _of_blocks(mod: IRModule, change) -> IRModule:
+def _changed(mod: IRModule, *changes) -> IRModule:
     functions = {
-        var: func.with_body(structural_map(func.body, (SBlock, change)))
+        var: func.with_body(structural_map(func.body, changes))
         for var, func in mod.functions.items()
     }
     return IRModule(functions, attrs=mod.attrs)
