@@ -119,3 +119,21 @@ def test_quantized_weights_alone(dynamic, tmp_path):
     (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
     error = {"f32": 1e-5, "s8": 0.02}[dynamic]
     np.testing.assert_allclose(y, expected, rtol=error, atol=error * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("axes", [3, 4])
+def test_quantized_weights_of_a_convolution_alone(axes, tmp_path):
+    """One scale for the tensor."""
+    graph = Graph(np.random.default_rng(0), (2, 3, 6, 5)[:axes])
+    n, c, *image = graph.shapes["x"]
+    bias = graph.constant(normal(graph.rng, 4))
+    weights = graph.weights((4, c, *[1] * len(image)), 0)
+    y = graph.add_node("Conv", ["x", weights, bias], (n, 4, *image))
+    model, x = graph.model(graph.relu(y)), normal(graph.rng, n, c, *image)
+    onnx.save(model, tmp_path / "model.onnx")
+    network = read_network(tmp_path / "model.onnx", dynamic="s8")
+    (op,) = (step.op for step in network.steps if step.op.kind == "conv2d")
+    assert op.input == "f32:tensor"
+    (y,) = network.reference({"x": x}).values()
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    np.testing.assert_allclose(y, expected, atol=0.02 * np.abs(expected).max())

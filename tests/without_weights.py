@@ -187,7 +187,9 @@ OPERATORS = {
     "lstm_cell": st.builds(
         cell.LstmCell, rows=few, columns=size, part=st.sampled_from(["state", "output"])
     ),
-    "gru_cell": st.builds(cell.GruCell, rows=few, columns=size, part=st.just("output")),
+    "gru_cell": st.builds(
+        cell.GruCell, rows=few, columns=size, part=st.sampled_from([*cell.GruCell.PARTS])
+    ),
     "resize": st.builds(
         Resize,
         **dict.fromkeys(("n", "h", "w", "oh", "ow"), few),
@@ -257,7 +259,7 @@ TEXTS = {
         "lstm_cell rows=3 columns=129 part=state",
         "lstm_cell rows=2 columns=37 part=output",
     ],
-    "gru_cell": ["gru_cell rows=3 columns=70 part=output"],
+    "gru_cell": [f"gru_cell rows=3 columns=70 part={part}" for part in ("output", "reset", "late")],
     "conv2d_f32": [
         "conv2d_f32 h=9 w=11 ic=5 oc=70 kernel=3 pad=1 low=0",
         "conv2d_f32 n=2 h=12 w=8 ic=33 oc=33 kernel=3 pad=1 groups=33 low=0 high=6",

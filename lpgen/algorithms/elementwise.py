@@ -19,7 +19,8 @@ from lpgen.algorithms.sections import argument_buffer
 from lpgen.ops.cast import REACH
 from lpgen.ops.elementwise import QUANTIZE_LIMIT, Elementwise
 from lpgen.ops.pairs import ALL_AXES
-from lpgen.tir.vectors import ROUNDING, ROUNDING_BITS, vector
+from lpgen.tir.quotient import divides, quotient
+from lpgen.tir.vectors import ROUNDING, ROUNDING_BITS, splat, vector
 from lpgen.tir.views import wrapped
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ LARGEST = float(np.nextafter(np.float32(REACH), 0))
 
 @dataclass(frozen=True)
 class View:
-    """The tensor as rows x columns; scale_at(row, column): the place of an element's scale."""
+    """The tensor as rows x columns; scale_at(row, column): the place of an element's scale; shared:
+    whether a row has one."""
 
     rows: int
     columns: int
     scale_at: Callable[[tirx.Expr, tirx.Expr], tirx.Expr]
+    shared: bool = True
 
     @classmethod
     def of(cls, op: Elementwise) -> View:
@@ -55,17 +58,18 @@ class View:
         if op.per == "tensor":
             return cls(1, outer * axis * inner, lambda r, c: 0)
         if op.per == "axis" and inner == 1:
-            return cls(outer, axis, lambda r, c: c)
+            return cls(outer, axis, lambda r, c: c, False)
         if op.per == "axis":
             return cls(outer * axis, inner, lambda r, c: r % axis)
         if inner == 1 and axis % block == 0:
             return cls(outer * blocks, block, lambda r, c: r)
         if inner == 1:
-            return cls(outer, axis, lambda r, c: r * blocks + c // block)
+            return cls(outer, axis, lambda r, c: r * blocks + c // block, False)
         return cls(
             outer * axis,
             inner,
             lambda r, c: (r // axis * blocks + r % axis // block) * inner + c,
+            False,
         )
 
 
@@ -76,19 +80,23 @@ def _scaled(op: Elementwise, element: Callable[..., tirx.Expr]) -> Tensors:
 
     def value(r, c):
         at = view.scale_at(r, c)
-        return element(x[r, c], *(tensor[at] for tensor in scales))
+        return element(x(r, c), *(tensor(at) for tensor in scales))
 
     return [x, *scales, te.compute((view.rows, view.columns), value, name="y")]
 
 
-def _quantize(op: Elementwise) -> Tensors:
+def _quantize(op: Elementwise, fused: bool) -> Tensors:
+    fused = fused and View.of(op).shared
+
     def element(x, scale, zero):
-        return quantized(x / scale, zero.astype("int32"), op.format)
+        zero = zero.astype("int32")
+        plain = quantized(x / scale, zero, op.format)
+        return _either(plain, divided(x, scale, zero, op.format), scale) if fused else plain
 
     return _scaled(op, element)
 
 
-def _dequantize(op: Elementwise) -> Tensors:
+def _dequantize(op: Elementwise, fused: bool) -> Tensors:
     def element(x, scale, zero):
         return (x.astype("int32") - zero.astype("int32")).astype("float32") * scale
 
@@ -118,29 +126,30 @@ def _pair(op: Pair, element: Callable[..., tirx.Expr]) -> Tensors:
     return [a, b, *others, te.compute((rows, op.inner), value, name="y")]
 
 
-def _add(op: Add) -> Tensors:
+def _add(op: Add, fused: bool) -> Tensors:
     def element(a, b, scales, zeros):
         real_a, real_b = (_real(v, scales[i], zeros[i]) for i, v in enumerate((a, b)))
         v = real_a + real_b
         v = te.max(v, tirx.const(0, "float32")) if op.clamp == "relu" else v
-        return _rounded(op, v / scales[2], zeros[2])
+        return _divided(op, v, scales(2), zeros(2), fused)
 
     return _pair(op, element)
 
 
-def _mul(op: Mul) -> Tensors:
+def _mul(op: Mul, fused: bool) -> Tensors:
     def element(a, b, scales, zeros):
         if op.rounded == "quotient":
             real_a, real_b = (_real(v, scales[i], zeros[i]) for i, v in enumerate((a, b)))
-            return _rounded(op, real_a * real_b / scales[2], zeros[2])
+            return _divided(op, real_a * real_b, scales(2), zeros(2), fused)
         products = (a.astype("int32") - zeros[0]) * (b.astype("int32") - zeros[1])
         factor = scales[0] * scales[1] / scales[2]
-        return _rounded(op, product(products.astype("float32"), factor), zeros[2])
+        v = product(products.astype("float32"), factor)
+        return quantized(v + zeros[2].astype("float32"), tirx.const(0, "int32"), op.out)
 
     return _pair(op, element)
 
 
-def _binary(op: Binary) -> Tensors:
+def _binary(op: Binary, fused: bool) -> Tensors:
     return _pair(op, BINARY[op.function])
 
 
@@ -160,14 +169,22 @@ def _real(value: tirx.Expr, scale: tirx.Expr, zero: tirx.Expr) -> tirx.Expr:
     return product((value.astype("int32") - zero).astype("float32"), scale)
 
 
-def _rounded(op: QuantizedPair, v: tirx.Expr, zero: tirx.Expr) -> tirx.Expr:
-    """y of a quotient."""
+def _divided(
+    op: QuantizedPair, v: tirx.Expr, scale: tirx.Expr, zero: tirx.Expr, fused: bool
+) -> tirx.Expr:
+    """y of a quotient. With the zero point behind the rounding a division takes no longer."""
     if op.rounded == "quotient":
-        return quantized(v, zero, op.out)
-    return quantized(v + zero.astype("float32"), tirx.const(0, "int32"), op.out)
+        return quantized(v / scale, zero, op.out)
+    plain = quantized(v / scale + zero.astype("float32"), tirx.const(0, "int32"), op.out)
+    return _either(plain, divided(v, scale, zero, op.out, late=False), scale) if fused else plain
 
 
-def _cast(op: Cast) -> Tensors:
+def _either(plain: tirx.Expr, fast: tirx.Expr, scale: tirx.Expr) -> tirx.Expr:
+    """What is computed by division, or without where the scale allows it."""
+    return tirx.if_then_else(divides(scale), fast, plain)
+
+
+def _cast(op: Cast, fused: bool) -> Tensors:
     (x,) = _placeholders(op, {"x": (1, op.size)})
 
     def element(r, c):
@@ -196,6 +213,23 @@ def quantized(v: tirx.Expr, zero: tirx.Expr, form: Format) -> tirx.Expr:
     return te.max(te.min(v, high), low).astype(vector(form.dtype, lanes))
 
 
+def divided(
+    v: tirx.Expr, scale: tirx.Expr, zero: tirx.Expr, form: Format, *, late: bool = True
+) -> tirx.Expr:
+    """`quantized` of float32 v over a scale that `quotient` takes, on a CPU that multiplies and
+    adds with one rounding; late: the zero point is added behind the rounding, else before."""
+    lanes = int(v.ty.dtype.lanes)
+    # Bounds of v are those of the quotient: beyond them it is saturated. NaN is not above low.
+    low, high = (
+        splat((tirx.const(bound, "int32") - zero).astype("float32") * scale, "float32", lanes)
+        for bound in (form.min, form.max)
+    )
+    v = quotient(te.min(te.max(v, low), high), scale)
+    v = v if late else v + splat(zero.astype("float32"), "float32", lanes)
+    bits = tirx.reinterpret(vector("int32", lanes), v + tirx.const(ROUNDING, "float32"))
+    return (bits + zero if late else bits).astype(vector(form.dtype, lanes))
+
+
 DEFINITIONS: dict[str, Callable[..., Tensors]] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
@@ -208,9 +242,10 @@ DEFINITIONS: dict[str, Callable[..., Tensors]] = {
 any shape of the same size, but the scales with theirs; the last one is the stage y."""
 
 
-def define(op: Operator) -> Tensors:
-    """The tensor expression of `op`."""
-    return DEFINITIONS[op.kind](op)
+def define(op: Operator, fused: bool = False) -> Tensors:
+    """The tensor expression of `op`; fused: for a CPU that multiplies and adds with one
+    rounding."""
+    return DEFINITIONS[op.kind](op, fused)
 
 
 def entry(func: tirx.PrimFunc, op: Operator) -> IRModule:

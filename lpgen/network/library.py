@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 from lpgen import build as kernels
@@ -23,6 +22,7 @@ from lpgen.network.program import Program, suffixes
 from lpgen.ops import Operator
 from lpgen.records import Log
 from lpgen.records.choose import choose
+from lpgen.records.cold import with_cold_weights
 from lpgen.target import Target
 
 RESERVED = ("pool", "kernel", "network", "ffi", "lpgen")
@@ -100,7 +100,14 @@ def _choosers(
     targets: Iterable[Target], logs: Iterable[Log | str | os.PathLike], threads: int
 ) -> list[Chooser]:
     logs = list(logs)
-    return [partial(choose, target=t, logs=logs, threads=threads) for t in targets]
+
+    def chooser(target: Target) -> Chooser:
+        def chosen(op: Operator) -> Choice:
+            return with_cold_weights(choose(op, target, logs, threads=threads), logs)
+
+        return chosen
+
+    return [chooser(target) for target in targets]
 
 
 def _build(

@@ -24,13 +24,15 @@ class Tensors:
     """The steps so far, in order.
 
     taken: names of tensors, of which each has another one; quantized: for codes that were only
-    quantized, by name, the tensor of float32 and how.
+    quantized, by name, the tensor of float32 and how; repeated: for tensors whose elements are
+    repeated along axes, those with one place on these.
     """
 
     def __init__(self, inputs: Iterable[str]) -> None:
         self.steps: list[Step] = []
         self.taken = set(inputs)
         self.quantized: dict[str, tuple[Stored, Target]] = {}
+        self.repeated: dict[str, Stored] = {}
         self.current = ""  # the node whose steps these are
         self._waited: tuple[str, ...] = ()  # those whose result waited until now
         self._made: dict[Hashable, tuple[Stored, Value]] = {}
@@ -55,7 +57,7 @@ class Tensors:
             return self._looked_up(value)
         if isinstance(value, Mapped):
             return self.once(value, "real", lambda: self._real(value, name))
-        raise OnnxError("a constant is read as a tensor")
+        raise OnnxError(getattr(value, "UNREAD", "a constant is read as a tensor"))
 
     def affine(self, value: Value | None) -> Mapped | None:
         """The value as a tensor of codes with one scale, None where it is none."""

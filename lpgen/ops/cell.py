@@ -17,7 +17,8 @@ from lpgen.ops.words import NUMBER, Word, one_of
 @dataclass(frozen=True, kw_only=True)
 class Cell(Unweighted):
     """y[rows, columns] of float32: a part of a cell, from x and r [rows, gates, columns], the parts
-    of the gates that come from the input and from the last state, and a state [rows, columns].
+    of the gates that come from the input and from the last state, and a state [rows, columns]. Of
+    some parts r has the first gates alone.
 
     A subclass states its parts, each with its gates and its formula. Raises WorkloadError when a
     size is outside its limits, and for a part that is none.
@@ -31,6 +32,8 @@ class Cell(Unweighted):
     PARTS: ClassVar[dict[str, Any]]
     """For each part formula(m, gates, state): gates(number) is x + r of a gate; m: the arithmetic
     (`ops.functions`)."""
+    FEWER: ClassVar[dict[str, int]] = {}
+    """The gates of r where it has not all of them, by part."""
 
     def __post_init__(self) -> None:
         for key in ("rows", "columns"):
@@ -40,10 +43,16 @@ class Cell(Unweighted):
         self._check_elements(x=(self.rows, self.GATES, self.columns))
 
     @property
+    def r_gates(self) -> int:
+        """How many gates r has."""
+        return self.FEWER.get(self.part, self.GATES)
+
+    @property
     def signature(self) -> Signature:
         """(x, r, state, y)"""
-        gates, one = (self.rows, self.GATES, self.columns), (self.rows, self.columns)
-        shapes = {"x": gates, "r": gates, "state": one}
+        one = (self.rows, self.columns)
+        x, r = ((self.rows, gates, self.columns) for gates in (self.GATES, self.r_gates))
+        shapes = {"x": x, "r": r, "state": one}
         inputs = [Argument.of_values(name, shape, REAL) for name, shape in shapes.items()]
         return Signature((*inputs, Argument.of_values("y", one, REAL, Role.OUTPUT)))
 
@@ -78,8 +87,19 @@ def _gru_output(m: Any, x: Any, r: Any, state: Any) -> Any:
     return m.name(new + m.mul(sigmoid(m, m.name(x(0) + r(0))), m.name(state - new)))
 
 
+def _gru_reset(m: Any, x: Any, r: Any, state: Any) -> Any:
+    """r h"""
+    return m.name(m.mul(sigmoid(m, m.name(x(1) + r(1))), state))
+
+
+def _gru_late(m: Any, x: Any, r: Any, state: Any) -> Any:
+    """n + z (h - n), where r of n is that of what _gru_reset gave"""
+    new = tanh(m, m.name(x(2) + r(2)))
+    return m.name(new + m.mul(sigmoid(m, m.name(x(0) + r(0))), m.name(state - new)))
+
+
 _LSTM = {"state": _lstm_state, "output": _lstm_output}
-_GRU = {"output": _gru_output}
+_GRU = {"output": _gru_output, "reset": _gru_reset, "late": _gru_late}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +117,12 @@ class LstmCell(Cell):
 @dataclass(frozen=True, kw_only=True)
 class GruCell(Cell):
     """Of a gated recurrent unit with gates z, r, n, as ONNX has them: new + sigmoid(z) (h - new),
-    new = tanh(x of n + sigmoid(r) (r of n)) (linear_before_reset=1)."""
+    part=output with new = tanh(x of n + sigmoid(r) (r of n)) (linear_before_reset=1); where the
+    state is reset before its product, part=reset is sigmoid(r) h, r having z and r alone, and
+    part=late has new = tanh(x of n + r of n)."""
 
     kind: ClassVar[str] = "gru_cell"
     GATES: ClassVar[int] = 3
     PARTS: ClassVar[dict[str, Any]] = _GRU
+    FEWER: ClassVar[dict[str, int]] = {"reset": 2}
     WORDS: ClassVar[dict[str, Word]] = _words(_GRU)

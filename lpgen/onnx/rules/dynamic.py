@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lpgen.errors import OnnxError
-from lpgen.formats import REAL
-from lpgen.onnx import checks, matmul
+from lpgen.formats import REAL, Format
+from lpgen.onnx import checks, conv, matmul
 from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.rules import real
 from lpgen.onnx.rules.attributes import attributes
@@ -69,7 +69,7 @@ def product(
     if how.form == REAL:
         return real.matrix(lowering, x, _real(w), bias)
     act = how.form
-    zero = np.array(act.min + act.levels // 2, act.dtype)  # levels lie evenly around it
+    zero = _middle(act)
     kind, size = TensorType(x.type.shape, act.dtype), 0
     if w.blocks is not None:
         imported, each = of_blocks(kind, zero, w.blocks, act), w.blocks.scale
@@ -85,6 +85,36 @@ def product(
         *(len(shape) - 1, None, how.input, how.hadamard, size),
     )
     return made if bias is None else with_bias(made, bias)
+
+
+def convolution(
+    x: Stored, w: Constant, bias: Value | None, given: dict[str, Any], act: Format
+) -> Product:
+    """Conv of x [n, c, (h,) w] of float32, with one scale for the tensor, and dequantized weights;
+    given: the attributes."""
+    if w.codes is None or w.scale is None or not (w.scale.single or w.scale.axis == 0):
+        raise OnnxError("scales of weights are not on axis 0: the channels")
+    zeros = w.scale.zero.reshape(-1)
+    imported = conv.product(
+        *(TensorType(x.type.shape, act.dtype), w.codes, _middle(act)),
+        *(zeros if zeros.size > 1 else zeros.reshape(()), given),
+    )
+    imported = narrowed(imported, act)
+    each = np.broadcast_to(w.scale.scale.ravel(), w.codes.shape[:1]).astype(np.float32)
+    shape = imported.y.shape
+    made = Product(
+        *(TensorType(shape, "float32"), -np.inf, np.inf, x, imported, each, 1, None, "f32:tensor")
+    )
+    if bias is None:
+        return made
+    if not isinstance(bias, Constant) or bias.array.size not in (1, shape[1]):
+        raise OnnxError("the bias is no constant vector of the channels")
+    return with_bias(made, Constant(bias.array.reshape(-1, *[1] * (len(shape) - 2))))
+
+
+def _middle(act: Format) -> np.ndarray:
+    """The code for 0: levels lie evenly around it."""
+    return np.array(act.min + act.levels // 2, act.dtype)
 
 
 def _real(w: Constant) -> np.ndarray:

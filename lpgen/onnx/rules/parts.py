@@ -211,6 +211,7 @@ def expanded(lowering: Lowering, name: str, x: Stored, shape: tuple[int, ...]) -
     op = Gather(rows=rows, columns=columns, count=index.size, dtype=x.type.dtype)
     constants = {"index": np.ascontiguousarray(index).ravel()}
     made = lowering.step(name, op, {"x": x}, constants=constants)
+    lowering.repeated[made] = x
     return lowering.stored(made, TensorType(shape, x.type.dtype), form=x.form)
 
 

@@ -115,6 +115,8 @@ def matrix_of(w: Constant) -> tuple[np.ndarray, Scale]:
 
 def convolution(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     """Conv of dequantized values and weights."""
+    from lpgen.onnx.rules import dynamic
+
     value, w, *rest = lowering.inputs(node)
     x, bias = activations(lowering, value, w, node), rest[0] if rest else None
     given = {a.name for a in node.attribute}
@@ -124,7 +126,8 @@ def convolution(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     if x is None:
         how = lowering.activations(node)
         if _quantized(w) and how is not None and how.form != REAL:
-            raise OnnxError("activations of convolutions are not quantized in each call")
+            x = lowering.tensor(value)
+            return [dynamic.convolution(x, w, bias, kept, how.form)]
         return [real.convolution(lowering, value, w.array, bias, kept)]
     zero = x.scale.zero.astype(x.form.dtype)
 
@@ -137,9 +140,11 @@ def convolution(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
 
 def matrix(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
     """MatMul of a matrix of weights, or of two tensors."""
-    from lpgen.onnx.rules import rows
+    from lpgen.onnx.rules import one_hot, rows
 
     value, w = lowering.inputs(node)
+    if isinstance(value, one_hot.OneHot) and isinstance(w, Constant) and w.array.ndim == 2:
+        return [one_hot.rows(lowering, node.output[0], value, w.array)]
     if not isinstance(w, Constant) and not isinstance(value, Constant):
         return rows.product(lowering, node)
     if isinstance(w, Constant) and w.array.ndim != 2 and w.codes is None:

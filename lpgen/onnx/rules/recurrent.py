@@ -16,7 +16,7 @@ from lpgen.onnx.rules.attributes import attributes
 from lpgen.onnx.rules.structure import known
 from lpgen.onnx.values import Constant, Scale, Stored, Value
 from lpgen.ops.cell import GruCell, LstmCell
-from lpgen.ops.movement import Gather
+from lpgen.ops.movement import Concat, Gather
 from lpgen.ops.tensor_type import TensorType
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class _Direction:
     x_bias: np.ndarray
     r_bias: np.ndarray
     cell: type[LstmCell] | type[GruCell]
+    late: bool = False
+    """Whether a GRU resets its state before the product (linear_before_reset=0)."""
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -65,7 +67,11 @@ class _Direction:
         found: list[Stored | None] = [None] * steps
         for t in reversed(range(steps)) if backwards else range(steps):
             x = self._step_of(gates, t)
-            r = self._recurrent(h, t)
+            if self.late:
+                r = self._reset(x, h, t)
+                found[t] = h = self._cell(f"h{t}", "late", x, r, h)
+                continue
+            r = self._recurrent(h, self.r, self.r_bias, f"r{t}")
             if c is not None:
                 c = self._cell(f"c{t}", "state", x, r, c)
                 h = self._cell(f"h{t}", "output", x, r, c)
@@ -86,12 +92,29 @@ class _Direction:
         )
         return self.lowering.stored(made, kind)
 
-    def _recurrent(self, h: Stored | Constant, t: int) -> Stored | Constant:
-        """The part of the gates that comes from the last state."""
+    def _recurrent(
+        self, h: Stored | Constant, r: Constant, bias: np.ndarray, name: str
+    ) -> Stored | Constant:
+        """The part of gates that comes from the last state."""
         if isinstance(h, Constant):
-            return Constant((h.array @ self.r.array + self.r_bias).astype(np.float32))
-        made = products.of_matrix(self.lowering, h, self.r, Constant(self.r_bias), self.node)
-        return self.lowering.tensor(made, f"{self.name}:r{t}")
+            return Constant((h.array @ r.array + bias).astype(np.float32))
+        made = products.of_matrix(self.lowering, h, r, Constant(bias), self.node)
+        return self.lowering.tensor(made, f"{self.name}:{name}")
+
+    def _reset(self, x: Stored, h: Stored | Constant, t: int) -> Stored:
+        """The same of a state that is reset before the product for the last gate."""
+        _, batch, columns = self.sizes
+        two = 2 * columns
+        first = _columns(self.r, 0, two), self.r_bias[:two]
+        last = _columns(self.r, two, 3 * columns), self.r_bias[two:]
+        r = self._recurrent(h, *first, f"zr{t}")
+        reset = self._cell(f"reset{t}", "reset", x, r, h)
+        new = self._recurrent(reset, *last, f"n{t}")
+        op = Concat(outer=batch, sizes=(two, columns), dtype="float32")
+        given = {"x0": r} if isinstance(r, Stored) else {}
+        constants = {"x0": r.array} if isinstance(r, Constant) else {}
+        made = self.lowering.step(f"{self.name}:r{t}", op, given | {"x1": new}, constants=constants)
+        return self.lowering.stored(made, TensorType((batch, 3 * columns), "float32"))
 
     def _cell(
         self, name: str, part: str, x: Stored, r: Stored | Constant, state: Stored | Constant
@@ -118,7 +141,7 @@ def layer(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     kind = node.op_type.removeprefix(_DYNAMIC)
     given = lowering.inputs(node) + [None] * 12
     lstm = kind == "LSTM"
-    directions = _checked(lowering, node, kind)
+    directions, late = _checked(lowering, node, kind)
     x, w, r = given[:3]
     if not isinstance(w, Constant) or not isinstance(r, Constant):
         raise OnnxError("W or R is no constant")
@@ -142,7 +165,7 @@ def layer(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
         name = f"{lowering.current}:{d}" if d else lowering.current
         run = _Direction(
             *(lowering, node, name, x, *(_matrix(side, d) for side in sides)),
-            *(x_bias, r_bias, cell),
+            *(x_bias, r_bias, cell, late),
         )
         kept = run.sizes[1:]
         h = _initial(lowering, given[5], d, kept)
@@ -158,8 +181,9 @@ def layer(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     return results
 
 
-def _checked(lowering: Lowering, node: onnx.NodeProto, kind: str) -> tuple[bool, ...]:
-    """The directions; OnnxError for what is not served."""
+def _checked(lowering: Lowering, node: onnx.NodeProto, kind: str) -> tuple[tuple[bool, ...], bool]:
+    """The directions, and whether a GRU resets its state before the product; OnnxError for what is
+    not served."""
     known_ones = dict.fromkeys(("activation_alpha", "activation_beta", "clip", "hidden_size"))
     more = {"input_forget": 0} if kind == "LSTM" else {"linear_before_reset": 0}
     found = attributes(node, activations=None, direction="forward", layout=0, **known_ones, **more)
@@ -173,11 +197,9 @@ def _checked(lowering: Lowering, node: onnx.NodeProto, kind: str) -> tuple[bool,
     for name in ("activation_alpha", "activation_beta", "clip", "layout", "input_forget"):
         if found.get(name):
             raise OnnxError(f"{name}={found[name]}, lpgen has none")
-    if kind == "GRU" and not found["linear_before_reset"]:
-        raise OnnxError("linear_before_reset=0, lpgen has 1")
     if kind == "LSTM" and (weights := known(lowering, node, 7, "P")) is not None and weights.any():
         raise OnnxError("P, weights of peepholes, lpgen has none")
-    return directions
+    return directions, kind == "GRU" and not found["linear_before_reset"]
 
 
 def _codes(given: Sequence[Value | None], place: int, scale: int) -> Constant:
@@ -208,6 +230,16 @@ def _matrix(w: Constant, direction: int) -> Constant:
         zero = pick(scale.zero) if scale.zero.size > 1 else scale.zero
         scale = Scale(pick(scale.scale).reshape(-1), zero.reshape(-1), 1)
     return replace(w, array=array, codes=codes, scale=scale)
+
+
+def _columns(w: Constant, start: int, stop: int) -> Constant:
+    """Some columns of a matrix of weights."""
+    array = np.ascontiguousarray(w.array[:, start:stop])
+    if w.codes is None or w.scale is None:
+        return Constant(array)
+    codes, scale = np.ascontiguousarray(w.codes[:, start:stop]), w.scale
+    numbers = (v if v.size == 1 else v[start:stop] for v in (scale.scale, scale.zero))
+    return replace(w, array=array, codes=codes, scale=Scale(*numbers, scale.axis))
 
 
 def _initial(

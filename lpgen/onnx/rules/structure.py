@@ -58,6 +58,7 @@ def cast(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
 
     from lpgen.onnx.rules import logic
     from lpgen.onnx.rules.dynamic import Sums
+    from lpgen.onnx.rules.one_hot import OneHot
 
     (value,) = lowering.inputs(node)
     given = attributes(node, to=0, saturate=1, round_mode="up")
@@ -66,6 +67,8 @@ def cast(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
         if value.type.dtype in ("int8", "uint8") and to == "float32":
             return [Constant(value.array.astype(to), value.array)]
         return None
+    if isinstance(value, OneHot):
+        return [replace(value, type=value.type._replace(dtype=to))]
     if to == value.type.dtype or (isinstance(value, Sums) and to == "float32"):
         return [value]
     return [logic.cast(lowering, node.output[0], value, to)]

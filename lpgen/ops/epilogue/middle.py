@@ -14,6 +14,9 @@ from lpgen.ops.epilogue.step import Chain, Given, Place, Readers, Step, Sums, ch
 from lpgen.ops.parameter import FLOAT_LIMIT, Parameter, real
 from lpgen.ops.words import read_number
 
+LEAST_DIVISOR = 2.0**-40
+"""Kernels multiply by what the divisor's inverse is, in two parts (`lpgen.tir.quotient`)."""
+
 
 def _read(text: str) -> Format | str:
     return text if text == "none" else Format.parse(text)
@@ -58,7 +61,7 @@ class Middle(Step):
         return self.format.min - self.zero, self.format.max - self.zero
 
     def parameters(self, chain: Chain, sums: Sums) -> dict[str, Parameter]:
-        divisor = Parameter((1,), "float32", 1 / FLOAT_LIMIT, FLOAT_LIMIT)
+        divisor = Parameter((1,), "float32", LEAST_DIVISOR, FLOAT_LIMIT)
         return {"middle_scale": real(1), "output_scale": divisor}
 
     def apply(self, v: np.ndarray, chain: Chain, given: Given) -> np.ndarray:

@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 
 def cell(op: Cell, isa: Isa, vectors: int) -> Rows:
     """Rows of the state, one vector at a time: their functions are long."""
-    gates, columns = op.GATES, op.columns
+    columns = op.columns
 
     def row(number: Index, x, r, state, y) -> None:
         def step(start: Index, widths: Sequence[int]) -> None:
             for place, width in side_by_side(start, widths):
                 m = Vectors()
-                first, own = number * gates * columns + place, number * columns + place
+                own = number * columns + place
 
-                def of(buffer, first=first, width=width) -> Callable[[int], tirx.Expr]:
+                def of(buffer, gates, place=place, width=width) -> Callable[[int], tirx.Expr]:
+                    first = number * gates * columns + place
                     return lambda gate: vec.load(buffer, [first + gate * columns], width)
 
                 last = m.name(vec.load(state, [own], width))
-                vec.store(y, [own], op.value(m, of(x), of(r), last), width)
+                vec.store(y, [own], op.value(m, of(x, op.GATES), of(r, op.r_gates), last), width)
 
         strips(columns, isa.lanes, 1, step)
 

@@ -10,10 +10,11 @@ import numpy as np
 from tvm import tirx
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.elementwise import quantized
+from lpgen.algorithms.elementwise import divided, quantized
 from lpgen.algorithms.rows import Rows, spread
 from lpgen.ops.movement import merged, strides_of
 from lpgen.tir import vectors as vec
+from lpgen.tir.quotient import divides
 from lpgen.tir.rewrite import places
 from lpgen.tir.strips import Index, parts_of, side_by_side, strips
 from lpgen.tir.transpose import transposed_block
@@ -145,15 +146,18 @@ def transpose(op: Transpose, isa: Isa, vectors: int) -> Rows:
     )
     *outer, (rows, stride) = axes
     if stride == 1:
-        return _runs(op, isa, vectors, outer, rows)
+        return _converted(op, isa, lambda made: _runs(op, isa, vectors, outer, rows, made))
     steps = strides_of(tuple(extent for extent, _ in axes))  # of the axes of y
     (which,) = (i for i, (_, own) in enumerate(outer) if own == 1)
     columns, step = outer[which][0], steps[which]
     around = [(*axis, steps[i]) for i, axis in enumerate(outer) if i != which]
-    return _blocks(op, isa, around, (rows, stride), (columns, step))
+    sides = (rows, stride), (columns, step)
+    return _converted(op, isa, lambda made: _blocks(op, around, *sides, made))
 
 
-def _runs(op: Transpose, isa: Isa, vectors: int, outer: Sequence, run: int) -> Rows:
+def _runs(
+    op: Transpose, isa: Isa, vectors: int, outer: Sequence, run: int, converted: Converted
+) -> Rows:
     lanes = isa.bits // 32 if op.out else lanes_of(op, isa)
 
     def row(number: Index, x, *others) -> None:
@@ -162,7 +166,7 @@ def _runs(op: Transpose, isa: Isa, vectors: int, outer: Sequence, run: int) -> R
 
         def step(at: Index, widths: Sequence[int]) -> None:
             for place, width in side_by_side(at, widths):
-                value = _converted(op, vec.load(x, [start + place], width), given)
+                value = converted(vec.load(x, [start + place], width), given)
                 vec.store(y, [number * run + place], value, width)
 
         strips(run, lanes, vectors, step)
@@ -173,7 +177,11 @@ def _runs(op: Transpose, isa: Isa, vectors: int, outer: Sequence, run: int) -> R
 
 
 def _blocks(
-    op: Transpose, isa: Isa, around: list, down: tuple[int, int], across: tuple[int, int]
+    op: Transpose,
+    around: list,
+    down: tuple[int, int],
+    across: tuple[int, int],
+    converted: Converted,
 ) -> Rows:
     """Rows of a cache line of x each: `across` is (extent, stride in y) of the axis along which x
     is dense, `down` (extent, stride in x) of the one along which y is."""
@@ -195,11 +203,7 @@ def _blocks(
         def _block(row: Index, height: int, column: int, width: int) -> None:
             name = vec.Names()
             lines = [
-                name(
-                    _converted(
-                        op, vec.load(x, [from_x + (row + i) * stride + column], width), given
-                    )
-                )
+                name(converted(vec.load(x, [from_x + (row + i) * stride + column], width), given))
                 for i in range(height)
             ]
             if height == step == rows and height <= FEW:
@@ -242,12 +246,36 @@ def _lines_of(columns: int, line: int, outer: int, strip: Callable[..., None]) -
     return Rows(outer * each, row)
 
 
-def _converted(op: Transpose, value: tirx.Expr, given: Sequence) -> tirx.Expr:
-    """What is stored of what was loaded."""
+Converted = Callable[[tirx.Expr, Sequence], tirx.Expr]
+"""What is stored of what was loaded, from the scales and zero points that are given."""
+
+
+def _converted(op: Transpose, isa: Isa, rows: Callable[[Converted], Rows]) -> Rows:
+    """Rows with what is done to the elements."""
     if op.out is None:
-        return value
-    scales, zeros = given
-    return quantized(value / spread(scales[0], int(value.ty.dtype.lanes)), zeros[0], op.out)
+        return rows(lambda value, given: value)
+
+    def plain(value: tirx.Expr, given: Sequence) -> tirx.Expr:
+        scales, zeros = given
+        lanes = int(value.ty.dtype.lanes)
+        return quantized(value / spread(scales[0], lanes), zeros[0], op.out)
+
+    def fast(value: tirx.Expr, given: Sequence) -> tirx.Expr:
+        scales, zeros = given
+        return divided(value, scales[0], zeros[0], op.out)
+
+    if not isa.has_fma:
+        return rows(plain)
+    slow, quick = rows(plain), rows(fast)
+
+    def row(number: Index, *arguments) -> None:
+        with tb.If(divides(arguments[1][0])):
+            with tb.Then():
+                quick.emit(number, *arguments)
+            with tb.Else():
+                slow.emit(number, *arguments)
+
+    return Rows(slow.count, row)
 
 
 def _offset(number: Index, axes: Sequence[tuple[int, int]]) -> tirx.Expr:

@@ -1,0 +1,81 @@
+"""The kernel of an operator in a network, whose weights are out of the L2 cache when it begins.
+
+Records and the cost model are of kernels that are called again and again, with weights in the cache
+wherever these fit. In a network other layers run in between: what a kernel stores comes from the L3
+cache first, and one that stores more than the codes (transformed, expanded) pays for it.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+from lpgen import cost, records, templates
+from lpgen.build.choice import Choice
+from lpgen.cost import Candidate
+from lpgen.errors import ScheduleRefused
+from lpgen.ops import Operator, Product
+from lpgen.records.choose import choice_of, ranking
+from lpgen.records.log import Log
+from lpgen.target import Target
+
+RATE = 12e9
+"""Bytes a second that one thread reads of the L3 cache beside its work, about."""
+
+MORE = 2**19
+"""Bytes beyond the codes that are worth a second look: some 40 microseconds."""
+
+CLEARLY = 0.9
+"""What the time of another kernel has to be of the chosen one's: expectations are not exact."""
+
+
+def with_cold_weights(choice: Choice, logs: Iterable[Log | str | os.PathLike] = ()) -> Choice:
+    """The choice, or what is expected to be clearly faster where each call reads the weights from
+    beyond the L2 cache: by the cost model, in proportion to the record that the choice is of.
+
+    logs: as `choose` takes them.
+    """
+    op, target = choice.op, choice.target
+    if not isinstance(op, Product) or choice.kernel.packed_bytes - _codes_bytes(op) < MORE:
+        return choice
+    own = cost.evaluate(op, target, [(templates.get(choice.template), dict(choice.knobs))])
+    if own is None:
+        return choice
+    unit = _nanosecond(own, op, target, [log if isinstance(log, Log) else Log(log) for log in logs])
+    limit, best = CLEARLY * _seconds(own, choice, unit), choice
+    for candidate in _firsts(ranking(op, target)):
+        try:
+            other = choice_of(op, target, candidate.template, candidate.knobs)
+        except ScheduleRefused:
+            continue
+        if (seconds := _seconds(candidate, other, unit)) < limit:
+            limit, best = seconds, other
+    return best
+
+
+def _codes_bytes(op: Product) -> int:
+    """Bytes of the weights' codes."""
+    return math.prod(op.w_shape) * op.weight.bits // 8
+
+
+def _nanosecond(own: Candidate, op: Operator, target: Target, logs: Sequence[Log]) -> float:
+    """Seconds that the model's unit is, by the record of the operator or that without an
+    epilogue."""
+    for like in dict.fromkeys((op, op.plain)):
+        record = records.best(like, target, logs)
+        if record is not None and record.template == own.template.name:
+            return record.seconds / math.exp(own.cost)
+    return 1e-9
+
+
+def _seconds(candidate: Candidate, choice: Choice, unit: float) -> float:
+    return unit * math.exp(candidate.cost) + choice.kernel.packed_bytes / RATE
+
+
+def _firsts(ranked: Iterable[Candidate]) -> Iterator[Candidate]:
+    """The first of each template, and of each form in which it stores weights."""
+    seen = set()
+    for candidate in ranked:
+        key = candidate.template.name, candidate.knobs.get("weights")
+        if key not in seen and math.isfinite(candidate.cost):
+            seen.add(key)
+            yield candidate

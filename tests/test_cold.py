@@ -1,0 +1,22 @@
+"""Kernels of networks, whose weights are out of the L2 cache."""
+
+import math
+
+import pytest
+
+from lpgen.records.choose import choose
+from lpgen.records.cold import MORE, with_cold_weights
+
+SHAPE = "conv2d h=7 w=7 ic=512 oc=512 kernel=3 pad=1"
+
+
+@pytest.mark.parametrize(
+    ("formats", "fewer"), [("act=u4 weight=s4", True), ("act=u8 weight=s8", False)]
+)
+def test_what_stores_much_more_than_the_codes_gives_way(formats, fewer):
+    warm = choose(f"{SHAPE} {formats} out=u4 scale=channel", "icelake")
+    cold = with_cold_weights(warm)
+    codes = math.prod(warm.op.w_shape) * warm.op.weight.bits // 8
+    assert (warm.kernel.packed_bytes > codes + MORE) == fewer
+    assert (cold.kernel.packed_bytes < warm.kernel.packed_bytes) == fewer
+    assert fewer or cold is warm
