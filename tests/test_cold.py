@@ -19,4 +19,11 @@ def test_what_stores_much_more_than_the_codes_gives_way(formats, fewer):
     codes = math.prod(warm.op.w_shape) * warm.op.weight.bits // 8
     assert (warm.kernel.packed_bytes > codes + MORE) == fewer
     assert (cold.kernel.packed_bytes < warm.kernel.packed_bytes) == fewer
-    assert fewer or cold is warm
+
+
+@pytest.mark.parametrize(("n", "ahead"), [(1536, 4096), (64, 0)])
+def test_many_weights_are_asked_for_in_advance(n, ahead):
+    warm = choose(f"dense m=16 n={n} k=384 act=s8 weight=s8", "icelake", use_shipped=False)
+    cold = with_cold_weights(warm)
+    assert (warm.knobs["prefetch"], cold.knobs["prefetch"]) == (0, ahead)
+    assert {**cold.knobs, "prefetch": 0} == warm.knobs
