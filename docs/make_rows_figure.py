@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from lpgen import runtime
-from lpgen.bench.measure import calls, pinned
+from lpgen.bench.laps import calls
+from lpgen.bench.measure import pinned
 from lpgen.build import build
 from lpgen.ops import Operator, parse
 from lpgen.records import this_cpu

@@ -12,7 +12,7 @@ import tvm_ffi
 from lpgen import runtime, templates
 from lpgen.algorithms.kernel import Function
 from lpgen.bench import ComputeProbe, ReadProbe, bench, measure, measured_peak, pinned
-from lpgen.bench.measure import level
+from lpgen.bench.laps import level, packed_weights
 from lpgen.bench.probes import _read_function
 from lpgen.build import build
 from lpgen.build.assembly import hot_loops
@@ -166,7 +166,7 @@ def test_a_matrix_vector_product_is_timed_cold(library, monkeypatch):
     assert (gemm.cold, gemv.cold) == (False, True)
     assert gemv.level == "dram"
     kernel = runtime.load(library)[GEMV]
-    copies = measure.packed_weights(kernel, parse(GEMV), small, 0)
+    copies = packed_weights(kernel, parse(GEMV), small, 0)
     assert len(copies) == 1 + 2 * small.l3 // kernel.packed_bytes
     assert all(np.array_equal(copy.numpy(), copies[0].numpy()) for copy in copies)
     assert len({copy.numpy().ctypes.data for copy in copies}) == len(copies)
@@ -179,7 +179,7 @@ def test_warm_weights_lie_in_the_l3_cache(library, monkeypatch):
     assert (gemm.cold, gemv.cold) == (False, False)
     assert gemv.level == "L3"
     kernel = runtime.load(library)[GEMV]
-    copies = measure.packed_weights(kernel, parse(GEMV), small, 0, warm=True)
+    copies = packed_weights(kernel, parse(GEMV), small, 0, warm=True)
     assert 4 * small.l2 < len(copies) * kernel.packed_bytes < small.l3
 
 

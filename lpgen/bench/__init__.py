@@ -1,13 +1,16 @@
 """Measuring libraries: times, and what this machine could do at most in the same moment."""
 
-from lpgen.bench.measure import Measurement, bench, measured_peak, pinned
-from lpgen.bench.probes import ComputeProbe, ReadProbe
+from lpgen.lazily import lazily
 
-__all__ = [
-    "ComputeProbe",
-    "Measurement",
-    "ReadProbe",
-    "bench",
-    "measured_peak",
-    "pinned",
-]
+_PUBLIC = {
+    "ComputeProbe": "probes",
+    "Measurement": "measure",
+    "ReadProbe": "probes",
+    "bench": "measure",
+    "measured_peak": "measure",
+    "pinned": "measure",
+}
+"""Name -> the module that has it."""
+
+__all__ = list(_PUBLIC)
+__getattr__, __dir__ = lazily(__name__, _PUBLIC)

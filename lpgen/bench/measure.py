@@ -1,35 +1,25 @@
 """How fast the kernels of a library are, beside what the machine could do at the same moment."""
 
+from __future__ import annotations
+
 import contextlib
-import itertools
-import math
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
-
-import numpy as np
-import psutil
+from typing import TYPE_CHECKING, Any
 
 from lpgen import runtime, templates
-from lpgen.bench.probes import ComputeProbe, ReadProbe, timed
+from lpgen.bench.laps import Laps, take_laps
+from lpgen.bench.probes import ComputeProbe
 from lpgen.ops import Operator, parse
 from lpgen.runtime.arrays import count
 from lpgen.runtime.kernel import MAX_THREADS
-from lpgen.runtime.memory import aligned, aligned_copy
 from lpgen.target import Target, detect
-from lpgen.tune.timing import Run, time_in_turns
+from lpgen.tune.timing import time_in_turns
 
-ROUNDS = 15
-# With so few rows each weight is used once per call, and in a model the other layers have driven
-# the weights out of the caches before: such a kernel is timed on copies that do not fit there.
-COLD_ROWS = 4
-_COLD_BYTES = 1 << 30
-_MEMORY_SHARE = 4
-# Warm weights take this many times the L2 cache: copies in turns do not stay there.
-_WARM_L2S = 4
+if TYPE_CHECKING:
+    from lpgen.isa import Peak
 
 
 @dataclass(frozen=True)
@@ -166,44 +156,34 @@ def _measure(
     warm: bool,
     layers: int | None,
 ) -> Measurement:
-    target, machine = Target.parse(kernel.variant["target"]), detect()
-    weights = packed_weights(kernel, op, machine, seed, warm)
-    order = itertools.cycle(range(len(weights)))
-    nbytes = sum(argument.nbytes for argument in op.signature.sized(kernel.packed_bytes))
-    read_bytes = nbytes
-    if layers is not None:
-        whole = math.prod(op.w_shape), math.prod(op.scale_shape)
-        read_bytes += round(op.bit_layers.nbytes(layers, *whole)) - kernel.packed_bytes
-    several = len(weights) > 1
-    arrays = [w.numpy() for w in weights] if several else [aligned(max(nbytes, 64 * threads))]
-    probe_threads = min(threads, len(os.sched_getaffinity(0)))
-    place = level(max(1, len(weights)) * nbytes, machine)
-    read = ReadProbe(arrays, order, target, probe_threads, far=place in ("L3", "dram"))
-    template, knobs = kernel.variant["template"], kernel.variant["knobs"]
-    compute = _compute_probe(template, knobs, target, machine, probe_threads)
-    runs = [calls(kernel, op, weights, order, threads, layers), read.run]
-    runs += [compute.run] if compute else []
-    laps = time_in_turns(runs, ROUNDS, on_round=lambda: None)
-    best, bandwidth = min(laps[0]), read.nbytes / min(laps[1])
-    peak = compute.ops / min(laps[2]) if compute else None
-    bound, fraction = _roof(best, op.ops, peak, read_bytes, bandwidth)
+    machine = detect()
+    loop = peak_of(kernel.variant, machine)
+    laps = take_laps(kernel, op, machine, loop, threads, seed, warm, layers)
+    return measured(kernel.variant, op, laps)
+
+
+def measured(variant: dict[str, Any], op: Operator, laps: Laps) -> Measurement:
+    """What laps say of the variant of a kernel that serves `op`."""
+    best, bandwidth = min(laps.kernel), laps.read_bytes / min(laps.read)
+    peak = laps.compute_ops / min(laps.compute) if laps.compute else None
+    bound, fraction = _roof(best, op.ops, peak, laps.bytes, bandwidth)
     return Measurement(
         workload=op.name,
-        target=target.name,
-        template=template,
-        knobs=knobs,
-        origin=kernel.variant.get("origin", ""),
-        threads=threads,
-        layers=layers,
+        target=variant["target"],
+        template=variant["template"],
+        knobs=variant["knobs"],
+        origin=variant.get("origin", ""),
+        threads=laps.threads,
+        layers=laps.layers,
         us_best=best * 1e6,
-        us_median=median(laps[0]) * 1e6,
+        us_median=median(laps.kernel) * 1e6,
         gops=op.ops / best * 1e-9,
         peak_gops=peak and peak * 1e-9,
-        instruction=compute.instruction if compute else None,
-        bytes=read_bytes,
+        instruction=laps.instruction,
+        bytes=laps.bytes,
         bandwidth_gbs=bandwidth * 1e-9,
-        level=place,
-        cold=several and not warm,
+        level=laps.level,
+        cold=laps.cold,
         fraction=fraction,
         bound=bound,
     )
@@ -218,64 +198,27 @@ def _roof(
     return ("compute", compute / seconds) if compute >= memory else ("memory", memory / seconds)
 
 
-def level(nbytes: int, machine: Target) -> str:
-    """The innermost level of the memory of `machine` that holds so many bytes."""
-    sizes = {"L1": machine.l1d, "L2": machine.l2, "L3": machine.l3}
-    return next((name for name, size in sizes.items() if nbytes <= size), "dram")
+def peak_of(variant: dict[str, Any], machine: Target) -> tuple[Peak, Target] | None:
+    """The loop that bounds the variant of a kernel on `machine`, and for which target it is
+    compiled; None: there is none."""
+    target = Target.parse(variant["target"])
+    return _peak(variant["template"], variant["knobs"], target, machine)
 
 
-def packed_weights(
-    kernel: runtime.Kernel, op: Operator, machine: Target, seed: int = 0, warm: bool = False
-) -> list[runtime.PackedWeights]:
-    """Random packed weights, none of an operator that has none; for a kernel that is timed cold,
-    or from the L3 cache (`warm`), as many copies as that takes."""
-    example = op.example(np.random.default_rng(seed))
-    if example.weights is None:
-        return []
-    packed = kernel.pack_weights(example.weights, **example.parameters)
-    if op.reuse > COLD_ROWS or packed.nbytes <= machine.l2:
-        return [packed]
-    spare = psutil.virtual_memory().available // _MEMORY_SHARE
-    wanted = _WARM_L2S * machine.l2 if warm else 2 * machine.l3
-    copies = min(wanted, _COLD_BYTES, spare) // packed.nbytes
-    return [packed, *(kernel.packed_weights(packed.numpy()) for _ in range(max(1, copies)))]
+def _peak(
+    template: str, knobs: dict[str, Any], target: Target, machine: Target
+) -> tuple[Peak, Target] | None:
+    """That of the template's family; for a template of none, of the best family there is."""
+    family = template.partition("/")[0]
+    for chosen in (target, machine):
+        for name in (family, *chosen.families):
+            if peak := templates.peak_of(name, chosen, knobs):
+                return peak, chosen
+    return None
 
 
 def _compute_probe(
     template: str, knobs: dict[str, Any], target: Target, machine: Target, threads: int
 ) -> ComputeProbe | None:
-    """The probe of the template's family; for a template of none, of the best family there is."""
-    family = template.partition("/")[0]
-    for chosen in (target, machine):
-        for name in (family, *chosen.families):
-            if peak := templates.peak_of(name, chosen, knobs):
-                return ComputeProbe(peak, chosen, threads)
-    return None
-
-
-def calls(
-    kernel: runtime.Kernel,
-    op: Operator,
-    weights: list[runtime.PackedWeights],
-    order: Iterator[int],
-    threads: int,
-    layers: int | None = None,
-) -> Run:
-    """Calls on a random input, with the weights in turn, to be timed; layers: how many they use."""
-    example, y = op.example(np.random.default_rng(1)), op.signature.output
-    example = example if layers is None else example.with_layers(layers)
-    inputs = {
-        name: aligned_copy(value) if isinstance(value, np.ndarray) else value
-        for name, value in example.inputs.items()
-    }
-    out = aligned(y.nbytes).view(y.dtype).reshape(y.shape)
-    # Bound once: a checked call costs microseconds of Python, which are not the kernel's.
-    bound = [
-        kernel.bind(**inputs, packed=packed, out=out, threads=threads)
-        for packed in weights or [None]
-    ]
-    # CPU time: a call that waits for its core to do something else is not slower.
-    clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
-    if len(bound) == 1:
-        return timed(bound[0], clock)
-    return timed(lambda: bound[next(order)](), clock)
+    found = _peak(template, knobs, target, machine)
+    return found and ComputeProbe(*found, threads)

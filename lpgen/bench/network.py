@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from lpgen import runtime
-from lpgen.bench.measure import ROUNDS, pinned
+from lpgen.bench.laps import ROUNDS
+from lpgen.bench.measure import pinned
 from lpgen.errors import LibraryError
 from lpgen.network.examples import inputs_of
 from lpgen.ops import parse

@@ -10,9 +10,8 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tvm_ffi
@@ -34,10 +33,18 @@ _REPEAT_ON_THREADS = 128
 """So much more has a call to do if threads have to be started for it."""
 
 
+class Loop(NamedTuple):
+    """What is said of a `Peak` whose code is given (`give`): see there."""
+
+    instruction: str
+    ops: int
+    outputs: int
+
+
 class ComputeProbe:
     """A `Peak` on some threads at once. `run(count)`: seconds of so many calls of `ops` each."""
 
-    def __init__(self, peak: Peak, target: Target, threads: int = 1) -> None:
+    def __init__(self, peak: Peak | Loop, target: Target, threads: int = 1) -> None:
         repeat = 1 if threads == 1 else _REPEAT_ON_THREADS
         self.instruction, self.ops = peak.instruction, peak.ops * repeat * threads
         function = _compute_function(peak, target)
@@ -83,9 +90,20 @@ class ReadProbe:
 
 
 _compute_functions: dict[tuple[str, Target], Any] = {}
+_read_functions: dict[tuple[Target, bool], Any] = {}
 
 
-def _compute_function(peak: Peak, target: Target) -> Any:
+def give(functions: Mapping[bool, Any], target: Target, compute: tuple[Loop, Any] | None) -> None:
+    """Functions that are not to be compiled here: those that read memory for `target`, near (False)
+    and far (True), and that of a loop of multiplications."""
+    for far, function in functions.items():
+        _read_functions[target, far] = function
+    if compute:
+        loop, function = compute
+        _compute_functions[loop.instruction, target] = function
+
+
+def _compute_function(peak: Peak | Loop, target: Target) -> Any:
     key = peak.instruction, target
     if key not in _compute_functions:
         # Late: kernels of a library are compared with others in a process that needs no TVM.
@@ -95,13 +113,19 @@ def _compute_function(peak: Peak, target: Target) -> Any:
     return _compute_functions[key]
 
 
-@cache
 def _read_function(target: Target, far: bool) -> Any:
+    if (target, far) not in _read_functions:
+        _read_functions[target, far] = read_module(target, far)["main"]
+    return _read_functions[target, far]
+
+
+def read_module(target: Target, far: bool) -> Any:
+    """The tvm.runtime.Module whose function "main" reads memory."""
     import tvm
 
     from lpgen.bench.reader import reader
 
-    return tvm.compile(reader(far), target=target.tvm())["main"]
+    return tvm.compile(reader(far), target=target.tvm()).mod
 
 
 def _repeated(function: Any, arguments: Iterator, count: int) -> Callable[[], None]:

@@ -10,7 +10,8 @@ from statistics import geometric_mean
 from typing import Any
 
 from lpgen import runtime
-from lpgen.bench.measure import ROUNDS, calls, packed_weights, pinned
+from lpgen.bench.laps import ROUNDS, calls, packed_weights
+from lpgen.bench.measure import pinned
 from lpgen.build import Choice, build, scratch_folder
 from lpgen.ops import Operator, parse
 from lpgen.records import Log

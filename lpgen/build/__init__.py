@@ -1,7 +1,15 @@
 """Scheduled kernels to machine code: measured in this process, or exported as a library."""
 
-from lpgen.build.choice import Choice
-from lpgen.build.library import build, check_output, header_path
-from lpgen.build.scratch import scratch_folder
+from lpgen.lazily import lazily
 
-__all__ = ["Choice", "build", "check_output", "header_path", "scratch_folder"]
+_PUBLIC = {
+    "Choice": "choice",
+    "build": "library",
+    "check_output": "library",
+    "header_path": "library",
+    "scratch_folder": "scratch",
+}
+"""Name -> the module that has it."""
+
+__all__ = list(_PUBLIC)
+__getattr__, __dir__ = lazily(__name__, _PUBLIC)

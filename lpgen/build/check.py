@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,6 +38,14 @@ RANDOM_INPUTS = 2
 
 ALWAYS = ONE_THREAD | {"LPGEN_TASK_US": "0"}
 """Kernels of any size are split."""
+
+
+class Kernels(Protocol):
+    """A library as far as checking asks for it, wherever its kernels run: `runtime.Library`,
+    `EmulatedLibrary`, or one on a device."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The kernel of that name; LibraryError where none is in use."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,8 @@ def targets_in(manifest: dict[str, Any]) -> list[Target]:
     return [Target.parse(row["name"]) for row in manifest["targets"]]
 
 
-def _check_kernel(library: runtime.Library | EmulatedLibrary, name: str, seed: int) -> Checked:
+def check_kernel(library: Kernels, name: str, seed: int) -> Checked:
+    """Compare one kernel with the oracle."""
     op, calls, target = parse(name), 0, ""
     try:
         kernel = library[name]
@@ -216,7 +225,7 @@ def _main(
             stack.callback(library.emulator.close)
         for name in names:
             # Plain values: this module has another name in its parent.
-            connection.send(astuple(_check_kernel(library, name, int(seed))))
+            connection.send(astuple(check_kernel(library, name, int(seed))))
 
 
 if __name__ == "__main__":

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from lpgen.cli import against as others
-from lpgen.cli import networks, options, output, workloads
+from lpgen.cli import networks, options, output, remote, workloads
 from lpgen.cli import untuned as untuned_kernels
+from lpgen.cli.measurements import build_for, counts_of, of_sizes, print_measurements
 from lpgen.errors import UserError
 
 if TYPE_CHECKING:
-    from lpgen.bench import Measurement
     from lpgen.bench.contest import Contest
     from lpgen.ops import Operator
 
@@ -65,6 +65,7 @@ PREFIX = "against"
     metavar="N[,N]...",
     help="Rows, or images, of kernels with a range of them [some that stand for all].",
 )
+@options.device
 @options.as_json
 def command(
     asked: workloads.Asked,
@@ -79,6 +80,8 @@ def command(
     prefix: Path | None,
     untuned: bool,
     rows: str | None,
+    rpc: str | None,
+    key: str | None,
     as_json: bool,
 ) -> None:
     """Time kernels, in turns with what bounds them, or with other libraries.
@@ -103,7 +106,13 @@ def command(
     With --untuned every WORKLOAD is built three times and timed in turns: as the cost model chooses
     without any record, with records of lesser CPUs alone, and with the record of this one, where
     there is one; at the end stand geometric means of the speed beside the tuned one's.
+
+    With --rpc and --key kernels and networks are timed on a device (`lpgen rpc-server`), which
+    nobody else has meanwhile; WORKLOADs are built here, for --target [the device's CPU].
     """
+    leases = remote.leases(rpc, key)
+    if leases is not None and (untuned or against is not None or model is not None):
+        raise UserError("--against, --model and --untuned are for this machine, not for --rpc")
     if untuned:
         if (against, rounds, prefix, rows) != (None,) * 4 or warm or threads != 1:
             raise UserError("--untuned takes operators, --target, --log and --json only")
@@ -111,7 +120,6 @@ def command(
         _untuned(operators, target, log_path, as_json)
         return
     options.check_threads(threads)
-    what = asked.workloads
     if against is None and (rounds is not None or prefix is not None):
         raise UserError("--rounds and --save are for --against NAMES")
     if against is not None and warm:
@@ -123,19 +131,19 @@ def command(
     names = None if against is None else others.names_of(against)
     if names is not None:
         others.check_prefix(prefix or Path(PREFIX))
+    library = _library_among(asked, target, log_path)
+    if leases is not None:
+        there = remote.Bench(leases, threads, warm, rows, given, as_json)
+        if library is not None:
+            there.library(library)
+        else:
+            there.operators(asked.operators(), target, log_path)
+        return
     with contextlib.ExitStack() as stack:
-        named = [text for text in what if _names_a_library(text)]
-        if named:
-            if len(what) > 1:
-                raise UserError(f"{named[0]} is a library: one is timed at a time, and alone")
-            if asked.suite or asked.formats.given:
-                raise UserError(f"{what[0]} is a library: --suite and formats are for workloads")
-            if log_path or target != "native":
-                raise UserError(f"{what[0]} is a library: --target and --log are for workloads")
-            library = Path(what[0])
+        if library is not None:
             if networks.holds_network(library):
                 if warm or prefix:
-                    raise UserError(f"{what[0]} is a network: --warm and --save are for kernels")
+                    raise UserError(f"{library} is a network: --warm and --save are for kernels")
                 settings = {"threads": threads, "rounds": rounds or ROUNDS}
                 networks.bench(library, model, names, given, settings, as_json)
                 return
@@ -143,12 +151,12 @@ def command(
         else:
             library = stack.enter_context(scratch_folder()) / "bench.so"
             operators = asked.operators()
-            _build(operators, target, log_path, threads, library)
+            build_for(operators, target, log_path, threads, library)
             labels = {op.name: label for op, label in operators.items()}
         if model is not None or given:
             raise UserError("--model and --inputs are for a library that holds a network")
-        counts = _counts(rows, labels)
-        labels = _of_sizes(labels, counts)
+        counts = counts_of(rows, labels)
+        labels = of_sizes(labels, counts)
         if names is None:
             _bench(library, labels, threads, warm, counts, as_json)
             return
@@ -161,6 +169,21 @@ def command(
     others.save(report, prefix, title)
 
 
+def _library_among(asked: workloads.Asked, target: str, log_path: Path | None) -> Path | None:
+    """The library that is asked for; None: WORKLOADs are. Raises UserError for both."""
+    what = asked.workloads
+    named = [text for text in what if _names_a_library(text)]
+    if not named:
+        return None
+    if len(what) > 1:
+        raise UserError(f"{named[0]} is a library: one is timed at a time, and alone")
+    if asked.suite or asked.formats.given:
+        raise UserError(f"{what[0]} is a library: --suite and formats are for workloads")
+    if log_path or target != "native":
+        raise UserError(f"{what[0]} is a library: --target and --log are for workloads")
+    return Path(what[0])
+
+
 def _names_a_library(text: str) -> bool:
     """Whether the argument is the path of a library, and no @FILE or workload of several words."""
     return not text.startswith("@") and (text.endswith(".so") or len(text.split()) == 1)
@@ -171,49 +194,6 @@ def _kernels(library: Path) -> list[str]:
     from lpgen import runtime
 
     return runtime.load(library).kernels
-
-
-def _counts(rows: str | None, workloads: Iterable[str]) -> tuple[int, ...]:
-    """The numbers of rows that --rows names."""
-    from lpgen.ops import parse
-
-    if rows is None:
-        return ()
-    if all(parse(workload).range is None for workload in workloads):
-        raise UserError("--rows is for kernels with a range of rows, such as m=1..512")
-    if not all(count.isascii() and count.isdigit() for count in rows.split(",")):
-        raise UserError(f"--rows {rows[:40]} is no list of numbers, such as 1,7,64")
-    return tuple(dict.fromkeys(map(int, rows.split(","))))
-
-
-def _of_sizes(labels: Mapping[str, str], counts: tuple[int, ...]) -> dict[str, str]:
-    """Label by workload; with a range of rows there is one for each of some numbers of them."""
-    from lpgen.bench.measure import sizes
-    from lpgen.ops import parse
-
-    found = {}
-    for workload, label in labels.items():
-        op = parse(workload)
-        for size in sizes(op, counts):
-            shown = label or op.label
-            found[size.name] = shown if op.range is None else size.label
-    return found
-
-
-def _build(
-    operators: Mapping[Operator, str],
-    target: str,
-    log_path: Path | None,
-    threads: int,
-    library: Path,
-) -> None:
-    from lpgen.build import build
-    from lpgen.records.choose import choose
-    from lpgen.target import Target
-
-    chosen = Target.parse(target)
-    logs = options.logs_to_read(log_path, chosen)
-    build([choose(op, chosen, logs, threads=threads) for op in operators], library)
 
 
 def _untuned(
@@ -255,37 +235,3 @@ def _bench(
             output.print_json(measurement.describe())
         return
     print_measurements(measurements, labels)
-
-
-def _used(m: Measurement) -> str:
-    """How many layers the calls used, behind a label."""
-    return f", {m.layers} used" if m.layers else ""
-
-
-def print_measurements(
-    measurements: Iterable[Measurement],
-    labels: Mapping[str, str] | None = None,
-) -> None:
-    """A table of them; labels: workload -> what to show."""
-    from lpgen.ops import parse
-
-    rows = []
-    for m in measurements:
-        roof = m.instruction if m.bound == "compute" else f"{m.level} read"
-        rows.append(
-            (
-                ((labels or {}).get(m.workload) or parse(m.workload).label) + _used(m),
-                m.template,
-                m.origin,
-                f"{output.microseconds(m.us_best * 1e-6)}{' cold' if m.cold else ''}",
-                output.microseconds(m.us_median * 1e-6),
-                f"{m.gops:.0f}",
-                m.peak_gops and f"{m.peak_gops:.0f}",
-                f"{m.bytes / m.us_best * 1e-3:.1f}",
-                f"{m.bandwidth_gbs:.1f}",
-                f"{output.percent(m.fraction)} of {roof}",
-                output.knobs_text(m.knobs),
-            )
-        )
-    names = ("kernel", "template", "knobs of", ">us best", ">median", ">GOP/s", ">peak")
-    output.print_table((*names, ">GB/s", ">read", "reached"), rows, wide="knobs")

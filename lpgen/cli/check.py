@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,8 @@ from lpgen.cli.compile import read
 from lpgen.errors import UserError
 
 if TYPE_CHECKING:
+    from lpgen.build.check import Checked
     from lpgen.runtime import Library
-    from lpgen.target import Target
 
 WRONG = 1
 
@@ -36,6 +36,7 @@ WRONG = 1
 @options.shapes
 @options.dynamic
 @options.plan
+@options.device
 @options.seed
 @options.as_json
 def command(
@@ -45,6 +46,8 @@ def command(
     shapes: dict[str, tuple[int, ...]],
     dynamic: str,
     plan: Path | None,
+    rpc: str | None,
+    key: str | None,
     seed: int,
     as_json: bool,
 ) -> int:
@@ -58,17 +61,26 @@ def command(
     Of a library for several targets the kernels of all that the CPU runs are checked, and the
     others are named; with LPGEN_TARGET in the environment those of that one.
 
+    With --rpc and --key the library is sent to a device (`lpgen rpc-server`), which nobody else has
+    meanwhile: its kernels run there, and their results are compared here.
+
     Exits with status 1 when a result differs in any bit.
     """
     from lpgen import runtime
-    from lpgen.build.check import emulated_target, lacking_on
+    from lpgen.build.check import check_library, emulated_target, lacking_on
+    from lpgen.cli import remote
 
+    if (leases := remote.leases(rpc, key)) is not None:
+        if model is not None:
+            raise UserError("--model is for a library that this CPU runs, not a device")
+        return WRONG if remote.check(library, leases, target, seed, as_json) else 0
     elsewhere = emulated_target(library, target)
     if elsewhere is not None:
         if model is not None:
             raise UserError(f"--model is for a library that this CPU runs, not {elsewhere.name}")
-        several = _served(lacking_on(library, elsewhere), elsewhere.name)
-        return WRONG if sum(run(library, seed, as_json, elsewhere, name) for name in several) else 0
+        several = served(lacking_on(library, elsewhere), elsewhere.name)
+        found = {name: check_library(library, seed, elsewhere, name) for name in several}
+        return WRONG if sum(print_kernels(found[name], as_json, name) for name in found) else 0
     loaded = runtime.load(library)
     has_network = loaded.network is not None
     if model is None and (shapes or dynamic or plan):
@@ -77,7 +89,9 @@ def command(
         raise UserError(f"{library}: holds no network, and --model is for one")
     network = read(model, shapes, dynamic, plan) if model else None
     several = _in_use(loaded, target)
-    wrong = sum(run(library, seed, as_json, None, name) for name in several)
+    wrong = sum(
+        print_kernels(check_library(library, seed, None, name), as_json, name) for name in several
+    )
     if has_network:
         wrong += sum(networks.check(library, network, seed, as_json, name) for name in several)
     return WRONG if wrong else 0
@@ -89,10 +103,10 @@ def _in_use(library: Library, target: str | None) -> list[str | None]:
         return [None]
     if target not in (None, "native"):
         return [target]
-    return [library.target] if library.asked else _served(library.lacking, "this CPU")
+    return [library.target] if library.asked else served(library.lacking, "this CPU")
 
 
-def _served(lacking: Mapping[str, Sequence[str]], cpu: str) -> list[str | None]:
+def served(lacking: Mapping[str, Sequence[str]], cpu: str) -> list[str | None]:
     """The targets for which a CPU lacks nothing, None: the only one; of the others it says what."""
     if len(lacking) == 1:
         return [None]
@@ -102,25 +116,22 @@ def _served(lacking: Mapping[str, Sequence[str]], cpu: str) -> list[str | None]:
     return [name for name, features in lacking.items() if not features]
 
 
-def run(
-    library: Path,
-    seed: int,
+def print_kernels(
+    results: Iterable[Checked],
     as_json: bool,
-    target: Target | None = None,
     asked: str | None = None,
+    more: Mapping[str, Any] = {},
 ) -> int:
-    """Check and print; the number of kernels that are wrong. target: of an emulator; asked: of
-    several targets the one whose kernels are checked."""
+    """Print each result as soon as it is there; the number of kernels that are wrong. asked: of
+    several targets the one whose kernels are checked; more: what else JSON says."""
     from dataclasses import asdict
 
-    from lpgen.build.check import check_library
-
     wrong, count, front = 0, 0, f"{asked}: " if asked else ""
-    for result in check_library(library, seed, target, asked):
+    for result in results:
         wrong += result.failure is not None
         count += 1
         if as_json:
-            output.print_json(asdict(result) | {"exact": result.failure is None})
+            output.print_json(asdict(result) | {"exact": result.failure is None} | more)
         else:
             verdict = f"exact, {result.calls} calls"
             click.echo(f"{front}{result.workload}: {result.failure or verdict}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,12 @@ from lpgen.errors import UserError
 if TYPE_CHECKING:
     from lpgen.bench.network import NetworkMeasurement
     from lpgen.network import Network
+    from lpgen.network.check import StepChecked
     from lpgen.onnx.partition import Partition
     from lpgen.runtime import Library, Step
 
+
+KERNELS_ALONE = "their kernels alone"
 
 _COLUMN = 40
 """Characters of names in tables."""
@@ -156,12 +159,13 @@ def bench(
     if as_json:
         output.print_json(measured.describe())
     else:
-        _print_steps(measured)
+        print_times(measured)
     if names is not None:
         _compare(path, model, names, settings | {"inputs": inputs}, as_json)
 
 
-def _print_steps(measured: NetworkMeasurement) -> None:
+def print_times(measured: NetworkMeasurement) -> None:
+    """A table of the steps, and a line about the whole."""
     rows = [
         (
             _short(step.step),
@@ -215,21 +219,29 @@ def check(
     path: Path, network: Network | None, seed: int, as_json: bool, target: str | None = None
 ) -> int:
     """Check the steps and print; the number of those that are wrong."""
-    from dataclasses import asdict
-
     from lpgen.network.check import check_network
 
-    wrong, count, front = [], 0, f"{target}: " if target else ""
-    for result in check_network(path, seed, network, target):
+    of = "the oracle and their kernels alone" if network else KERNELS_ALONE
+    more = {"target": target} if target else {}
+    return print_steps(check_network(path, seed, network, target), of, as_json, more)
+
+
+def print_steps(
+    results: Iterable[StepChecked], of: str, as_json: bool, more: Mapping[str, Any]
+) -> int:
+    """Print the steps that are not as `of` as soon as they are there; how many. more: what else
+    JSON says, and the target of several, for texts."""
+    from dataclasses import asdict
+
+    wrong, count, front = [], 0, f"{more['target']}: " if "target" in more else ""
+    for result in results:
         count += 1
         wrong += [result] if result.failure else []
         if as_json:
-            more = {"target": target} if target else {}
             output.print_json(asdict(result) | more | {"exact": result.failure is None})
         elif result.failure:
             click.echo(f"{front}step {result.step} ({result.workload}): {result.failure}")
     if not as_json:
-        of = "the oracle and their kernels alone" if network else "their kernels alone"
         click.echo(f"{front}{count - len(wrong)} of {output.count(count, 'step')} are as {of}")
         if wrong:
             click.echo(f"{front}the first that differs is step {wrong[0].step}")

@@ -108,6 +108,15 @@ def devices(command: Callable) -> Callable:
     return rpc(key(several(command)))
 
 
+def device(command: Callable) -> Callable:
+    """The options --rpc and --key of commands that run on a device instead of this machine."""
+    key = click.option("--key", help="Which device: one that was started with this key.")
+    rpc = click.option(
+        "--rpc", metavar="HOST:PORT", help="Run on a device that this tracker knows, not here."
+    )
+    return rpc(key(command))
+
+
 def farm(rpc: str | None, key: str | None, devices: int | None) -> Any:
     """The devices to measure on, a context to be opened; of nothing, this machine."""
     from lpgen.cli import output

@@ -44,6 +44,7 @@ def command(folder: Path, trials: int, seed: int) -> int:
     with 4 bits. Takes a minute or two; a second run goes on from the log of the first.
     """
     from lpgen.build import check_output, header_path
+    from lpgen.build.check import check_library
     from lpgen.cli import check, tune
     from lpgen.target import cpu_fingerprint, detect
 
@@ -59,7 +60,7 @@ def command(folder: Path, trials: int, seed: int) -> int:
     output.note(tune.rate(results))
     _build(labels, target, log, library)
     click.echo("checking every kernel against the NumPy oracle, in a fresh process")
-    if check.run(library, seed, as_json=False):
+    if check.print_kernels(check_library(library, seed), as_json=False):
         return check.WRONG
     _bench(library, labels)
     files = [library, header_path(library), log.path]
@@ -104,7 +105,7 @@ def _build(labels: dict[Operator, str], target: Target, log: Log, library: Path)
 
 def _bench(library: Path, labels: dict[Operator, str]) -> None:
     from lpgen.bench import bench
-    from lpgen.cli.bench import print_measurements
+    from lpgen.cli.measurements import print_measurements
 
     named = {op.name: label for op, label in labels.items()}
     print_measurements(bench(library), named)

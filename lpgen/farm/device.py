@@ -16,9 +16,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from lpgen import supervise
+from lpgen.errors import LpgenError
 from lpgen.farm import health
+from lpgen.farm.held import Held
 from lpgen.farm.protocol import FUNCTION, OPERATORS, Description, Timed, digest
 from lpgen.tune.built import Built, Problem, Weights
 from lpgen.tune.runner import Loaded, Runner, this_machine
@@ -53,15 +56,17 @@ class Kept:
 
 
 class Device:
-    """What a session keeps: the last operators that it was given."""
+    """What a session keeps: the last operators that it was given, or a library."""
 
     def __init__(self) -> None:
+        self._held = Held()
         self._turn = os.memfd_create("lpgen-turn")
         self._operators: OrderedDict[str, Kept] = OrderedDict()
 
     def call(self, command: str, arguments: bytes, seconds: float) -> str:
         """The answer to a command, as JSON; the process ends after so many seconds (SIGALRM)."""
         commands = {
+            **{name: partial(self._about_library, name) for name in self._held.commands},
             "describe": self.describe,
             "health": self.health,
             "keep": self.keep,
@@ -95,6 +100,12 @@ class Device:
 
     def race(self, *several: Built) -> str:
         return self._with(several, self._race)
+
+    def _about_library(self, command: str, *arguments: Any) -> str:
+        try:
+            return json.dumps(self._held.commands[command](*arguments))
+        except LpgenError as error:
+            return json.dumps({"failed": str(error)})
 
     def _time(
         self, timed: Timed, runner: Runner, loaded: Loaded, reference: Loaded | None = None

@@ -1,6 +1,16 @@
 """Whole networks: steps on tensors, each of which an operator computes, in one library."""
 
-from lpgen.network.library import build, build_nodes, default_name
-from lpgen.network.network import Network, Step, TensorType
+from lpgen.lazily import lazily
 
-__all__ = ["Network", "Step", "TensorType", "build", "build_nodes", "default_name"]
+_PUBLIC = {
+    "Network": "network",
+    "Step": "network",
+    "TensorType": "network",
+    "build": "library",
+    "build_nodes": "library",
+    "default_name": "library",
+}
+"""Name -> the module that has it."""
+
+__all__ = list(_PUBLIC)
+__getattr__, __dir__ = lazily(__name__, _PUBLIC)

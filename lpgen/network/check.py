@@ -78,8 +78,8 @@ def _check_same(built: runtime.Network, network: Network) -> None:
         raise NetworkError(f"{len(built.steps)} steps, the model has {len(network.steps)}")
 
 
-def _steps(
-    library: runtime.Library, inputs: dict[str, np.ndarray], reference: Network | None
+def check_steps(
+    library: runtime.Library, inputs: dict[str, np.ndarray], reference: Network | None = None
 ) -> Iterator[StepChecked]:
     """The steps of a call on one thread, each with what is wrong; with the last one, what is wrong
     with calls as a whole, on several threads, too."""
@@ -149,7 +149,7 @@ def _main(pipe: str, parent: str, path: str, seed: str, target: str) -> None:
     inputs = inputs_of(library.network, np.random.default_rng(int(seed)))
     waiting = iter(library.network.steps)
     try:
-        for checked in _steps(library, inputs, reference):
+        for checked in check_steps(library, inputs, reference):
             connection.send(astuple(checked))
             next(waiting)
     except LpgenError as error:

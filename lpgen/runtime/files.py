@@ -171,9 +171,13 @@ def machine_of(data: bytes) -> str:
 
 def this_machine() -> str:
     """The architecture of this machine."""
-    here = platform.machine()
-    known = (name for name, spellings in _MACHINES.values() if here.lower() in spellings)
-    return next(known, here)
+    return machine_called(platform.machine())
+
+
+def machine_called(name: str) -> str:
+    """The architecture of a machine that its system calls `name`."""
+    known = (called for called, spellings in _MACHINES.values() if name.lower() in spellings)
+    return next(known, name)
 
 
 def load_module(path: Path, data: bytes, number: int) -> Any:
