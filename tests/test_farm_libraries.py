@@ -23,7 +23,7 @@ pytest.importorskip("cloudpickle", reason="servers need it: pip install 'lpgen[f
 def tracker():
     machines = Machines()
     try:
-        machines.serve()
+        machines.serve(limit=300)
         yield machines.tracker
     finally:
         machines.close()

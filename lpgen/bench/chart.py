@@ -1,7 +1,8 @@
-"""The picture of a report: how many times faster than the best other library, for each operator."""
+"""Pictures: how many times faster than the best other library each operator is, and plain times."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lpgen.bench.comparison import Report
 
@@ -34,6 +35,34 @@ def draw(report: Report, path: Path, title: str) -> None:
     _label(axes, report, [label for label, _ in rows], title)
     if peers:
         figure.legend(loc="outside lower center", ncols=len(peers), fontsize=8)
+    figure.savefig(path, dpi=_RESOLUTION)
+
+
+def draw_times(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Draw a bar for each row: microseconds of a call (`us_best`), coloured by who takes them
+    (`by`, and the `threads`), in groups by `what`.
+
+    Needs matplotlib: raises ImportError without, OSError when `path` cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    height = _HEIGHT_OF_REST + _HEIGHT_OF_BAR * len(rows)
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    kinds = list(dict.fromkeys(f"{row['by']}, threads: {row['threads']}" for row in rows))
+    for number, kind in enumerate(kinds):
+        own = [i for i, row in enumerate(rows) if f"{row['by']}, threads: {row['threads']}" == kind]
+        times = [float(rows[i]["us_best"]) for i in own]
+        bars = axes.barh(own, times, color=f"C{number % 10}", label=kind)
+        axes.bar_label(bars, [f" {us:.4g}" for us in times], fontsize=8)
+    axes.set_yticks(range(len(rows)), [row["what"] for row in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.margins(x=0.15, y=0.02)
+    axes.set_xlabel("microseconds of a call, at best")
+    axes.set_title(title, size=9)
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     figure.savefig(path, dpi=_RESOLUTION)
 
 

@@ -95,6 +95,20 @@ def bench(
             library.set_affinity(None)
 
 
+def bench_kernel(
+    library: runtime.Library, name: str, op: Operator, threads: int = 1, warm: bool = False
+) -> Iterator[Measurement]:
+    """Measure one kernel as `op`, one of its sizes; with every number of bit layers if it has
+    some."""
+    with pinned(threads) as cores:
+        library.set_affinity(cores[:-1] or None)
+        try:
+            for layers in op.bit_layers.all if op.layers else (None,):
+                yield _measure(library[name], op, threads, 0, warm, layers)
+        finally:
+            library.set_affinity(None)
+
+
 def sizes(op: Operator, rows: Sequence[int] = ()) -> list[Operator]:
     """The operator, or with a range of rows those with some numbers of them."""
     if op.range is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lpgen.cli import against as others
-from lpgen.cli import networks, options, output, remote, workloads
+from lpgen.cli import jobs, networks, options, output, remote, workloads
 from lpgen.cli import untuned as untuned_kernels
 from lpgen.cli.measurements import build_for, counts_of, of_sizes, print_measurements
 from lpgen.errors import UserError
@@ -65,6 +65,12 @@ PREFIX = "against"
     metavar="N[,N]...",
     help="Rows, or images, of kernels with a range of them [some that stand for all].",
 )
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="JOBS.toml",
+    help="Measure what a job file says; interrupted, it goes on.",
+)
 @options.device
 @options.as_json
 def command(
@@ -80,6 +86,7 @@ def command(
     prefix: Path | None,
     untuned: bool,
     rows: str | None,
+    config: Path | None,
     rpc: str | None,
     key: str | None,
     as_json: bool,
@@ -109,7 +116,17 @@ def command(
 
     With --rpc and --key kernels and networks are timed on a device (`lpgen rpc-server`), which
     nobody else has meanwhile; WORKLOADs are built here, for --target [the device's CPU].
+
+    With --config a job file says what is measured: suites, workloads, networks, targets, threads,
+    peers, and on which devices. Every result is kept at once in JOBS.jsonl; at the end all of them
+    are shown, as a table, JOBS.json, and JOBS.TARGET.png for each target (--save: other names).
     """
+    if config is not None:
+        elsewhere = (asked.suite, against, model, rounds, rows, rpc, key) != (None,) * 7
+        if elsewhere or asked.workloads or asked.formats.given or given or warm or untuned:
+            raise UserError("--config says all but --log, --save and --json in the job file")
+        jobs.run(config, prefix, log_path, as_json)
+        return
     leases = remote.leases(rpc, key)
     if leases is not None and (untuned or against is not None or model is not None):
         raise UserError("--against, --model and --untuned are for this machine, not for --rpc")
