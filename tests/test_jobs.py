@@ -92,7 +92,6 @@ def test_a_run_goes_on_where_it_was_interrupted(lpgen, monkeypatch):
     said = lpgen("bench", "--config", "jobs.toml")
     assert asked == [DENSE, other, other]
     assert "[2/2] native, 1 thread: " in said
-    assert said.splitlines()[0].X or "us best" in said
     found = json.loads(Path("jobs.json").read_text())
     assert [entry["job"]["workload"] for entry in found] == [DENSE, other]
     assert all(entry["measurements"][0]["target"] == detect().name for entry in found)
