@@ -40,9 +40,13 @@ def board(tmp_path_factory):
         machines.close()
 
 
+def objects(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
 def test_tuning_for_arm_from_here(board, lpgen):
     at = "--rpc", board, "--key", KEY
-    found = json.loads(lpgen("devices", "--rpc", board, "--json").splitlines()[0])
+    (found,) = objects(lpgen("devices", "--rpc", board, "--json"))
     assert found["described"][0]["arch"] == "aarch64"
     assert found["described"][0]["machine"]["features"] == ["neon"]
     tuning = "--target", CPU, "--trials", "3", "--jobs", "1", "--log", "log.jsonl"
@@ -54,3 +58,15 @@ def test_tuning_for_arm_from_here(board, lpgen):
     assert "lacks fullfp16, rdm, dotprod" in lpgen(
         "tune", WORKLOAD, "--target", "cortex-a76", *at, status=2
     )
+
+
+def test_a_library_is_checked_and_timed_there(board, lpgen):
+    at = "--rpc", board, "--key", KEY
+    lpgen("build", WORKLOAD, "--target", CPU, "-o", "lib.so")
+    (checked,) = objects(lpgen("check", "lib.so", *at, "--json"))
+    assert checked["exact"]
+    (timed,) = objects(lpgen("bench", "lib.so", *at, "--json"))
+    assert (timed["target"], timed["us_best"] > 0) == (CPU, True)
+    assert "0xd08" in timed["cpu"]
+    lpgen("build", WORKLOAD, "--target", "cortex-a76", "-o", "newer.so")
+    assert "lacks fullfp16, rdm, dotprod" in lpgen("check", "newer.so", *at, status=2)

@@ -3,6 +3,7 @@
 import json
 import socket
 from contextlib import contextmanager
+from pathlib import Path
 
 import networks
 import pytest
@@ -10,7 +11,7 @@ from command_line import DENSE, DEPTHWISE
 from farm_machines import KEY, Machines, free_port
 
 from lpgen.errors import TuneError
-from lpgen.farm import Address, lease, libraries
+from lpgen.farm import Address, libraries, protocol
 from lpgen.farm.lease import leased
 from lpgen.ops import parse
 from lpgen.target import detect
@@ -126,9 +127,20 @@ def test_what_a_device_refuses(lpgen, library, tracker, at, tmp_path, monkeypatc
     assert "is not a library (no ELF file)" in text
     text = lpgen("bench", DENSE, *at, "--against", "all", status=2)
     assert "--against, --model and --untuned are for this machine" in text
-    monkeypatch.setattr(lease, "version", lambda package: "0.0.1")
+    monkeypatch.setattr(protocol, "version", lambda package: "0.0.1")
     text = lpgen("check", str(library), *at, status=2)
     assert ", this machine 0.0.1: install the same on both" in text
+
+
+def test_a_job_file_is_measured_there(lpgen, network, tracker):
+    said = [f"workloads = ['{DENSE}']", f"networks = ['{network}']"]
+    Path("jobs.toml").write_text("\n".join([*said, f"rpc = '{tracker}'", f"key = '{KEY}'"]))
+    kernel, whole = objects(lpgen("bench", "--config", "jobs.toml", "--json"))
+    assert kernel["measurements"][0]["workload"] == DENSE
+    assert len(whole["network"]["steps"]) == 2
+    assert {entry["device"] for entry in (kernel, whole)} == {socket.gethostname()}
+    assert json.loads(Path("jobs.json").read_text()) == [kernel, whole]
+    assert len(Path("jobs.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_device_is_for_one_at_a_time(tracker):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 from lpgen.build.scratch import scratch_folder
@@ -91,11 +90,7 @@ class Farm:
                 f"target {target.name}: device {device.name} of key {self.key} ({device.arch}) "
                 f"lacks {', '.join(missing)}"
             )
-        if device.tvm_ffi != version("apache-tvm-ffi"):
-            raise TuneError(
-                f"device {device.name} has apache-tvm-ffi {device.tvm_ffi}, this machine "
-                f"{version('apache-tvm-ffi')}: install the same on both"
-            )
+        device.check_version()
 
     def pool(self, jobs: int, timeout: float) -> Pool:
         """Workers that build here and measure on the devices."""

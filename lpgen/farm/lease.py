@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from typing import Any
 
 from lpgen.errors import LibraryError, TuneError
@@ -56,11 +55,7 @@ class Lease:
                 f"{name}: was built for {built}, device {self.device.name} of key {self.key} is "
                 f"{own}"
             )
-        if self.device.tvm_ffi != version("apache-tvm-ffi"):
-            raise TuneError(
-                f"device {self.device.name} has apache-tvm-ffi {self.device.tvm_ffi}, this machine "
-                f"{version('apache-tvm-ffi')}: install the same on both"
-            )
+        self.device.check_version()
 
 
 @contextlib.contextmanager

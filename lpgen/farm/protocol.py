@@ -18,6 +18,7 @@ comes from a machine that may be anybody's.
 weights yet: a session begins with nothing. A health is [celsius, megahertz, throttled]
 (`lpgen.farm.health.Health`), `before` that of before the race; `took`: seconds of checking and
 timing. {"broken": why} is the answer of a device on which the reference is wrong as well.
+Commands about a library are those of `lpgen.farm.held`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import hashlib
 import json
 import pickle
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from lpgen.errors import TuneError
@@ -62,6 +64,15 @@ class Description:
     tvm_ffi: str
     machine: Machine
     health: Health
+
+    def check_version(self) -> None:
+        """Raise TuneError where the device reads what it is sent in another way."""
+        here = version("apache-tvm-ffi")
+        if self.tvm_ffi != here:
+            raise TuneError(
+                f"device {self.name} has apache-tvm-ffi {self.tvm_ffi}, this machine {here}: "
+                "install the same on both"
+            )
 
     def to_json(self) -> str:
         """As the text of an answer."""
