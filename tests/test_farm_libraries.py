@@ -68,7 +68,7 @@ def test_a_kernel_that_ends_its_session_is_one_failure(library, tracker, monkeyp
     monkeypatch.setattr(libraries, "check_kernel", check)
     leases = lambda: leased(tracker, KEY, print)  # noqa: E731
     first, second = libraries.check_library(leases, library)
-    assert first.failure.startswith("took its session with it: ")
+    assert first.failure.startswith(f"device {socket.gethostname()} ended its session: ")
     assert (second.workload, second.failure) == (parse(DEPTHWISE).name, None)
 
 

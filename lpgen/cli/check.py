@@ -71,8 +71,8 @@ def command(
     from lpgen.cli import remote
 
     if (leases := remote.leases(rpc, key)) is not None:
-        if model is not None:
-            raise UserError("--model is for a library that this CPU runs, not a device")
+        if model is not None or shapes or dynamic or plan:
+            raise UserError("--model and what goes with it are for a library that this CPU runs")
         return WRONG if remote.check(library, leases, target, seed, as_json) else 0
     elsewhere = emulated_target(library, target)
     if elsewhere is not None:

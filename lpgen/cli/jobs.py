@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lpgen.cli import networks, output, remote, workloads
+from lpgen.cli import output, remote, workloads
 from lpgen.cli.measurements import build_for
 from lpgen.errors import UserError
 
@@ -163,7 +163,6 @@ def _measured_here(
             found = bench_kernel(runtime.load(library), op.name, op, group.threads)
             yield job, {"measurements": [m.describe() for m in found]}
     for path, job in group.networks.items():
-        networks.holds_network(path)
         yield job, {"network": bench_network(path, threads=group.threads).describe()}
 
 
@@ -209,8 +208,9 @@ def _show(found: list[dict[str, Any]], prefix: Path, as_json: bool) -> None:
     for target in dict.fromkeys(row["target"] for row in rows):
         path = prefix.with_name(f"{prefix.name}.{target}.png")
         own = [row for row in rows if row["target"] == target]
+        cpus = {entry["cpu"] for entry in found if entry["job"]["target"] == target}
         try:
-            draw_times(own, path, f"{target}: {', '.join({entry['cpu'] for entry in found})}")
+            draw_times(own, path, f"{target}: {', '.join(sorted(cpus))}")
         except ImportError as error:
             output.note(f"no picture: {error}; pip install 'lpgen[bench]'")
             return

@@ -74,6 +74,7 @@ class Held:
         if split:
             os.environ["LPGEN_TASK_US"] = "0"  # libraries read it when they are loaded
         path = Path(FILE)
+        path.unlink(missing_ok=True)  # constants of a network are mapped from its file
         path.write_bytes(code)
         self._library = load(path, asked)
         found = self._library

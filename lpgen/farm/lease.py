@@ -41,7 +41,10 @@ class Lease:
         """
         self._child.enter(f"answering {command}", seconds + GRACE)
         self._child.send((command, packed(*arguments), seconds))
-        answer = json.loads(_received(self._child))
+        try:
+            answer = json.loads(_received(self._child))
+        except Lost as error:
+            raise Lost(f"device {self.device.name} ended its session: {error}") from None
         if "failed" in answer:
             raise LibraryError(f"device {self.device.name}: {answer['failed']}")
         return answer

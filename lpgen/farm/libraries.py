@@ -51,7 +51,7 @@ class RemoteLibrary:
         except OSError as error:
             raise LibraryError(f"{path}: {error.strerror}") from None
         lease.check(path, code)
-        self.lease = lease
+        self.lease, self.path = lease, path
         about = lease.call("library", code, asked, split, seconds=CALL)
         self.lacking: dict[str, tuple[str, ...]] = {
             name: tuple(lacks) for name, lacks in about["lacking"].items()
@@ -99,7 +99,7 @@ def check_library(
                 try:
                     yield check_kernel(library, name, seed)
                 except Lost as error:
-                    yield Checked(name, "", 0, f"took its session with it: {error}", asked or "")
+                    yield Checked(name, "", 0, str(error), asked or "")
                     break
 
 
@@ -134,6 +134,8 @@ def bench_network(
     library: RemoteLibrary, threads: int, inputs: Mapping[str, Any]
 ) -> NetworkMeasurement:
     """Measure the network of the library, as `lpgen.bench.network.bench_network` does."""
+    if not library.steps:
+        raise LibraryError(f"{library.path}: holds no network")
     found = library.lease.call("time network", threads, dict(inputs), seconds=NETWORK)
     steps = tuple(StepTime(**step) for step in found.pop("steps"))
     return NetworkMeasurement(**found, steps=steps)
