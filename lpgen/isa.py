@@ -46,11 +46,12 @@ class Isa:
     has_lookup128: whether a lookup takes a table of two vectors of 64 bytes;
     within: of how many vectors of 16 bytes a table may be that `lookup_within` takes, 0: of none;
     kq: bytes of a lane that the algorithm dot multiplies at a time: 4 (`dot4`, `add_pairs`), or 2
-    (`add_twos`, `add_each`);
+    (`add_twos`, `add_each`); kq_words: int16 likewise, 2 (`dot2`) or 1 (`dot1`);
     has_dot4: whether `dot4` is one instruction, and so exact for all bytes;
     has_bit_logic: whether any function of three bits is one instruction;
-    has_count_bits: whether an instruction counts the bits of 32-bit words;
-    has_fma: whether float32 is multiplied and added with one rounding by an instruction.
+    has_count_bits: whether an instruction counts the bits of 32-bit words; counts_bytes: of bytes;
+    has_fma: whether float32 is multiplied and added with one rounding by an instruction;
+    shifts_bytes: whether bytes are shifted by an instruction.
     """
 
     target: Target
@@ -63,10 +64,13 @@ class Isa:
     has_lookup128: ClassVar[bool] = False
     within: ClassVar[int] = 0
     kq: ClassVar[int] = 4
+    kq_words: ClassVar[int] = 2
     has_dot4: ClassVar[bool] = False
     has_bit_logic: ClassVar[bool] = False
     has_count_bits: ClassVar[bool] = False
+    counts_bytes: ClassVar[bool] = False
     has_fma: ClassVar[bool] = False
+    shifts_bytes: ClassVar[bool] = False
 
     @property
     def lanes(self) -> int:
@@ -90,6 +94,10 @@ class Isa:
     def dot2(self, acc: tirx.Expr, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
         """acc (int32) + the products of the int16 of a and b, two to a lane."""
         return acc + _neighbours(_product("int32", a, b), 2)
+
+    def dot1(self, acc: tirx.Expr, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
+        """acc (int32) + the products of the int16 of a and b, one to a lane."""
+        return acc + _product("int32", a, b)
 
     def add_pairs(self, acc: tirx.Expr, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
         """acc (int16) + the products of the bytes of a and b, two to a lane; exact while the sums

@@ -13,6 +13,10 @@ largest activations would not fit, every activation is two *digits* with a table
 
 Nothing is lost (cf. Wei et al., "T-MAC: CPU Renaissance via Table Lookup for Low-Bit LLM Deployment
 on Edge", EuroSys 2025, whose tables are quantized).
+
+Activations of one or two bits have sums below 16. Where a CPU shifts bytes, *two rows* may share a
+table, the second one's sums in the upper halves of the bytes: the tables are made of x of one row +
+16 * x of the next.
 """
 
 from __future__ import annotations
@@ -37,13 +41,15 @@ class Tables:
     """Tables of an operator: what they hold, and how long their sums fit narrow accumulators.
 
     inputs: activations a table sums; digits: how many an activation is split into (1 or 2);
-    largest: the largest activation, offset included; codes: the largest code of the weights.
+    largest: the largest activation, offset included; codes: the largest code of the weights;
+    rows: that share a table, 1 or 2.
     """
 
     inputs: int
     digits: int
     largest: int
     codes: int
+    rows: int = 1
 
     @property
     def entries(self) -> int:
@@ -66,6 +72,11 @@ class Tables:
         return (2**8 - 1) // self.most(0)
 
     @property
+    def together(self) -> int:
+        """Lookups that half a byte holds the sum of."""
+        return (2**4 - 1) // self.most(0)
+
+    @property
     def longest(self) -> int:
         """k steps whose lookups in all planes 16 bits hold the sum of: a weight counts as
         its code. It is never 0: 255 * 255 fits."""
@@ -83,9 +94,9 @@ def offset_of(op: Dense | Conv2d) -> int:
     return max(0, -op.act.min)
 
 
-def tables_of(op: Dense | Conv2d, inputs: int, digits: int) -> Tables:
+def tables_of(op: Dense | Conv2d, inputs: int, digits: int, rows: int = 1) -> Tables:
     """The tables of `op`."""
-    return Tables(inputs, digits, max(0, op.act.max) + offset_of(op), op.weight.levels - 1)
+    return Tables(inputs, digits, max(0, op.act.max) + offset_of(op), op.weight.levels - 1, rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +105,8 @@ class Tiling(definition.Tiling):
 
     inputs, digits: see `Tables`; left: "direct" (tables are made at the source), "copied" (in tile
     order) or "folded" (in tile order, of the folded source); unpacked: whether a stage "unpack"
-    unpacks the indices of a panel; multiple: what the k steps of a run must be a multiple of.
+    unpacks the indices of a panel; multiple: what the k steps of a run must be a multiple of;
+    table_rows: rows that share a table.
     """
 
     inputs: int
@@ -102,6 +114,7 @@ class Tiling(definition.Tiling):
     left: str
     unpacked: bool
     multiple: int
+    table_rows: int = 1
 
 
 PACK = {4: (2, 1), 6: (4, 3)}
@@ -218,7 +231,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Lhs, IndexWeights]:
     row_sums (unless the weights are their codes), tile and y."""
     matrix, t = op.matrix, tiling
     c, offset = k_split_of(op, t.left, t.inputs, t.multiple), offset_of(op)
-    tables = tables_of(op, t.inputs, t.digits)
+    tables = tables_of(op, t.inputs, t.digits, t.table_rows)
     layout = IndexWeights.of(op, c, t, offset + op.zero_act, lanes=t.lanes)
     sections = placeholders(layout.sections)
     lhs = lhs_of(op, c, "uint8", offset)
@@ -226,7 +239,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Lhs, IndexWeights]:
     def term(x, i, digit, entry):
         return tirx.Select((entry >> i & 1) == 1, tables.digit(x, digit), _byte(0))
 
-    encoding = Encoding((t.digits, tables.entries), "uint8", term)
+    encoding = Encoding((t.digits, tables.entries), "uint8", term, rows=t.table_rows)
     if t.left == "direct":
         lhs_at = encode_at_source(lhs, encoding)
     else:
@@ -253,6 +266,8 @@ def _tile(op, lhs_at, index_at, c: KSplit, t: Tiling, tables: Tables) -> te.Tens
         m = te.min(mo * t.rows + mi, last)
         index = index_at(g, no, q, (r * c.s + s) * c.kg + kg, nv, byte_of(nl, t.lanes))
         found = lhs_at(g, mo, mi, m, r, s, kg, d, index.astype("int32"))
+        if t.table_rows > 1:
+            found = found >> (mi % 2 * 4).astype("uint8") & _byte(15)
         return te.sum(found.astype("int32") << (q + d * tables.shift), axis=[r, s, kg, q, d])
 
     return te.compute(t.shape(op.matrix.groups), element, name="tile")

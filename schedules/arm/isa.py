@@ -2,7 +2,8 @@
 
 A product of bytes is 16 bits wide, and eight of them fill a vector. So without `sdot` the algorithm
 dot takes two bytes for each lane (`Isa.kq`): `smull` makes eight products, and `sadalp` adds their
-pairs to four int32; or `smlal` adds them up in int16 as they are. Others take four bytes: `smull`
+pairs to four int32; or `smlal` adds them up in int16 as they are. Of int16 it makes four products
+and adds them to int32. Others take four bytes: `smull`
 and `smull2` for both halves, and `addp`, which adds neighbours. Signs do not mix before `usdot`.
 
 Instruction facts: Arm Architecture Reference Manual for A-profile (DDI 0487), C7; for 32 bits
@@ -37,6 +38,9 @@ class Neon(Isa):
     signs = ALIKE
     within = 4
     kq = 2
+    kq_words = 1
+    counts_bytes = True
+    shifts_bytes = True
 
     def dot4(self, acc, a, b):
         return acc + self.sum2(self._sums(a, b))

@@ -12,6 +12,11 @@ for block of k steps                          # as many as 16 bits hold the sums
 
 A 16-bit lane of acc is even byte + 256 * odd byte. Its sum modulo 2^16, less 256 times the sum of
 the odd bytes, is that of the even bytes: no mask is needed.
+
+Of two rows that share a table the sums are apart in the same way, half a byte each:
+
+      for some k steps: acc += table[index]     # as many as half a byte holds the sums of
+      both += acc; high += acc >> 4             # as bytes
 """
 
 from __future__ import annotations
@@ -85,9 +90,70 @@ def for_parts(box: Box, most: int, unit: int, body: Callable[[Box], None]) -> No
         body(box.part(axis, whole * length, size % length))
 
 
+class Bytes:
+    """Sums of lookups in bytes; what a byte sums belongs to one row."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes, self._acc = lanes, vec.scratch((lanes,), "uint8")
+
+    def clear(self) -> None:
+        """Start from 0, to be added to in a loop."""
+        vec.store(self._acc, [0], vec.splat(0, "uint8", self.lanes), self.lanes)
+
+    def add(self, found: tirx.Expr, fresh: bool) -> None:
+        """Add what was looked up; fresh: start with it."""
+        _add(self._acc, found, self.lanes, fresh)
+
+    def settle(self) -> None:
+        """End a piece of straight-line code."""
+
+    def rows(self) -> list[tirx.Expr]:
+        """The sums of each row."""
+        return [vec.load(self._acc, [0], self.lanes)]
+
+
+class HalfBytes(Bytes):
+    """The same of two rows, each in its halves of the bytes that are looked up, of which a half
+    holds the sum of `most`."""
+
+    def __init__(self, lanes: int, most: int) -> None:
+        super().__init__(lanes)
+        self.most, self._held, self._fresh = most, 0, False
+        self._both, self._high = (vec.scratch((lanes,), "uint8") for _ in range(2))
+
+    def clear(self) -> None:
+        for sums in (self._both, self._high):
+            vec.store(sums, [0], vec.splat(0, "uint8", self.lanes), self.lanes)
+
+    def add(self, found: tirx.Expr, fresh: bool) -> None:
+        self._fresh = self._fresh or fresh
+        super().add(found, fresh=not self._held)
+        self._held += 1
+        if self._held == self.most:
+            self.settle()
+
+    def settle(self) -> None:
+        if not self._held:
+            return
+        acc = vec.bind(vec.load(self._acc, [0], self.lanes))
+        _add(self._both, acc, self.lanes, self._fresh)
+        _add(self._high, acc >> vec.splat(4, "uint8", self.lanes), self.lanes, self._fresh)
+        self._held, self._fresh = 0, False
+
+    def rows(self) -> list[tirx.Expr]:
+        self.settle()
+        high = vec.bind(vec.load(self._high, [0], self.lanes))
+        low = vec.load(self._both, [0], self.lanes) - (high << vec.splat(4, "uint8", self.lanes))
+        return [low, high]
+
+
+def _add(sums, value: tirx.Expr, lanes: int, fresh: bool) -> None:
+    vec.store(sums, [0], value if fresh else vec.load(sums, [0], lanes) + value, lanes)
+
+
 class Sums(ABC):
     """The registers of a tile of lookups and the statements on them, for tables x vectors of bytes
-    and the digits of the tables.
+    and the digits of the tables (`counts`); sums belong to the rows of the tables.
 
     A tile derives from it and says where tables and indices come from and where sums go:
     `indices`, `table`, `widen` and `clear`.
@@ -100,8 +166,13 @@ class Sums(ABC):
         self.planes, self.unit = 1, 1
         """Planes of the indices; k steps whose indices come together."""
         self.counts, self.lanes, self.half = counts, isa.bits // 8, isa.bits // 16
-        self.places = list(itertools.product(*map(range, counts)))
-        self.acc = {place: vec.scratch((self.lanes,), "uint8") for place in self.places}
+        rows, half = tables.rows, tables.together
+        self.acc = {
+            place: Bytes(self.lanes) if rows == 1 else HalfBytes(self.lanes, half)
+            for place in itertools.product(*map(range, counts))
+        }
+        self.places = list(itertools.product(range(counts[0] * rows), *map(range, counts[1:])))
+        """Of the sums in 16 bits, (row, vector, digit)."""
         self.total = {place: vec.scratch((self.half,), "uint16") for place in self.places}
         self.odd = {place: vec.scratch((self.half,), "uint16") for place in self.places}
 
@@ -154,13 +225,14 @@ class Sums(ABC):
         self.widen(add)
 
     def _chunk(self, box: Box, plane: Index) -> None:
-        body = max(self.unit, STRAIGHT // len(self.places) // self.unit * self.unit)
+        unit = math.lcm(self.unit, self.tables.together if self.tables.rows > 1 else 1)
+        body = max(unit, STRAIGHT // len(self.acc) // unit * unit)
         if box.count <= 2 * body:
             self._lookups(box, plane, fresh=True)
         else:
-            for place in self.places:
-                vec.store(self.acc[place], [0], vec.splat(0, "uint8", self.lanes), self.lanes)
-            for_parts(box, body, self.unit, lambda part: self._lookups(part, plane, fresh=False))
+            for acc in self.acc.values():
+                acc.clear()
+            for_parts(box, body, unit, lambda part: self._lookups(part, plane, fresh=False))
         self._flush()
 
     def _lookups(self, box: Box, plane: Index, fresh: bool) -> None:
@@ -176,6 +248,8 @@ class Sums(ABC):
                 self._lookup(group, index, fresh)
                 fresh = False
                 done += 1
+        for acc in self.acc.values():
+            acc.settle()
 
     def _lookup(self, group: tuple, index: list, fresh: bool) -> None:
         lanes, entries = self.lanes, self.tables.entries
@@ -185,23 +259,19 @@ class Sums(ABC):
             table = self.table(number, digit, group)
             table = vec.bind(vec.repeat(table, entries, lanes // entries))
             for vector in range(vectors):
-                found = lookup(table, index[vector])
-                acc = self.acc[number, vector, digit]
-                if not fresh:
-                    found = vec.load(acc, [0], lanes) + found
-                vec.store(acc, [0], found, lanes)
+                self.acc[number, vector, digit].add(lookup(table, index[vector]), fresh)
 
     def _flush(self) -> None:
         half = self.half
-        for place in self.places:
-            acc, total, odd = self.acc[place], self.total[place], self.odd[place]
-            pair = vec.bind(vec.reinterpret(f"uint16x{half}", vec.load(acc, [0], self.lanes)))
-            vec.store(total, [0], vec.load(total, [0], half) + pair, half)
-            top = pair >> vec.splat(8, "uint16", half)
-            vec.store(odd, [0], vec.load(odd, [0], half) + top, half)
+        for (number, *place), acc in self.acc.items():
+            for row, sums in enumerate(acc.rows()):
+                at = (number * self.tables.rows + row, *place)
+                pair = vec.bind(vec.reinterpret(f"uint16x{half}", sums))
+                _add(self.total[at], pair, half, fresh=False)
+                _add(self.odd[at], pair >> vec.splat(8, "uint16", half), half, fresh=False)
 
     def halves(self, place: tuple) -> tuple[tirx.Expr, tirx.Expr]:
-        """The sums of (table, vector, digit) in 16 bits: of the even bytes, and of the odd ones."""
+        """The sums of (row, vector, digit) in 16 bits: of the even bytes, and of the odd ones."""
         odd = vec.bind(vec.load(self.odd[place], [0], self.half))
         total = vec.load(self.total[place], [0], self.half)
         return vec.bind(total - (odd << vec.splat(8, "uint16", self.half))), odd

@@ -31,9 +31,14 @@ from lpgen.space import Counts, Knobs, Space
 
 ROWS = (1, 2, 3, 4, 6)
 WORDS = (8, 16, 32, 64, 128)
-DEPTHS = {"instruction": (0, 1, 2), "ternary": (3, 4, 5), "shuffle": (1, 2, 3, 4)}
+DEPTHS = {
+    "instruction": (0, 1, 2),
+    "ternary": (3, 4, 5),
+    "bytes": (0, 1, 2),
+    "shuffle": (1, 2, 3, 4),
+}
 """Levels worth trying: one full adder costs 5 instructions, with ternary logic 2 (3 for the first
-with its products); counting a vector 2, or 7 by shuffles."""
+with its products); counting a vector 2 (an instruction for words or bytes), or 7 by shuffles."""
 
 LONGEST = 384
 """Most products in straight-line code: more instructions than that do not stay decoded."""
@@ -94,7 +99,9 @@ def counts(isa: Isa) -> tuple[str, ...]:
 
 
 def _depths(isa: Isa, count: str) -> tuple[int, ...]:
-    return DEPTHS["ternary" if count == "shuffle" and isa.has_bit_logic else count]
+    if count == "shuffle":
+        count = "bytes" if isa.counts_bytes else "ternary" if isa.has_bit_logic else "shuffle"
+    return DEPTHS[count]
 
 
 def _left(op: Dense | Conv2d) -> tuple[str, ...]:
@@ -147,7 +154,8 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     tiles = matrix.groups * t.row_tiles * t.panels
     words = tiles * c.steps
     merged, counted = _adders(p)
-    ternary, instruction = isa.has_bit_logic, knobs["count"] == "instruction"
+    ternary = isa.has_bit_logic
+    instruction = knobs["count"] == "instruction" or isa.counts_bytes
     pieces = tiles * -(-c.steps // p.words) * sums
     columns = t.vectors * t.lanes
     encoded = matrix.groups * (math.prod(op.x_shape) if p.direct else matrix.m * matrix.k)

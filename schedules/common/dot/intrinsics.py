@@ -32,12 +32,14 @@ def dot_bytes(isa: Isa, left: str, right: str, kq: int = 4, read_as: str = "") -
 
 
 def dot_words(isa: Isa) -> str:
-    """C32 += A[2] * B[lanes, 2] for int16, by `Isa.dot2`."""
+    """C32 += A[kq] * B[lanes, kq] for kq = `Isa.kq_words` int16, by `Isa.dot2` or `Isa.dot1`."""
+    kq, add = isa.kq_words, isa.dot2 if isa.kq_words == 2 else isa.dot1
 
     def step(acc, a, b):
-        return isa.dot2(acc, _splat(a, "int16", isa.lanes), b)
+        return add(acc, _splat(a, "int16", isa.lanes, kq), b)
 
-    return _matmul(f"{isa.level}_words", isa.lanes, (2, "int16"), (2, "int16"), "int32", 1, step)
+    name = f"{isa.level}_words"
+    return _matmul(name, isa.lanes, (kq, "int16"), (kq, "int16"), "int32", 1, step)
 
 
 def dot_pairs(isa: Isa, left: str, right: str, kq: int = 4, read_as: str = "") -> str:
@@ -111,6 +113,11 @@ def _matmul(
 
 def _meaning(a, b, c, lanes: int, kq: int, pairs: int) -> None:
     acc = c.dtype
+    if kq == 1:
+        with tb.serial(0, lanes) as i, tb.sblock("update"):
+            vi = tb.axis.spatial(lanes, i)
+            tb.buffer_store(c, c[vi] + a[0].astype(acc) * b[vi, 0].astype(acc), [vi])
+        return
     if pairs == 1:
         with tb.serial(0, lanes) as i, tb.serial(0, kq) as k, tb.sblock("update"):
             vi, vk = tb.axis.remap("SR", [i, k])
@@ -146,7 +153,9 @@ def _argument(name: str, shape: Shape, dtype: str):
     return tb.arg(name, tb.buffer(shape, dtype, offset_factor=1))
 
 
-def _ramp(lanes: int) -> tirx.Ramp:
+def _ramp(lanes: int) -> tirx.Expr:
+    if lanes == 1:
+        return tirx.const(0, "int32")
     return tirx.Ramp(tirx.const(0, "int32"), tirx.const(1, "int32"), lanes)
 
 
@@ -155,6 +164,6 @@ def _vector(buffer, origin: list[int], lanes: int):
 
 
 def _splat(word, dtype: str, lanes: int, kq: int = 4):
-    """The bytes of an integer in every lane, as a vector of `dtype`; kq: how many of one byte."""
-    count = lanes * (2 if dtype == "int16" else kq)
+    """The parts of an integer in every lane, as a vector of `dtype`; kq: how many they are."""
+    count = lanes * kq
     return tirx.reinterpret(f"{dtype}x{count}", tirx.Broadcast(word, lanes))

@@ -3,7 +3,7 @@
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|
 | step    | the instruction: bytes (vpdpbusd, or vpmaddubsw + vpmaddwd; sdot, or smull + sadalp),  |
-|         | words (vpmaddwd on int16), pairsN (vpmaddubsw, smlal: int16 sums of N steps before they|
+|         | words (vpmaddwd, smlal on int16), pairsN (vpmaddubsw, smlal: int16 sums of N steps before they|
 |         | are widened)                                                                           |
 | rows    | rows of the register tile                                                              |
 | vectors | vectors of output columns in the register tile                                         |
@@ -39,6 +39,7 @@ from lpgen.space import Counts, Knobs, Space
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28)
 VECTORS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+PLACES = ("panel", "register", "none")
 STREAMED = 64  # rows up to which weights stream by, used too rarely to stay in a cache
 
 
@@ -58,12 +59,14 @@ def steps(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
     operands = byte_operands(op, isa.signs)
     most = INT16_MAX // (isa.kq // 2 * operands.left_max * operands.right_max)
     if most == 0:
-        return ("words",) if isa.kq == 4 else ("bytes",)
+        return ("words",) if isa.kq == 4 else ("bytes", "words")
     kg = cut(op, isa.kq).kg
     chunks = {2**i for i in range(1, 13) if 2**i <= min(most, kg)}
     if most >= 2 and kg >= 2:
         chunks.add(-(-kg // -(-kg // most)))
-    return ("bytes", *(f"pairs{chunk}" for chunk in sorted(chunks)[-2:]))
+    # Where int16 holds one product alone, multiplying int16 takes no more instructions.
+    words = ("words",) if most == 1 and isa.kq == 2 else ()
+    return ("bytes", *words, *(f"pairs{chunk}" for chunk in sorted(chunks)[-2:]))
 
 
 def chunk_of(step: str) -> int:
@@ -74,6 +77,11 @@ def chunk_of(step: str) -> int:
 def unpacked(op: Dense | Conv2d, step: str) -> bool:
     """Whether stored weights differ from operands."""
     return op.weight.bits < 8 or step == "words"
+
+
+def _belongs(op: Dense | Conv2d, step: str, expand: str) -> bool:
+    """Whether weights that are (or are not) unpacked for the step become operands there."""
+    return unpacked(op, step) == (expand != "none")
 
 
 def multiple_of(op: Dense | Conv2d, knobs: Knobs) -> int:
@@ -104,7 +112,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
 
 def _kq(isa: Isa, knobs: Knobs) -> int:
     """Values of k in a step."""
-    return 2 if knobs["step"] == "words" else isa.kq
+    return isa.kq_words if knobs["step"] == "words" else isa.kq
 
 
 def _top(op: Dense | Conv2d, isa: Isa) -> bool:
@@ -118,7 +126,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
     matrix = op.matrix
     names = steps(op, isa)
-    places = ("panel", "register") if unpacked(op, names[0]) else ("none",)
+    places = tuple(place for place in PLACES if any(_belongs(op, step, place) for step in names))
     return Space(
         {
             "step": names,
@@ -210,6 +218,8 @@ def fields(op: Dense | Conv2d) -> int:
 
 
 def _expand_refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+    if not _belongs(op, knobs["step"], knobs["expand"]):
+        return f"the operands of step={knobs['step']} do not come from expand={knobs['expand']}"
     if knobs["expand"] == "register":
         if knobs["left"] == "inside":
             # Twice the time of panels (3x3 256@14, u8 x s4: 840 us to 357, Ice Lake): every run of

@@ -48,7 +48,8 @@ LATENCY = 8
 
 def space(op: Dense, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
-    steps = fixed.steps(op, isa)
+    known = fixed.steps(op, isa)
+    steps = tuple(step for step in known if step != "words") or known
     whole = -(-op.matrix.n // isa.lanes)
     expands = fixed.unpacked(op, steps[0])
     high = op.range.high

@@ -37,11 +37,11 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     sch = definition.schedule()
     _schedule(sch, isa, sizes, knobs)
     in_tiles = sizes.left != "direct"
-    tables = lut_sum.tables_of(op, sizes.inputs, sizes.digits)
+    tables = lut_sum.tables_of(op, sizes.inputs, sizes.digits, sizes.table_rows)
     tile = TileCode(definition.weights, tables, sizes, isa, knobs["prefetch"])
     func = replace_tile(sch.mod["main"], tile)
-    code = TableCode(tables, isa, sizes.rows if in_tiles else 1)
-    func = replace_encode(func, code, elements=2, rows=in_tiles)
+    code = TableCode(tables, isa, sizes.rows // tables.rows if in_tiles else 1)
+    func = replace_encode(func, code, elements=2 + (tables.rows > 1), rows=in_tiles)
     return finished(func, definition, isa=isa)
 
 
@@ -52,18 +52,19 @@ def _schedule(sch: Schedule, isa: Isa, sizes: lut_sum.Tiling, knobs: Knobs) -> N
     if in_tiles:
         blocks.place_rows(sch, encode, order)
     else:
-        _make_all_tables(sch, encode)
+        _make_all_tables(sch, encode, inner=4 + (sizes.table_rows > 1))
     if sizes.unpacked:
         _unpack_panels(sch, order, lut_sum.PACK[sizes.inputs][0])
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)
 
 
-def _make_all_tables(sch: Schedule, encode) -> None:
-    """Several threads share the rows where that pays."""
+def _make_all_tables(sch: Schedule, encode, inner: int) -> None:
+    """Several threads share the rows where that pays; inner: loops of a row, those over elements
+    and the rows and values that make them."""
     loops = sch.get_loops(encode)
-    *rows, _, _, _, _ = loops
-    if math.prod(int(sch.get(loop).extent) for loop in loops[:-1]) >= PARALLEL_BYTES:
+    rows, made = loops[:-inner], loops[: 3 - inner]
+    if math.prod(int(sch.get(loop).extent) for loop in made) >= PARALLEL_BYTES:
         sch.parallel(sch.fuse(*rows) if len(rows) > 1 else rows[0])
 
 

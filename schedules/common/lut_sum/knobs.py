@@ -6,6 +6,7 @@
 | digits  | tables of a k step: 2 where the sums of whole activations would not fit a byte, or    |
 |         | would not for long                                                                     |
 | rows    | rows of the register tile                                                              |
+| shared  | rows that share a table, 1 or 2; where it is not there, 1                              |
 | vectors | vectors of output columns (one byte each) in the register tile                         |
 | m_block | row tiles of a block; 0: all                                                           |
 | n_block | panels of a block; 0: all                                                              |
@@ -25,6 +26,7 @@ from collections.abc import Iterator
 
 from lpgen.algorithms.depthwise import one_channel_each
 from lpgen.algorithms.lhs.k_split import foldable
+from lpgen.algorithms.lhs.view import is_matrix, line
 from lpgen.algorithms.lut_sum import PACK, Tables, Tiling, k_split_of, tables_of
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
@@ -58,6 +60,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         left=knobs["left"],
         unpacked=unpacked,
         multiple=1 if unpacked else PACK[knobs["inputs"]][0],
+        table_rows=knobs.get("shared", 1),
     )
 
 
@@ -74,6 +77,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
                 sorted({d for i in inputs for d in digit_choices(tables_of(op, i, 1))})
             ),
             "rows": tuple(cuts(m, ROWS)),
+            **({"shared": (1, 2)} if sharing(op, isa) else {}),
             "vectors": tuple(_vectors(n, lanes_of(isa))),
             **blocks.knobs(m, n, lanes_of(isa)),
             "left": ("direct", "copied", *folded),
@@ -82,6 +86,11 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
         },
         lambda knobs: refuses(op, isa, knobs) is None,
     )
+
+
+def sharing(op: Dense | Conv2d, isa: Isa) -> bool:
+    """Whether two rows may share a table: half a byte holds its entries, and is taken out at once."""
+    return isa.shifts_bytes and op.matrix.m > 1 and tables_of(op, 4, 1).most(0) < 2**4
 
 
 def digit_choices(whole: Tables) -> tuple[int, ...]:
@@ -117,8 +126,11 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     inputs, digits = knobs["inputs"], knobs["digits"]
     if digits not in digit_choices(tables_of(op, inputs, 1)):
         return f"tables of {inputs} inputs: {digits} digits are too many or too few"
-    unit = 1 if knobs["expand"] == "panel" else PACK[inputs][0]
-    if rows * vectors * digits + unit * vectors + 2 > isa.registers:
+    unit, shared = 1 if knobs["expand"] == "panel" else PACK[inputs][0], knobs.get("shared", 1)
+    if shared > 1 and (unshared := _unshared(op, knobs)):
+        return unshared
+    looked_up = rows * vectors * (shared - 1) // 2
+    if rows * vectors * digits + looked_up + unit * vectors + 2 > isa.registers:
         return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
     if tables_of(op, inputs, digits).longest < unit:
         return f"16 bits do not hold the sums of the {unit} k steps that share a byte"
@@ -132,34 +144,45 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     return blocks.refuses(op, rows, vectors * lanes_of(isa), knobs)
 
 
+def _unshared(op: Dense | Conv2d, knobs: Knobs) -> str | None:
+    """Why rows of the tile cannot share tables in pairs, or None."""
+    if knobs["rows"] % 2 or knobs["inputs"] != 4 or knobs["digits"] > 1:
+        return f"{knobs['rows']} rows x {knobs['digits']} digits are no pairs that share tables"
+    if knobs["left"] == "direct" and line(op) % 2 and not is_matrix(op):
+        return f"lines of {line(op)} pixels are no pairs that share tables"
+    return None
+
+
 def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`)."""
     t = tiling(op, isa, knobs)
-    tables = tables_of(op, t.inputs, t.digits)
+    tables = tables_of(op, t.inputs, t.digits, t.table_rows)
     c = k_split_of(op, t.left, t.inputs, t.multiple)
     matrix, planes = op.matrix, op.weight.bits
     tiles = matrix.groups * t.row_tiles * t.panels
     sums = t.rows * t.vectors * t.digits
-    lookups = tiles * c.steps * planes * sums
+    lookups = tiles * c.steps * planes * sums / tables.rows
+    # Lookups in half a byte are added up as such, and then the halves.
+    added = 1 if tables.rows == 1 else 1 + 1 / tables.together
     # Sums of 16 bits are in memory where registers run out.
     inside = 3 * sums + 4 <= isa.registers
     indices = tiles * c.steps * planes * t.vectors
     size = tables.entries * t.digits
     if t.left == "direct":
-        made = math.prod(op.x_shape) / t.inputs
+        made = math.prod(op.x_shape) / t.inputs / (tables.rows if is_matrix(op) else 1)
     else:
-        made = matrix.groups * t.row_tiles * t.rows * c.steps
+        made = matrix.groups * t.row_tiles * t.rows * c.steps / tables.rows
     places = matrix.groups * matrix.n * c.steps * planes / lanes_of(isa)
     sweeps = t.row_tiles / (knobs["m_block"] or t.row_tiles) if knobs["outer"] == "mn" else 1
     byte = 1.0 if t.unpacked else PACK[t.inputs][1] / PACK[t.inputs][0]
     return {
         "products": lookups,
-        "adders": lookups * (1 - 1 / tables.lookups),
-        "flush": lookups / tables.lookups * inside,
-        "spilled": lookups / tables.lookups * (not inside),
+        "adders": lookups * (added - 1 / tables.lookups),
+        "flush": lookups * tables.rows / tables.lookups * inside,
+        "spilled": lookups * tables.rows / tables.lookups * (not inside),
         "unpack": indices * (not t.unpacked),
         "indices": indices * t.unpacked,
-        "loads": tiles * c.steps * planes * t.rows * t.digits,
+        "loads": tiles * c.steps * planes * t.rows * t.digits / tables.rows,
         "expand": places * sweeps * t.unpacked,
         "copy": made * size / 16,
         "tiles": tiles,
@@ -170,7 +193,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
             knobs,
             t.row_tiles,
             t.panels,
-            t.rows * c.steps * size,
+            t.rows * c.steps * size / tables.rows,
             t.vectors * t.lanes * c.steps * planes * byte,
             isa.target,
         ),

@@ -30,7 +30,7 @@ ZERO = 0x80
 
 @dataclass(frozen=True)
 class TableCode:
-    """Emits the tables of successive k steps of `rows` rows."""
+    """Emits the tables of successive k steps of `rows` rows, or pairs of rows that share one."""
 
     tables: Tables
     isa: Isa
@@ -89,6 +89,9 @@ class TableCode:
         (source,) = site.sources.values()
         lanes = 4 * count
         some = vec.bind(vec.load(source.buffer, source.at(mi=mi, kg=first), lanes))
+        if self.tables.rows > 1:
+            other = vec.load(source.buffer, source.at(mi=mi, kg=first, e2=1), lanes)
+            some = vec.bind(some | other << vec.splat(4, "uint8", lanes))
         if count == 4:
             return some
         times = -(-TABLE // lanes)

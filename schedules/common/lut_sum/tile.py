@@ -31,11 +31,11 @@ class TileCode:
 
 
 class _Tile(Sums):
-    """A table for each row; the bytes of a vector are columns, in the order of `IndexWeights`."""
+    """A table for each row, or for two; the bytes of a vector are columns, in the order of `IndexWeights`."""
 
     def __init__(self, code: TileCode, site: Site) -> None:
         weights, self.t, self.prefetch = code.weights, code.tiling, code.prefetch
-        counts = (self.t.rows, self.t.vectors, self.t.digits)
+        counts = (self.t.rows // self.t.table_rows, self.t.vectors, self.t.digits)
         super().__init__(site, code.isa, weights.cut, code.tables, counts)
         self.planes = weights.format.bits
         self.unit = 1 if self.t.unpacked else PACK[self.cut.kq][0]
@@ -43,7 +43,7 @@ class _Tile(Sums):
     def table(self, number: int, digit: int, group: tuple) -> tirx.Expr:
         r, s, kg = group
         encode = self.site.sources["encode"]
-        at = encode.at(mi=number, r=r, s=s, kg=kg, tail=[digit, 0])
+        at = encode.at(mi=number * self.t.table_rows, r=r, s=s, kg=kg, tail=[digit, 0])
         return vec.load(encode.buffer, at, self.tables.entries)
 
     def indices(self, group: tuple, plane: Index) -> list[list]:
