@@ -224,13 +224,13 @@ def _right(
 def _tile(lhs_at, right_at, c: KSplit, t: Tiling, groups: int) -> te.Tensor:
     r, s = reduce_axes(r=c.r, s=c.s)
     if not t.chunk:
-        k4, *kt = reduce_axes(k4=c.kg, **({"kt": c.kq} if c.kq > 1 else {}))
+        k4, kt = reduce_axes(k4=c.kg, kt=c.kq)
 
         def product(g, mo, no, mi, nv, nl):
             column = (no * t.vectors + nv) * t.lanes + nl
-            lhs = lhs_at(g, mo, mi, r, s, k4, sum(kt), column).astype("int32")
-            right = right_at(g, no, r, s, k4, nv, nl, sum(kt)).astype("int32")
-            return te.sum(lhs * right, axis=[r, s, k4, *kt])
+            lhs = lhs_at(g, mo, mi, r, s, k4, kt, column).astype("int32")
+            right = right_at(g, no, r, s, k4, nv, nl, kt).astype("int32")
+            return te.sum(lhs * right, axis=[r, s, k4, kt])
 
         return te.compute(t.shape(groups), product, name="tile")
 

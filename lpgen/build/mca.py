@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lpgen.errors import UserError
 
@@ -18,6 +18,15 @@ _NEWEST, _OLDEST = 40, 13
 _ITERATIONS = 100
 _SECONDS = 60.0
 _CYCLES = re.compile(r"^Total Cycles:\s+(\d+)$", re.MULTILINE)
+_BOUND = re.compile(r"^Block RThroughput:\s+([\d.]+)$", re.MULTILINE)
+
+
+class Loop(NamedTuple):
+    """Cycles of an iteration; bound: those that its instructions need of the busiest unit, or to
+    be issued, if nothing ever waits for a result."""
+
+    cycles: float
+    bound: float
 
 
 @cache
@@ -30,8 +39,8 @@ def find() -> str:
     raise UserError("llvm-mca is not installed (Debian: llvm), which --offline asks for cycles")
 
 
-def cycles(lines: Sequence[str], target: Target) -> float:
-    """Cycles of one iteration of a loop, all of whose data are in the L1 cache.
+def loop(lines: Sequence[str], target: Target) -> Loop:
+    """How long an iteration of a loop takes, all of whose data are in the L1 cache.
 
     lines: its instructions and labels (`assembly.Loop`). Raises UserError where llvm-mca is not
     there, does not know the CPU, or does not take an instruction.
@@ -50,8 +59,8 @@ def cycles(lines: Sequence[str], target: Target) -> float:
         raise UserError(
             f"{command[0]} has no table of {target.llvm_cpu}; a newer LLVM may have one"
         )
-    found = _CYCLES.search(done.stdout)
-    if done.returncode != 0 or found is None:
+    found, bound = (pattern.search(done.stdout) for pattern in (_CYCLES, _BOUND))
+    if done.returncode != 0 or found is None or bound is None:
         said = next((x for x in done.stderr.splitlines() if "error" in x), "it says nothing")
         raise UserError(f"{command[0]} does not take the hot loop: {said.strip()[:200]}")
-    return int(found[1]) / _ITERATIONS
+    return Loop(int(found[1]) / _ITERATIONS, float(bound[1]))

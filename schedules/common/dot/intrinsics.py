@@ -113,8 +113,8 @@ def _matmul(
 
 def _meaning(a, b, c, lanes: int, kq: int, pairs: int) -> None:
     acc = c.dtype
-    if kq == 1:
-        with tb.serial(0, lanes) as i, tb.sblock("update"):
+    if kq == 1:  # of a loop that is none no axis is left
+        with tb.serial(0, lanes) as i, tb.serial(0, kq), tb.sblock("update"):
             vi = tb.axis.spatial(lanes, i)
             tb.buffer_store(c, c[vi] + a[0].astype(acc) * b[vi, 0].astype(acc), [vi])
         return
