@@ -17,6 +17,7 @@ Counts = dict[str, float]
 
 MAX_PRODUCT = 2_000_000
 _TRIES = 64
+_DRAWS = 1000
 
 
 class Space:
@@ -71,6 +72,14 @@ class Space:
         """The point with its knobs in the space's own order."""
         return {name: point[name] for name in self.knobs}
 
+    def narrowed(self, chosen: Mapping[str, Any]) -> "Space":
+        """The space of the points that have these choices."""
+        kept = {
+            name: tuple(v for v in values if v == chosen.get(name, v))
+            for name, values in self.knobs.items()
+        }
+        return Space(kept, self._valid)
+
     @cached_property
     def _points(self) -> list[tuple]:
         names = tuple(self.knobs)
@@ -97,8 +106,8 @@ class Space:
     def sample(self, rng: np.random.Generator) -> Knobs:
         """A valid point, drawn uniformly. Raises ValueError when no point is valid."""
         if "_count" not in self.__dict__ or self._verdicts is None:
-            # Rejection is uniform too, and a few draws are cheaper than to count all.
-            for _ in range(_TRIES):
+            # Rejection is uniform too, and so many draws are cheaper than to count all.
+            for _ in range(_DRAWS):
                 point = {n: v[int(rng.integers(len(v)))] for n, v in self.knobs.items()}
                 if self.holds(point):
                     return point

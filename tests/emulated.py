@@ -1,9 +1,12 @@
 """Kernels for CPUs that are not at hand: many in one library, checked by an emulator of the CPU.
 
-As a program it checks random cases of all algorithms on one CPU, and exits with status 1 when one
-fails:
+As a program it checks random cases of all algorithms, built for one target, on CPUs that run its
+code, and exits with status 1 when one fails:
 
-    python tests/emulated.py cortex-a53 --cases 2000 --seed 1
+    python tests/emulated.py cortex-a53 --on cortex-a53,cortex-a72,cortex-a76 --cases 2000 --seed 1
+
+Building a kernel takes most of the time, so that another CPU costs a tenth. --seconds ends it early;
+a run with another --seed goes on with other cases.
 """
 
 import argparse
@@ -11,8 +14,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +41,7 @@ LEVELS = {
 }
 """The target that stands for each level."""
 
-TOGETHER = 60
+TOGETHER = 20
 """Kernels of a library."""
 
 
@@ -91,8 +94,11 @@ def libraries(cases: Iterable[Case]) -> Iterator[list[Case]]:
         waiting = later
 
 
-def failures(cases: Iterable[Case], target: Target, folder: Path) -> list[str]:
-    """What is wrong with the kernels of the cases on the target: nothing, or a line for each."""
+def failures(
+    cases: Iterable[Case], target: Target, folder: Path, cpus: Sequence[Target] = ()
+) -> list[str]:
+    """What is wrong with the kernels of the cases on the target, or on other CPUs that are given:
+    nothing, or a line for each."""
     found = []
     for number, together in enumerate(libraries(cases)):
         path = folder / f"{target.name}-{number}.so"
@@ -104,14 +110,15 @@ def failures(cases: Iterable[Case], target: Target, folder: Path) -> list[str]:
                 continue
             half = len(together) // 2
             for part in (together[:half], together[half:]):
-                found += failures(part, target, folder)
+                found += failures(part, target, folder, cpus)
             continue
-        results = check_library(path, target=target)
-        found += [
-            f"{case}: {result.failure}"
-            for case, result in zip(together, results, strict=True)
-            if result.failure
-        ]
+        for cpu in cpus or (target,):
+            results = check_library(path, target=cpu)
+            found += [
+                f"{cpu.name}: {case}: {result.failure}"
+                for case, result in zip(together, results, strict=True)
+                if result.failure
+            ]
         path.unlink()
     return found
 
@@ -138,13 +145,13 @@ def drawn(operators: SearchStrategy, number: int, first: int) -> list[tuple[Oper
 
 def random_cases(algorithms: list[str], target: Target, count: int, first: int) -> list[Case]:
     """So many cases that are served, of all algorithms in turn, with random knobs."""
-    found: list[Case] = []
+    found: list[list[Case]] = []
     share = -(-count // len(algorithms))
     for algorithm in algorithms:
         operators = CASES.get(algorithm, GENERAL).operators
         own = (Case(algorithm, *one) for one in drawn(operators, 4 * share, first))
-        found += islice((case for case in own if served(case, target)), share)
-    return found[:count]
+        found.append([*islice((case for case in own if served(case, target)), share)])
+    return [case for some in zip_longest(*found) for case in some if case][:count]
 
 
 def algorithms_of(target: Target) -> list[str]:
@@ -155,25 +162,31 @@ def algorithms_of(target: Target) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check random kernels on an emulated CPU.")
     parser.add_argument("target")
+    parser.add_argument("--on", default="", help="CPUs, separated by commas [the target]")
     parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--algorithms", default="", help="separated by commas [all]")
     given_ = parser.parse_args()
     warnings.simplefilter("ignore")
     target = Target.parse(given_.target)
+    cpus = [Target.parse(name) for name in given_.on.split(",") if name] or [target]
     chosen = given_.algorithms.split(",") if given_.algorithms else algorithms_of(target)
     cases = random_cases(chosen, target, given_.cases, given_.seed)
     wrong, begun = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         for start in range(0, len(cases), TOGETHER):
             part = cases[start : start + TOGETHER]
-            for line in failures(part, target, Path(folder)):
+            for line in failures(part, target, Path(folder), cpus):
                 wrong += 1
                 print(line, flush=True)
-            seconds = time.monotonic() - begun
+            done, seconds = start + len(part), time.monotonic() - begun
+            names = ", ".join(cpu.name for cpu in cpus)
             print(
-                f"{start + len(part)} of {len(cases)}, {wrong} wrong, {seconds:.0f} s", flush=True
+                f"{done} of {len(cases)} on {names}: {wrong} wrong, {seconds:.0f} s", flush=True
             )
+            if seconds * (done + TOGETHER) / done > given_.seconds:
+                break
     return 1 if wrong else 0
 
 

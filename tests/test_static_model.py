@@ -51,19 +51,19 @@ def modelled(cycles: float | None, **changes) -> Record:
 
 def test_cycles_of_a_loop(has_mca):
     loop = [".LBB0_1:", "\tvpaddd\t%ymm1, %ymm0, %ymm0", "\tdecq\t%rax", "\tjne\t.LBB0_1"]
-    assert mca.cycles(loop, HASWELL) == pytest.approx(1.0, abs=0.1)
+    assert mca.loop(loop, HASWELL).cycles == pytest.approx(1.0, abs=0.1)
     slow = [loop[0], *["\tvpmulld\t%ymm1, %ymm0, %ymm0"] * 2, *loop[2:]]
-    assert mca.cycles(slow, HASWELL) == pytest.approx(20.0, abs=0.5)  # each waits for the last
+    assert mca.loop(slow, HASWELL).cycles == pytest.approx(20.0, abs=0.5)  # each waits for the last
     arm = [".LBB0_1:", "\tsmlal\tv0.4s, v1.4h, v2.4h", "\tsubs\tx8, x8, #1", "\tb.ne\t.LBB0_1"]
-    assert 1 <= mca.cycles(arm, Target.parse("cortex-a72")) <= 8
+    assert 1 <= mca.loop(arm, Target.parse("cortex-a72")).cycles <= 8
 
 
 def test_what_llvm_mca_does_not_know_is_one_line(has_mca):
     with pytest.raises(UserError, match=r"does not take the hot loop: .*error") as error:
-        mca.cycles(["\tvpdpfoo\t%ymm1, %ymm0, %ymm0"], HASWELL)
+        mca.loop(["\tvpdpfoo\t%ymm1, %ymm0, %ymm0"], HASWELL)
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="has no table of zen99; a newer LLVM may have one"):
-        mca.cycles(["\tnop"], replace(HASWELL, llvm_cpu="zen99"))
+        mca.loop(["\tnop"], replace(HASWELL, llvm_cpu="zen99"))
 
 
 def test_without_llvm_mca_one_line_says_what_to_install(lpgen, without_mca):
@@ -151,7 +151,8 @@ def test_the_model_is_judged_by_what_was_measured(tmp_path, monkeypatch):
         cycles[Candidate(template, knobs).key] = float(place if place else 100)
         log.append(modelled(None, knobs=knobs, seconds=1e-6 * (place + 1)))
     monkeypatch.setattr(offline.mca, "find", lambda: "mca")
-    monkeypatch.setattr(offline, "cycles", lambda op, target, c: cycles[c.key])
+    modelled_as = lambda op, target, c: offline.Modelled(c, cycles[c.key])
+    monkeypatch.setattr(offline, "cycles", modelled_as)
     (judged,) = offline.judge(DENSE, NATIVE, log, 64)
     assert (judged.template, judged.candidates) == (template.name, 12)
     assert judged.spearman == pytest.approx(1 - 6 * (11**2 + 11) / (12 * (12**2 - 1)))

@@ -14,6 +14,9 @@ KEY = re.compile(
 _SCALAR = re.compile(r"imul[lq]?")
 _LABEL = re.compile(r"([.\w$]+):")
 _JUMP = re.compile(r"\s+(?:j|b|cbn?z|tbn?z)[\w.]*\s+(?:\w+, )?(?:#\d+, )?(\.[\w.$]+|\w[\w.$]*)$")
+_STORE = re.compile(
+    r"\s+(?:v?mov\w+\s+%[xyz]mm\d+, (?!.*\(%r[sb]p)|v?st[1-4rp]\w*(?:\.\d+)?\s+(?!.*\[sp).*[qdv]\d+\b).*[(\[]"
+)
 _COMMENT = re.compile(r"\s*(?:#|//|@) .*")
 _INSTRUCTION = re.compile(r"\s+([a-z][\w.]*)")
 
@@ -24,6 +27,11 @@ class Loop(NamedTuple):
     function: str
     lines: list[str]
     key_instructions: int
+
+    @property
+    def stores(self) -> int:
+        """Vectors that it writes to memory; what lies on the stack had no register."""
+        return sum(_STORE.match(line) is not None for line in self.lines)
 
 
 def functions(assembly: str) -> dict[str, list[str]]:
@@ -74,6 +82,13 @@ def hot_loops(assembly: str) -> list[Loop]:
         for found in (loops, straight):
             hot = hot or [loop for loop in found if loop.key_instructions]
     return sorted(hot, key=lambda loop: -loop.key_instructions / len(loop.lines))
+
+
+def product_loop(loops: list[Loop]) -> Loop:
+    """The loop that sums up products: that with most key instructions, among those that do not
+    write results (those make tables, bit planes or operands)."""
+    summing = [loop for loop in loops if 4 * loop.stores <= loop.key_instructions]
+    return max(summing or loops, key=lambda loop: loop.key_instructions)
 
 
 def _count(lines: list[str], key: re.Pattern[str]) -> int:

@@ -39,6 +39,24 @@ def find() -> str:
     raise UserError("llvm-mca is not installed (Debian: llvm), which --offline asks for cycles")
 
 
+_ADDITIONS = {
+    "arm": "add v{0}.16b, v{0}.16b, v16.16b",
+    "armv7": "vadd.i8 q{0}, q{0}, q15",
+}
+_FITTED = 0.5
+
+
+@cache
+def slowness(target: Target) -> float:
+    """How many times more cycles vectors are added in than on the CPUs that the cost model was
+    fitted to: independent ones, so that their latency does not count."""
+    addition = _ADDITIONS.get(target.architecture)
+    if addition is None:
+        return 1.0
+    lines = [addition.format(i) for i in range(12)]
+    return loop(lines, target).cycles / len(lines) / _FITTED
+
+
 def loop(lines: Sequence[str], target: Target) -> Loop:
     """How long an iteration of a loop takes, all of whose data are in the L1 cache.
 

@@ -46,12 +46,14 @@ def rank(
             continue
         best = kept[-1]
         if as_json:
-            output.print_json({"workload": op.name, "modelled": best.cycles, "knobs": best.knobs})
+            found = {"modelled": best.cycles, "bound": best.bound, "knobs": best.knobs}
+            output.print_json({"workload": op.name, "template": best.template} | found)
         speed = f"{op.ops_timed / 2 / best.cycles:.1f}"
         knobs = output.knobs_text(best.knobs)
-        rows.append((label, best.template, f"{best.cycles:.4g}", speed, str(len(kept)), knobs))
+        numbers = (f"{best.cycles:.4g}", speed, output.percent(best.bound), str(len(kept)))
+        rows.append((label, best.template, *numbers, knobs))
     if not as_json and rows:
-        names = ("layer", "template", ">cycles modelled", ">MAC/cycle", ">candidates")
+        names = ("layer", "template", ">cycles modelled", ">MAC/cycle", ">of bound", ">candidates")
         output.print_table(names, rows, wide="knobs")
     output.note(f"records, modelled for {target}: {log.path}")
 

@@ -153,7 +153,8 @@ def _best(log: Log, records: list[Record]) -> list[Record]:
 
 def _unmeasured(record: Record) -> str:
     if record.cycles is not None:
-        return f"modelled: {record.cycles:.4g} cycles"
+        loop = record.bound and f", its loop at {output.percent(record.bound)} of the bound"
+        return f"modelled: {record.cycles:.4g} cycles{loop or ''}"
     return f"failed: {record.failed}"
 
 

@@ -18,6 +18,9 @@ from lpgen.space import Counts, Knobs
 
 DATA = "model.json"
 
+FITTED = ("x86", "amx", "generic")
+"""The families that were measured."""
+
 ELSE = "*"
 """The name of the prices of templates that have none of their own."""
 
@@ -33,8 +36,9 @@ class Model:
 
     def prices_of(self, template: Any, target: Any) -> Mapping[str, float]:
         """The prices of a template on a target: those of its level, or those that its algorithm has
-        everywhere, or those of all that nobody measured."""
-        names = (price_name(template, target), template.algorithm, ELSE)
+        on all levels of its family, or those of all that nobody measured."""
+        own = (template.algorithm,) if template.family in FITTED else ()
+        names = (price_name(template, target), *own, ELSE)
         return next(self.prices[name] for name in names if name in self.prices)
 
     def nanoseconds(self, template: Any, target: Any, counts: Counts) -> float:

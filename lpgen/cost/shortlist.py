@@ -94,11 +94,15 @@ def _valid(space: Space, knobs: dict[str, tuple]) -> Iterator[Knobs]:
 
 
 def candidates(
-    op: Any, target: Any, templates: Iterable[Any], model: Model | None = None
+    op: Any,
+    target: Any,
+    templates: Iterable[Any],
+    model: Model | None = None,
+    chosen: Knobs | None = None,
 ) -> list[Candidate]:
     """The best points of the templates that may be the best of all, cheapest first.
 
-    Of a template that is far behind only its cheapest tile is there, and of the portable ones
+    chosen: knobs that are given. Of a template that is far behind only its cheapest tile is there, and of the portable ones
     nothing where another one serves. Templates without `work` have their default alone, behind all
     others.
     """
@@ -111,7 +115,8 @@ def candidates(
         if not template.counted:
             found.append(Candidate(template, template.default(op, target), float("inf")))
             continue
-        priced = _Priced(template, op, target, model, template.space(op, target))
+        space = template.space(op, target).narrowed(chosen or {})
+        priced = _Priced(template, op, target, model, space)
         begun.append((priced, priced.tiles()))
     limit = HOPELESS * min((tiles[0][0] for _, tiles in begun), default=0.0)
     for priced, tiles in begun:

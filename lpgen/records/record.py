@@ -38,7 +38,8 @@ class Record:
 
     workload: canonical text of the operator; target, template: their names; knobs: name -> choice
     seconds: time of one call, or None when the candidate failed, with `failed` saying why, or was
-        only modelled, with `cycles` of a call as the static model has them
+        only modelled, with `cycles` of a call as the static model has them, and `bound`: the part
+        of those of its hot loop that the busiest unit of the CPU needs
     spread: (median - best) / best of its timings, how much the machine wavered
     trials: candidates measured for this operator so far, this one included
     best: it won the final race of its tuning run
@@ -59,6 +60,7 @@ class Record:
     runner_up: RunnerUp | None = None
     threads: int = 1
     cycles: float | None = None
+    bound: float | None = None
     versions: dict[str, str] = field(default_factory=lambda: this_versions())
     cpu: str = field(default_factory=lambda: this_cpu())
     date: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
@@ -77,7 +79,7 @@ class Record:
         """One line of JSON without the newline; what is at its default is left out."""
         content = asdict(self)
         absent = {"seconds": None, "failed": None, "best": False, "runner_up": None, "threads": 1}
-        absent["cycles"] = None
+        absent |= {"cycles": None, "bound": None}
         content = {n: v for n, v in content.items() if n not in absent or v != absent[n]}
         if self.failed is not None:
             content["failed"] = _printable(self.failed)[:MAX_REASON]
@@ -125,6 +127,7 @@ _ABSENT: dict[str, Any] = {
     "runner_up": None,
     "threads": 1,
     "cycles": None,
+    "bound": None,
     "versions": {},
     "cpu": "",
     "date": "",
@@ -193,6 +196,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "runner_up": lambda v: v is None or _is_runner_up(v),
     "threads": lambda v: type(v) is int and 1 <= v <= MAX_THREADS,
     "cycles": lambda v: v is None or _is_cycles(v),
+    "bound": lambda v: v is None or (_is_number(v) and 0 < v <= 1),
     "versions": _is_versions,
     "cpu": lambda v: _is_text(v, 200),
     "date": lambda v: _is_text(v, 40),

@@ -7,6 +7,7 @@ what it reads from beyond the L1 cache, costs what the fitted cost model says
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from scipy.stats import spearmanr
 
 from lpgen import cost, templates
 from lpgen.build import mca
-from lpgen.build.assembly import hot_loops
+from lpgen.build.assembly import hot_loops, product_loop
 from lpgen.build.compiler import compile_apart
 from lpgen.errors import LpgenError, UserError
 from lpgen.records import Log, Record
@@ -31,16 +32,21 @@ INSIDE = frozenset(
 GHZ = 3.0
 """Cycles of a nanosecond of the cost model."""
 
+HOPELESS = 0.7
+"""As the log of a factor: what the cost model expects of a template that is not looked into."""
+
 HIDDEN = 0.7
 """What of the bytes from the L2 cache comes while the hot loop computes."""
 
 
 class Modelled(NamedTuple):
-    """A candidate and the cycles of a call, None: why it cannot be modelled."""
+    """A candidate and the cycles of a call, None: why it cannot be modelled; bound: the part of
+    the cycles of its hot loop that its instructions need if none waits (`mca.Loop`)."""
 
     candidate: Candidate
     cycles: float | None
     failed: str | None = None
+    bound: float | None = None
 
 
 def model(op: Any, target: Any, candidates: Iterable[Candidate]) -> Iterator[Modelled]:
@@ -48,13 +54,13 @@ def model(op: Any, target: Any, candidates: Iterable[Candidate]) -> Iterator[Mod
     mca.find()
     for candidate in candidates:
         try:
-            yield Modelled(candidate, cycles(op, target, candidate))
+            yield cycles(op, target, candidate)
         except LpgenError as error:
             yield Modelled(candidate, None, str(error))
 
 
-def cycles(op: Any, target: Any, candidate: Candidate) -> float:
-    """Cycles of one call on one thread. Raises LpgenError where it cannot be built or modelled."""
+def cycles(op: Any, target: Any, candidate: Candidate) -> Modelled:
+    """The candidate with cycles of one call on one thread. Raises LpgenError where it cannot be built or modelled."""
     template, knobs = candidate.template, candidate.knobs
     counts = template.work(op, target, knobs)
     kernel = template.kernel(op, target, knobs)
@@ -63,23 +69,31 @@ def cycles(op: Any, target: Any, candidate: Candidate) -> float:
     loops = hot_loops(compiled.assembly)
     if not loops:
         raise UserError(f"{what}: its code has no hot loop")
-    loop = max(loops, key=lambda loop: loop.key_instructions)
-    each = mca.cycles(loop.lines, target) / loop.key_instructions
+    loop = product_loop(loops)
+    hot = mca.loop(loop.lines, target)
     keys = counts.get("products", 0.0) + counts.get("counts", 0.0) / 2 + counts.get("shuffles", 0.0)
     outside = {
         name: count * (1 - HIDDEN if name == "l2" else 1)
         for name, count in counts.items()
         if name not in INSIDE
     }
-    return each * keys + GHZ * cost.shipped().nanoseconds(template, target, outside)
+    around = GHZ * cost.shipped().nanoseconds(template, target, outside)
+    total = hot.cycles / loop.key_instructions * keys + around * mca.slowness(target)
+    return Modelled(candidate, total, bound=min(1.0, hot.bound / hot.cycles))
 
 
 def candidates(op: Any, target: Any, serving: Sequence[Template], count: int) -> list[Candidate]:
-    """What the cost model likes best, of which the static model chooses. Portable loops, which it
+    """What the cost model likes best, of which the static model chooses: of every template that
+    it does not think hopeless a few, for it was fitted to other CPUs. Portable loops, which it
     cannot tell apart, are left out; none where nothing else serves."""
     counted = [template for template in serving if template.counted]
     found = [c for c in cost.candidates(op, target, counted) if c.template.counted]
-    return [Candidate(c.template, c.knobs) for c in cost.diverse(found, count)]
+    named = dict.fromkeys(candidate.template for candidate in found)
+    few = -(-count // (len(named) + 1))
+    own = [[c for c in found if c.template == template][:few] for template in named]
+    first = [c for c in itertools.chain(*own) if c.cost <= found[0].cost + HOPELESS]
+    rest = [c for c in cost.diverse(found, count) if c not in first]
+    return [Candidate(c.template, c.knobs) for c in [*first, *rest][:count]]
 
 
 def records_of(op: Any, target: Any, modelled: Sequence[Modelled]) -> list[Record]:
@@ -93,6 +107,7 @@ def records_of(op: Any, target: Any, modelled: Sequence[Modelled]) -> list[Recor
             knobs=m.candidate.knobs,
             seconds=None,
             cycles=m.cycles,
+            bound=m.bound and round(m.bound, 3),
             trials=len(known),
             best=m is known[-1],
         )
