@@ -5,8 +5,8 @@ code, and exits with status 1 when one fails:
 
     python tests/emulated.py cortex-a53 --on cortex-a53,cortex-a72,cortex-a76 --cases 2000 --seed 1
 
-Building a kernel takes most of the time, so that another CPU costs a tenth. --seconds ends it early;
-a run with another --seed goes on with other cases.
+Building a kernel takes most of the time, so that another CPU costs a tenth. --seconds ends it
+early; a run with another --seed goes on with other cases.
 """
 
 import argparse
@@ -182,9 +182,7 @@ def main() -> int:
                 print(line, flush=True)
             done, seconds = start + len(part), time.monotonic() - begun
             names = ", ".join(cpu.name for cpu in cpus)
-            print(
-                f"{done} of {len(cases)} on {names}: {wrong} wrong, {seconds:.0f} s", flush=True
-            )
+            print(f"{done} of {len(cases)} on {names}: {wrong} wrong, {seconds:.0f} s", flush=True)
             if seconds * (done + TOGETHER) / done > given_.seconds:
                 break
     return 1 if wrong else 0

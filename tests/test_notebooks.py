@@ -80,8 +80,8 @@ class TestCommitted:
 
 
 def test_there_are_notebooks():
-    names = ["01_first_schedule", "02_which_algorithm_wins", "04_a_network", "05_two_bits"]
-    assert [path.stem for path in NOTEBOOKS] == names
+    names = ["01_first_schedule", "02_which_algorithm_wins", "03_cortex_a53", "04_a_network"]
+    assert [path.stem for path in NOTEBOOKS] == [*names, "05_two_bits"]
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +174,26 @@ class TestWhichAlgorithmWins:
     def test_both_maps_are_drawn(self, wins):
         for cell in ("gemm_map", "gemm_slices", "gemv_map"):
             assert picture_of(wins, cell).startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def cortex_a53(tmp_path_factory) -> NotebookNode:
+    """The notebook of the Cortex-A53, with two of the three pairs of bit widths."""
+    log = FOLDER.parent / "docs" / "performance" / "cortex-a53.jsonl"
+    given = f'LOG, BITS, SHOWN = {str(log)!r}, ("w1a2", "w2a2"), "layer2.conv 3x3 128@28"'
+    path = FOLDER / "03_cortex_a53.ipynb"
+    return execute(path, tmp_path_factory.mktemp("cortex_a53"), given)
+
+
+class TestCortexA53:
+    def test_ratios_to_int16_are_what_is_claimed(self, cortex_a53):
+        found = dict(re.findall(r"^(w\da\d): ([\d.]+)x", text_of(cortex_a53, "means"), re.M))
+        assert float(found["w1a2"]) >= 9
+        assert float(found["w2a2"]) >= 5
+        assert picture_of(cortex_a53, "picture").startswith(b"\x89PNG")
+
+    def test_the_loop_looks_up(self, cortex_a53):
+        assert re.search(r"arm/lut_sum: .*\d+ tbl", text_of(cortex_a53, "loop"))
 
 
 @pytest.fixture(scope="module")

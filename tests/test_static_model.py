@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from lpgen import records, templates
+from lpgen.algorithms.kernel import Function
 from lpgen.build import mca
 from lpgen.build.assembly import hot_loops
+from lpgen.build.lower import lower
 from lpgen.errors import RecordError, UserError
 from lpgen.ops import parse
 from lpgen.records import Log, Record
@@ -151,8 +153,7 @@ def test_the_model_is_judged_by_what_was_measured(tmp_path, monkeypatch):
         cycles[Candidate(template, knobs).key] = float(place if place else 100)
         log.append(modelled(None, knobs=knobs, seconds=1e-6 * (place + 1)))
     monkeypatch.setattr(offline.mca, "find", lambda: "mca")
-    modelled_as = lambda op, target, c: offline.Modelled(c, cycles[c.key])
-    monkeypatch.setattr(offline, "cycles", modelled_as)
+    monkeypatch.setattr(offline, "cycles", lambda op, cpu, c: offline.Modelled(c, cycles[c.key]))
     (judged,) = offline.judge(DENSE, NATIVE, log, 64)
     assert (judged.template, judged.candidates) == (template.name, 12)
     assert judged.spearman == pytest.approx(1 - 6 * (11**2 + 11) / (12 * (12**2 - 1)))
@@ -196,3 +197,28 @@ def test_the_best_modelled_are_measured_first_and_what_that_saved_is_said(lpgen,
     measured = [r.knobs for r in log.records() if not r.best]
     assert measured[:2] == first
     assert re.search(r"best of 2 modelled candidates \d+\.\d% behind the fastest: saved", text)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "knobs", "instruction", "speed"),
+    [
+        ("cortex-a53", {"step": "bytes"}, "smull 8h + sadalp 4s", 4),
+        ("cortex-a53", {"step": "pairs2"}, "smlal 8h", 8),
+        ("cortex-a53", {"step": "words"}, "smlal 4s", 4),
+        ("cortex-a76", {}, "sdot 16b", None),
+    ],
+)
+def test_peaks_of_arm(has_mca, cpu, knobs, instruction, speed):
+    """A loop of its instructions; of the Cortex-A53, which begins one a cycle, its MAC/cycle."""
+    target = Target.parse(cpu)
+    peak = templates.peak_of("arm", target, knobs)
+    assert peak.instruction == instruction
+    functions = {"probe": Function.of_module(peak.module)}
+    (loop,) = hot_loops(lower(functions, target).compile().inspect_source("asm"))
+    names = [line.split()[0] for line in loop.lines if not line.startswith(".")]
+    counts = [names.count(name) for name in instruction.split() if name.isalpha()]
+    assert min(counts) == max(counts) == 20
+    assert set(names) <= {*instruction.split(), "subs", "b.ne"}
+    if speed:
+        products = peak.ops / 2 / 4000
+        assert products / mca.loop(loop.lines, target).bound == pytest.approx(speed, rel=0.05)

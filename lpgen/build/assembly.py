@@ -15,7 +15,8 @@ _SCALAR = re.compile(r"imul[lq]?")
 _LABEL = re.compile(r"([.\w$]+):")
 _JUMP = re.compile(r"\s+(?:j|b|cbn?z|tbn?z)[\w.]*\s+(?:\w+, )?(?:#\d+, )?(\.[\w.$]+|\w[\w.$]*)$")
 _STORE = re.compile(
-    r"\s+(?:v?mov\w+\s+%[xyz]mm\d+, (?!.*\(%r[sb]p)|v?st[1-4rp]\w*(?:\.\d+)?\s+(?!.*\[sp).*[qdv]\d+\b).*[(\[]"
+    r"\s+(?:v?mov\w+\s+%[xyz]mm\d+, (?!.*\(%r[sb]p)"
+    r"|v?st[1-4rp]\w*(?:\.\d+)?\s+(?!.*\[sp).*[qdv]\d+\b).*[(\[]"
 )
 _COMMENT = re.compile(r"\s*(?:#|//|@) .*")
 _INSTRUCTION = re.compile(r"\s+([a-z][\w.]*)")

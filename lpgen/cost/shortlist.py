@@ -102,9 +102,9 @@ def candidates(
 ) -> list[Candidate]:
     """The best points of the templates that may be the best of all, cheapest first.
 
-    chosen: knobs that are given. Of a template that is far behind only its cheapest tile is there, and of the portable ones
-    nothing where another one serves. Templates without `work` have their default alone, behind all
-    others.
+    chosen: knobs that are given. Of a template that is far behind only its cheapest tile is there,
+    and of the portable ones nothing where another one serves. Templates without `work` have their
+    default alone, behind all others.
     """
     model = model or shipped()
     found, begun = [], []

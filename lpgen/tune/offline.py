@@ -60,7 +60,8 @@ def model(op: Any, target: Any, candidates: Iterable[Candidate]) -> Iterator[Mod
 
 
 def cycles(op: Any, target: Any, candidate: Candidate) -> Modelled:
-    """The candidate with cycles of one call on one thread. Raises LpgenError where it cannot be built or modelled."""
+    """The candidate with cycles of one call on one thread. Raises LpgenError where it cannot be
+    built or modelled."""
     template, knobs = candidate.template, candidate.knobs
     counts = template.work(op, target, knobs)
     kernel = template.kernel(op, target, knobs)

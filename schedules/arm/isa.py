@@ -158,7 +158,7 @@ class Dotprod(Neon):
 
 
 class I8mm(Dotprod):
-    """Bytes of any signedness: `usdot` (Armv8.6)."""
+    """Bytes of any signedness: `usdot`; two rows and two columns at a time (Armv8.6)."""
 
     level, needs = "i8mm", "i8mm"
     signs = ALL_SIGNS
@@ -167,6 +167,13 @@ class I8mm(Dotprod):
         if dtype_of(a) == dtype_of(b):
             return super().dot4(acc, a, b)
         return self._dot("usdot", acc, *((a, b) if dtype_of(a) == "uint8" else (b, a)))
+
+    def mmla(self, acc, a, b) -> tirx.Expr:
+        """acc (int32) + the products of two rows of eight bytes with two others, all four pairs;
+        of mixed signs `a` is the unsigned side."""
+        signs = dtype_of(a), dtype_of(b)
+        name = {("int8", "int8"): "smmla", ("uint8", "uint8"): "ummla"}.get(signs, "usmmla")
+        return vec.intrinsic("int32x4", f"llvm.aarch64.neon.{name}.v4i32.v16i8", acc, a, b)
 
 
 LEVELS = (I8mm, Dotprod, Neon)

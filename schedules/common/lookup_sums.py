@@ -147,6 +147,13 @@ class HalfBytes(Bytes):
         return [low, high]
 
 
+def _added(waiting: list[tuple[Bytes, tirx.Expr]], fresh: bool) -> list:
+    """Add what was looked up to sums; nothing is left."""
+    for acc, found in waiting:
+        acc.add(found, fresh)
+    return []
+
+
 def _add(sums, value: tirx.Expr, lanes: int, fresh: bool) -> None:
     vec.store(sums, [0], value if fresh else vec.load(sums, [0], lanes) + value, lanes)
 
@@ -255,11 +262,16 @@ class Sums(ABC):
         lanes, entries = self.lanes, self.tables.entries
         lookup = self.isa.lookup16 if entries == 16 else self.isa.lookup64
         count, vectors, digits = self.counts
+        waiting = []
         for number, digit in itertools.product(range(count), range(digits)):
             table = self.table(number, digit, group)
             table = vec.bind(vec.repeat(table, entries, lanes // entries))
             for vector in range(vectors):
-                self.acc[number, vector, digit].add(lookup(table, index[vector]), fresh)
+                waiting.append((self.acc[number, vector, digit], lookup(table, index[vector])))
+                if self.tables.rows == 1:
+                    waiting = _added(waiting, fresh)
+        # Small CPUs compute in this order, and a sum waits for what was looked up just before.
+        _added([(acc, vec.bind(found)) for acc, found in waiting], fresh)
 
     def _flush(self) -> None:
         half = self.half

@@ -3,8 +3,8 @@
 | knob    | meaning                                                                                |
 |---------|----------------------------------------------------------------------------------------|
 | step    | the instruction: bytes (vpdpbusd, or vpmaddubsw + vpmaddwd; sdot, or smull + sadalp),  |
-|         | words (vpmaddwd, smlal on int16), pairsN (vpmaddubsw, smlal: int16 sums of N steps before they|
-|         | are widened)                                                                           |
+|         | words (vpmaddwd, smlal on int16), pairsN (vpmaddubsw, smlal: int16 sums of N steps     |
+|         | before they are widened)                                                               |
 | rows    | rows of the register tile                                                              |
 | vectors | vectors of output columns in the register tile                                         |
 | m_block | row tiles of a block; 0: all                                                           |

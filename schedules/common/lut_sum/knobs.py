@@ -89,7 +89,8 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
 
 
 def sharing(op: Dense | Conv2d, isa: Isa) -> bool:
-    """Whether two rows may share a table: half a byte holds its entries, and is taken out at once."""
+    """Whether two rows may share a table: half a byte holds its entries, and one instruction takes
+    it out."""
     return isa.shifts_bytes and op.matrix.m > 1 and tables_of(op, 4, 1).most(0) < 2**4
 
 

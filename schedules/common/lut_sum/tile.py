@@ -31,7 +31,8 @@ class TileCode:
 
 
 class _Tile(Sums):
-    """A table for each row, or for two; the bytes of a vector are columns, in the order of `IndexWeights`."""
+    """A table for each row, or for two; the bytes of a vector are columns, in the order of
+    `IndexWeights`."""
 
     def __init__(self, code: TileCode, site: Site) -> None:
         weights, self.t, self.prefetch = code.weights, code.tiling, code.prefetch
