@@ -2,7 +2,7 @@
 instruction that it lacks."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 
 import pytest
 from algorithm_cases import CASES
@@ -38,21 +38,17 @@ def emulator_of(name: str) -> Target:
 
 
 def _cases(level: str, algorithm: str, by_day: bool) -> list:
-    """The workloads of an algorithm that its level serves; by day a few, and of each level other
-    ones."""
-    target, found = Target.parse(LEVELS[level]), []
+    """The workloads of an algorithm that its level serves; by day one, on every second level
+    another one, for a kernel takes a second."""
+    target = Target.parse(LEVELS[level])
     first = list(LEVELS).index(level) + algorithms_of(target).index(algorithm)
-    for number, section in enumerate(SECTIONS):
-        rows = listed(algorithm, section)
-        if by_day:  # one of a row, of every section on one level
-            if not rows or (first + number) % 2:
-                continue
-            row = rows[(7 * first + number) % len(rows)]
-            rows = [row[(3 * first + number) % len(row) :][:1]]
-        found += [
-            one for row in rows for text in row if served(one := case(algorithm, text), target)
-        ]
-    return list(dict.fromkeys(found))
+    if by_day and first % 2:
+        return []
+    turned = [SECTIONS[(first // 2 + i) % len(SECTIONS)] for i in range(len(SECTIONS))]
+    rows = [row for section in turned for row in listed(algorithm, section)]
+    texts = [text for row in rows for text in (*row[first % len(row) :], *row[: first % len(row)])]
+    found = (one for text in texts if served(one := case(algorithm, text), target))
+    return list(dict.fromkeys(islice(found, 1) if by_day else found))
 
 
 @pytest.mark.parametrize("level", LEVELS)
