@@ -9,6 +9,7 @@ each candidate goes to docs/performance/cortex-a53.jsonl; what is there already 
 """
 
 import argparse
+import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -62,8 +63,10 @@ def _words(op: Operator, tile: Knobs) -> list[cost.Candidate]:
 def model(log: Log, trials: int, word: str) -> None:
     """Add what the log has not got."""
     done = {record.workload for record in log.modelled()}
-    wanted = ((bits, *one) for bits in (BASELINE, *BITS) for one in operators(bits))
-    for bits, layer, op in wanted:
+    every = zip(
+        *([(bits, *one) for one in operators(bits)] for bits in (BASELINE, *BITS)), strict=True
+    )
+    for bits, layer, op in itertools.chain(*every):
         if op.name in done or word not in layer:
             continue
         modelled = [*offline.model(op, TARGET, candidates(op, bits, trials))]

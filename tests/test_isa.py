@@ -93,6 +93,7 @@ def sums(isa: Isa) -> list[Case]:
     ones, counts = np.ones(2 * n, np.int16), random("uint8", 4 * n)
     return [
         Case("dot2", (acc, a, b), acc + neighbours(a, b, 2)),
+        Case("dot1", (acc, a[:n], b[:n]), acc + neighbours(a[:n], b[:n], 1)),
         Case("sum2", (a,), neighbours(a, ones, 2)),
         Case("sum4", (counts,), counts.reshape(-1, 4).sum(axis=1, dtype=np.int32)),
     ]
@@ -163,7 +164,8 @@ def narrowing(isa: Isa) -> list[Case]:
 
 
 MAKERS = {
-    **{"dot4": products, "add_pairs": products, "dot2": sums, "sum2": sums, "sum4": sums},
+    **{"dot4": products, "add_pairs": products},
+    **dict.fromkeys(("dot1", "dot2", "sum2", "sum4"), sums),
     **{
         "lookup16": lookups,
         "lookup64": lookups,
