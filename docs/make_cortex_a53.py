@@ -42,16 +42,16 @@ def operators(bits: str) -> Iterator[tuple[str, Operator]]:
             yield layer, op
 
 
-def candidates(op: Operator, bits: str, count: int) -> list[Candidate]:
-    """What is modelled."""
+def modelled(op: Operator, bits: str, count: int) -> Iterator[offline.Modelled]:
+    """What is modelled, of the baseline as of all others."""
     if bits != BASELINE:
-        return offline.candidates(op, TARGET, templates.templates_for(op, TARGET), count)
-    dot, found = templates.get("arm/dot"), cost.diverse(_words(op, {}), count)
-    knobs = dot.space(op, TARGET).knobs
+        serving = templates.templates_for(op, TARGET)
+        return offline.search(op, TARGET, serving, count)
+    found, knobs = cost.by_tile(_words(op, {}))[:count], templates.get("arm/dot").space(op, TARGET)
     for tile in TILES:
-        if all(choice in knobs[name] for name, choice in tile.items()):
+        if all(choice in knobs.knobs[name] for name, choice in tile.items()):
             found += _words(op, tile)[:1]
-    return list({c.key: c for c in (Candidate(c.template, c.knobs) for c in found)}.values())
+    return offline.model(op, TARGET, (Candidate(c.template, c.knobs) for c in found))
 
 
 def _words(op: Operator, tile: Knobs) -> list[cost.Candidate]:
@@ -69,13 +69,13 @@ def model(log: Log, trials: int, word: str) -> None:
     for bits, layer, op in itertools.chain(*every):
         if op.name in done or word not in layer:
             continue
-        modelled = [*offline.model(op, TARGET, candidates(op, bits, trials))]
-        for one in modelled:
+        found = [*modelled(op, bits, trials)]
+        for one in found:
             if one.failed:
                 print(f"{layer}: {one.candidate}: {one.failed}", file=sys.stderr)
-        for record in offline.records_of(op, TARGET, modelled):
+        for record in offline.records_of(op, TARGET, found):
             log.append(record)
-        best = min((m for m in modelled if m.cycles), key=lambda m: m.cycles)
+        best = min((m for m in found if m.cycles), key=lambda m: m.cycles)
         speed = f"{op.ops / 2 / best.cycles:.1f} MAC/cycle, {best.bound:.0%} of its bound"
         print(f"{bits} {layer}: {speed}, {best.candidate}", flush=True)
 
@@ -140,7 +140,7 @@ def draw(found: dict) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Model ResNet-18 on a Cortex-A53.")
-    parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--layers", default="", help="those whose names hold this [all]")
     parser.add_argument("--only-page", action="store_true", help="from the records there are")
     given, log = parser.parse_args(), Log(LOG)

@@ -74,11 +74,13 @@ class Space:
 
     def narrowed(self, chosen: Mapping[str, Any]) -> "Space":
         """The space of the points that have these choices."""
+        if not chosen:
+            return self
         kept = {
             name: tuple(v for v in values if v == chosen.get(name, v))
             for name, values in self.knobs.items()
         }
-        return Space(kept, self._valid)
+        return Space(kept, self.holds)
 
     @cached_property
     def _points(self) -> list[tuple]:

@@ -4,13 +4,16 @@ instruction that it lacks."""
 from dataclasses import replace
 from itertools import islice, product
 
+import numpy as np
 import pytest
 from algorithm_cases import CASES
 from emulated import LEVELS, algorithms_of, case, failures, listed, served
 
-from lpgen.build import build, emulated, toolchain
+from lpgen import templates
+from lpgen.build import Choice, build, emulated, toolchain
 from lpgen.build.check import check_library
 from lpgen.errors import LibraryError
+from lpgen.ops import parse
 from lpgen.records.choose import choose
 from lpgen.target import Target
 from lpgen.target.several import several
@@ -61,12 +64,36 @@ def test_a_few_cases_of_each_algorithm(level, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(("level", "algorithm"), [*product(LEVELS, sorted({*CASES, "dot"}))])
+@pytest.mark.parametrize(
+    ("level", "algorithm"), [*product(LEVELS, sorted({*CASES, "dot", "mmla"}))]
+)
 def test_all_cases(level, algorithm, tmp_path):
     target = emulator_of(LEVELS[level])
     if algorithm not in algorithms_of(target):
         pytest.skip(f"{algorithm} is not of the family")
     assert failures(_cases(level, algorithm, by_day=False), target, tmp_path) == []
+
+
+CHOSEN = [
+    ("lut_sum", "conv2d h=6 w=8 ic=12 oc=40 kernel=3 pad=1 stride=2 act=u2 weight=s2", "direct"),
+    ("lut_sum", "conv2d h=5 w=7 ic=64 oc=20 kernel=3 act=u1 weight=b1", "copied"),
+    ("lut_sum", "dense m=7 n=40 k=300 act=t2 weight=s2", "direct"),
+    ("dot", "conv2d h=5 w=5 ic=8 oc=20 kernel=3 pad=1 act=u8 weight=s8", "direct"),
+]
+
+
+def test_rows_that_share_tables_and_products_of_int16(tmp_path):
+    """What the cost model seldom takes where only few cases are tried."""
+    target, choices = emulator_of("cortex-a53"), []
+    for algorithm, text, left in CHOSEN:
+        op, template = parse(text), templates.get(f"arm/{algorithm}")
+        given = {"shared": 2} if algorithm == "lut_sum" else {"step": "words"}
+        space = template.space(op, target).narrowed({"left": left} | given)
+        knobs = space.sample(np.random.default_rng(1))
+        kernel = template.kernel(op, target, knobs)
+        choices.append(Choice(op, target, template.name, knobs, kernel))
+    path = build(choices, tmp_path / "lib.so")
+    assert [checked.failure for checked in check_library(path, target=target)] == [None] * 4
 
 
 def test_an_instruction_that_the_cpu_lacks_is_a_failure(tmp_path):

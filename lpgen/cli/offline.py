@@ -33,14 +33,13 @@ def rank(
     mca.find()
     rows = []
     for op, label in labels.items():
-        found = offline.candidates(op, target, _serving(op, target, among), trials)
-        modelled = [*offline.model(op, target, found)]
+        modelled = [*offline.search(op, target, _serving(op, target, among), trials)]
         kept = offline.records_of(op, target, modelled)
         for record in kept:
             log.append(record)
         failed = [m.failed for m in modelled if m.failed]
         if failed:
-            output.note(f"{label}: {len(failed)} of {len(found)} not modelled: {failed[0]}")
+            output.note(f"{label}: {len(failed)} of {len(modelled)} not modelled: {failed[0]}")
         if not kept:
             output.note(f"{label}: nothing could be modelled")
             continue

@@ -6,12 +6,21 @@ Its answers are compared with each other, on one target and operator: they are n
 """
 
 from lpgen.cost.model import Model, shipped
-from lpgen.cost.shortlist import Candidate, best_points, candidates, diverse, evaluate, promising
+from lpgen.cost.shortlist import (
+    Candidate,
+    best_points,
+    by_tile,
+    candidates,
+    diverse,
+    evaluate,
+    promising,
+)
 
 __all__ = [
     "Candidate",
     "Model",
     "best_points",
+    "by_tile",
     "candidates",
     "diverse",
     "evaluate",

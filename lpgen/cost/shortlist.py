@@ -146,6 +146,14 @@ def diverse(ranked: Sequence[Candidate], count: int) -> list[Candidate]:
     return chosen
 
 
+def by_tile(ranked: Sequence[Candidate]) -> list[Candidate]:
+    """Ranked candidates, the first of each register tile before all others."""
+    first = {}
+    for candidate in ranked:
+        first.setdefault(_tile(candidate), candidate)
+    return [*first.values(), *(c for c in ranked if c is not first[_tile(c)])]
+
+
 def _tile(candidate: Candidate) -> tuple:
     knobs = (item for item in candidate.knobs.items() if item[0] not in AROUND)
     return candidate.template.name, *knobs

@@ -7,8 +7,8 @@ what it reads from beyond the L1 cache, costs what the fitted cost model says
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -83,18 +83,25 @@ def cycles(op: Any, target: Any, candidate: Candidate) -> Modelled:
     return Modelled(candidate, total, bound=min(1.0, hot.bound / hot.cycles))
 
 
-def candidates(op: Any, target: Any, serving: Sequence[Template], count: int) -> list[Candidate]:
-    """What the cost model likes best, of which the static model chooses: of every template that
-    it does not think hopeless a few, for it was fitted to other CPUs. Portable loops, which it
-    cannot tell apart, are left out; none where nothing else serves."""
+def search(op: Any, target: Any, serving: Sequence[Template], count: int) -> Iterator[Modelled]:
+    """The cycles of `count` candidates: the best of each template that the cost model does not
+    think hopeless, for it was fitted to other CPUs, then other tiles of the template that is ahead.
+    Portable loops, which the model cannot tell apart, are left out; nothing where none else serves.
+    """
     counted = [template for template in serving if template.counted]
-    found = [c for c in cost.candidates(op, target, counted) if c.template.counted]
-    named = dict.fromkeys(candidate.template for candidate in found)
-    few = -(-count // (len(named) + 1))
-    own = [[c for c in found if c.template == template][:few] for template in named]
-    first = [c for c in itertools.chain(*own) if c.cost <= found[0].cost + HOPELESS]
-    rest = [c for c in cost.diverse(found, count) if c not in first]
-    return [Candidate(c.template, c.knobs) for c in [*first, *rest][:count]]
+    ranked = [c for c in cost.candidates(op, target, counted) if c.template.counted]
+    waiting: dict[Template, list[Candidate]] = {}
+    for c in cost.by_tile([c for c in ranked if c.cost <= ranked[0].cost + HOPELESS]):
+        waiting.setdefault(c.template, []).append(Candidate(c.template, c.knobs))
+    best: dict[Template, float] = dict.fromkeys(waiting, 0.0)
+    for _ in range(count):
+        ahead = min((t for t in waiting if waiting[t]), key=best.get, default=None)
+        if ahead is None:
+            return
+        [found] = model(op, target, [waiting[ahead].pop(0)])
+        known = [cycles for cycles in (best[ahead], found.cycles) if cycles]
+        best[ahead] = min(known, default=math.inf)
+        yield found
 
 
 def records_of(op: Any, target: Any, modelled: Sequence[Modelled]) -> list[Record]:
