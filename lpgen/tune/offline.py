@@ -20,6 +20,7 @@ from lpgen.build.assembly import hot_loops, product_loop
 from lpgen.build.compiler import compile_apart
 from lpgen.errors import LpgenError, UserError
 from lpgen.records import Log, Record
+from lpgen.space import Counts
 from lpgen.templates import Template
 from lpgen.tune.compare import measured_table
 from lpgen.tune.messages import Candidate
@@ -28,6 +29,9 @@ INSIDE = frozenset(
     ("products", "adders", "counts", "loads", "unpack", "indices", "shuffles", "stall", "spilled")
 )
 """What of a template's counts lies in the hot loop."""
+
+SPILLS_BESIDE = frozenset(("lut_product", "lut_sum", "lut_weight"))
+"""Algorithms that spill wide sums behind the loop, where narrow ones are added to them."""
 
 GHZ = 3.0
 """Cycles of a nanosecond of the cost model."""
@@ -73,14 +77,20 @@ def cycles(op: Any, target: Any, candidate: Candidate) -> Modelled:
     loop = product_loop(loops)
     hot = mca.loop(loop.lines, target)
     keys = counts.get("products", 0.0) + counts.get("counts", 0.0) / 2 + counts.get("shuffles", 0.0)
+    total = hot.cycles / loop.key_instructions * keys + around(template, target, counts)
+    return Modelled(candidate, total, bound=min(1.0, hot.bound / hot.cycles))
+
+
+def around(template: Template, target: Any, counts: Counts) -> float:
+    """Cycles of what is not in the hot loop."""
+    inside = INSIDE - {"spilled"} if template.algorithm in SPILLS_BESIDE else INSIDE
     outside = {
         name: count * (1 - HIDDEN if name == "l2" else 1)
         for name, count in counts.items()
-        if name not in INSIDE
+        if name not in inside
     }
-    around = GHZ * cost.shipped().nanoseconds(template, target, outside)
-    total = hot.cycles / loop.key_instructions * keys + around * mca.slowness(target)
-    return Modelled(candidate, total, bound=min(1.0, hot.bound / hot.cycles))
+    nanoseconds = cost.shipped().nanoseconds(template, target, outside)
+    return GHZ * nanoseconds * mca.slowness(target)
 
 
 def search(op: Any, target: Any, serving: Sequence[Template], count: int) -> Iterator[Modelled]:
