@@ -104,6 +104,11 @@ class Bytes:
         """Add what was looked up; fresh: start with it."""
         _add(self._acc, found, self.lanes, fresh)
 
+    @property
+    def full(self) -> bool:
+        """Whether it has to settle before more is added."""
+        return False
+
     def settle(self) -> None:
         """End a piece of straight-line code."""
 
@@ -129,8 +134,10 @@ class HalfBytes(Bytes):
         self._fresh = self._fresh or fresh
         super().add(found, fresh=not self._held)
         self._held += 1
-        if self._held == self.most:
-            self.settle()
+
+    @property
+    def full(self) -> bool:
+        return self._held == self.most
 
     def settle(self) -> None:
         if not self._held:
@@ -151,6 +158,9 @@ def _added(waiting: list[tuple[Bytes, tirx.Expr]], fresh: bool) -> list:
     """Add what was looked up to sums; nothing is left."""
     for acc, found in waiting:
         acc.add(found, fresh)
+    for acc, _ in waiting:
+        if acc.full:
+            acc.settle()
     return []
 
 
