@@ -134,7 +134,8 @@ def draw(found: dict) -> None:
     axes.text(-0.5, 16, "published: up to 16", fontsize=8, va="bottom")
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     axes.set(ylabel="cycles of int16 / cycles", title="ResNet-18 on a Cortex-A53, modelled")
-    axes.legend()
+    axes.set_ylim(0, 20)
+    axes.legend(ncols=len(BITS))
     figure.savefig(FIGURE, dpi=110)
 
 
