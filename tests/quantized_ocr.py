@@ -48,7 +48,8 @@ def main() -> None:
     print(f"float{'':24} {score(model, lines, letters)}", flush=True)
     groups, calibration = groups_of(model), Calibration(model, calls)
     for bits, method in PRECISIONS:
-        made = quantize(calibration, usual(groups, f"{bits} static"), Settings(method))
+        how = Settings(method, between=False)  # of layers alone
+        made = quantize(calibration, usual(groups, f"{bits} static"), how)
         label = f"{bits} static, {method}"
         print(f"{label:29} {score(made.model, lines, letters)}", flush=True)
 

@@ -84,3 +84,9 @@ def test_the_plan_in_a_model_is_what_import_takes(tmp_path, capsys):
     assert "act=s5" in capsys.readouterr().out
     assert run(["import", str(path), "--plan", str(other), "--dynamic", "s8"]) == 2
     assert "--plan and --dynamic both say" in capsys.readouterr().err
+
+
+def test_layers_are_found_in_opsets_that_the_evaluator_does_not_quantize_in():
+    model = quantized_mlp()
+    model.opset_import[0].version = 17
+    assert groups_of(model) == groups_of(quantized_mlp())
