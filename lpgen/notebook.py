@@ -1,9 +1,9 @@
 """Pictures and short texts for notebooks; needs the extra `lpgen[notebooks]`.
 
-`brief` shows a schedule, `TuningPlot` a search while it runs, `measure_roofs` and `roofline` how
-near kernels come to what the machine could do (Williams, Waterman, Patterson: Roofline: an
-insightful visual performance model for multicore architectures, 2009); `bit_map` shows which
-algorithm wins at which bit widths.
+`brief` shows a schedule, `TuningPlot` a search while it runs, `FarmPlot` the devices of a farm,
+`measure_roofs` and `roofline` how near kernels come to what the machine could do (Williams,
+Waterman, Patterson: Roofline: an insightful visual performance model for multicore architectures,
+2009); `bit_map` shows which algorithm wins at which bit widths.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from lpgen.tune.timing import time_in_turns
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from lpgen.farm import Farm
     from lpgen.ops import Operator
     from lpgen.target import Target
     from lpgen.tune import TuneEvent
@@ -146,6 +147,42 @@ class TuningPlot:
                         label=f"{template}, failed" if failed else template,
                         zorder=2,
                     )
+
+
+class FarmPlot:
+    """A picture of a farm's devices that grows while they measure: `on_event=FarmPlot(farm).take`.
+
+    A bar for each device: how many candidates it measured, what it is, and how it does. `figure` is
+    the matplotlib Figure, drawn anew every `every` seconds.
+    """
+
+    def __init__(self, farm: Farm, every: float = 0.5) -> None:
+        self._farm, self._every = farm, every
+        self._handle, self._drawn = None, -math.inf
+        self.figure = Figure(figsize=(7.5, 0.9 + 0.4 * len(farm.devices)), layout="constrained")
+
+    def take(self, event: TuneEvent) -> None:
+        """One event of the run."""
+        last = isinstance(event, OperatorFinished)
+        if last or time.monotonic() - self._drawn > self._every:
+            self._draw()
+
+    def _draw(self) -> None:
+        self.figure.clear()
+        axes = self.figure.add_subplot()
+        devices = self._farm.devices
+        names = [f"{n}: {d.device.name if d.device else '-'}" for n, d in enumerate(devices, 1)]
+        bars = axes.barh(names, [device.measured for device in devices])
+        axes.bar_label(bars, [device.state for device in devices], padding=4)
+        axes.margins(x=0.25)
+        axes.invert_yaxis()
+        axes.set(xlabel="candidates measured", title=f"devices of key {self._farm.key}")
+        shown = picture(self.figure)
+        if self._handle is None:
+            self._handle = display(shown, display_id=True)
+        else:
+            self._handle.update(shown)
+        self._drawn = time.monotonic()
 
 
 @dataclass(frozen=True)

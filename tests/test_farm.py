@@ -58,6 +58,7 @@ def test_candidates_are_built_here_and_measured_there(machines, tmp_path):
     assert sum(line.startswith("device ") for line in said) == 2
 
 
+@pytest.mark.nightly
 def test_a_kernel_that_kills_or_holds_its_device_is_blamed_after_two(machines, tmp_path):
     result, records, said = tuned(
         machines, tmp_path, [Moody(moods=tuple(RUNNING))], trials=3, timeout=3.0

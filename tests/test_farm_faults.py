@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fake_templates import RUNNING, Moody
 from forking import Forked, fork_children
 from processes import gone, wait_for
 from servers import KEY, servers
@@ -132,6 +133,21 @@ def test_deaths_cost_no_record(deaths, forks, tmp_path):
     assert len(finished) == len(set(finished))
     assert any(record.best and record.trials == trials for record in log)
     assert all(gone(process.pid) for process in left)
+
+
+def test_a_kernel_that_takes_two_devices_with_it_is_blamed(forks, tmp_path):
+    """Kernels here are real, and call abort or pause where they run."""
+    log, moody = Log(tmp_path / "log.jsonl"), Moody(moods=tuple(RUNNING))
+    said = []
+    with servers(2) as there, Farm(there.tracker, KEY, say=said.append) as farm:
+        (result,) = tune([OP], log=log, templates=[moody], jobs=1, farm=farm, trials=3, timeout=0.5)
+        measured = [device.measured for device in farm.devices]
+    assert result.best.knobs == {"mood": "good"}
+    reasons = {record.knobs["mood"]: record.failed for record in log.records()}
+    for mood in ("dies", "waits"):
+        assert reasons[mood].startswith("took 2 devices with it"), reasons
+    assert sum("was lost" in line for line in said) == 4
+    assert sum(measured) == 1
 
 
 @pytest.mark.nightly

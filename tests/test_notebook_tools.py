@@ -1,10 +1,14 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from tvm import te
 
 from lpgen import notebook, templates
 from lpgen.errors import TuneError
+from lpgen.farm.farm import Leased
+from lpgen.farm.health import Health
+from lpgen.farm.protocol import Description
 from lpgen.ops import parse
 from lpgen.records import Record
 from lpgen.target import Target
@@ -16,6 +20,7 @@ from lpgen.tune import (
     RaceStarted,
     TuneResult,
 )
+from lpgen.tune.built import Machine
 
 OP = parse("dense m=8 n=32 k=64 act=u4 weight=s3")
 KIB = 1024
@@ -54,6 +59,18 @@ class TestBrief:
         text = notebook.brief(kernel.module, width=200)
         assert "= avx512.vpdpbusd.512(C[" in text
         assert "T.parallel" in text
+
+
+def test_a_farm_has_a_bar_for_each_device():
+    machine = Machine("a core", frozenset(), 0, 0, {})
+    board = Description("rpi4", "aarch64", "0", machine, Health())
+    devices = [Leased(board, "measuring", 7), Leased()]
+    plot = notebook.FarmPlot(SimpleNamespace(key="boards", devices=devices))
+    plot.take(OperatorFinished(OP, None))
+    (axes,) = plot.figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1: rpi4", "2: -"]
+    assert [bar.get_width() for bar in axes.patches] == [7, 0]
+    assert texts(plot.figure) == ["measuring", "waiting for a device"]
 
 
 class TestTuningPlot:

@@ -134,6 +134,10 @@ class TestFirstSchedule:
         assert record.trials == TRIALS
         assert record.workload == text_of(notebook, "operator").splitlines()[0]
 
+    def test_devices_measure_what_is_built_here(self, notebook):
+        shown = text_of(notebook, "farm")
+        assert re.search(rf"^x86/dot on .*: {TRIALS // 2} candidates, \d+ µs$", shown, re.M)
+
     def test_the_library_computes_what_the_oracle_does(self, notebook):
         files = text_of(notebook, "library").split()
         assert {"first.h", "first.so"} <= set(files)

@@ -20,6 +20,7 @@ _PUBLIC = {
     "Listed": "trackers",
     "devices_of": "trackers",
     "listed": "trackers",
+    "local_devices": "local",
 }
 """Name -> the module that has it."""
 

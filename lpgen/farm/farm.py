@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from lpgen.build.scratch import scratch_folder
@@ -20,6 +21,19 @@ FIRST = 180.0
 """Seconds in which some device has to answer: others may hold all of them."""
 
 
+@dataclass
+class Leased:
+    """What is known of one link's device.
+
+    device: as it described itself last, None: none was leased yet; state: in a word or two;
+    measured: candidates.
+    """
+
+    device: Description | None = None
+    state: str = "waiting for a device"
+    measured: int = 0
+
+
 class _Link(Child):
     def __init__(self, listening: socket.socket, tracker: Address, key: str) -> None:
         self.started_with = listening, tracker, key
@@ -31,8 +45,8 @@ class Farm:
     """Some devices of one key, leased while the context is open.
 
     tracker: where it is; key: of the devices; devices: how many at most [all there are]; say: is
-    told in a line what becomes of devices. Raises TuneError where there is no tracker, no device of
-    the key, or none that answers.
+    told in a line what becomes of devices. `devices`: what is known of each. Raises TuneError where
+    there is no tracker, no device of the key, or none that answers.
     """
 
     def __init__(
@@ -47,6 +61,7 @@ class Farm:
         self.count = min(there, devices or there)
         self._say = say
         self._links: list[_Link] = []
+        self.devices = [Leased() for _ in range(self.count)]
         self._first: Description | None = None
 
     def __enter__(self) -> Farm:
@@ -98,19 +113,25 @@ class Farm:
 
     def take(self, link: Child, message: object) -> None:
         """What a link says."""
+        at = self._links.index(link)
+        leased = self.devices[at]
         if isinstance(message, Gone):
+            leased.state = "lost"
             self._say(f"a link to key {self.key} ended ({message}); another one takes its place")
-            at = self._links.index(link)
             self._links[at] = _Link(*link.started_with)
             return
         what, about = message
         if what in ("device", "back"):
-            description = Description.of(about)
-            self._first = self._first or description
-            self._say(f"device {description.name}: {_described(description)}")
+            leased.device, leased.state = Description.of(about), "measuring"
+            self._first = self._first or leased.device
+            self._say(f"device {leased.device.name}: {_described(leased.device)}")
+        elif what == "answered":
+            leased.measured += about == "measure"
         elif what == "aside":
+            leased.state = "set aside"
             self._say(f"a device of key {self.key} is set aside for a while: {about}")
         elif what == "lost":
+            leased.state = "lost"
             self._say(f"a device of key {self.key} was lost: {about}")
         else:
             self._say(about)

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -119,10 +120,10 @@ class Session:
     answered: whether any candidate came back.
     """
 
-    def __init__(self, child: Child, description: dict, say: Callable[[str], None]) -> None:
-        self._child, self._description = child, description
+    def __init__(self, child: Child, description: dict, say: Callable[[str, str], None]) -> None:
+        self._child, self._description, self._say = child, description, say
         self.answered = False
-        self._cooling = Cooling(description["name"], self._health, say)
+        self._cooling = Cooling(description["name"], self._health, partial(say, "heat"))
 
     @property
     def ended(self) -> bool:
@@ -145,7 +146,9 @@ class Session:
                 _tell(client, {"lost": str(error)})
                 raise
             # A device that hangs with candidates may still take what they need.
-            self.answered |= call[0] != "keep" and "needs" not in json.loads(answer)
+            if call[0] != "keep" and "needs" not in json.loads(answer):
+                self.answered = True
+                self._say("answered", call[0])
             _tell(client, answer)
         client.close()
         self._cooling.wait()
@@ -196,7 +199,7 @@ def main(arguments: list[str]) -> None:
     link = Link(connection, Address(host, int(port)), key)
     losses = 0
     for child, description in link.sessions():
-        session = Session(child, description, lambda text: connection.send(("heat", text)))
+        session = Session(child, description, lambda *news: connection.send(news))
         try:
             accept(session, listening, link)
             losses = 0
