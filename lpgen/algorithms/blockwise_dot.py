@@ -36,8 +36,8 @@ from lpgen.algorithms.prologue import Prologue
 from lpgen.algorithms.ranged import row_of_tile
 from lpgen.algorithms.result.epilogue import product
 from lpgen.algorithms.sections import placeholders
-from lpgen.algorithms.weights.bit_layers import LayerWeights
 from lpgen.algorithms.weights.blockwise import BlockwiseWeights, Operand
+from lpgen.algorithms.weights.groups import GroupedWeights
 from lpgen.ops import Dense
 from lpgen.tir.extern import extern
 
@@ -104,7 +104,7 @@ def define(
     """
     t = tiling
     weights = BlockwiseWeights(
-        op, operands.right, operands.nothing, t.kq, t.panels, t.vectors, t.lanes
+        op, t.kq, t.panels, t.vectors, t.lanes, operands.right, operands.nothing
     )
     tensors = placeholders(weights.sections)
     sections = {tensor.op.name: tensor for tensor in tensors}
@@ -117,9 +117,7 @@ def define(
     return finish(op, lhs, weights, tensors, matrix_sums(op, tile), rows=rows, steps=steps)
 
 
-def lhs_by_group(
-    op: Dense, dtype: str, offset: int, weights: BlockwiseWeights | LayerWeights
-) -> Lhs:
+def lhs_by_group(op: Dense, dtype: str, offset: int, weights: GroupedWeights) -> Lhs:
     """The left side in `dtype`, every value plus `offset`; the steps of the last group may reach
     past the row."""
     reach = (weights.count - 1) * op.sum_group + weights.steps * weights.kq

@@ -22,14 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lpgen.algorithms.sections import Section, Sectioned, pack_entry
+from lpgen.algorithms.sections import Section, pack_entry
+from lpgen.algorithms.weights.groups import GroupedWeights
 from lpgen.algorithms.weights.panels import code_of
-from lpgen.ops import scales
 
 if TYPE_CHECKING:
     from tvm import IRModule, te, tirx
-
-    from lpgen.ops import Dense
 
 Index = Any
 """A number, or an expression for one."""
@@ -41,38 +39,18 @@ def tops(bits: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class LayerWeights(Sectioned):
+class LayerWeights(GroupedWeights):
     """Packed-weight layout above for the weights of `op`; panels of vectors x lanes columns.
 
     top: bits of the first plane.
     """
 
-    op: Dense
-    kq: int
-    panels: int
-    vectors: int
-    lanes: int
     top: int
-
-    @property
-    def count(self) -> int:
-        """Groups of k."""
-        return scales.count(self.op.k, self.op.group_size)
-
-    @property
-    def steps(self) -> int:
-        """Steps in a group."""
-        return -(-min(self.op.group_size, self.op.k) // self.kq)
 
     @property
     def unit(self) -> int:
         """Steps whose bytes are whole in every plane."""
         return 8 if self.top == 1 else 4
-
-    @property
-    def panel(self) -> int:
-        """Columns of a panel."""
-        return self.vectors * self.lanes
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -102,9 +80,8 @@ class LayerWeights(Sectioned):
             Section(f"plane{i}", (*outer, units * self.unit * width // 8, *inner, self.kq), "uint8")
             for i, width in enumerate(self.widths)
         ]
-        kind = "uint16" if self.op.parameters["scale"].short else "float32"
         many = len(self.op.bit_layers.all)
-        return [*parts, Section("fit", (many, *outer, 2, *inner), kind)]
+        return [*parts, Section("fit", (many, *outer, 2, *inner), self.float_dtype)]
 
     # ---- NumPy
 
@@ -112,29 +89,13 @@ class LayerWeights(Sectioned):
         """The packed bytes of the weight values `w` [n, k] and the parameters scale and offset
         [layers, n, groups]."""
         parameters = self.op.legal_parameters(parameters)
-        codes = self._by_column(self._by_group(self.op.weight.encode(w)))
+        codes = self.by_column(self.by_group(self.op.weight.encode(w)))
+        codes = codes.reshape(*codes.shape[:-1], self.steps, self.kq)
         planes = [self._plane(codes, number) for number in range(len(self.widths))]
         fits = np.stack([parameters[name] for name in ("scale", "offset")], axis=-1)
-        fits = np.stack([self._by_column(fit) for fit in fits.astype(np.float32)])
-        # [layers, panels, vectors, lanes, groups, 2], and what belongs to a group together
-        fits = fits.transpose(0, 1, 4, 5, 2, 3)
-        if self.sections[-1].dtype == "uint16":
-            fits = np.ascontiguousarray(fits).view(np.uint32) >> 16
-        return self.bytes_of([*planes, fits])
-
-    def _by_group(self, codes: np.ndarray) -> np.ndarray:
-        """[n, k] as [n, groups, steps, kq], 0 behind the end of a group."""
-        found = np.zeros((self.op.n, self.count, self.steps * self.kq), np.uint8)
-        for j, places in enumerate(scales.slices(self.op.k, self.op.group_size)):
-            part = codes[:, places]
-            found[:, j, : part.shape[1]] = part
-        return found.reshape(self.op.n, self.count, self.steps, self.kq)
-
-    def _by_column(self, values: np.ndarray) -> np.ndarray:
-        """[n, ...] as [panels, vectors, lanes, ...], 0 in empty columns."""
-        full = np.zeros((self.panels * self.panel, *values.shape[1:]), values.dtype)
-        full[: self.op.n] = values
-        return full.reshape(self.panels, self.vectors, self.lanes, *values.shape[1:])
+        fits = np.stack([self.by_column(fit) for fit in fits])
+        # [layers, panels, groups, vectors, lanes, 2], and the columns of each number together
+        return self.bytes_of([*planes, self.stored(np.moveaxis(fits, -1, 3))])
 
     def _plane(self, codes: np.ndarray, number: int) -> np.ndarray:
         width, low, shape = self.widths[number], self.low(number), self.sections[number].shape
@@ -142,7 +103,7 @@ class LayerWeights(Sectioned):
         for step in range(self.steps):
             place, shift = self.place(width, step)
             bits = codes[:, :, :, :, step] >> low & (1 << width) - 1
-            found[:, :, place] |= bits.transpose(0, 3, 1, 2, 4) << np.uint8(shift)
+            found[:, :, place] |= bits << np.uint8(shift)
         return found
 
     # ---- TIR
@@ -161,15 +122,9 @@ class LayerWeights(Sectioned):
 
     def fit(self, sections: dict[str, te.Tensor], layers: tirx.Expr, which: int, column: tuple):
         """The scale (0) or the offset (1) of so many layers at (panel, group, vector, lane)."""
-        from tvm import tirx
-
         panel, group, *rest = column
         layer = layers - self.op.layers.low
-        value = sections["fit"][(layer, panel, group, which, *rest)]
-        if self.sections[-1].dtype == "float32":
-            return value
-        bits = value.astype("uint32") << tirx.const(16, "uint32")
-        return tirx.reinterpret("float32", bits)
+        return self.te_float(sections["fit"][(layer, panel, group, which, *rest)])
 
     def te_module(self) -> IRModule:
         """The packer as TIR: "main"(weights, *parameters, packed), see `Layout`."""
@@ -203,7 +158,7 @@ class LayerWeights(Sectioned):
                 else:
                     step = place // 2 * 8 + field * 2 + place % 2
                 at = step * self.kq + kt
-                inside = tirx.all(at < op.group_size, j * op.group_size + at < op.k, column < op.n)
+                inside = tirx.all(self.inside(j, at), column < op.n)
                 code = te.if_then_else(
                     inside, code_of(op.weight, w[column, j * op.group_size + at]), nothing
                 )
@@ -222,9 +177,7 @@ class LayerWeights(Sectioned):
             column = no * self.panel + nv * self.lanes + nl
             place = (layer, column, j)
             value = te.if_then_else(which == 0, given["scale"][place], given["offset"][place])
-            if section.dtype == "uint16":
-                bits = tirx.reinterpret("uint32", value) >> tirx.const(16, "uint32")
-                value = bits.astype("uint16")
+            value = self.te_stored(value)
             return te.if_then_else(column < self.op.n, value, tirx.const(0, section.dtype))
 
         return te.compute(section.shape, element, name=section.name)

@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lpgen.algorithms.sections import Section, Sectioned, pack_entry
+from lpgen.algorithms.sections import Section, pack_entry
+from lpgen.algorithms.weights.groups import GroupedWeights
 from lpgen.algorithms.weights.panels import PLANES, code_of, select
-from lpgen.ops import scales
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tvm import IRModule, te, tirx
-
-    from lpgen.ops import Dense
 
     Lookup = Callable[[Sequence[int], tirx.Expr], tirx.Expr]
 
@@ -39,34 +37,14 @@ class Operand(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BlockwiseWeights(Sectioned):
+class BlockwiseWeights(GroupedWeights):
     """Packed-weight layout above for the weights of `op`; panels of vectors x lanes columns.
 
     nothing: what the left side holds for nothing.
     """
 
-    op: Dense
     operand_of: Operand
     nothing: int
-    kq: int
-    panels: int
-    vectors: int
-    lanes: int
-
-    @property
-    def count(self) -> int:
-        """Groups of k."""
-        return scales.count(self.op.k, self.op.sum_group)
-
-    @property
-    def steps(self) -> int:
-        """Steps in a group."""
-        return -(-min(self.op.sum_group, self.op.k) // self.kq)
-
-    @property
-    def panel(self) -> int:
-        """Columns of a panel."""
-        return self.vectors * self.lanes
 
     @property
     def planes(self) -> tuple[int, ...]:
@@ -93,8 +71,7 @@ class BlockwiseWeights(Sectioned):
             for i, width in enumerate(self.planes)
         ]
         if self.op.group_size:
-            short = self.op.parameters["scale"].short
-            parts.append(Section("scale", (*outer, *inner), "uint16" if short else "float32"))
+            parts.append(Section("scale", (*outer, *inner), self.float_dtype))
         if self.op.zero_weight == "group":
             parts.append(Section("zero", (*outer, *inner), self.operand_of.dtype))
         if self.nothing:
@@ -107,19 +84,18 @@ class BlockwiseWeights(Sectioned):
         """The packed bytes of the weight values `w` [n, k] and the parameters scale [n, groups] and
         zero_weight [n, groups], as far as groups of weights have them."""
         parameters = self.op.legal_parameters(parameters) if self.op.group_size else {}
-        operands = self._by_group(w.astype(np.int32) - self.operand_of.base)
-        codes = self._by_group(self.op.weight.encode(w), self._empty)
+        operands = self.by_group(w.astype(np.int32) - self.operand_of.base)
+        codes = self.by_group(self.op.weight.encode(w), self._empty)
 
         def contents(section: Section) -> np.ndarray:
             if section.name.startswith("plane"):
                 return self._plane(codes, int(section.name[5:]))
             if section.name == "scale":
-                scale = self._by_column(parameters["scale"].astype(np.float32))
-                return scale if section.dtype == "float32" else scale.view(np.uint32) >> 16
+                return self.stored(self.by_column(parameters["scale"]))
             if section.name == "zero":
                 zeros = parameters["zero_weight"].astype(np.int32) - self.operand_of.base
-                return self._by_column(zeros)
-            return self._by_column(operands.sum(axis=2) * -self.nothing)
+                return self.by_column(zeros)
+            return self.by_column(operands.sum(axis=2) * -self.nothing)
 
         return self.bytes_of(map(contents, self.sections))
 
@@ -127,21 +103,6 @@ class BlockwiseWeights(Sectioned):
     def _empty(self) -> int:
         """The code whose operand is 0; 0 where there is none."""
         return self.table.index(0) if 0 in self.table else 0
-
-    def _by_group(self, values: np.ndarray, empty: int = 0) -> np.ndarray:
-        """[n, k] as [n, groups, steps * kq]."""
-        found = np.full((self.op.n, self.count, self.steps * self.kq), empty, values.dtype)
-        for j, places in enumerate(scales.slices(self.op.k, self.op.sum_group)):
-            part = values[:, places]
-            found[:, j, : part.shape[1]] = part
-        return found
-
-    def _by_column(self, values: np.ndarray) -> np.ndarray:
-        """[n, groups, ...] as [panels, groups, vectors, lanes, ...], 0 in empty columns."""
-        full = np.zeros((self.panels * self.panel, *values.shape[1:]), values.dtype)
-        full[: self.op.n] = values
-        full = full.reshape(self.panels, self.vectors, self.lanes, *values.shape[1:])
-        return np.moveaxis(full, 3, 1)
 
     def _plane(self, codes: np.ndarray, number: int) -> np.ndarray:
         width, low = self.planes[number], sum(self.planes[:number])
@@ -153,7 +114,7 @@ class BlockwiseWeights(Sectioned):
         bits = bits.reshape(self.op.n, self.count, -1, fields, self.kq)
         shifts = (np.arange(fields, dtype=np.uint8) * width)[:, None]
         bytes_ = np.bitwise_or.reduce(bits << shifts, axis=3)
-        return self._by_column(bytes_).transpose(0, 1, 4, 2, 3, 5)
+        return self.by_column(bytes_).transpose(0, 1, 4, 2, 3, 5)
 
     # ---- TIR
 
@@ -188,13 +149,7 @@ class BlockwiseWeights(Sectioned):
 
     def scale(self, sections: dict[str, te.Tensor], column: tuple) -> tirx.Expr:
         """The scale, float32."""
-        from tvm import tirx
-
-        value = sections["scale"][column]
-        if not self.op.parameters["scale"].short:
-            return value
-        bits = value.astype("uint32") << tirx.const(16, "uint32")
-        return tirx.reinterpret("float32", bits)
+        return self.te_float(sections["scale"][column])
 
     def te_module(self) -> IRModule:
         """The packer as TIR: "main"(weights, *parameters, packed), see `Layout`."""
@@ -224,25 +179,16 @@ class BlockwiseWeights(Sectioned):
             if section.name == "compensation":
                 value = w[column, j * op.sum_group + kt].astype("int32") - self.operand_of.base
                 value = value * (-self.nothing)
-                inside = tirx.all(column < op.n, self._inside(j, kt))
+                inside = tirx.all(column < op.n, self.inside(j, kt))
                 return te.sum(te.if_then_else(inside, value, zero), axis=[kt])
             if section.name == "zero":
                 value = given["zero_weight"][column, j].astype("int32") - self.operand_of.base
                 value = value.astype(section.dtype)
             else:
-                value = given["scale"][column, j]
-                if section.dtype == "uint16":
-                    bits = tirx.reinterpret("uint32", value) >> tirx.const(16, "uint32")
-                    value = bits.astype("uint16")
+                value = self.te_stored(given["scale"][column, j])
             return te.if_then_else(column < op.n, value, zero)
 
         return te.compute(section.shape, element, name=section.name)
-
-    def _inside(self, j: tirx.Expr, place: tirx.Expr) -> tirx.Expr:
-        """Whether that place of group j holds a weight."""
-        from tvm import tirx
-
-        return tirx.all(place < self.op.sum_group, j * self.op.sum_group + place < self.op.k)
 
     def _te_plane(self, section: Section, w: te.Tensor, number: int) -> te.Tensor:
         from tvm import te, tirx
@@ -255,7 +201,7 @@ class BlockwiseWeights(Sectioned):
             for field in range(8 // width):
                 place = (so * (8 // width) + field) * self.kq + kt
                 code = te.if_then_else(
-                    self._inside(j, place),
+                    self.inside(j, place),
                     code_of(op.weight, w[column, j * op.sum_group + place]),
                     tirx.const(self._empty, "uint8"),
                 )

@@ -27,11 +27,10 @@ from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.rows import Range
-from lpgen.schedules.common import blocks, heights
-from lpgen.schedules.common.bit_layers.tile import BESIDE, BYTES, LayersTile
-from lpgen.schedules.common.blockwise_dot import schedule, widths
-from lpgen.schedules.common.dot.knobs import distances, tile_rows
+from lpgen.schedules.common import blocks, groups, heights
+from lpgen.schedules.common.bit_layers.tile import BESIDE, LayersTile
 from lpgen.schedules.common.finish import finished
+from lpgen.schedules.common.groups import BYTES
 from lpgen.space import Counts, Knobs, Space
 
 RANGED = True
@@ -45,18 +44,8 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
 
 def space(op: Dense, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
-    m = op.matrix.m
-    around = blocks.knobs(m, op.n, isa.lanes)
-    if op.range:
-        around |= heights.ONE_BLOCK
     return Space(
-        {
-            "rows": tuple(rows for rows in tile_rows(m) if rows < isa.registers),
-            "vectors": tuple(widths(op.n, isa)),
-            "top": tops(op.weight.bits),
-            **around,
-            "prefetch": distances(op.range.low if op.range else m),
-        },
+        groups.choices(op, isa, top=tops(op.weight.bits)),
         lambda knobs: refuses(op, isa, knobs) is None,
     )
 
@@ -92,15 +81,7 @@ def work(op: Dense, isa: Isa, knobs: Knobs) -> Counts:
 
 def tiling(op: Dense, isa: Isa, knobs: Knobs) -> bit_layers.Tiling:
     """The sizes that the knobs mean for this operator."""
-    rows, width = knobs["rows"], knobs["vectors"]
-    return bit_layers.Tiling(
-        rows=rows,
-        vectors=width,
-        lanes=isa.lanes,
-        kq=BYTES,
-        top=knobs["top"],
-        **blocks.counts(op, rows, width * isa.lanes, knobs),
-    )
+    return bit_layers.Tiling(**groups.sizes(op, isa, knobs), top=knobs["top"])
 
 
 def kernel(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
@@ -132,6 +113,6 @@ def _body(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
     t = tiling(op, isa, knobs)
     definition = bit_layers.define(op, t)
     sch = definition.schedule()
-    schedule(sch, isa, knobs, bool(op.range))
+    groups.schedule(sch, isa, knobs, bool(op.range))
     func = LayersTile(isa, definition, knobs["prefetch"]).replace(sch.mod["main"], t)
     return finished(func, definition)

@@ -19,24 +19,18 @@ Both are emitted by `lpgen.schedules.common.blockwise_dot.tile`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from tvm.s_tir import Schedule
-
 from lpgen.algorithms import blockwise_dot
 from lpgen.algorithms.kernel import Kernel
 from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.reach import INT16_MAX
-from lpgen.schedules.common import blocks, heights
-from lpgen.schedules.common.blockwise_dot.tile import BYTES, BlockwiseTile, FloatBits
-from lpgen.schedules.common.cuts import fits
-from lpgen.schedules.common.dot.knobs import distances, tile_rows
+from lpgen.schedules.common import blocks, groups, heights
+from lpgen.schedules.common.blockwise_dot.tile import BlockwiseTile, FloatBits
 from lpgen.schedules.common.finish import finished
+from lpgen.schedules.common.groups import BYTES
 from lpgen.space import Counts, Knobs, Space
 
-VECTORS = (1, 2, 3, 4, 6, 8)
 ALONE = 8
 """Rows up to which there is a body for each number of them."""
 
@@ -71,27 +65,7 @@ def most(op: Dense, isa: Isa) -> int:
 
 def space(op: Dense, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
-    m = op.matrix.m
-    around = blocks.knobs(m, op.n, isa.lanes)
-    if op.range:
-        around |= heights.ONE_BLOCK
-    return Space(
-        {
-            "rows": tuple(rows for rows in tile_rows(m) if rows < isa.registers),
-            "vectors": tuple(widths(op.n, isa)),
-            **around,
-            "prefetch": distances(op.range.low if op.range else m),
-        },
-        lambda knobs: refuses(op, isa, knobs) is None,
-    )
-
-
-def widths(n: int, isa: Isa) -> Iterator[int]:
-    """Tile widths that waste little of the last panel, and the narrowest."""
-    whole = -(-n // isa.lanes)
-    for width in VECTORS:
-        if width == 1 or fits(whole, width):
-            yield width
+    return Space(groups.choices(op, isa), lambda knobs: refuses(op, isa, knobs) is None)
 
 
 def refuses(op: Dense, isa: Isa, knobs: Knobs) -> str | None:
@@ -109,10 +83,10 @@ def work(op: Dense, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`)."""
     t = tiling(op, isa, knobs)
     count = -(-op.k // op.sum_group)
-    groups = count * -(-min(op.sum_group, op.k) // BYTES)
+    of_tile = count * -(-min(op.sum_group, op.k) // BYTES)
     tiles, sums = t.row_tiles * t.panels, t.rows * t.vectors
-    steps = tiles * groups
-    panel = t.vectors * isa.lanes * (groups * BYTES * op.weight.bits / 8 + 4 * count)
+    steps = tiles * of_tile
+    panel = t.vectors * isa.lanes * (of_tile * BYTES * op.weight.bits / 8 + 4 * count)
     return {
         "products": steps * sums * (1 if isa.has_dot4 else 2),
         "unpack": steps * t.vectors * (op.weight.bits < 8),
@@ -128,14 +102,7 @@ def work(op: Dense, isa: Isa, knobs: Knobs) -> Counts:
 
 def tiling(op: Dense, isa: Isa, knobs: Knobs) -> blockwise_dot.Tiling:
     """The sizes that the knobs mean for this operator."""
-    rows, width = knobs["rows"], knobs["vectors"]
-    return blockwise_dot.Tiling(
-        rows=rows,
-        vectors=width,
-        lanes=isa.lanes,
-        kq=BYTES,
-        **blocks.counts(op, rows, width * isa.lanes, knobs),
-    )
+    return blockwise_dot.Tiling(**groups.sizes(op, isa, knobs))
 
 
 def kernel(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
@@ -154,21 +121,7 @@ def _body(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
     t = tiling(op, isa, knobs)
     definition = blockwise_dot.define(op, _operands(op, isa), t, form.start)
     sch = definition.schedule()
-    schedule(sch, isa, knobs, bool(op.range))
+    groups.schedule(sch, isa, knobs, bool(op.range))
     most_steps = 0 if isa.has_dot4 else most(op, isa)
     func = form(isa, definition, knobs["prefetch"], most_steps).replace(sch.mod["main"], t)
     return finished(func, definition, isa=isa)
-
-
-def schedule(sch: Schedule, isa: Isa, knobs: Knobs, ranged: bool) -> None:
-    """Order the loops around the blocks "partial" and "tile", which are generated."""
-    tile = sch.get_sblock("tile")
-    order = blocks.order_blocks(sch, tile, knobs, copied=False, panels=False, ranged=ranged)
-    first, _, j = order.reduction
-    sch.compute_at(sch.get_sblock("partial"), j)
-    sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
-    sch.unroll(order.row)
-    sch.unroll(order.vector)
-    sch.vectorize(order.lane)
-    sch.decompose_reduction(tile, first)
-    blocks.copy_out(sch, order, isa.lanes, unroll_rows=True)

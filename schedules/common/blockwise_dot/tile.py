@@ -10,26 +10,20 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.blockwise_dot import Tiling
 from lpgen.algorithms.definition import Definition
 from lpgen.isa import Isa
 from lpgen.ops import Dense
 from lpgen.schedules.common.bit_fields import Registers
+from lpgen.schedules.common.groups import BYTES, GroupTile
 from lpgen.tir import vectors
-from lpgen.tir.microkernel import Site, replace_tile, site_of
+from lpgen.tir.microkernel import Site
 from lpgen.tir.prefetch import hint
-
-BYTES = 4
-"""Bytes of a lane: values of k in a step."""
 
 STRAIGHT = 256
 """Most multiplications in straight-line code; groups with more become loops."""
 
-_PARTIAL = (("mo", "no", "j", "mi", "nv", "nl", "step", "kt"), ("mo", "no", "j"))
-_UPDATE = (("g", "mo", "no", "mi", "nv", "nl", "r", "s", "j"), ("g", "mo", "no", "j"))
 
-
-class BlockwiseTile:
+class BlockwiseTile(GroupTile):
     """Emits the code. most: steps whose sum an int16 holds (of vpmaddubsw); ahead: bytes of weights
     to ask for in advance, or 0."""
 
@@ -37,16 +31,9 @@ class BlockwiseTile:
     """What all sums of a group start from."""
 
     def __init__(self, isa: Isa, definition: Definition, ahead: int, most: int) -> None:
-        self.isa, self.weights, self.ahead, self.most = isa, definition.weights, ahead, most
-        self.left_type = str(definition.lhs.source.dtype)
+        super().__init__(isa, definition, ahead)
+        self.most = most
         self.unit = 8 // min(self.weights.planes)
-
-    def replace(self, func: tirx.PrimFunc, tiling: Tiling) -> tirx.PrimFunc:
-        """`func` with generated code for the blocks "partial" and "tile_update"."""
-        self.rows, self.vectors = tiling.rows, tiling.vectors
-        self.terms = site_of(func, "tile_update", *_UPDATE).sources
-        func = replace_tile(func, self.partial, "partial", *_PARTIAL)
-        return replace_tile(func, self.update, "tile_update", *_UPDATE)
 
     # ---- the sums of a group
 
@@ -119,7 +106,7 @@ class BlockwiseTile:
             halves.zero()
         bytes_: dict[tuple, tirx.Expr] = {}
         for i in range(count):
-            left = [self._left(site, mi, first + i) for mi in range(self.rows)]
+            left = [self.left(site, mi, first + i) for mi in range(self.rows)]
             for nv in range(self.vectors):
                 right = self._right(site, first, i, nv, bytes_)
                 for mi, x in enumerate(left):
@@ -133,14 +120,6 @@ class BlockwiseTile:
             self.sums[i] = self.isa.dot4(self.sums[i], left, right)
         else:
             halves[i] = self.isa.add_pairs(halves[i], left, right)
-
-    def _left(self, site: Site, mi: int, step) -> tirx.Expr:
-        (access,) = (a for name, a in site.sources.items() if not name.startswith("plane"))
-        four = vectors.load(access.buffer, access.at(mi=mi, step=step), BYTES)
-        word = vectors.bind(tirx.reinterpret("int32", four))
-        lanes = self.isa.lanes
-        splat = tirx.Broadcast(word, lanes)
-        return vectors.bind(tirx.reinterpret(f"{self.left_type}x{BYTES * lanes}", splat))
 
     def _right(self, site: Site, first, i: int, nv: int, bytes_: dict) -> tirx.Expr:
         """The operands of step first + i; bytes_: the packed vectors that were loaded before."""
@@ -207,18 +186,14 @@ class BlockwiseTile:
             return value
         access = self.terms["input_step"]
         step = tirx.Broadcast(access.buffer[tuple(access.at(mi=mi))], self.isa.lanes)
-        return self._rounded(vectors.bind(value) * step)
-
-    def _rounded(self, value: tirx.Expr) -> tirx.Expr:
-        """The vector of floats, see `lpgen.algorithms.result.epilogue.product`."""
-        return vectors.intrinsic(f"float32x{self.isa.lanes}", "llvm.arithmetic.fence", value)
+        return self.rounded(vectors.bind(value) * step)
 
     def _ask_for_scales(self) -> None:
         """Emit a prefetch of the scales that belong to the weights that are asked for."""
         nbytes = sum(self.weights.planes) * self.weights.steps * self.vectors * self.isa.lanes // 2
         groups = -(-self.ahead // nbytes)
         access = self.terms["scale"]
-        itemsize = 2 if self.weights.op.parameters["scale"].short else 4
+        itemsize = 2 if self.weights.float_dtype == "uint16" else 4
         columns = self.vectors * self.isa.lanes
         for first in range(0, columns if groups else 0, 64 // itemsize):
             *outer, lane = access.at()
@@ -226,16 +201,11 @@ class BlockwiseTile:
 
     def _scale(self, nv: int):
         """The scales of a vector of columns, as `scaled` wants them."""
-        value = self._column("scale", nv)
-        if not self.weights.op.parameters["scale"].short:
-            return vectors.bind(value)
-        lanes = self.isa.lanes
-        bits = value.astype(f"uint32x{lanes}") << vectors.splat(16, "uint32", lanes)
-        return vectors.bind(tirx.reinterpret(f"float32x{lanes}", bits))
+        return vectors.bind(self.floats(self._column("scale", nv)))
 
     def scaled(self, sums: tirx.Expr, scale: tirx.Expr) -> tirx.Expr:
         """float32(sums) * scale, rounded."""
-        return self._rounded(sums.astype(f"float32x{self.isa.lanes}") * scale)
+        return self.rounded(sums.astype(f"float32x{self.isa.lanes}") * scale)
 
 
 class FloatBits(BlockwiseTile):

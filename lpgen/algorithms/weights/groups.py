@@ -1,0 +1,102 @@
+"""Weights in groups of neighbours in k: what the layouts of `blockwise` and `bit_layers` share.
+
+    section[panel][group]...[vector][lane]...
+
+A group is read in `steps` steps of kq neighbours in k; places behind its end hold nothing. What
+groups have as float32 is stored so, or as the bits of bfloat16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lpgen.algorithms.sections import Sectioned
+from lpgen.ops import scales
+
+if TYPE_CHECKING:
+    from tvm import tirx
+
+    from lpgen.ops import Dense
+
+
+@dataclass(frozen=True)
+class GroupedWeights(Sectioned):
+    """Weights of `op` in panels of vectors x lanes columns, by groups of k."""
+
+    op: Dense
+    kq: int
+    panels: int
+    vectors: int
+    lanes: int
+
+    @property
+    def count(self) -> int:
+        """Groups of k."""
+        return scales.count(self.op.k, self.op.sum_group)
+
+    @property
+    def steps(self) -> int:
+        """Steps in a group."""
+        return -(-min(self.op.sum_group, self.op.k) // self.kq)
+
+    @property
+    def panel(self) -> int:
+        """Columns of a panel."""
+        return self.vectors * self.lanes
+
+    @property
+    def float_dtype(self) -> str:
+        """What the floats of groups are stored as: float32, or uint16, the bits of bfloat16."""
+        return "uint16" if self.op.parameters["scale"].short else "float32"
+
+    # ---- NumPy
+
+    def by_group(self, values: np.ndarray, empty: int = 0) -> np.ndarray:
+        """[n, k] as [n, groups, steps * kq], `empty` behind the end of a group."""
+        found = np.full((self.op.n, self.count, self.steps * self.kq), empty, values.dtype)
+        for j, places in enumerate(scales.slices(self.op.k, self.op.sum_group)):
+            part = values[:, places]
+            found[:, j, : part.shape[1]] = part
+        return found
+
+    def by_column(self, values: np.ndarray) -> np.ndarray:
+        """[n, groups, ...] as [panels, groups, vectors, lanes, ...], 0 in empty columns."""
+        full = np.zeros((self.panels * self.panel, *values.shape[1:]), values.dtype)
+        full[: self.op.n] = values
+        full = full.reshape(self.panels, self.vectors, self.lanes, *values.shape[1:])
+        return np.moveaxis(full, 3, 1)
+
+    def stored(self, floats: np.ndarray) -> np.ndarray:
+        """The floats as `float_dtype`; those of bfloat16 are exact."""
+        floats = np.ascontiguousarray(floats, np.float32)
+        return floats if self.float_dtype == "float32" else floats.view(np.uint32) >> 16
+
+    # ---- TIR
+
+    def inside(self, group: tirx.Expr, place: tirx.Expr) -> tirx.Expr:
+        """Whether that place of a group holds a weight."""
+        from tvm import tirx
+
+        size = self.op.sum_group
+        return tirx.all(place < size, group * size + place < self.op.k)
+
+    def te_stored(self, value: tirx.Expr) -> tirx.Expr:
+        """A float32 as `float_dtype`."""
+        from tvm import tirx
+
+        if self.float_dtype == "float32":
+            return value
+        bits = tirx.reinterpret("uint32", value) >> tirx.const(16, "uint32")
+        return bits.astype("uint16")
+
+    def te_float(self, value: tirx.Expr) -> tirx.Expr:
+        """The float32 of what is stored."""
+        from tvm import tirx
+
+        if self.float_dtype == "float32":
+            return value
+        bits = value.astype("uint32") << tirx.const(16, "uint32")
+        return tirx.reinterpret("float32", bits)
