@@ -211,6 +211,14 @@ def test_importing_lpgen_imports_nothing_heavy():
     assert not loaded_by("lpgen") & {"numpy", "tvm", "tvm_ffi", "click", "rich", "psutil"}
 
 
+def test_a_device_imports_no_compiler_and_no_search():
+    """What it is asked for: to measure candidates, to check and to time libraries."""
+    asked = "lpgen.farm.device, lpgen.bench.measure, lpgen.bench.network, lpgen.network.check"
+    parse = "lpgen.ops; lpgen.ops.parse('dense m=1 n=4 k=8 act=u8 weight=s8')"
+    loaded = loaded_by(f"{asked}, {parse}")
+    assert not loaded & {"tvm", "scipy", "xgboost", "rich", "click"}
+
+
 def test_every_folder_with_modules_is_installed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = set(project["tool"]["setuptools"]["packages"])

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from lpgen.errors import FormatError
 from lpgen.formats import Format, as_array
 from lpgen.ops.sparse import HIGH, LOW, NAMES
 
 if TYPE_CHECKING:
+    from scipy import sparse
+
     from lpgen.ops import Operator
 
 _ROUNDS = 4
@@ -55,6 +56,8 @@ def split(weights: np.ndarray, form: Format | str, budget: float) -> Split:
     out where more do not help. Raises FormatError for a format without negative values, a budget
     that is negative or above the number of weights, and weights that are not finite.
     """
+    from scipy import sparse  # here, for every process parses workloads
+
     form = Format.parse(form) if isinstance(form, str) else form
     weights = as_array("weights", weights)
     if weights.dtype.kind not in "iuf" or not weights.ndim:
@@ -87,6 +90,8 @@ def parameters(op: Operator, matrix: sparse.sparray | sparse.spmatrix) -> dict[s
 
     Raises FormatError for another shape, more than N elements, or a value outside of int8.
     """
+    from scipy import sparse
+
     given = matrix if sparse.issparse(matrix) else as_array("outliers", matrix)
     if given.dtype.kind not in "iu" or given.ndim != 2:
         raise FormatError(f"outliers: {given.ndim} axes of {given.dtype}, expected 2 of integers")
