@@ -1,10 +1,13 @@
-"""The server on a device, and the tracker: TVM's, each restarted when it ends."""
+"""The server on a device, which is started again when it ends, and the tracker: both are TVM's."""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+import logging
 import os
+import secrets
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -75,17 +78,21 @@ def _watch() -> None:
 
 
 def track(host: str, port: int, say: Callable[[str], None]) -> None:
-    """Be a tracker until this process is ended."""
+    """Be a tracker until this process is ended; TVM's own way has another one, which stays when
+    this one is killed."""
     _check("tornado", "cloudpickle")
-    from tvm.rpc.tracker import Tracker
+    from tvm.rpc.base import get_addr_family
+    from tvm.rpc.tracker import TrackerServerHandler, logger
 
-    tracker = _started(lambda: Tracker(host, port, port + 1, silent=True), host, port)
-    say(f"tracker at {host}:{tracker.port}")
-    try:
-        tracker.proc.join()
-    finally:
-        with contextlib.suppress(Exception):
-            tracker.terminate()
+    def listening() -> socket.socket:
+        return socket.create_server((host, port), family=get_addr_family((host, port)))
+
+    logger.setLevel(logging.WARNING)
+    with _started(listening, host, port) as accepting:
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        tracker = TrackerServerHandler(accepting, secrets.token_hex())
+        say(f"tracker at {host}:{port}")
+        tracker.run()
 
 
 def _check(*modules: str, extra: str = "farm") -> None:
