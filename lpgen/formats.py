@@ -244,6 +244,7 @@ def as_array(what: str, value: object) -> np.ndarray:
         raise FormatError(f"{what}: {type(value).__name__} is no array ({reason})") from None
 
 
+@dataclass(frozen=True)
 class Real:
     """float32, where an operator takes real numbers: what of a Format makes sense for them."""
 

@@ -1,6 +1,7 @@
 """Operators without weights: oracles against plain formulas, texts, mistakes, libraries."""
 
 import math
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,9 @@ def test_every_operator_survives_its_text(kind, data):
     op = data.draw(OPERATORS[kind])
     assert op.kind == kind
     assert parse(str(op)) == op
+    sent = pickle.loads(pickle.dumps(op))
+    assert sent == op
+    assert sent.signature == op.signature
     assert op.identifier.isidentifier()
     assert op.label.startswith(kind)
     inputs, y = problem(op)
