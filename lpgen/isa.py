@@ -45,8 +45,9 @@ class Isa:
     where it is no instruction;
     has_lookup128: whether a lookup takes a table of two vectors of 64 bytes;
     within: of how many vectors of 16 bytes a table may be that `lookup_within` takes, 0: of none;
-    kq: bytes of a lane that the algorithm dot multiplies at a time: 4 (`dot4`, `add_pairs`), or 2
-    (`add_twos`, `add_each`); kq_words: int16 likewise, 2 (`dot2`) or 1 (`dot1`);
+    kq: bytes of a lane that the algorithm dot multiplies at a time: 4 (`dot4`, `add_pairs`), 2
+    (`add_twos`, `add_each`), or 1 (`add_scaled`); kq_words: int16 likewise, 2 (`dot2`) or 1
+    (`dot1`);
     has_dot4: whether `dot4` is one instruction, and so exact for all bytes;
     has_bit_logic: whether any function of three bits is one instruction;
     has_count_bits: whether an instruction counts the bits of 32-bit words; counts_bytes: of bytes;
@@ -71,6 +72,10 @@ class Isa:
     counts_bytes: ClassVar[bool] = False
     has_fma: ClassVar[bool] = False
     shifts_bytes: ClassVar[bool] = False
+
+    def serving(self, algorithm: str) -> Self:
+        """The Isa as an algorithm is given it: its vectors may be several registers there."""
+        return self
 
     @property
     def lanes(self) -> int:
@@ -112,6 +117,11 @@ class Isa:
     def add_each(self, acc: tirx.Expr, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
         """acc (int16) + the products of the bytes of a and b, one to a lane."""
         return acc + _product("int16", a, b)
+
+    def add_scaled(self, acc: tirx.Expr, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
+        """acc (int32 or int16) + the bytes of b, one to a lane, times the number a, a byte."""
+        kind = dtype_of(acc)
+        return acc + vec.splat(a.astype(kind), kind, _lanes(b)) * _converted(kind, b)
 
     def sum2(self, halves: tirx.Expr) -> tirx.Expr:
         """The sums (int32) of two neighbouring int16."""

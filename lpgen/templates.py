@@ -70,7 +70,9 @@ class Template:
 
     def _cpu(self, target: Any) -> Any:
         """What the functions of the module are given for a target."""
-        return _part(self.family, "isa").isa_of(target) if self._common else target
+        if not self._common:
+            return target
+        return _part(self.family, "isa").isa_of(target).serving(self.algorithm)
 
     def level(self, target: Any) -> str:
         """What of a family with levels the target has, such as "avx2"; else the family."""

@@ -38,6 +38,8 @@ LEVELS = {
     "dotprod": "cortex-a76",
     "i8mm": "neoverse-v1",
     "neon32": "armv7",
+    "rvv": "rvv",
+    "rvv256": "rvv256",
 }
 """The target that stands for each level."""
 

@@ -22,14 +22,17 @@ TARGETS = {
 }
 """The target that stands for each level; icelake: what counts bits and permutes bytes."""
 
+_EMULATED = ("arm", "riscv")
+"""Families of which an emulator runs all (test_emulated.py)."""
+
 _WITHOUT_PRODUCTS = ("bitserial", "lut_product", "lut_sum", "lut_weight")
 """Algorithms that gain nothing from products of bytes, but from what icelake has."""
 
 
 def _levels() -> Iterator[tuple[str, str]]:
     for template in map(templates.get, templates.known()):
-        if template.family == "arm" or not {*template.serves} & {*templates.PRODUCTS}:
-            continue  # of Arm an emulator runs all (test_emulated.py)
+        if template.family in _EMULATED or not {*template.serves} & {*templates.PRODUCTS}:
+            continue
         levels = [level for level in TARGETS if level not in ("generic", "amx")]
         products = ("avxvnni", "avxvnniint8", "avx512vnni")
         left_out = products if template.algorithm in _WITHOUT_PRODUCTS else ("icelake",)

@@ -50,6 +50,7 @@ FLOORS = {
 FAMILIES = {
     **{"common": set(), "generic": {"common"}, "x86": {"common"}, "amx": {"common", "x86"}},
     "arm": {"common"},
+    "riscv": {"common"},
 }
 
 # Stands aside: what loads libraries is used from floor 4 up, and itself uses only `errors`.

@@ -7,7 +7,7 @@ import pytest
 
 from lpgen import target as targets
 from lpgen.errors import TargetError
-from lpgen.target import Target, best_row, cpuinfo, detect, host, known, x86
+from lpgen.target import Target, best_row, cpuinfo, detect, host, known, riscv, x86
 
 # The vector and bit extensions that LLVM may choose by itself, beyond which a row may add none and
 # below which it may leave none out. The rest that LLVM lists per CPU are tunings, or system and
@@ -16,6 +16,7 @@ CHOSEN_BY_LLVM = {
     "x86": re.compile(r"sse.*|ssse3|popcnt|avx.*|bmi2?|f16c|fma|lzcnt|movbe|gfni|amx-.*"),
     "arm": re.compile(r"neon|fullfp16|fp16fml|bf16|rdm|dotprod|complxnum|i8mm|sve|sve2.*|sme.*"),
     "armv7": re.compile(r"neon|vfp4|hwdiv-arm"),
+    "riscv64": re.compile(r"v|zvl(128|256|512)b|zv(bb|bc|fh|kn|ks)|zb[abcs]"),
 }
 
 
@@ -231,7 +232,26 @@ def test_cpuinfo_of_riscv():
     assert cpu.vendor == "0x710"
     assert cpu.brand == "Banana Pi BPI-F3 spacemit,x60 rv64imafdcv_zba_zbb"
     assert (cpu.model, cpu.stepping) == (0x8000000058000001, 0x1000000049772200)
-    assert cpu.flags == {"rv64imafdcv", "zba", "zbb"}
+    assert cpu.flags == {*"imafdcv", "zba", "zbb"}
+
+
+@pytest.mark.parametrize(
+    ("isa", "bits", "expected"),
+    [
+        ("rv64imafdc_zba", 128, "riscv64"),
+        ("rv64imafdcv_zba_zbb", 128, "rvv"),
+        ("rv64imafdcvh_zba_zbb_zbs_zvbb_zvkb", 128, "rva23"),
+        ("rv64imafdcv_zba_zbb", 512, "rvv256"),
+        ("rv64imafdcv_zba_zbb_zbs_zvbb", 256, "rva23-v256"),
+        ("rv64imafdcv_zba_zbb_zbs_zvbb", 2048, "riscv64"),
+    ],
+)
+def test_a_riscv_cpu_is_detected_by_its_extensions(isa, bits, expected, monkeypatch, fresh_caches):
+    text = RISCV.replace("rv64imafdcv_zba_zbb", isa)
+    monkeypatch.setattr(host.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(host, "cpu", lambda: cpuinfo.parse(text))
+    monkeypatch.setattr(riscv, "vector_bits", lambda: bits)
+    assert detect().name == expected
 
 
 @pytest.mark.parametrize("text", ["garbage\n", "", "model\t: ?\nstepping\t: -3"])
@@ -296,8 +316,8 @@ def test_native_is_a_row_of_the_table_that_runs_here():
 
 
 def test_another_machine_is_refused_and_offers_nothing(monkeypatch, fresh_caches):
-    monkeypatch.setattr(host.platform, "machine", lambda: "riscv64")
-    with pytest.raises(TargetError, match=r"this machine is riscv64; .* those of x86_64, a"):
+    monkeypatch.setattr(host.platform, "machine", lambda: "ppc64le")
+    with pytest.raises(TargetError, match=r"this machine is ppc64le; .* those of x86_64, a"):
         Target.parse("native")
     assert targets.cpu_features() == frozenset()
 

@@ -235,23 +235,24 @@ def _tile(lhs_at, right_at, c: KSplit, t: Tiling, groups: int) -> te.Tensor:
         return te.compute(t.shape(groups), product, name="tile")
 
     # Two products of neighbours in k share an int16 lane, (`Isa.add_pairs`), or each has its own.
-    near = c.kq // 2
+    near, pairs = max(1, c.kq // 2), min(2, c.kq)
     ki, *kt = reduce_axes(ki=t.chunk, **({"kt": near} if near > 1 else {}))
 
-    def partial(g, mo, no, rr, ss, ko, mi, nv, nl, pair):
-        k4, byte = ko * t.chunk + ki, sum(kt, pair * near)
+    def partial(g, mo, no, rr, ss, ko, mi, nv, nl, *pair):
+        k4, byte = ko * t.chunk + ki, sum(kt, sum(pair) * near)
         lhs = lhs_at(g, mo, mi, rr, ss, k4, byte, None).astype("int16")
         right = right_at(g, no, rr, ss, k4, nv, nl, byte).astype("int16")
         return te.sum(lhs * right, axis=[ki, *kt])
 
-    chunks = c.kg // t.chunk
-    shape = (groups, t.row_tiles, t.panels, c.r, c.s, chunks, t.rows, t.vectors, t.lanes, 2)
+    chunks, apart = c.kg // t.chunk, (pairs,) if pairs > 1 else ()
+    shape = (groups, t.row_tiles, t.panels, c.r, c.s, chunks, t.rows, t.vectors, t.lanes, *apart)
     partials = te.compute(shape, partial, name="partial")
-    ko, pair = reduce_axes(ko=chunks, pair=2)
+    ko, *pair = reduce_axes(ko=chunks, **({"pair": pairs} if apart else {}))
     return te.compute(
         t.shape(groups),
         lambda g, mo, no, mi, nv, nl: te.sum(
-            partials[g, mo, no, r, s, ko, mi, nv, nl, pair].astype("int32"), axis=[r, s, ko, pair]
+            partials[(g, mo, no, r, s, ko, mi, nv, nl, *pair)].astype("int32"),
+            axis=[r, s, ko, *pair],
         ),
         name="tile",
     )

@@ -134,7 +134,13 @@ def _lower(
     functions: dict[str, tirx.PrimFunc], signatures: dict[str, Signature], target: Target
 ) -> Lowered:
     tvm_target = target.tvm()
-    with sizes.checked() as instruments, tvm.transform.PassContext(3, instruments=instruments):
+    # TVM has predicates for what is stored at the end of a row, for targets with V: it computes with
+    # vectors of unknown length then, and fails where they meet its own.
+    config = {"tirx.enable_buffer_level_predication": False}
+    with (
+        sizes.checked() as instruments,
+        tvm.transform.PassContext(3, instruments=instruments, config=config),
+    ):
         mod = tirx.transform.BindTarget(tvm_target.with_host(tvm_target))(IRModule(functions))
         mod = to_plain_code()(mod)
         # Before the tiles are shared: the ranges of loops are constants, and its proofs are quick.

@@ -1,6 +1,6 @@
 """Targets: the CPUs that kernels are generated for, and which one this is.
 
-A row of an architecture's table (x86.py, arm.py) states what LLVM compiles for and which
+A row of an architecture's table (x86.py, arm.py, riscv.py) states what LLVM compiles for and which
 instruction set extensions its code may therefore use; families of templates and the level follow
 from these.
 Caches are those of a typical part; `detect` replaces them by this machine's own (host.py).
@@ -15,9 +15,10 @@ from lpgen.errors import TargetError
 from lpgen.target import host
 from lpgen.target.architecture import Architecture, Row
 from lpgen.target.arm import ARM64, ARMV7
+from lpgen.target.riscv import RISCV64
 from lpgen.target.x86 import X86
 
-ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (X86, ARM64, ARMV7)}
+ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in (X86, ARM64, ARMV7, RISCV64)}
 
 
 @dataclass(frozen=True)

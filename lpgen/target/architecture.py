@@ -50,7 +50,8 @@ class Architecture:
     families: feature -> the family of templates that it brings, best first; all have "generic";
     levels: feature -> what a CPU with it is called for short, best first;
     linux: Linux's name of an extension (/proc/cpuinfo) -> LLVM's, where they differ;
-    permitted: those of a CPU's features that the system lets this process use;
+    permitted: those of a CPU's features that the system lets this process use, and such as the
+        system does not list;
     emulator: the program that runs its code elsewhere (qemu-user), "": none is known.
     """
 

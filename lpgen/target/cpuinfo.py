@@ -68,13 +68,15 @@ def _arm_part(core: dict[str, str]) -> str:
 
 
 def _riscv(together: dict[str, str], board: str) -> Cpu:
+    """Of an ISA such as rv64imafdcv_zba: "rv64" and letters, then longer names."""
     words = (board, together.get("uarch", ""), together["isa"])
+    letters, *names = together["isa"].split("_")
     return Cpu(
         together.get("mvendorid", ""),
         " ".join(filter(None, words)),
         model=_number(together, "marchid"),
         stepping=_number(together, "mimpid"),
-        flags=frozenset(together["isa"].split("_")),
+        flags=frozenset((*re.sub(r"^rv\d+", "", letters), *names)),
     )
 
 

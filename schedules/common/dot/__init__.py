@@ -82,6 +82,8 @@ class _Tiles:
         self.tile = sch.get_sblock("tile")
         self.near = int(isa.kq > 2)
         """Loops over products that are added up in an int16 lane at once: 1, or none."""
+        self.pair = int(isa.kq > 1)
+        """Loops over the int16 lanes of a column: 1, or none."""
         self.rows: list = []
         """The loops over rows of the tile inside of those over taps."""
 
@@ -94,7 +96,7 @@ class _Tiles:
             sch, self.tile, knobs, copied=copied, panels=panels, ranged=ranged
         )
         if self.chunked:
-            _, _, chunk, _ = order.reduction
+            _, _, chunk, *_ = order.reduction
             self.partial = sch.get_sblock("partial")
             sch.compute_at(self.partial, chunk, preserve_unit_loops=True)
         if copied:
@@ -156,22 +158,23 @@ class _Tiles:
         """int16 sums of a chunk in registers, int32 sums beside them in memory."""
         sch, tile, partial = self.sch, self.tile, self.partial
         loops = sch.get_loops(partial)
-        mi, nv, nl, pair, ki, *kt = loops[-5 - self.near :]
-        sch.reorder(ki, mi, nv, nl, pair, *kt)
+        mi, nv, nl, *pair, ki = loops[-4 - self.pair - self.near : len(loops) - self.near]
+        sch.reorder(ki, mi, nv, nl, *pair, *loops[len(loops) - self.near :])
         _, step = self._unrolled(ki)
         if self.knobs["expand"] == "register":
             self._unpack_in_registers(step)
-        self.rows.append(self._zero(sch.decompose_reduction(partial, self._outer_step(step)), 4))
+        zero = sch.decompose_reduction(partial, self._outer_step(step))
+        self.rows.append(self._zero(zero, 3 + self.pair))
         signs = (self.operands.left, self.operands.right)
         pairs = intrinsics.dot_pairs(self.isa, *signs, self.isa.kq)
-        self._tensorize(partial, 2 + self.near, pairs)
+        self._tensorize(partial, 1 + self.pair + self.near, pairs)
         self._zero(sch.decompose_reduction(tile, reduction[0]), 3)
-        self._tensorize(tile, 2, intrinsics.widen_pairs(self.isa))
+        self._tensorize(tile, 1 + self.pair, intrinsics.widen_pairs(self.isa, 1 + self.pair))
 
     def _outer_step(self, step):
         """The loop over the k steps of a chunk that contains all others over them."""
         loops = self.sch.get_loops(self.partial)
-        return loops[-5 - self.near - (self.knobs["unroll"] > 1)]
+        return loops[-4 - self.pair - self.near - (self.knobs["unroll"] > 1)]
 
     def _intrinsic(self) -> str:
         if self.knobs["step"] == "words":

@@ -4,6 +4,7 @@ Each public function registers one and returns its name. All work on one vector 
 columns: A is what one row contributes to a step of k, B the weights, C the accumulator.
 """
 
+import contextlib
 from collections.abc import Callable
 
 from tvm import tirx
@@ -12,17 +13,18 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
 from lpgen.isa import Isa
+from lpgen.tir import vectors as vec
 
 Shape = tuple[int, ...]
 
 
 def dot_bytes(isa: Isa, left: str, right: str, kq: int = 4, read_as: str = "") -> str:
     """C32 += A[kq] * B[lanes, kq] for bytes (`left`, `right`: "uint8" or "int8"), by `Isa.dot4` or,
-    with kq=2, `Isa.add_twos`.
+    with kq=2, `Isa.add_twos`, or with kq=1 `Isa.add_scaled`.
 
     read_as: the other type of a byte, where A has no value that differs in it.
     """
-    add = isa.dot4 if kq == 4 else isa.add_twos
+    add = {4: isa.dot4, 2: isa.add_twos, 1: isa.add_scaled}[kq]
 
     def step(acc, a, b):
         return add(acc, _splat(a, read_as or left, isa.lanes, kq), b)
@@ -44,32 +46,39 @@ def dot_words(isa: Isa) -> str:
 
 def dot_pairs(isa: Isa, left: str, right: str, kq: int = 4, read_as: str = "") -> str:
     """C16[lanes, 2] += the sums of two neighbouring products of A[4] * B[lanes, 4], by
-    `Isa.add_pairs`, or with kq=2 the products, by `Isa.add_each`. Exact while C fits int16.
-    read_as: as for `dot_bytes`.
+    `Isa.add_pairs`, or with kq=2 the products, by `Isa.add_each`, with kq=1 to C16[lanes] by
+    `Isa.add_scaled`. Exact while C fits int16. read_as: as for `dot_bytes`.
     """
-    add = isa.add_pairs if kq == 4 else isa.add_each
+    add = {4: isa.add_pairs, 2: isa.add_each, 1: isa.add_scaled}[kq]
 
     def step(acc, a, b):
         return add(acc, _splat(a, read_as or left, isa.lanes, kq), b)
 
     name = f"{isa.level}_pairs{kq}{read_as}"
-    return _matmul(name, isa.lanes, (kq, left), (kq, right), "int16", 2, step)
+    return _matmul(name, isa.lanes, (kq, left), (kq, right), "int16", min(kq, 2), step)
 
 
-def widen_pairs(isa: Isa) -> str:
-    """C32[lanes] += A16[lanes, 2], both of a pair, by `Isa.sum2`."""
+def widen_pairs(isa: Isa, pairs: int = 2) -> str:
+    """C32[lanes] += A16[lanes, 2], both of a pair, by `Isa.sum2`, or with pairs=1 A16[lanes]."""
     lanes = isa.lanes
+    shape = (lanes, pairs) if pairs > 1 else (lanes,)
 
     def build(implementation: bool):
-        a, c = _argument("A", (lanes, 2), "int16"), _argument("C", (lanes,), "int32")
+        a, c = _argument("A", shape, "int16"), _argument("C", (lanes,), "int32")
         with tb.sblock("root"):
-            tb.reads([c[0:lanes], a[0:lanes, 0:2]])
+            tb.reads([c[0:lanes], a[tuple(slice(0, extent) for extent in shape)]])
             tb.writes([c[0:lanes]])
             if implementation:
-                total = _vector(c, [0], lanes) + isa.sum2(_vector(a, [0, 0], lanes * 2))
-                tb.buffer_store(c, total, [_ramp(lanes)])
+                halves = _vector(a, [0] * len(shape), lanes * pairs)
+                sums = isa.sum2(halves) if pairs == 2 else halves.astype(f"int32x{lanes}")
+                tb.buffer_store(c, _vector(c, [0], lanes) + sums, [_ramp(lanes)])
                 return
-            with tb.serial(0, lanes) as i, tb.serial(0, 2) as p, tb.sblock("update"):
+            if pairs == 1:
+                with tb.serial(0, lanes) as i, tb.sblock("update"):
+                    vi = tb.axis.remap("S", [i])
+                    tb.buffer_store(c, c[vi] + a[vi].astype("int32"), [vi])
+                return
+            with tb.serial(0, lanes) as i, tb.serial(0, pairs) as p, tb.sblock("update"):
                 vi, vp = tb.axis.remap("SR", [i, p])
                 tb.buffer_store(c, c[vi] + a[vi, vp].astype("int32"), [vi])
 
@@ -114,7 +123,11 @@ def _matmul(
 def _meaning(a, b, c, lanes: int, kq: int, pairs: int) -> None:
     acc = c.dtype
     if kq == 1:  # of a loop that is none no axis is left
-        with tb.serial(0, lanes) as i, tb.serial(0, kq), tb.sblock("update"):
+        with contextlib.ExitStack() as loops:
+            i = loops.enter_context(tb.serial(0, lanes))
+            if str(acc) == "int32":  # int16 sums have no loop over what a lane multiplies
+                loops.enter_context(tb.serial(0, kq))
+            loops.enter_context(tb.sblock("update"))
             vi = tb.axis.spatial(lanes, i)
             tb.buffer_store(c, c[vi] + a[0].astype(acc) * b[vi, 0].astype(acc), [vi])
         return
@@ -154,9 +167,7 @@ def _argument(name: str, shape: Shape, dtype: str):
 
 
 def _ramp(lanes: int) -> tirx.Expr:
-    if lanes == 1:
-        return tirx.const(0, "int32")
-    return tirx.Ramp(tirx.const(0, "int32"), tirx.const(1, "int32"), lanes)
+    return vec.ramp(0, lanes)
 
 
 def _vector(buffer, origin: list[int], lanes: int):
@@ -164,6 +175,9 @@ def _vector(buffer, origin: list[int], lanes: int):
 
 
 def _splat(word, dtype: str, lanes: int, kq: int = 4):
-    """The parts of an integer in every lane, as a vector of `dtype`; kq: how many they are."""
+    """The parts of an integer in every lane, as a vector of `dtype`; kq: how many they are, a
+    single byte stays a number."""
+    if kq == 1 and dtype != "int16":
+        return tirx.reinterpret(dtype, word)
     count = lanes * kq
     return tirx.reinterpret(f"{dtype}x{count}", tirx.Broadcast(word, lanes))

@@ -52,12 +52,13 @@ def steps(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
     """The steps that are exact for the operator's formats.
 
     vpmaddubsw saturates: the sum of two products, 2 * max|left| * max|right|, has to fit int16, and
-    N steps summed in int16 need N times that. NEON (kq=2) adds products one by one: any is exact.
+    N steps summed in int16 need N times that. NEON (kq=2) and RISC-V (kq=1) add products one by
+    one: any is exact.
     """
     if isa.has_dot4:
         return ("bytes",)
     operands = byte_operands(op, isa.signs)
-    most = INT16_MAX // (isa.kq // 2 * operands.left_max * operands.right_max)
+    most = INT16_MAX // (max(1, isa.kq // 2) * operands.left_max * operands.right_max)
     if most == 0:
         return ("words",) if isa.kq == 4 else ("bytes", "words")
     kg = cut(op, isa.kq).kg
@@ -204,6 +205,11 @@ def _fewest(op: Dense | Conv2d, isa: Isa) -> int:
 
 def fits_registers(isa: Isa, knobs: Knobs) -> bool:
     rows, vectors, step = knobs["rows"], knobs["vectors"], knobs["step"]
+    if isa.kq == 1:
+        # A number is no vector; weights are bytes, widened to int16 for sums of int32.
+        size = 4 if step == "bytes" else 2
+        weights = vectors * (size - 1 + (knobs["expand"] == "register"))
+        return rows * vectors * size + weights <= 4 * isa.registers
     # One row takes its weights from memory or unpacks one vector after the other, more rows hold
     # all vectors; then the broadcast left value, and for steps of several instructions the
     # constant and a temporary.
@@ -270,7 +276,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     lines, pixels = _shares(op) if t.inside else (1, 1)
     steps, sums = tiles * c.steps * lines, t.rows * t.vectors
     words = knobs["step"] == "words"
-    each = 1 if isa.has_dot4 else isa.kq // 2 + (knobs["step"] == "bytes")
+    each = 1 if isa.has_dot4 else max(1, isa.kq // 2) + (knobs["step"] == "bytes")
     # One instruction waits five cycles for its own sum.
     stall = 5 - sums / 2 if isa.has_dot4 else 2 - sums * each / 3
     places = matrix.groups * matrix.n * c.steps * t.kq / (isa.bits // 8)

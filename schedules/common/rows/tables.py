@@ -78,7 +78,7 @@ def _finder(op: Lookup, isa: Isa, memory: tirx.Var):
         return lambda code: _one_by_one(memory, code)
     if isa.within:
         pieces = [vec.bind(vec.load(memory, [PART * i], PART)) for i in range(parts)]
-        return lambda code: _padded(code, PART, lambda codes: _by_parts(isa, pieces, codes))
+        return lambda code: _padded(code, isa.bits // 8, lambda codes: _by_parts(isa, pieces, codes))
     before = vec.bind(vec.load(memory, [0], PART))
     for i in range(1, parts):
         own = vec.bind(vec.load(memory, [PART * i], PART))
@@ -104,7 +104,8 @@ def _finder(op: Lookup, isa: Isa, memory: tirx.Var):
 def _by_parts(isa: Isa, pieces: list, codes: tirx.Expr) -> tirx.Expr:
     found = None
     for first in range(0, len(pieces), isa.within):
-        index = codes - vec.splat(PART * first, "uint8", PART) if first else codes
+        lanes = int(codes.ty.dtype.lanes)
+        index = codes - vec.splat(PART * first, "uint8", lanes) if first else codes
         each = isa.lookup_within(pieces[first : first + isa.within], index)
         found = each if found is None else found | each
     return vec.bind(found)
