@@ -15,7 +15,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,6 +138,8 @@ def emulator_of(target: Target) -> list[str]:
     program = next(filter(None, map(shutil.which, (name, f"{name}-static"))), None)
     if program is None:
         raise LibraryError(f"{name} is not installed (Debian: qemu-user), which runs {target.name}")
+    if reason := _unknown(program, target.emulated):
+        raise LibraryError(f"{program} does not emulate {target.name}: {reason}")
     root = toolchain.sysroot(target)
     if root is None:
         raise LibraryError(
@@ -145,6 +147,14 @@ def emulator_of(target: Target) -> list[str]:
             "libc6-dev-arm64-cross and the like); QEMU_LD_PREFIX names another folder"
         )
     return [program, "-cpu", target.emulated, "-L", str(root)]
+
+
+@cache
+def _unknown(program: str, cpu: str) -> str:
+    """Why an emulator refuses a CPU, "" if it does not: it may be older than an extension."""
+    asked = [program, "-cpu", cpu, os.devnull]
+    said = subprocess.run(asked, capture_output=True, text=True, check=False).stderr
+    return next((line.partition(": ")[2] for line in said.splitlines() if "apply" in line), "")
 
 
 def _driver(target: Target, folder: Path) -> Path:

@@ -134,8 +134,8 @@ def _lower(
     functions: dict[str, tirx.PrimFunc], signatures: dict[str, Signature], target: Target
 ) -> Lowered:
     tvm_target = target.tvm()
-    # TVM has predicates for what is stored at the end of a row, for targets with V: it computes with
-    # vectors of unknown length then, and fails where they meet its own.
+    # For RISC-V's V TVM has predicates for what is stored at the end of a row, and fails later
+    # where these are vectors of any length.
     config = {"tirx.enable_buffer_level_predication": False}
     with (
         sizes.checked() as instruments,

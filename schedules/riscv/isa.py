@@ -121,7 +121,9 @@ class V(Isa):
         table, index = (vec.bind(vec.reinterpret(f"uint8x{_lanes(v)}", v)) for v in (table, index))
         any_length = _Scalable(self._register, max(_lanes(table), self._register // 8))
         given = any_length.holding(table, zeros), any_length.holding(index)
-        found = any_length.call("uint8", "vrgather.vv", any_length.splat("uint8"), *given, count=count)
+        found = any_length.call(
+            "uint8", "vrgather.vv", any_length.splat("uint8"), *given, count=count
+        )
         return vec.reinterpret(f"{dtype}x{count}", found)
 
 
@@ -145,8 +147,10 @@ class _Scalable:
         return 64 * self.lanes // self.register
 
     def splat(self, kind: str, value: int | None = None) -> tirx.Expr:
-        """The value in all lanes; None: whatever is there, for which LLVM has no instruction."""
-        number = vec.scratch((1,), kind)[0] if value is None else tirx.const(value, kind)
+        """The value in all lanes; None: whatever is there, on which LLVM spends no instruction."""
+        number = tirx.const(value or 0, kind)
+        if value is None:  # where the lowest bit of 0 is; it says that it does not ask that of 0
+            number = vec.intrinsic(kind, "llvm.cttz", number, tirx.const(True, "bool"))
         return tirx.Broadcast(number, tirx.vscale() * self._scale)
 
     def holding(self, vector: tirx.Expr, zeros: bool = False) -> tirx.Expr:

@@ -60,7 +60,7 @@ def steps(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
     operands = byte_operands(op, isa.signs)
     most = INT16_MAX // (max(1, isa.kq // 2) * operands.left_max * operands.right_max)
     if most == 0:
-        return ("words",) if isa.kq == 4 else ("bytes", "words")
+        return {4: ("words",), 2: ("bytes", "words"), 1: ("bytes",)}[isa.kq]
     kg = cut(op, isa.kq).kg
     chunks = {2**i for i in range(1, 13) if 2**i <= min(most, kg)}
     if most >= 2 and kg >= 2:

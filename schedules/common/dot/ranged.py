@@ -119,8 +119,8 @@ class _Bodies:
 
     @cached_property
     def _single(self) -> int:
-        """The rows up to which one tile serves."""
-        most = self.isa.registers // 2 - 2
+        """The rows up to which one tile serves, at least those that several heights do not."""
+        most = max(self.isa.registers // 2 - 2, some_heights(self.knobs["rows"])[-1] - 1)
         return max(rows for rows in range(1, most + 1) if self.width(rows))
 
     @cached_property

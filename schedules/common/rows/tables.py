@@ -78,7 +78,9 @@ def _finder(op: Lookup, isa: Isa, memory: tirx.Var):
         return lambda code: _one_by_one(memory, code)
     if isa.within:
         pieces = [vec.bind(vec.load(memory, [PART * i], PART)) for i in range(parts)]
-        return lambda code: _padded(code, isa.bits // 8, lambda codes: _by_parts(isa, pieces, codes))
+        return lambda code: _padded(
+            code, isa.bits // 8, lambda codes: _by_parts(isa, pieces, codes)
+        )
     before = vec.bind(vec.load(memory, [0], PART))
     for i in range(1, parts):
         own = vec.bind(vec.load(memory, [PART * i], PART))
