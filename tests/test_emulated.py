@@ -41,13 +41,13 @@ def emulator_of(name: str) -> Target:
 
 
 def _cases(level: str, algorithm: str, by_day: bool) -> list:
-    """The workloads of an algorithm that its level serves; by day one, on every second level
+    """The workloads of an algorithm that its level serves; by day one, on every third level
     another one, for a kernel takes a second."""
     target = Target.parse(LEVELS[level])
     first = list(LEVELS).index(level) + algorithms_of(target).index(algorithm)
-    if by_day and first % 2:
+    if by_day and first % 3:
         return []
-    turned = [SECTIONS[(first // 2 + i) % len(SECTIONS)] for i in range(len(SECTIONS))]
+    turned = [SECTIONS[(first // 3 + i) % len(SECTIONS)] for i in range(len(SECTIONS))]
     rows = [row for section in turned for row in listed(algorithm, section)]
     texts = [text for row in rows for text in (*row[first % len(row) :], *row[: first % len(row)])]
     found = (one for text in texts if served(one := case(algorithm, text), target))
