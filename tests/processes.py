@@ -13,8 +13,9 @@ from lpgen.supervise import die_with_parent
 
 
 def started(*arguments: str, **options: Any) -> subprocess.Popen:
-    """`python arguments...` in a session of its own, which Ctrl-C ends: also where pytest is a
-    background job, whose children ignore it. It is killed when pytest is; `options` of Popen."""
+    """`python arguments...` in a session of its own, which signals end: also where pytest is a
+    background job, or behind nohup, whose children ignore them. It is killed when pytest is;
+    `options` of Popen."""
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(
         [sys.executable, *arguments],
@@ -26,6 +27,7 @@ def started(*arguments: str, **options: Any) -> subprocess.Popen:
 
 def _alone() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     die_with_parent()
 
 

@@ -31,10 +31,11 @@ def test_tune_then_build_with_the_log_of_the_user(lpgen, home):
     assert result["workload"] == DENSE
     assert result["peak_gops"] is None or result["peak_gops"] > 0
     assert result["gain"] > 0
-    assert result["lead"] > 0
-    assert result["runner_up"]["template"] in {
-        t.name for t in templates_for(parse(DENSE), Target.parse("native"))
-    }
+    # Few trials are for templates that the cost model gives hope, maybe one.
+    templates = {t.name for t in templates_for(parse(DENSE), Target.parse("native"))}
+    if result["runner_up"] is not None:
+        assert result["runner_up"]["template"] in templates
+        assert result["lead"] > 0
 
     assert "cost model" not in lpgen("build", DENSE, "-o", "lib.so")
     assert "tuned" in lpgen("export-schedule", DENSE, "--no-tir", "--no-asm")

@@ -111,7 +111,8 @@ def workbench_of(op=OP, copies=1):
     """A workbench for an operator, and its weights packed as they are, kept so many times."""
     builder = Builder()
     bench = Workbench(builder.problem(op, seed=0), MACHINE)
-    weights = [e.weights.view(np.uint8).ravel() for e in builder._examples.values()]
+    examples = builder._known[op, 0].examples.values()
+    weights = [example.weights.view(np.uint8).ravel() for example in examples]
     for number in range(copies):
         bench.keep(Weights(str(number), tuple(weights)))
     return bench

@@ -170,9 +170,8 @@ class TestWhichAlgorithmWins:
     def test_what_has_no_record_is_tuned(self, wins):
         assert "4 of 4 operators were tuned" in text_of(wins, "records")
 
-    def test_every_pair_has_a_winner_and_how_far_it_is_ahead(self, wins):
-        rows = re.findall(r"^\d* *(\d) +(\w+/\w+) +\d+ +\w+/\w+ +[\d.]+$",
-                          text_of(wins, "gemm_table"), re.M)  # fmt: skip
+    def test_every_pair_has_a_winner(self, wins):
+        rows = re.findall(r"^\d* *(\d) +(\w+/\w+) +\d+", text_of(wins, "gemm_table"), re.M)
         assert [act for act, _ in rows] == ["8", "8"]
 
     def test_both_maps_are_drawn(self, wins):

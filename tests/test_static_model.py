@@ -193,7 +193,8 @@ def test_the_best_modelled_are_measured_first_and_what_that_saved_is_said(lpgen,
     first = [next(points), next(points)][::-1]
     for cycles, knobs in zip((100.0, 200.0), first, strict=True):
         log.append(modelled(cycles, knobs=knobs))
-    text = lpgen("tune", DENSE.name, "--trials", "3", "--timeout", "60", "--log", str(log.path))
+    options = ("--trials", "3", "--jobs", "1", "--timeout", "60", "--log", str(log.path))
+    text = lpgen("tune", DENSE.name, *options)
     measured = [r.knobs for r in log.records() if not r.best]
     assert measured[:2] == first
     assert re.search(r"best of 2 modelled candidates \d+\.\d% behind the fastest: saved", text)

@@ -133,6 +133,9 @@ def _run(arguments: Sequence[str] | None, ending: Ending) -> int:
         if reason is None:
             raise  # a fault of lpgen
         streams.give_up_stdout()
+        if reason.startswith("out of memory"):
+            # What TVM does when Python ends fails too: one line says enough.
+            sys.unraisablehook = lambda failure: None
         return _fail(reason)
     return status if isinstance(status, int) else 0
 
