@@ -312,9 +312,12 @@ def _describe(result: TuneResult, gops: float, peak: float | None) -> dict[str, 
 
 
 def _peak(result: TuneResult, target: Target) -> float | None:
-    """GOP/s of the loop on registers that bounds the winner, on as many threads, measured now."""
+    """GOP/s of the loop on registers that bounds the winner, on as many threads, measured now; None
+    where another machine measured the winner."""
     from lpgen.bench import measured_peak
 
     best = result.best
+    if not best.measured_here:
+        return None
     peak = measured_peak(best.template, best.knobs, target, best.threads)
     return peak and peak * 1e-9
