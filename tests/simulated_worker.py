@@ -50,7 +50,7 @@ class NoBuilder:
         return Built(f"{op.name} seed={seed}", code.ljust(CODE_BYTES), None, threads)
 
     def weights(self, key):
-        raise NotImplementedError("candidates of Modelled have no weights")
+        raise AssertionError(f"weights {key} are asked for: candidates of Modelled have none")
 
 
 class SimulatedWorker(FarmWorker):

@@ -94,15 +94,6 @@ def test_caches_of_the_target_count():
     assert template.work(op, small, knobs)[far] > template.work(op, zen, knobs)[far]
 
 
-def test_of_a_tile_not_all_the_blocks_come_first():
-    op, target = parse(OPERATORS[1]), Target.parse("avx2")
-    ranked = cost.candidates(op, target, templates.templates_for(op, target))
-    chosen = cost.diverse(ranked, 8)
-    assert chosen[0] == ranked[0]
-    assert len({(c.knobs["rows"], c.knobs["vectors"], c.knobs["left"]) for c in chosen}) > 1
-    assert len({tuple(c.knobs.items()) for c in chosen}) == 8
-
-
 def test_trees_are_those_of_xgboost():
     xgboost = pytest.importorskip("xgboost")
     from lpgen.tune import fit_cost

@@ -34,6 +34,15 @@ def test_the_cheapest_comes_first_and_none_twice(ranked):
     assert len(proposed) == len(set(proposed)) == 12
 
 
+def test_of_a_tile_not_all_the_blocks_come_first(ranked):
+    """Also where nothing is measured yet: workers build several at once."""
+    guesses = Guesses(ranked, 8)
+    chosen = [guesses.propose() for _ in range(8)]
+    assert chosen[0] == Candidate(ranked[0].template, ranked[0].knobs)
+    assert len({(c.knobs["rows"], c.knobs["vectors"], c.knobs["left"]) for c in chosen}) > 1
+    assert len({c.key for c in chosen}) == 8
+
+
 def test_what_is_like_a_disappointment_is_not_tried(ranked):
     """Of two values of a knob one is twice as slow as the model expects: it is left soon."""
     costs = {c.key: p for p in ranked for c in [Candidate(p.template, p.knobs)]}

@@ -11,7 +11,6 @@ from lpgen.cost.shortlist import (
     best_points,
     by_tile,
     candidates,
-    diverse,
     evaluate,
     promising,
 )
@@ -22,7 +21,6 @@ __all__ = [
     "best_points",
     "by_tile",
     "candidates",
-    "diverse",
     "evaluate",
     "promising",
     "shipped",

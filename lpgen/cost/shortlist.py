@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +23,6 @@ WHOLE = 1500
 """Combinations up to which a space is not cut into tiles and blocks."""
 
 TILES, POINTS = 16, 96
-SAME = 0.03
-"""What a tile or a template that was chosen before counts, as the log of a factor."""
-
 HOPELESS = 1.6
 """A template whose best tile costs so many times more than another's is not looked into."""
 
@@ -131,19 +127,6 @@ def promising(ranked: Sequence[Candidate]) -> list[Any]:
     limit = min((c.cost for c in ranked), default=0.0) + math.log(HOPELESS)
     near = (c.template for c in ranked if c.cost <= limit or not c.template.counted)
     return list(dict.fromkeys(near))
-
-
-def diverse(ranked: Sequence[Candidate], count: int) -> list[Candidate]:
-    """The first `count` of ranked candidates, as if one were dearer for each before it that has the
-    same tile, and for each of the same template: what differs little is good or bad together."""
-    seen: Counter = Counter()
-    left, chosen = list(ranked), []
-    while left and len(chosen) < count:
-        best = min(left, key=lambda c: c.cost + SAME * (seen[_tile(c)] + seen[c.template]))
-        left.remove(best)
-        seen.update((_tile(best), best.template))
-        chosen.append(best)
-    return chosen
 
 
 def by_tile(ranked: Sequence[Candidate]) -> list[Candidate]:

@@ -3,7 +3,7 @@
 LLVM unrolls a short loop over k completely. Between the zeros and the stores of a register tile
 there is then nothing but products, and it orders them as it likes: sum after sum, so that each
 product waits for the one before and all operands are in memory meanwhile, up to twice the time
-(1x1 convolutions of 8 to 32 channels). A number of iterations that it does not know keeps the
+(1x1 convolutions of 16 to 32 channels). A number of iterations that it does not know keeps the
 order of the schedule.
 """
 

@@ -22,7 +22,8 @@ from lpgen.tune.messages import Candidate
 
 OF_KNOBS, OF_TEMPLATE, OF_ALL = 0.15, 0.1, 0.3
 """Standard deviations of what knobs, a template and the whole model are off, as logs of factors.
-Like `WIDTH`, `REACH` and `NOISE` they did best on 5,000 candidates of 59 operators (Ice Lake)."""
+Like `WIDTH`, `REACH` and `NOISE` they were among the best where 59 logged searches (Ice Lake, about
+64 candidates each) were replayed."""
 
 NOISE = 0.04
 """The standard deviation of a measurement."""
