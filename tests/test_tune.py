@@ -12,6 +12,7 @@ from fake_templates import BEHAVIOURS, Moody, Tiles
 from processes import started, wait_for
 
 from lpgen import target as targets
+from lpgen import templates
 from lpgen import tune as tune_package
 from lpgen.errors import RecordError, TuneError, UserError
 from lpgen.ops import parse
@@ -171,6 +172,17 @@ def test_real_templates_compete(tmp_path):
     # The winner is in the log with its runner-up, and nothing is left to do.
     (again,) = tune([OP], trials=len(names) + 2, log=log)
     assert again.best == result.best
+
+
+def test_a_winner_stands_that_the_model_gives_no_hope(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    (result,) = tune([OP], trials=1, log=log)
+    portable = templates.get("generic/generic")
+    known = replace(result.best, template=portable.name, knobs=portable.default(OP, NATIVE))
+    winner = replace(known, seconds=result.best.seconds / 2, trials=2)
+    log.append(replace(known, best=False), winner)
+    (again,) = tune([OP], trials=2, log=log)
+    assert again.best == winner
 
 
 def test_a_template_that_is_new_to_the_log_competes(tmp_path):

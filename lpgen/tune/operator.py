@@ -82,9 +82,13 @@ class OperatorSession:
         self._templates = {template.name: template for template in serving}
         self._modelled: set[tuple[str, str]] = set()
         named = self._named()
+        self._known = [r for r in settings.known() if r.workload == op.name]
         if trials < _FOR_EACH * len(serving) and settings.strategy == "model":
             hopeful = {*cost.promising(self._ranked), *(c.template for c in named)}
-            serving = [t for t in serving if t in hopeful or not t.counted]
+            # What an earlier run measured, with more trials perhaps, may be the winner.
+            measured = {r.template for r in self._known}
+            kept = {t for t in serving if t in hopeful or t.name in measured or not t.counted}
+            serving = [t for t in serving if t in kept]
             self._templates = {template.name: template for template in serving}
         self._failed: Counter[str] = Counter()
         logs = [settings.log] if settings.log is not None else []
@@ -157,7 +161,7 @@ class OperatorSession:
 
     def _resume(self) -> Record | None:
         """Tell the search what the log holds; the winner that was chosen over all of it, if any."""
-        known = [r for r in self._settings.known() if r.workload == self._op.name]
+        known = self._known
         # Where nothing worked, everything is tried again: the reason may be gone.
         if all(record.failed is not None for record in known):
             return None
