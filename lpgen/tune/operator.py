@@ -2,62 +2,26 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
-from lpgen import cost, records
 from lpgen.errors import TuneError
 from lpgen.ops import Operator
-from lpgen.records import Log, Record, RunnerUp
-from lpgen.records.choose import lent
-from lpgen.target import Target
+from lpgen.records import Record, RunnerUp
 from lpgen.templates import Template
-from lpgen.tune.built import Machine
-from lpgen.tune.cost_model import CostModel
 from lpgen.tune.events import (
     CandidateMeasured,
     OperatorFinished,
     OperatorStarted,
     RaceStarted,
-    TuneEvent,
     TuneResult,
 )
-from lpgen.tune.guesses import Guesses
 from lpgen.tune.messages import Candidate, Laps, Measure, Outcome, Race
+from lpgen.tune.opening import candidates, opening
 from lpgen.tune.race import Standing, Times, foreseen, leaders, next_best, standings
 from lpgen.tune.search import Search
-
-_FOR_EACH = 4
-"""Trials for each template from which on all have a turn; with fewer, those without hope have none.
-"""
-
-_KNOWN_WINNERS = 3
-_LENT = 2
-_GUESSES = 12
-_MODELLED = 5
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the operators of a run share: the arguments of `tune`, and the runner's machine."""
-
-    target: Target
-    trials: Mapping[Operator, int]
-    log: Log | None
-    seed: int
-    strategy: str
-    model: CostModel
-    on_event: Callable[[TuneEvent], None]
-    machine: Machine
-    threads: int = 1
-
-    def known(self) -> list[Record]:
-        """What the log holds of this target, number of threads, CPU and versions, oldest first."""
-        logged = self.log.records() if self.log is not None else []
-        wanted = self.target.name, self.threads, self.machine.cpu, self.machine.versions
-        return [r for r in logged if (r.target, r.threads, r.cpu, r.versions) == wanted]
+from lpgen.tune.settings import Settings
 
 
 class AllFailed(TuneError):
@@ -78,41 +42,29 @@ class OperatorSession:
         self._running, self._racing = 0, False
         self._started = time.monotonic()
         trials = settings.trials[op]
-        self._ranked = self._priced(serving)
-        self._templates = {template.name: template for template in serving}
-        self._modelled: set[tuple[str, str]] = set()
-        named = self._named()
-        self._known = [r for r in settings.known() if r.workload == op.name]
-        if trials < _FOR_EACH * len(serving) and settings.strategy == "model":
-            hopeful = {*cost.promising(self._ranked), *(c.template for c in named)}
-            # What an earlier run measured, with more trials perhaps, may be the winner.
-            measured = {r.template for r in self._known}
-            kept = {t for t in serving if t in hopeful or t.name in measured or not t.counted}
-            serving = [t for t in serving if t in kept]
-            self._templates = {template.name: template for template in serving}
+        begin = opening(settings, op, serving)
+        self._templates = {template.name: template for template in begin.templates}
+        self._modelled = begin.modelled
         self._failed: Counter[str] = Counter()
-        logs = [settings.log] if settings.log is not None else []
-        ranked = records.ranked(op, settings.target, logs, threads=settings.threads)
-        winners = [r for _, r in ranked if r.best]
         self._search = Search(
             op,
             settings.target,
-            serving,
+            begin.templates,
             trials=trials,
             # The operator is part of the seed, its place in the run is not.
             rng=np.random.default_rng([settings.seed, *op.name.encode()]),
             strategy=settings.strategy,
             model=settings.model,
-            first=self._candidates(winners)[:_KNOWN_WINNERS],
-            named=named,
-            guesses=self._guesses(named),
+            first=begin.winners,
+            named=begin.named,
+            guesses=begin.guesses,
         )
         size = sum(len(space) for space in self._search.spaces.values())
         self._trials = size if settings.strategy == "exhaustive" else min(size, trials)
         self._winner = self._resume()
         self._resumed = self._done
         untried = sum(c.key not in self._search.times for c in self._search.defaults)
-        if trials >= len(serving):
+        if trials >= len(begin.templates):
             # What other templates did in an earlier run is no reason to leave these out.
             self._trials = max(self._trials, self._done + untried)
 
@@ -120,55 +72,16 @@ class OperatorSession:
     def _done(self) -> int:
         return len(self._search.times)
 
-    def _priced(self, serving: list[Template]) -> list[cost.Candidate]:
-        """What the cost model says of the templates' points, for a strategy that asks it."""
-        if self._settings.strategy in ("random", "exhaustive"):
-            return []
-        counted = [template for template in serving if template.counted]
-        return cost.candidates(self._op, self._settings.target, counted)
-
-    def _named(self) -> list[Candidate]:
-        """What the static model ranked for this target, and what records of others lend."""
-        settings = self._settings
-        if settings.strategy in ("random", "exhaustive"):
-            return []
-        logs = [settings.log] if settings.log is not None else []
-        points = lent(self._op, settings.target, logs, settings.threads)
-        named = [Candidate(*p) for p in points if p[0].name in self._templates][:_LENT]
-        known = self._candidates(records.modelled(self._op, settings.target, logs))
-        first = list({c.key: c for c in known}.values())[:_MODELLED]
-        self._modelled = {candidate.key for candidate in first}
-        return [*first, *named]
-
-    def _guesses(self, named: list[Candidate]) -> Guesses | None:
-        """What the cost model likes best: the first trials, but for an eighth of them."""
-        if not self._ranked:
-            return None
-        trials = self._settings.trials[self._op]
-        priced = [
-            cost.evaluate(self._op, self._settings.target, [(c.template, c.knobs)]) for c in named
-        ]
-        known = [c for c in (*self._ranked, *priced) if c and c.template.name in self._templates]
-        return Guesses(known, min(max(1, trials - trials // 8), _GUESSES))
-
-    def _candidates(self, known: Iterable[Record]) -> list[Candidate]:
-        """The candidates of the records whose templates compete."""
-        return [
-            Candidate(self._templates[record.template], record.knobs)
-            for record in known
-            if record.template in self._templates
-        ]
-
     def _resume(self) -> Record | None:
         """Tell the search what the log holds; the winner that was chosen over all of it, if any."""
-        known = self._known
+        known = self._settings.known_of(self._op)
         # Where nothing worked, everything is tried again: the reason may be gone.
         if all(record.failed is not None for record in known):
             return None
         winner = None
         # Winners last: their times are from races, those of single candidates compare better.
         for record in sorted(known, key=lambda record: record.best):
-            candidate = next(iter(self._candidates([record])), None)
+            candidate = next(iter(candidates([record], self._templates.values())), None)
             if candidate is None or not self._search.holds(candidate):
                 continue
             if candidate.key not in self._search.times:

@@ -8,8 +8,9 @@ from lpgen.ops import Operator
 from lpgen.templates import Template
 from lpgen.tune.events import OperatorFailed, TuneResult
 from lpgen.tune.messages import Measure, Race
-from lpgen.tune.operator import AllFailed, OperatorSession, Settings
+from lpgen.tune.operator import AllFailed, OperatorSession
 from lpgen.tune.pool import Pool
+from lpgen.tune.settings import Settings
 
 
 class Run:

@@ -16,11 +16,11 @@ from lpgen.templates import Template
 from lpgen.tune.built import Machine
 from lpgen.tune.cost_model import CostModel, teach
 from lpgen.tune.events import TuneEvent, TuneResult
-from lpgen.tune.operator import Settings
 from lpgen.tune.pool import Pool, allowed_cores
 from lpgen.tune.run import Run
 from lpgen.tune.runner import this_machine
 from lpgen.tune.search import STRATEGIES
+from lpgen.tune.settings import Settings
 
 MAX_TRIALS = 1_000_000
 
