@@ -9,8 +9,8 @@ from lpgen.algorithms.weights.bit_fields import dense_planes
 from lpgen.ops import Dense, parse
 from lpgen.ops.reach import INT16_MAX
 from lpgen.schedules.common import telescoped
-from lpgen.schedules.common.dot.knobs import chunk_of, operands_of, steps
 from lpgen.schedules.common.dot.knobs import space as dot_space
+from lpgen.schedules.common.dot.steps import chunk_of, operands_of, steps
 from lpgen.schedules.x86.isa import isa_of
 from lpgen.space import MAX_PRODUCT
 from lpgen.target import Target

@@ -90,7 +90,7 @@ def test_compile_with_trials_tunes_first(lpgen, model, home, monkeypatch):
     def run(labels, target, log, settings, finished):
         asked.update(settings)
 
-    monkeypatch.setattr("lpgen.cli.tune.run", run)
+    monkeypatch.setattr("lpgen.cli.tuning.run", run)
     model.network = networks.two_layers()
     said = lpgen("compile", "m.onnx", "-o", "two.so", "--trials", "40", "--threads", "2")
     assert "the steps were expected to take" in said
@@ -100,7 +100,7 @@ def test_compile_with_trials_tunes_first(lpgen, model, home, monkeypatch):
 
 def test_compile_tunes_on_devices(lpgen, model, home, monkeypatch):
     asked = {}
-    monkeypatch.setattr("lpgen.cli.tune.run", lambda *given: asked.update(given[3]))
+    monkeypatch.setattr("lpgen.cli.tuning.run", lambda *given: asked.update(given[3]))
     monkeypatch.setattr("lpgen.farm.Farm", lambda *given: contextlib.nullcontext(given[:3]))
     model.network = networks.two_layers()
     there = ("--rpc", "127.0.0.1:9190", "--key", "rpi4", "--devices", "2")

@@ -96,14 +96,14 @@ def test_caches_of_the_target_count():
 
 def test_trees_are_those_of_xgboost():
     xgboost = pytest.importorskip("xgboost")
-    from lpgen.tune import fit_cost
+    from lpgen.tune.fit_cost.trees import TREES, forest_of
 
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((300, 6)).astype(np.float32)
     labels = np.sin(rows[:, 0] * 2) + rows[:, 1] * (rows[:, 2] > 0)
     data = xgboost.DMatrix(rows, label=labels)
-    booster = xgboost.train(fit_cost.TREES | {"base_score": 0.0}, data, 20)
-    forest = fit_cost.forest_of(booster)
+    booster = xgboost.train(TREES | {"base_score": 0.0}, data, 20)
+    forest = forest_of(booster)
     assert np.allclose(forest.predict(rows), booster.predict(data), atol=1e-5)
     again = Forest.from_json(json.loads(json.dumps(forest.to_json())))
     assert np.allclose(again.predict(rows), forest.predict(rows), atol=2e-3)

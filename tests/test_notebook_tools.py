@@ -153,7 +153,7 @@ class TestRoofline:
 
 class TestRoofs:
     def sizes(self, l2, l3):
-        return notebook._sizes(replace(Target.parse("avx2"), l1d=32 * KIB, l2=l2, l3=l3))
+        return notebook.roofs._sizes(replace(Target.parse("avx2"), l1d=32 * KIB, l2=l2, l3=l3))
 
     def test_each_level_is_read_where_it_holds_the_data(self):
         sizes = self.sizes(l2=512 * KIB, l3=8 * KIB * KIB)
@@ -167,7 +167,7 @@ class TestRoofs:
         assert list(self.sizes(l2=512 * KIB, l3=2**40)) == ["L2", "L3"]
 
     def test_measured_on_this_machine(self, monkeypatch):
-        monkeypatch.setattr(notebook, "_sizes", lambda target: {"L2": 64 * KIB})
+        monkeypatch.setattr(notebook.roofs, "_sizes", lambda target: {"L2": 64 * KIB})
         roofs = notebook.measure_roofs(OP, Target.parse("native"))
         assert list(roofs.bandwidths) == ["L2"]
         assert all(value > 0 for value in (*roofs.peaks.values(), *roofs.bandwidths.values()))

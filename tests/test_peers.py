@@ -12,7 +12,7 @@ import pytest
 from lpgen.bench import peers
 from lpgen.bench.case import Case, Contender, Disagrees, Unsupported
 from lpgen.bench.grouped import GroupedCase
-from lpgen.bench.peers import _foreign, executorch, llama_cpp, ncnn
+from lpgen.bench.peers import _foreign, _xnnpack, executorch, llama_cpp, ncnn
 from lpgen.bench.turns import case_of
 from lpgen.errors import UserError
 from lpgen.ops import parse
@@ -132,9 +132,11 @@ def first_way(peer, case):
     return next(iter(peer.variants(case, 1).values()))()
 
 
-@pytest.mark.parametrize("peer", [executorch, llama_cpp])
-def test_a_package_without_its_library_is_absent(peer, monkeypatch, tmp_path):
-    peer._library.cache_clear()
+@pytest.mark.parametrize(
+    ("peer", "library"), [(executorch, _xnnpack.library), (llama_cpp, llama_cpp._library)]
+)
+def test_a_package_without_its_library_is_absent(peer, library, monkeypatch, tmp_path):
+    library.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"^no package "):
         peer.version()

@@ -150,7 +150,7 @@ def tune_network(
     network: Network, target: Target, log: Log, trials: int, threads: int, farm: Farm | None = None
 ) -> None:
     """Tune the kernels that cost most, on a farm or here, and say what the whole may gain."""
-    from lpgen.cli import tune
+    from lpgen.cli import tuning
     from lpgen.network.trials import costs, shares
     from lpgen.tune import most_jobs
 
@@ -165,7 +165,7 @@ def tune_network(
         expected[result.op] = uses[result.op] * result.best.seconds
         output.note(f"all steps, as expected: {output.microseconds(sum(expected.values()))} us")
 
-    tune.run(labels, target, log, settings, take)
+    tuning.run(labels, target, log, settings, take)
     before, after = (output.microseconds(us) for us in (before, sum(expected.values())))
     output.note(
         f"the steps were expected to take {before} us, and now {after}; records: {log.path}"

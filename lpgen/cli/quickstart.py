@@ -45,7 +45,7 @@ def command(folder: Path, trials: int, seed: int) -> int:
     """
     from lpgen.build import check_output, header_path
     from lpgen.build.check import check_library
-    from lpgen.cli import check, tune
+    from lpgen.cli import check, tuning
     from lpgen.target import cpu_fingerprint, detect
 
     started = time.monotonic()
@@ -56,8 +56,8 @@ def command(folder: Path, trials: int, seed: int) -> int:
     click.echo(f"tuning {len(labels)} layers, {trials} candidates each")
     settings = {"trials": trials, "seed": seed, "jobs": target.cores}
     results: list[TuneResult] = []
-    tune.run(labels, target, log, settings, results.append)
-    output.note(tune.rate(results))
+    tuning.run(labels, target, log, settings, results.append)
+    output.note(tuning.rate(results))
     _build(labels, target, log, library)
     click.echo("checking every kernel against the NumPy oracle, in a fresh process")
     if check.print_kernels(check_library(library, seed), as_json=False):

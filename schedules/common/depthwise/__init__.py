@@ -30,7 +30,7 @@ from lpgen.ops.reach import INT16_MAX
 from lpgen.schedules.common import blocks
 from lpgen.schedules.common.cuts import block_refusal, cuts
 from lpgen.schedules.common.depthwise.tile import WindowStep, use_windows
-from lpgen.schedules.common.dot.knobs import operands_of
+from lpgen.schedules.common.dot.steps import operands_of
 from lpgen.schedules.common.finish import finished
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir.threads import parallel_tiles
@@ -61,7 +61,7 @@ def _kq(step: str) -> int:
 
 
 def steps(op: Conv2d, isa: Isa) -> tuple[str, ...]:
-    """The steps that are exact for the operator's formats (see `dot.knobs.steps`).
+    """The steps that are exact for the operator's formats (see `dot.steps`).
 
     Without vpdpbusd, whole sums in int16 need every lane's products to fit.
     """

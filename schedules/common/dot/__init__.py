@@ -19,7 +19,8 @@ from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks, inside
 from lpgen.schedules.common.dot import intrinsics, ranged
 from lpgen.schedules.common.dot import knobs as fixed
-from lpgen.schedules.common.dot.knobs import chunk_of, operands_of, refuses, tiling
+from lpgen.schedules.common.dot.knobs import refuses, tiling
+from lpgen.schedules.common.dot.steps import chunk_of, operands_of
 from lpgen.schedules.common.finish import finished
 from lpgen.space import Counts, Knobs, Space
 from lpgen.tir.rolled import keep_rolled

@@ -31,6 +31,7 @@ from lpgen.isa import Isa
 from lpgen.ops import Dense
 from lpgen.schedules.common.cuts import fits
 from lpgen.schedules.common.dot import knobs as fixed
+from lpgen.schedules.common.dot import steps as instruction
 from lpgen.schedules.common.heights import Kind, Plan, assembled, some_heights
 from lpgen.space import Counts, Knobs, Space
 
@@ -48,10 +49,10 @@ LATENCY = 8
 
 def space(op: Dense, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
-    known = fixed.steps(op, isa)
+    known = instruction.steps(op, isa)
     steps = tuple(step for step in known if step != "words") or known
     whole = -(-op.matrix.n // isa.lanes)
-    expands = fixed.unpacked(op, steps[0])
+    expands = instruction.unpacked(op, steps[0])
     high = op.range.high
     return Space(
         {
@@ -75,7 +76,7 @@ def refuses(op: Dense, isa: Isa, knobs: Knobs) -> str | None:
         return f"a tile of {rows} rows exceeds {isa.registers} registers"
     if rows * width(rows, *shape) < min(8, isa.registers // 3) and rows < op.range.high:
         return f"tiles of {rows} rows do not hide the latency of an instruction"
-    if fixed.chunk_of(knobs["step"]) % knobs["unroll"]:
+    if instruction.chunk_of(knobs["step"]) % knobs["unroll"]:
         return f"unroll={knobs['unroll']} does not divide the chunk"
     return None
 
@@ -105,7 +106,7 @@ class _Bodies:
 
     def __init__(self, op: Dense, isa: Isa, knobs: Knobs) -> None:
         self.op, self.isa, self.knobs = op, isa, knobs
-        self.expands = fixed.unpacked(op, knobs["step"])
+        self.expands = instruction.unpacked(op, knobs["step"])
         last = Kind(knobs["rows"], False, bool(knobs["many"]))
         self.plan = Plan.of(op.range, self._of, last)
 

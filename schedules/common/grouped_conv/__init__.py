@@ -29,7 +29,7 @@ from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.reach import INT16_MAX
 from lpgen.schedules.common.cuts import block_refusal, cuts
-from lpgen.schedules.common.dot.knobs import operands_of
+from lpgen.schedules.common.dot.steps import operands_of
 from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.grouped_conv.tile import Pieces, use_windows
 from lpgen.space import Counts, Knobs, Space
@@ -86,7 +86,7 @@ def pieces(op: Conv2d, isa: Isa, knobs: Knobs) -> Pieces | None:
 
 
 def steps(op: Conv2d, isa: Isa) -> tuple[str, ...]:
-    """The steps that are exact for the operator's formats (see `dot.knobs.steps`).
+    """The steps that are exact for the operator's formats (see `dot.steps`).
 
     Without vpdpbusd, sums of one kernel row in int16 have to fit.
     """
