@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import LEVELS, bits, template, template_of
+from packers import assert_packers_agree
 from strategies import layered_denses
 
 from lpgen import runtime, templates
-from lpgen.algorithms.sections import joined_sections
 from lpgen.bench import bench
 from lpgen.bench.turns import compared
 from lpgen.build import build
@@ -114,24 +114,13 @@ def test_only_the_template_for_layers_serves_them():
 @settings(max_examples=12, deadline=None)
 @given(name=st.sampled_from(NAMES), op=layered_denses(columns=20), data=st.data())
 def test_both_packers_give_the_same_bytes(name, op, data):
-    import tvm_ffi
-
-    from lpgen.build.lower import jit
-
     chosen, target = template_of(name)
     seed = data.draw(st.integers(0, 99))
     rng = np.random.default_rng(seed)
     layout = chosen.kernel(op, target, chosen.space(op, target).sample(rng)).layout
     _, w = op.random(rng)
     parameters = op.random_parameters(rng)
-    by_numpy = layout.pack(w, **parameters)
-    by_tir = aligned_copy(np.full(layout.nbytes, 0xAA, np.uint8), 0)
-    pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(*map(tvm_ffi.from_dlpack, (aligned_copy(w, 1), *parameters.values(), by_tir)))
-    offsets, _ = joined_sections(layout.sections)
-    for section, start in zip(layout.sections, offsets, strict=True):
-        part = slice(start, start + section.nbytes)
-        np.testing.assert_array_equal(by_tir[part], by_numpy[part], section.name)
+    assert_packers_agree(layout, w, **parameters)
 
 
 @pytest.mark.parametrize("top", [1, 2])

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import assert_exact_on
+from packers import assert_packers_agree
 from strategies import TEXTS
 
 from lpgen.algorithms import bitserial
@@ -13,7 +14,6 @@ from lpgen.algorithms.bitserial import PlaneWeights, is_xor, k_split_of
 from lpgen.errors import ScheduleRefused
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
-from lpgen.runtime.memory import aligned_copy
 from lpgen.schedules.common.bitserial.counts import BYTE_HOLDS
 from lpgen.schedules.common.bitserial.knobs import plan_of
 from lpgen.schedules.x86.isa import isa_of
@@ -230,17 +230,10 @@ def layout_of(op, word: int, lanes: int) -> PlaneWeights:
     word=st.sampled_from([8, 16, 32]),
 )
 def test_both_packers_give_the_same_bytes(weight, shape, word):
-    import tvm_ffi
-
-    from lpgen.build.lower import jit
-
     op = Dense(3, *shape, act="s3", weight=weight)
     layout = layout_of(op, word, 4)
     _, w = op.random(np.random.default_rng(sum(shape)))
-    packed = aligned_copy(np.zeros(layout.nbytes, np.uint8), 0)
-    pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(tvm_ffi.from_dlpack(aligned_copy(w, 1)), tvm_ffi.from_dlpack(packed))
-    np.testing.assert_array_equal(packed, layout.pack(w))
+    assert_packers_agree(layout, w)
 
 
 @pytest.mark.parametrize("word", [8, 16, 32])

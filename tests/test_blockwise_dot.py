@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from kernels import LEVELS, bits, template, template_of
+from packers import assert_packers_agree
 from strategies import blockwise_denses
 
 from lpgen import runtime, templates
-from lpgen.algorithms.sections import joined_sections
 from lpgen.build import build
 from lpgen.build.check import check_library
 from lpgen.errors import FormatError, LibraryError, ScheduleRefused, WorkloadError
@@ -61,10 +61,6 @@ def test_every_operator_survives_its_text(op):
 @settings(max_examples=25, deadline=None)
 @given(name=st.sampled_from(NAMES), op=blockwise_denses())
 def test_both_packers_give_the_same_bytes(name, op):
-    import tvm_ffi
-
-    from lpgen.build.lower import jit
-
     chosen, target = template_of(name)
     if chosen.why_not(op, target):
         return
@@ -72,14 +68,7 @@ def test_both_packers_give_the_same_bytes(name, op):
     rng = np.random.default_rng(0)
     _, w = op.random(rng)
     parameters = op.random_parameters(rng)
-    by_numpy = layout.pack(w, **parameters)
-    by_tir = aligned_copy(np.full(layout.nbytes, 0xAA, np.uint8), 0)
-    pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(*map(tvm_ffi.from_dlpack, (aligned_copy(w, 1), *parameters.values(), by_tir)))
-    offsets, _ = joined_sections(layout.sections)
-    for section, start in zip(layout.sections, offsets, strict=True):
-        part = slice(start, start + section.nbytes)
-        np.testing.assert_array_equal(by_tir[part], by_numpy[part], section.name)
+    assert_packers_agree(layout, w, **parameters)
 
 
 def test_bfloat16_scales_take_half_the_bytes():

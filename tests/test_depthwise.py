@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from kernels import assert_exact, template
+from packers import assert_packers_agree
 
 from lpgen.algorithms.depthwise import View
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, parse
-from lpgen.runtime.memory import aligned_copy
 
 NAMES = [f"{family}/depthwise" for family in ("sse4", "avx2", "avx512bw", "avx512vnni")]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
@@ -81,25 +81,12 @@ def test_knobs_outside_of_the_space_are_refused(name):
 
 
 def test_the_packer_of_the_library_packs_as_numpy_does():
-    import tvm_ffi
-
-    from lpgen.build.lower import jit
-
     for name in NAMES:
         chosen, target = template(name)
         for op in (depthwise(18, "s4", "b3"), depthwise(6, "u8", "s8", 3, kernel=(5, 2))):
             layout = chosen.kernel(op, target, chosen.default(op, target)).layout
             _, w = op.random(np.random.default_rng(0))
-            packed = aligned_copy(np.full(layout.nbytes, 0xA5, np.uint8), 0)
-            expected = layout.pack(w)
-            jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (w, packed)))
-            sections = [s.nbytes for s in layout.sections]
-            assert np.array_equal(packed[: sections[0]], expected[: sections[0]])
-            start = -(-sections[0] // 64) * 64
-            assert np.array_equal(
-                packed[start : start + sum(sections[1:])],
-                expected[start : start + sum(sections[1:])],
-            )
+            assert_packers_agree(layout, w, target)
 
 
 @pytest.mark.parametrize("name", ["avx512bw/depthwise", "avx512vnni/depthwise"])

@@ -14,6 +14,7 @@ from kernels import (
     runs_here,
     template,
 )
+from packers import assert_packers_agree
 from strategies import convs, denses, depthwise_convs, grouped_convs, texts, with_epilogues
 
 from lpgen.errors import ScheduleRefused
@@ -92,19 +93,12 @@ def test_many_epilogues(kind, name, data):
 @settings(max_examples=10, deadline=None)
 @given(op=with_epilogues(st.one_of(convs(), denses())), seed=st.integers(0, 2**32 - 1))
 def test_both_packers_give_the_same_bytes(op, seed):
-    import tvm_ffi
-
-    from lpgen.build.lower import jit
-
     chosen, target = template("generic/generic")
     layout = chosen.kernel(op, target, chosen.default(op, target)).layout
     rng = np.random.default_rng(seed)
     _, w = op.random(rng)
     parameters = op.random_parameters(rng)
-    packed = aligned_copy(np.zeros(layout.nbytes, np.uint8), 0)
-    given = [aligned_copy(p, p.itemsize) for p in parameters.values()]
-    jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (aligned_copy(w, 1), *given, packed)))
-    np.testing.assert_array_equal(packed, layout.pack(w, **parameters))
+    assert_packers_agree(layout, w, target, **parameters)
 
 
 @pytest.mark.sample(2)

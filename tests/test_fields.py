@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import LEVELS, template
-from test_weights import packed_by_tir, section_bytes
+from packers import assert_packers_agree
 
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.bit_fields import FieldWeights, dense_planes, spread_planes
@@ -40,16 +40,14 @@ def test_both_packers_give_the_same_bytes(weight, n, k, offset, spread):
     planes = (spread_planes if spread and narrow else dense_planes)(op.weight)
     layout = layout_of(op, planes, offset)
     _, w = op.random(np.random.default_rng(n * k))
-    by_numpy, by_tir = layout.pack(w), packed_by_tir(layout, w)
-    np.testing.assert_array_equal(section_bytes(layout, by_tir), section_bytes(layout, by_numpy))
+    assert_packers_agree(layout, w)
 
 
 def test_both_packers_agree_on_grouped_convolutions():
     op = Conv2d(h=4, w=4, ic=6, oc=10, kernel=(3, 2), groups=2, act="u8", weight="b5")
     layout = layout_of(op, dense_planes(op.weight), -128)
     _, w = op.random(np.random.default_rng(1))
-    by_numpy, by_tir = layout.pack(w), packed_by_tir(layout, w)
-    np.testing.assert_array_equal(section_bytes(layout, by_tir), section_bytes(layout, by_numpy))
+    assert_packers_agree(layout, w)
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from kernels import assert_exact, template
+from packers import assert_packers_agree
 
 from lpgen.algorithms.weights.lanes import Lanes
 from lpgen.errors import ScheduleRefused
 from lpgen.ops import Conv2d, parse
 from lpgen.records.choose import ranking
-from lpgen.runtime.memory import aligned_copy
 from lpgen.schedules.common.grouped_conv import pieces
 from lpgen.schedules.common.grouped_conv.tile import Pieces
 from lpgen.schedules.x86.isa import isa_of
@@ -137,20 +137,10 @@ def test_what_nobody_tuned_takes_it_where_groups_are_small(op, plain, amx):
 
 
 def test_the_packer_of_the_library_packs_as_numpy_does():
-    import tvm_ffi
-
-    from lpgen.build.lower import jit
 
     for name in NAMES:
         chosen, target = template(name)
         for op in (grouped(5, 3, 3, "s4", "b3"), grouped(3, 6, 32), grouped(2, 4, 2, kernel=2)):
             layout = chosen.kernel(op, target, chosen.default(op, target)).layout
             _, w = op.random(np.random.default_rng(0))
-            packed = aligned_copy(np.full(layout.nbytes, 0xA5, np.uint8), 0)
-            expected = layout.pack(w)
-            jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (w, packed)))
-            start = 0
-            for section in layout.sections:
-                end = start + section.nbytes
-                assert np.array_equal(packed[start:end], expected[start:end])
-                start = -(-end // 64) * 64
+            assert_packers_agree(layout, w, target)

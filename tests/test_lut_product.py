@@ -4,21 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tvm_ffi
 from algorithm_cases import NARROW_ACTS, NARROW_WEIGHTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import assert_exact, template
+from packers import assert_packers_agree
 from strategies import convs
 
 from lpgen.algorithms.lut_product import Tiling, define
 from lpgen.algorithms.weights.tables import TABLE_BYTES, Tables
-from lpgen.build.lower import jit
 from lpgen.errors import ScheduleRefused
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
-from lpgen.runtime.memory import aligned_copy
-from lpgen.target import Target
 
 NAMES = [f"{family}/lut_product" for family in ("sse4", "avx2", "avx512bw")]
 TEMPLATES = pytest.mark.parametrize("name", NAMES)
@@ -84,10 +81,7 @@ def test_both_packers_give_the_same_bytes(op, act, weight, packed, lanes):
     tiling = Tiling(rows=1, vectors=1, lanes=lanes, row_tiles=op.matrix.m, panels=1, packed=packed)
     layout = define(op, tiling).weights
     _, w = op.random(np.random.default_rng(0))
-    by_tir = aligned_copy(np.zeros(layout.nbytes, np.uint8), 0)
-    pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(tvm_ffi.from_dlpack(aligned_copy(w, 1)), tvm_ffi.from_dlpack(by_tir))
-    np.testing.assert_array_equal(by_tir, layout.pack(w))
+    assert_packers_agree(layout, w)
 
 
 def test_a_packed_weight_takes_exactly_its_bits():

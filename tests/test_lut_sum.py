@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import assert_exact, assert_exact_on, template
+from packers import assert_packers_agree
 from strategies import TEXTS, convs, texts
 
 from lpgen.algorithms.lut_sum import (
@@ -18,7 +19,6 @@ from lpgen.algorithms.lut_sum import (
 )
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
-from lpgen.runtime.memory import aligned_copy
 from lpgen.schedules.common.lut_sum import knobs as lut_sum_space
 from lpgen.schedules.common.lut_sum.knobs import digit_choices
 from lpgen.schedules.x86.isa import isa_of
@@ -40,17 +40,6 @@ def layout_of(op, inputs: int, lanes: int = 16, panels: int = 1) -> IndexWeights
     return IndexWeights(op.w_shape, op.weight, c, *sizes, offset=offset_of(op), lanes=lanes)
 
 
-def packed_by_tir(layout: IndexWeights, w: np.ndarray) -> np.ndarray:
-    import tvm_ffi
-
-    from lpgen.build.lower import jit
-
-    packed = aligned_copy(np.zeros(layout.nbytes, np.uint8), 0)
-    pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(tvm_ffi.from_dlpack(aligned_copy(w, 1)), tvm_ffi.from_dlpack(packed))
-    return packed
-
-
 @settings(max_examples=15, deadline=None)
 @given(
     weight=st.sampled_from(LINEAR),
@@ -62,7 +51,7 @@ def test_both_packers_give_the_same_bytes(weight, act, shape, inputs):
     op = Dense(3, *shape, act=act, weight=weight)
     layout = layout_of(op, inputs)
     _, w = op.random(np.random.default_rng(sum(shape)))
-    np.testing.assert_array_equal(packed_by_tir(layout, w), layout.pack(w))
+    assert_packers_agree(layout, w)
 
 
 @pytest.mark.parametrize("inputs", INPUTS)
@@ -70,7 +59,7 @@ def test_both_packers_agree_on_convolutions(inputs):
     op = Conv2d(h=4, w=4, ic=6, oc=10, kernel=(3, 2), groups=2, act="u8", weight="b3")
     layout = layout_of(op, inputs)
     _, w = op.random(np.random.default_rng(1))
-    np.testing.assert_array_equal(packed_by_tir(layout, w), layout.pack(w))
+    assert_packers_agree(layout, w)
 
 
 @pytest.mark.parametrize("inputs", INPUTS)

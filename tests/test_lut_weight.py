@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import assert_exact, template
+from packers import assert_packers_agree
 from strategies import TEXTS
 
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.lut_weight import INPUTS, TableWeights, tables_of
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense, parse
-from lpgen.runtime.memory import aligned_copy
 from lpgen.schedules.common.lut_sum.knobs import digit_choices
 from lpgen.schedules.common.lut_weight import panel_of, refuses, space, why_not
 from lpgen.schedules.x86.isa import isa_of
@@ -33,17 +33,6 @@ def layout_of(op, digits: int, parts: int = 1) -> TableWeights:
     return TableWeights(op.w_shape, op.weight, c, *sizes, tables_of(op, digits), parts)
 
 
-def packed_by_tir(layout: TableWeights, w: np.ndarray) -> np.ndarray:
-    import tvm_ffi
-
-    from lpgen.build.lower import jit
-
-    packed = aligned_copy(np.zeros(layout.nbytes, np.uint8), 0)
-    pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(tvm_ffi.from_dlpack(aligned_copy(w, 1)), tvm_ffi.from_dlpack(packed))
-    return packed
-
-
 @settings(max_examples=12, deadline=None)
 @given(weight=weights, act=acts, n=st.integers(1, 20), k=st.integers(1, 50))
 def test_both_packers_give_the_same_bytes(weight, act, n, k):
@@ -51,14 +40,14 @@ def test_both_packers_give_the_same_bytes(weight, act, n, k):
     _, w = op.random(np.random.default_rng(n * k))
     for digits in digit_choices(tables_of(op, 1)):
         layout = layout_of(op, digits, parts=3)
-        np.testing.assert_array_equal(packed_by_tir(layout, w), layout.pack(w))
+        assert_packers_agree(layout, w)
 
 
 def test_both_packers_agree_on_convolutions():
     op = Conv2d(h=4, w=4, ic=6, oc=10, kernel=(3, 2), groups=2, act="b1", weight="b7")
     _, w = op.random(np.random.default_rng(1))
     layout = layout_of(op, 2)
-    np.testing.assert_array_equal(packed_by_tir(layout, w), layout.pack(w))
+    assert_packers_agree(layout, w)
 
 
 def test_entries_are_the_sums_of_subsets():

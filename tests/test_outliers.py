@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from kernels import LEVELS, assert_exact, runs_here, template, template_of
+from packers import assert_packers_agree
 from scipy import sparse
 from strategies import convs, denses, depthwise_convs, with_epilogues
 
@@ -137,17 +138,10 @@ def test_the_largest_outliers_everywhere(end):
 @BUILDS
 @given(op=with_outliers(st.one_of(convs(), denses())), seed=st.integers(0, 2**31))
 def test_both_packers_give_the_same_bytes(op, seed):
-    import tvm_ffi
-
-    from lpgen.build.lower import jit
-
     chosen, target = template("generic/generic")
     layout = chosen.kernel(op, target, chosen.default(op, target)).layout
     _, w, _, parameters = problem(op, seed)
-    packed = aligned_copy(np.zeros(layout.nbytes, np.uint8), 0)
-    more = [aligned_copy(p, p.itemsize) for p in parameters.values()]
-    jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (aligned_copy(w, 1), *more, packed)))
-    np.testing.assert_array_equal(packed, layout.pack(w, **parameters))
+    assert_packers_agree(layout, w, target, **parameters)
 
 
 @pytest.mark.parametrize(

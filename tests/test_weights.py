@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packers import assert_packers_agree
 from strategies import TEXTS, texts
 
 from lpgen.algorithms.lhs.k_split import cut
-from lpgen.algorithms.sections import joined_sections
 from lpgen.algorithms.weights.panels import PLANES, PanelWeights
 from lpgen.formats import Format
 from lpgen.ops import Conv2d, Dense
-from lpgen.runtime.memory import aligned_copy
-from lpgen.target import Target
 
 
 def layout_of(op, panels=1, vectors=2, lanes=4, kq=4, top=False) -> PanelWeights:
@@ -31,24 +29,6 @@ def layout_of(op, panels=1, vectors=2, lanes=4, kq=4, top=False) -> PanelWeights
     )
 
 
-def packed_by_tir(layout: PanelWeights, w: np.ndarray) -> np.ndarray:
-    import tvm_ffi
-
-    from lpgen.build.lower import jit
-
-    packed = aligned_copy(np.full(layout.nbytes, 0xAA, np.uint8), 0)
-    pack = jit(layout.te_module(), Target.parse("generic"))
-    pack(tvm_ffi.from_dlpack(aligned_copy(w, 1)), tvm_ffi.from_dlpack(packed))
-    return packed
-
-
-def section_bytes(layout: PanelWeights, packed: np.ndarray) -> np.ndarray:
-    """The bytes of the sections, without what aligns them (the packer leaves that as it was)."""
-    offsets, _ = joined_sections(layout.sections)
-    pairs = zip(layout.sections, offsets, strict=True)
-    return np.concatenate([packed[start : start + s.nbytes] for s, start in pairs])
-
-
 @settings(max_examples=15, deadline=None)
 @given(
     weight=texts,
@@ -60,8 +40,7 @@ def test_both_packers_give_the_same_bytes(weight, shape, kq):
     op = Dense(3, n, k, act="u8", weight=weight)
     layout = layout_of(op, kq=kq)
     _, w = op.random(np.random.default_rng(n * k))
-    by_numpy, by_tir = layout.pack(w), packed_by_tir(layout, w)
-    np.testing.assert_array_equal(section_bytes(layout, by_tir), section_bytes(layout, by_numpy))
+    assert_packers_agree(layout, w)
 
 
 @pytest.mark.parametrize("weight", ["s8", "u8", "b5", "t2"])
@@ -69,8 +48,7 @@ def test_both_packers_agree_on_grouped_convolutions(weight):
     op = Conv2d(h=4, w=4, ic=6, oc=10, kernel=(3, 2), groups=2, act="u8", weight=weight)
     layout = layout_of(op)
     _, w = op.random(np.random.default_rng(1))
-    by_numpy, by_tir = layout.pack(w), packed_by_tir(layout, w)
-    np.testing.assert_array_equal(section_bytes(layout, by_tir), section_bytes(layout, by_numpy))
+    assert_packers_agree(layout, w)
 
 
 @pytest.mark.parametrize("weight", TEXTS)
@@ -86,8 +64,7 @@ def test_both_packers_agree_on_two_s_complement(weight):
     op = Dense(3, 13, 21, act="u8", weight=weight)
     layout = layout_of(op, top=True)
     _, w = op.random(np.random.default_rng(2))
-    by_numpy, by_tir = layout.pack(w), packed_by_tir(layout, w)
-    np.testing.assert_array_equal(section_bytes(layout, by_tir), section_bytes(layout, by_numpy))
+    assert_packers_agree(layout, w)
     assert layout.nbytes == layout_of(op).nbytes
 
 

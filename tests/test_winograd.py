@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from kernels import aligned_copy, assert_exact, assert_exact_on, template, template_of
+from kernels import assert_exact, assert_exact_on, template, template_of
+from packers import assert_packers_agree
 
 from lpgen.algorithms.winograd.sides import DIRECT, limits, side
 from lpgen.algorithms.winograd.tile import Tile
@@ -168,9 +169,6 @@ def test_why_weights_are_not_stored_as_codes():
 
 
 def test_the_packer_of_the_library_packs_as_numpy_does():
-    import tvm_ffi
-
-    from lpgen.build.lower import jit
 
     op = conv("s3", "s3", ic=6, oc=9)
     chosen, target = template_of("sse4/winograd")
@@ -184,11 +182,4 @@ def test_the_packer_of_the_library_packs_as_numpy_does():
     for op, target, knobs in cases:
         layout = chosen.kernel(op, target, knobs).layout
         _, w = op.random(np.random.default_rng(3))
-        packed = aligned_copy(np.full(layout.nbytes, 0xA5, np.uint8), 0)
-        expected = layout.pack(w)
-        jit(layout.te_module(), target)(*map(tvm_ffi.from_dlpack, (w, packed)))
-        start = 0
-        for section in layout.sections:
-            part = slice(start, start + section.nbytes)
-            assert np.array_equal(packed[part], expected[part]), section.name
-            start += -(-section.nbytes // 64) * 64
+        assert_packers_agree(layout, w, target)

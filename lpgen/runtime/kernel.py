@@ -1,6 +1,5 @@
 """A kernel of a loaded library."""
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from lpgen.errors import LibraryError
 from lpgen.runtime import arrays
 from lpgen.runtime.arguments import Argument
 from lpgen.runtime.files import Code
-from lpgen.runtime.memory import aligned
+from lpgen.runtime.memory import KeptMemory
 from lpgen.runtime.weights import PackedWeights, Packer
 
 MAX_THREADS = 1024
@@ -46,7 +45,7 @@ class Kernel:
         self._code = code  # keeps it loaded
         self._run = code.get_function(self.symbol)
         self._packer = Packer(interface, variant, self.packed_bytes, self._call)
-        self._kept = threading.local()
+        self._kept = KeptMemory()
 
     def __repr__(self) -> str:
         return f"<lpgen kernel {self.name}: {self.variant['template']}>"
@@ -211,9 +210,5 @@ class Kernel:
             raise LibraryError(f"{self.name}: {reason.strip()}") from None
 
     def _workspace(self, threads: int) -> Any:
-        """This thread's workspace, made larger where it is too small: fresh memory is slow."""
-        nbytes = self.workspace_bytes(threads)
-        kept = getattr(self._kept, "workspace", None)
-        if kept is None or kept.shape[0] < nbytes:
-            kept = self._kept.workspace = tvm_ffi.from_dlpack(aligned(max(nbytes, 1)))
-        return kept
+        """This thread's workspace."""
+        return self._kept.of(self.workspace_bytes(threads))

@@ -1,6 +1,10 @@
 """Memory that starts on a cache line, or so many bytes behind one."""
 
+import threading
+from typing import Any
+
 import numpy as np
+import tvm_ffi
 
 ALIGNMENT = 64
 """Packed weights and workspaces start on this boundary (bytes)."""
@@ -21,6 +25,20 @@ def aligned_copy(array: np.ndarray, offset: int = 0) -> np.ndarray:
     copy = _empty(array.nbytes, offset).view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
+
+
+class KeptMemory:
+    """Memory that each thread keeps from call to call: fresh memory is slow."""
+
+    def __init__(self) -> None:
+        self._kept = threading.local()
+
+    def of(self, nbytes: int) -> Any:
+        """This thread's tensor of at least so many bytes, made larger where it is too small."""
+        kept = getattr(self._kept, "tensor", None)
+        if kept is None or kept.shape[0] < nbytes:
+            kept = self._kept.tensor = tvm_ffi.from_dlpack(aligned(max(nbytes, 1)))
+        return kept
 
 
 def _empty(nbytes: int, offset: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import struct
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from lpgen.errors import LibraryError
 from lpgen.runtime import arrays
 from lpgen.runtime.files import Code, as_text
 from lpgen.runtime.kernel import MAX_THREADS
-from lpgen.runtime.memory import aligned
+from lpgen.runtime.memory import KeptMemory, aligned
 
 _HEADER = struct.Struct("<24s32s8x")
 """Of a file of weights: what weights.c compares, and the SHA-256 of what is behind it."""
@@ -88,7 +87,7 @@ class Network:
         self._code = code  # keeps it loaded
         self._run = code.get_function(f"{self.name}_run")
         self._arena_bytes = code.get_function(f"{self.name}_arena_bytes")
-        self._kept = threading.local()
+        self._kept = KeptMemory()
         self.constant_bytes: int = program["constant_bytes"]
         suffix = program["weights_file"]
         self._weights = path.with_suffix(suffix) if suffix else None
@@ -232,12 +231,8 @@ class Network:
             raise LibraryError(f"network {str(error).strip()}") from None
 
     def arena(self, threads: int) -> Any:
-        """This thread's arena, made larger where it is too small: fresh memory is slow."""
-        nbytes = self.arena_bytes(threads)
-        kept = getattr(self._kept, "arena", None)
-        if kept is None or kept.shape[0] < nbytes:
-            kept = self._kept.arena = tvm_ffi.from_dlpack(aligned(max(nbytes, 1)))
-        return kept
+        """This thread's arena."""
+        return self._kept.of(self.arena_bytes(threads))
 
 
 class Walk:
