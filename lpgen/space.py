@@ -127,8 +127,8 @@ class Space:
         for _ in range(_TRIES if free else 0):
             child = self.ordered(point)
             count = min(len(free), 1 if rng.random() < 0.7 else 2)
-            for name in rng.permutation(free)[:count]:
-                child[str(name)] = self._neighbour(rng, str(name), point[str(name)])
+            for name in (free[i] for i in rng.permutation(len(free))[:count]):
+                child[name] = self._neighbour(rng, name, point[name])
             if self.holds(child):
                 return child
         return self.sample(rng)
@@ -148,7 +148,8 @@ class Space:
     ) -> Knobs:
         """A valid point that takes each knob from one of two parents (or is a mutant of `a`)."""
         for _ in range(_TRIES):
-            child = {name: (a if rng.random() < 0.5 else b)[name] for name in self.knobs}
+            of_a = rng.random(len(self.knobs)) < 0.5
+            child = {n: (a if first else b)[n] for n, first in zip(self.knobs, of_a, strict=True)}
             if self.holds(child):
                 return child
         return self.mutate(rng, a)
@@ -171,13 +172,21 @@ class Space:
 
         An int gives itself and log2(1 + |value|), a str one-hot over its choices, a bool 0 or 1.
         """
-        numbers: list[float] = []
-        for name, values in self.knobs.items():
-            value = point[name]
-            if isinstance(values[0], str):
-                numbers += [float(value == choice) for choice in values]
-            elif isinstance(values[0], bool):
-                numbers.append(float(value))
-            else:
-                numbers += [float(value), math.log2(1 + abs(value))]
-        return np.array(numbers, dtype=np.float32)
+        numbers = (numbers[point[name]] for name, numbers in self._numbers.items())
+        return np.fromiter(itertools.chain.from_iterable(numbers), np.float32)
+
+    @cached_property
+    def _numbers(self) -> dict[str, dict[Any, tuple[float, ...]]]:
+        """The numbers of each choice of each knob."""
+
+        def of(value: Any, values: tuple) -> tuple[float, ...]:
+            if isinstance(value, str):
+                return tuple(float(value == choice) for choice in values)
+            if isinstance(value, bool):
+                return (float(value),)
+            return float(value), math.log2(1 + abs(value))
+
+        return {
+            name: {value: of(value, values) for value in values}
+            for name, values in self.knobs.items()
+        }

@@ -85,14 +85,14 @@ def test_what_is_named_comes_first_then_guesses_then_the_defaults():
 
 def test_nothing_is_proposed_twice_and_all_is_in_the_space():
     searching = search()
-    done = run(searching, 200)
-    assert len({candidate.key for candidate in done}) == 200
+    done = run(searching, 100)
+    assert len({candidate.key for candidate in done}) == 100
     assert all(candidate.knobs in Big().space(OP, TARGET) for candidate in done)
 
 
 def test_the_same_seed_gives_the_same_search():
-    assert run(search(seed=5), 40) == run(search(seed=5), 40)
-    assert run(search(seed=5), 40) != run(search(seed=6), 40)
+    found = [run(search(seed=seed), 24) for seed in (5, 5, 6)]
+    assert found[0] == found[1] != found[2]
 
 
 def test_what_is_told_from_a_log_is_not_proposed():
@@ -122,14 +122,15 @@ def test_exhaustive_goes_through_in_order():
 def test_the_model_beats_random_search():
     def reached(strategy):
         found = []
-        for seed in range(5):
+        for seed in range(3):
             searching = search(seed=seed, strategy=strategy, model=CostModel(seed))
             run(searching, 48)
             found.append(searching.fastest)
         return np.mean(found)
 
-    assert reached("model") < 1.1e-4
-    assert reached("model") < 0.95 * reached("random")
+    by_model = reached("model")
+    assert by_model < 1.1e-4
+    assert by_model < 0.95 * reached("random")
 
 
 def test_failures_are_no_obstacle():
@@ -165,13 +166,13 @@ def test_hopeless_templates_get_their_default_and_a_trial_or_two():
 
 
 def test_a_close_template_gets_a_good_part_of_the_trials():
-    counts = [trials_of([1.02, 1, 2, 50], seed=seed) for seed in range(5)]
+    counts = [trials_of([1.02, 1, 2, 50], seed=seed) for seed in range(3)]
     assert np.median([min(found["t0"], found["t1"]) for found in counts]) >= 20
     assert np.median([found["t2"] for found in counts]) <= 10
 
 
 def test_equal_shares():
-    counts = trials_of([1, 2, 50, 3], strategy="equal").values()
+    counts = trials_of([1, 2, 50, 3], trials=24, strategy="equal").values()
     assert max(counts) - min(counts) <= 2
 
 
@@ -189,8 +190,9 @@ def test_six_hopeless_templates_more_do_not_slow_the_search_down():
             found.append(searching.fastest)
         return np.mean(found)
 
-    assert reached(6, "model") < 1.1 * reached(0, "model")
-    assert reached(6, "model") < 0.9 * reached(6, "equal")
+    among_rivals = reached(6, "model")
+    assert among_rivals < 1.1 * reached(0, "model")
+    assert among_rivals < 0.9 * reached(6, "equal")
 
 
 def test_the_search_ends_where_only_hopeless_candidates_are_left():

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from lpgen.space import Knobs
@@ -16,7 +17,7 @@ class Candidate:
     template: Template
     knobs: Knobs
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, str]:
         """What makes two candidates of one operator the same."""
         return self.template.name, json.dumps(self.knobs, sort_keys=True)
