@@ -122,7 +122,7 @@ def test_exhaustive_goes_through_in_order():
 def test_the_model_beats_random_search():
     def reached(strategy):
         found = []
-        for seed in range(3):
+        for seed in range(5):
             searching = search(seed=seed, strategy=strategy, model=CostModel(seed))
             run(searching, 48)
             found.append(searching.fastest)
