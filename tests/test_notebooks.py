@@ -94,7 +94,7 @@ def folder(tmp_path_factory) -> Path:
 def notebook(folder) -> NotebookNode:
     """The first notebook, executed with few trials."""
     path = FOLDER / "01_first_schedule.ipynb"
-    return execute(path, folder, f"TRIALS = {TRIALS}\nSEED = 1")
+    return execute(path, folder, f"TRIALS, SEED, DEVICES = {TRIALS}, 1, 1")
 
 
 class TestFirstSchedule:
