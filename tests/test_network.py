@@ -112,6 +112,42 @@ def test_a_residual_of_float32_and_a_gelu_become_two_steps():
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_a_gelu_by_tanh_becomes_one_step():
+    """With the cube as products or as a square, and numbers on either side."""
+    one, kind = {"outer": 1, "inner": 24}, TensorType((24,), "float32")
+
+    def pair(name, function, number=None, **inputs):
+        axes = {"b_axes": "omi" if number is None else "none"}
+        constants = {} if number is None else {"b": np.float32([number])}
+        return Step(
+            name, Binary(function=function, **one, **axes), inputs, name, None, {}, constants
+        )
+
+    for square in (
+        pair("square", "mul", a="x", b="x"),
+        Step("square", Unary(size=24, function="square"), {"x": "x"}, "square"),
+    ):
+        steps = (
+            square,
+            pair("cube", "mul", a="square", b="x"),
+            pair("part", "mul", 0.044715, a="cube"),
+            pair("sum", "add", a="x", b="part"),
+            pair("inner", "mul", 0.7978845608, a="sum"),
+            Step("tanh", Unary(size=24, function="tanh"), {"x": "inner"}, "tanh"),
+            pair("more", "add", 1, a="tanh"),
+            pair("half", "mul", 0.5, a="more"),
+            pair("y", "mul", a="half", b="x"),
+        )
+        network = Network({"x": kind}, {"y": kind}, steps)
+        short = fused(network)
+        assert [str(step.op) for step in short.steps] == ["unary size=24 function=gelu_tanh"]
+        x = rng.normal(size=24).astype(np.float32)
+        ours, theirs = (n.reference({"x": x})["y"] for n in (short, network))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+        other = replace(steps[2], constants={"b": np.float32([0.05])})
+        assert len(fused(replace(network, steps=(*steps[:2], other, *steps[3:]))).steps) == 9
+
+
 def test_a_relu_goes_into_the_product_whose_codes_are_no_less_than_zero():
     dense = parse("dense m=3 n=8 k=8 act=s8 weight=s8 input=f32:row out=f32 scale=channel")
     weights, kind = dense.weight.random(rng, dense.w_shape), TensorType((3, 8), "float32")

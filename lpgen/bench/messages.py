@@ -50,7 +50,7 @@ class Present(NamedTuple):
 
 class NetworkTask(NamedTuple):
     """Time the network of a library beside `names`, which run the ONNX file `model`; inputs: by
-    name, {}: random ones."""
+    name, {}: random ones; version: which one, of several sizes of inputs."""
 
     library: str
     model: str
@@ -58,6 +58,7 @@ class NetworkTask(NamedTuple):
     rounds: int
     seed: int
     inputs: dict[str, np.ndarray]
+    version: int = 0
 
 
 class NetworkTimes(NamedTuple):

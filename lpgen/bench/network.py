@@ -75,17 +75,20 @@ def bench_network(
     threads: int = 1,
     seed: int = 0,
     inputs: Mapping[str, np.ndarray] | None = None,
+    version: int = 0,
 ) -> NetworkMeasurement:
     """Measure the network of a library on these inputs, or on random ones.
 
     Calls go through `lpgen.runtime` (`Network.bind`) and run on `threads` threads, bound to as many
     cores; in each of 15 rounds the whole network runs for some milliseconds, and then each of its
-    steps alone for one. Raises LibraryError when there is no network in it, or it cannot be loaded.
+    steps alone for one. version: which one, of several sizes of inputs. Raises LibraryError when
+    there is no network in it, or it cannot be loaded.
     """
     library = library if isinstance(library, runtime.Library) else runtime.load(library)
-    network, threads = library.network, count("threads", threads, MAX_THREADS)
-    if network is None:
+    threads = count("threads", threads, MAX_THREADS)
+    if library.network is None:
         raise LibraryError(f"{library.path}: holds no network")
+    network = library.versions[version]
     if inputs is None:
         inputs = inputs_of(network, np.random.default_rng(seed))
     with pinned(threads) as cores:

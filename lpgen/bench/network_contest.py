@@ -27,12 +27,14 @@ def compare_network(
     rounds: int = _ROUNDS,
     seed: int = 0,
     inputs: Mapping[str, np.ndarray] = {},
+    version: int = 0,
 ) -> NetworkTimes:
     """Time the network of `library` in turns with libraries that run the ONNX file `model`.
 
     All get the same inputs, random ones where none are given, and as many threads on the same
-    cores. A library that the process dies of is left out, and the rest runs again. Raises UserError
-    for an unknown name, LibraryError where the network itself cannot be run.
+    cores; version: of the network, of several sizes of inputs. A library that the process dies of
+    is left out, and the rest runs again. Raises UserError for an unknown name, LibraryError where
+    the network itself cannot be run.
     """
     for name in names:
         peers.get(name)
@@ -41,7 +43,8 @@ def compare_network(
     environment, no_amx, _ = restraint(target)
     alive, dead = list(names), {}
     while True:
-        task = NetworkTask(str(library), str(model), tuple(alive), rounds, seed, dict(inputs))
+        given = str(library), str(model), tuple(alive), rounds, seed, dict(inputs), version
+        task = NetworkTask(*given)
         child = Child(
             *("lpgen.bench.network_turns", str(int(no_amx)), str(threads)),
             environment=environment | settings(threads),

@@ -35,7 +35,7 @@ _LONG_TURNS = {"warm": 10e-3, "lap": 10e-3}
 def run(task: NetworkTask, threads: int, say: Callable[[Any], None]) -> NetworkTimes:
     """Prepare all, compare their outputs, and time them in turns."""
     say(Phase("", "calling the network"))
-    network = runtime.load(task.library).network
+    network = runtime.load(task.library).versions[task.version]
     inputs = task.inputs or inputs_of(network, np.random.default_rng(task.seed))
     call, ours = bound_call(network, inputs, threads)
     runs: dict[str, Run] = {OURS: timed(call, time.perf_counter_ns)}

@@ -14,6 +14,7 @@ from lpgen.errors import UserError
 
 if TYPE_CHECKING:
     from lpgen.build.check import Checked
+    from lpgen.network import Network
     from lpgen.runtime import Library
 
 WRONG = 1
@@ -33,7 +34,7 @@ WRONG = 1
     help="The CPU that an emulator (qemu-user) runs the kernels on [this one; of a library for "
     "another architecture what it was built for]; or one of several that it was built for.",
 )
-@options.shapes
+@options.versions
 @options.dynamic
 @options.plan
 @options.device
@@ -43,7 +44,7 @@ def command(
     library: Path,
     model: Path | None,
     target: str | None,
-    shapes: dict[str, tuple[int, ...]],
+    versions: list[dict[str, tuple[int, ...]]],
     dynamic: str,
     plan: Path | None,
     rpc: str | None,
@@ -71,7 +72,7 @@ def command(
     from lpgen.cli import remote
 
     if (leases := remote.leases(rpc, key)) is not None:
-        if model is not None or shapes or dynamic or plan:
+        if model is not None or versions != [{}] or dynamic or plan:
             raise UserError("--model and what goes with it are for a library that this CPU runs")
         return WRONG if remote.check(library, leases, target, seed, as_json) else 0
     elsewhere = emulated_target(library, target)
@@ -82,18 +83,22 @@ def command(
         found = {name: check_library(library, seed, elsewhere, name) for name in several}
         return WRONG if sum(print_kernels(found[name], as_json, name) for name in found) else 0
     loaded = runtime.load(library)
-    has_network = loaded.network is not None
-    if model is None and (shapes or dynamic or plan):
+    if model is None and (versions != [{}] or dynamic or plan):
         raise UserError("--shape, --dynamic and --plan are for --model MODEL.onnx")
-    if model is not None and not has_network:
+    if model is not None and loaded.network is None:
         raise UserError(f"{library}: holds no network, and --model is for one")
-    network = read(model, shapes, dynamic, plan) if model else None
+    built: Sequence[Network | None] = [None] * len(loaded.versions)
+    if model is not None:
+        if len(versions) != len(built):
+            raise UserError(f"{library}: has {len(built)} versions, --shape says {len(versions)}")
+        built = [read(model, shapes, dynamic, plan) for shapes in versions]
     several = _in_use(loaded, target)
     wrong = sum(
         print_kernels(check_library(library, seed, None, name), as_json, name) for name in several
     )
-    if has_network:
-        wrong += sum(networks.check(library, network, seed, as_json, name) for name in several)
+    for version, network in enumerate(built):
+        how = (network, seed, as_json, version)
+        wrong += sum(networks.check(loaded, *how, name) for name in several)
     return WRONG if wrong else 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ model = click.Path(path_type=Path)
 @click.command()
 @click.argument("model", type=model, metavar="MODEL.onnx")
 @options.library
-@options.shapes
+@options.versions
 @options.target
 @options.targets
 @options.log("Records to build with, before those that come with lpgen [the user's log].")
@@ -59,7 +59,7 @@ model = click.Path(path_type=Path)
 def command(
     model: Path,
     out: Path,
-    shapes: dict[str, tuple[int, ...]],
+    versions: list[dict[str, tuple[int, ...]]],
     target: str,
     targets: str | None,
     log_path: Path | None,
@@ -83,6 +83,10 @@ def command(
     devices: those that take most of the time get most of the trials, and the same command goes on
     with what is in the log. What of the model is not served is said before anything is compiled.
 
+    With several sizes of an input, --shape ids=1x16,1x32,8x32, it has a version of the network for
+    each, with a plan of its own; equal kernels and weights are there once. In Python the shapes of
+    the inputs say which one is called, in C these are LIB_run, LIB_1_run, LIB_2_run.
+
     With --targets sse4,avx2,icelake it holds the kernels and the packed weights for all those CPUs,
     and takes when it is loaded the best that runs there; with --weights-beside the weights for each
     are a file of their own, LIB.TARGET.weights, and only those in use have to be there.
@@ -101,6 +105,8 @@ def command(
     farm = options.farm(rpc, key, devices)
     if left is not None and (trials or weights_beside):
         raise UserError("--ort goes with neither --trials nor --weights-beside")
+    if left is not None and len(versions) > 1:
+        raise UserError("--ort takes one size of each input")
     chosen = options.targets_of(target, targets)
     if len(chosen) > 1 and trials:
         raise UserError("--trials is for one --target; `lpgen tune` makes records for others")
@@ -112,9 +118,9 @@ def command(
         compiler.start()
         if left is not None:
             how = quantizing(model, dynamic, plan)
-            _compile_nodes(model, out, left, shapes, how, chosen, logs, threads, as_json)
+            _compile_nodes(model, out, left, versions[0], how, chosen, logs, threads, as_json)
             return
-        network = read(model, shapes, dynamic, plan)
+        network = [read(model, shapes, dynamic, plan) for shapes in versions]
         if log:
             with farm as opened:
                 tune_network(network, chosen[0], log, trials, threads, opened)
@@ -147,18 +153,24 @@ def _compile_nodes(
 
 
 def tune_network(
-    network: Network, target: Target, log: Log, trials: int, threads: int, farm: Farm | None = None
+    networks: Sequence[Network],
+    target: Target,
+    log: Log,
+    trials: int,
+    threads: int,
+    farm: Farm | None = None,
 ) -> None:
-    """Tune the kernels that cost most, on a farm or here, and say what the whole may gain."""
+    """Tune the kernels of a network, or of its versions, that cost most, on a farm or here, and say
+    what the whole may gain."""
     from lpgen.cli import tuning
     from lpgen.network.trials import costs, shares
     from lpgen.tune import most_jobs
 
-    expected = costs(network, target)
+    uses = Counter(step.op for network in networks for step in network.steps)
+    expected = costs(uses, target)
     found = shares(expected, trials)
     labels = {op: op.label for op in found}
     settings = {"trials": found, "threads": threads, "jobs": most_jobs(threads), "farm": farm}
-    uses = Counter(step.op for step in network.steps)
     before = sum(expected.values())
 
     def take(result: TuneResult) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lpgen.network.check import StepChecked
     from lpgen.onnx.partition import Partition
     from lpgen.runtime import Library, Step
+    from lpgen.runtime import Network as BuiltNetwork
 
 
 KERNELS_ALONE = "their kernels alone"
@@ -38,19 +39,22 @@ def show(path: Path, as_json: bool) -> None:
 
     library = Library(path)
     if as_json:
-        for value in _json(library):
-            output.print_json(value)
+        for network in library.versions:
+            for value in _json(library, network):
+                output.print_json(value)
         return
-    network = library.network
-    rows = [_row(i, step, library) for i, step in enumerate(network.steps)]
-    output.print_table((">step", "name", "kernel", "template", "knobs of", "writes", "at"), rows)
-    for line in lines(library, path.stat().st_size):
-        output.note(f"{path}: {line}")
+    for network in library.versions:
+        rows = [_row(i, step, library, network) for i, step in enumerate(network.steps)]
+        names = (">step", "name", "kernel", "template", "knobs of", "writes", "at")
+        output.print_table(names, rows)
+        for line in lines(library, path.stat().st_size, network):
+            output.note(f"{path}: {line}")
 
 
-def lines(library: Library, nbytes: int) -> Iterable[str]:
-    """What a network takes and gives, its steps and kernels, and its memory."""
-    network, size = library.network, output.file_size
+def lines(library: Library, nbytes: int, network: BuiltNetwork | None = None) -> Iterable[str]:
+    """What a network takes and gives, its steps and kernels, and its memory; network: which
+    version."""
+    network, size = network or library.network, output.file_size
     arena, constants = network.interface["arena"], network.constant_bytes
     yield f"takes {_tensors(network.inputs)}, gives {_tensors(network.outputs)}"
     kernels = output.count(len(library.workloads), "kernel")
@@ -81,9 +85,9 @@ def in_use(library: Library) -> str:
     return f"in use: {library.target}, {by}"
 
 
-def _json(library: Library) -> Iterable[dict[str, Any]]:
+def _json(library: Library, network: BuiltNetwork) -> Iterable[dict[str, Any]]:
     """One object for each step, and one for the network."""
-    network, variants = library.network, _variants(library)
+    variants = _variants(library)
     for step in network.steps:
         variant = variants[step.workload]
         chosen = {key: variant[key] for key in ("target", "template", "knobs", "origin")}
@@ -100,10 +104,10 @@ def _json(library: Library) -> Iterable[dict[str, Any]]:
     yield {"network": summary | own | {"arena_bytes": network.arena_bytes()}}
 
 
-def _row(number: int, step: Step, library: Library) -> tuple:
+def _row(number: int, step: Step, library: Library, network: BuiltNetwork) -> tuple:
     from lpgen.ops import parse
 
-    variant, tensor = _variants(library)[step.workload], library.network.tensors[step.output]
+    variant, tensor = _variants(library)[step.workload], network.tensors[step.output]
     written = f"{tensor.dtype}{list(tensor.shape)}"
     label, place = parse(step.workload).label, f"{tensor.where} {tensor.at}"
     return (
@@ -153,15 +157,21 @@ def bench(
         )
     from lpgen.bench.network import bench_network
     from lpgen.network.examples import read_inputs
+    from lpgen.runtime import Library
 
-    inputs = read_inputs(path, given)
-    measured = bench_network(path, threads=settings["threads"], inputs=inputs)
-    if as_json:
-        output.print_json(measured.describe())
-    else:
-        print_times(measured)
-    if names is not None:
-        _compare(path, model, names, settings | {"inputs": inputs}, as_json)
+    threads, versions = settings["threads"], Library(path).versions
+    for version, network in enumerate(versions):
+        inputs = read_inputs(path, given, version=version)
+        measured = bench_network(path, threads=threads, inputs=inputs, version=version)
+        if as_json:
+            output.print_json(measured.describe())
+        else:
+            if len(versions) > 1:
+                click.echo(f"{network.sizes}:")
+            print_times(measured)
+        if names is not None:
+            how = settings | {"inputs": inputs, "version": version}
+            _compare(path, model, names, how, as_json)
 
 
 def print_times(measured: NetworkMeasurement) -> None:
@@ -216,24 +226,33 @@ def _compare(
 
 
 def check(
-    path: Path, network: Network | None, seed: int, as_json: bool, target: str | None = None
+    library: Library,
+    network: Network | None,
+    seed: int,
+    as_json: bool,
+    version: int = 0,
+    target: str | None = None,
 ) -> int:
-    """Check the steps and print; the number of those that are wrong."""
+    """Check the steps of a version and print; the number of those that are wrong."""
     from lpgen.network.check import check_network
 
     of = "the oracle and their kernels alone" if network else KERNELS_ALONE
     more = {"target": target} if target else {}
-    return print_steps(check_network(path, seed, network, target), of, as_json, more)
+    if len(library.versions) > 1:
+        more["version"] = library.versions[version].sizes
+    results = check_network(library.path, seed, network, target, version)
+    return print_steps(results, of, as_json, more)
 
 
 def print_steps(
     results: Iterable[StepChecked], of: str, as_json: bool, more: Mapping[str, Any]
 ) -> int:
     """Print the steps that are not as `of` as soon as they are there; how many. more: what else
-    JSON says, and the target of several, for texts."""
+    JSON says, and the target and the version of several, for texts."""
     from dataclasses import asdict
 
-    wrong, count, front = [], 0, f"{more['target']}: " if "target" in more else ""
+    wrong, count = [], 0
+    front = "".join(f"{more[name]}: " for name in ("target", "version") if name in more)
     for result in results:
         count += 1
         wrong += [result] if result.failure else []

@@ -53,6 +53,37 @@ def _read_shapes(
     return shapes
 
 
+def _read_versions(
+    context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> list[dict[str, tuple[int, ...]]]:
+    """Sizes by name from NAME=1x16,1x32 each: as many dicts as there are sizes of an input; an
+    input with one size has it in all of them."""
+    texts = {}
+    for text in given:
+        name, equals, sizes = text.rpartition("=")
+        texts[name if equals else text] = [f"{name}{equals}{size}" for size in sizes.split(",")]
+    count = max(map(len, texts.values()), default=1)
+    for name, several in texts.items():
+        if len(several) not in (1, count):
+            raise UserError(
+                f"--shape has {len(several)} sizes of {name[:80]} and {count} of another input"
+            )
+    return [
+        _read_shapes(context, option, tuple(s[i % len(s)] for s in texts.values()))
+        for i in range(count)
+    ]
+
+
+versions = click.option(
+    "--shape",
+    "versions",
+    multiple=True,
+    metavar="NAME=1x3x224x224[,...]",
+    callback=_read_versions,
+    help="Sizes of an input that the model leaves open; once for each input. With several sizes "
+    "the library has a version of the network for each, on the same weights.",
+)
+
 shapes = click.option(
     "--shape",
     "shapes",

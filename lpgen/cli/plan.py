@@ -167,7 +167,7 @@ def _times(
             if choice.weight is not None:
                 network = compiler.network(uniform_where(groups, choice, choices))
                 share = max(8, trials // len(choices))
-                tune_network(network, compiler.target, log, share, compiler.threads)
+                tune_network([network], compiler.target, log, share, compiler.threads)
     with progress.steps("choices timed") as told:
         return times_of(compiler, groups, choices, journal, told)
 

@@ -38,19 +38,21 @@ def check_network(
     seed: int = 0,
     network: Network | None = None,
     target: str | None = None,
+    version: int = 0,
 ) -> Iterator[StepChecked]:
     """Check the network of the library `path` on random inputs, each step as soon as it is done.
 
     network: what the library was built of, where that is known; target: whose kernels, as
-    `runtime.load` takes it. Raises LibraryError when the library cannot be loaded or holds no
-    network, NetworkError when it holds another one.
+    `runtime.load` takes it; version: which one, of several sizes of inputs. Raises LibraryError
+    when the library cannot be loaded or holds no network, NetworkError when it holds another one.
     """
-    built = runtime.load(path, target).network
-    if built is None:
+    library = runtime.load(path, target)
+    if library.network is None:
         raise LibraryError(f"{path}: holds no network")
+    built = library.versions[version]
     if network is not None:
         _check_same(built, network)
-    given = str(path), str(seed), target or ""
+    given = str(path), str(seed), target or "", str(version)
     child = Child("lpgen.network.check", *given, environment=ALWAYS)
     try:
         child.send(network)
@@ -79,11 +81,14 @@ def _check_same(built: runtime.Network, network: Network) -> None:
 
 
 def check_steps(
-    library: runtime.Library, inputs: dict[str, np.ndarray], reference: Network | None = None
+    library: runtime.Library,
+    inputs: dict[str, np.ndarray],
+    reference: Network | None = None,
+    version: int = 0,
 ) -> Iterator[StepChecked]:
     """The steps of a call on one thread, each with what is wrong; with the last one, what is wrong
     with calls as a whole, on several threads, too."""
-    network, tensors = library.network, dict(inputs)
+    network, tensors = library.versions[version], dict(inputs)
     expected = reference.run(inputs) if reference else {}
     last = len(network.steps) - 1
     for i, (step, tensor) in enumerate(network.trace(inputs)):
@@ -113,7 +118,7 @@ def _alone(
         elif name in step.constants:
             data = library.network.constant(step.constants[name], argument.nbytes)
             if argument.role == "packed":
-                given[name] = kernel.own_weights(data)
+                given[name] = kernel.shared_weights(data)
             else:
                 given[name] = data.view(argument.dtype).reshape(argument.shape)
     return kernel(**given)
@@ -142,14 +147,15 @@ def _differs(name: str, y: np.ndarray, expected: np.ndarray, of: str) -> str | N
     return f"not as {of}: {difference(name, y, expected)}"
 
 
-def _main(pipe: str, parent: str, path: str, seed: str, target: str) -> None:
+def _main(pipe: str, parent: str, path: str, seed: str, target: str, version: str) -> None:
     connection = connect(pipe, parent)
     reference: Network | None = connection.recv()
     library = runtime.Library(path, target)
-    inputs = inputs_of(library.network, np.random.default_rng(int(seed)))
-    waiting = iter(library.network.steps)
+    network = library.versions[int(version)]
+    inputs = inputs_of(network, np.random.default_rng(int(seed)))
+    waiting = iter(network.steps)
     try:
-        for checked in check_steps(library, inputs, reference):
+        for checked in check_steps(library, inputs, reference, int(version)):
             connection.send(astuple(checked))
             next(waiting)
     except LpgenError as error:

@@ -35,7 +35,18 @@ class Constants:
     def place(self, array: np.ndarray) -> int:
         """The offset of the array's bytes."""
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        digest = hashlib.sha256(data).digest()
+        return self._kept(b"", data, data)
+
+    def packed(self, step: Step, variant: Variant) -> int:
+        """The offset of a step's weights with their header; those that lie in the same way for
+        several kernels, of other sizes of images or other numbers of rows, are kept once."""
+        data = packed_weights(step, variant)
+        return self._kept(b"packed", data, with_header(variant, data))
+
+    def _kept(self, kind: bytes, of: np.ndarray, data: np.ndarray) -> int:
+        """The offset of data, where there is one of its kind of the same bytes the offset of that
+        one."""
+        digest = kind + hashlib.sha256(of).digest()
         if digest not in self._known:
             self._known[digest] = self.nbytes
             self._arrays.append(data)
@@ -68,7 +79,7 @@ class Constants:
 
 
 def packed_weights(step: Step, variant: Variant) -> np.ndarray:
-    """The step's weights and parameters, uint8[n], as the kernel takes them.
+    """The step's weights and parameters, uint8[n], as the kernel takes them behind a header.
 
     NumPy packs them: for other CPUs it gives the same bytes. Raises NetworkError, naming the step,
     for values that the kernel's formats do not have.
@@ -83,7 +94,7 @@ def packed_weights(step: Step, variant: Variant) -> np.ndarray:
     except LpgenError as error:
         raise NetworkError(f"step {step.name}: {error}") from None
     weights = np.ascontiguousarray(weights, op.weight.dtype)
-    return with_header(variant, layout.pack(weights, **parameters))
+    return layout.pack(weights, **parameters)
 
 
 def constant(step: Step, argument: Argument) -> np.ndarray:

@@ -109,10 +109,11 @@ def _random(
 
 
 def read_inputs(
-    path: str | os.PathLike[str], texts: Sequence[str], seed: int = 0
+    path: str | os.PathLike[str], texts: Sequence[str], seed: int = 0, version: int = 0
 ) -> dict[str, np.ndarray]:
-    """The inputs of the network of a library, as `read_given` and `inputs_of` say."""
-    network = runtime.Library(path).network
-    if network is None:
+    """The inputs of the network of a library, as `read_given` and `inputs_of` say; version: which
+    one, of several sizes."""
+    versions = runtime.Library(path).versions
+    if not versions:
         raise NetworkError(f"{path}: holds no network")
-    return inputs_of(network, np.random.default_rng(seed), read_given(texts))
+    return inputs_of(versions[version], np.random.default_rng(seed), read_given(texts))

@@ -17,8 +17,8 @@ from lpgen.build.part import Builder
 from lpgen.errors import NetworkError
 from lpgen.network.network import Network
 from lpgen.network.ort import Nodes
-from lpgen.network.plan import plan
 from lpgen.network.program import Program, suffixes
+from lpgen.network.shared import SharedWeights
 from lpgen.ops import Operator
 from lpgen.records import Log
 from lpgen.records.choose import choose
@@ -33,7 +33,7 @@ Chooser = Callable[[Operator], Choice]
 
 
 def build(
-    network: Network,
+    network: Network | Sequence[Network],
     target: Target | str | Sequence[Target],
     out: str | os.PathLike[str],
     logs: Iterable[Log | str | os.PathLike] = (),
@@ -47,6 +47,8 @@ def build(
 ) -> Path:
     """Write a library that runs `network` to `out`, and its header beside it (.h).
 
+    network: one, or its versions for several sizes of inputs, which share what they can: kernels of
+    equal operators, and weights where kernels of different ones store them in the same way.
     target: one, or several, best first (`lpgen.target.several`): it then has the kernels and the
     packed weights of each, and runs those of the first that the CPU serves.
     logs, threads: as `lpgen.choose` takes them, for the kernel of each operator; equal ones
@@ -66,9 +68,12 @@ def build(
             raise NetworkError(
                 f"{path.with_suffix(suffix)} is a folder, and weights are written there"
             )
-    program = Program(network, plan(network), name, weights_beside)
+    networks = [network] if isinstance(network, Network) else [*network]
+    program = Program.of(networks, name, weights_beside)
     choosers = [chooser] if chooser else _choosers(targets, logs, threads)
-    return _build([network], program, choosers, out, on_progress, objects)
+    if len(networks) > 1:
+        choosers = [SharedWeights(networks, chosen) for chosen in choosers]
+    return _build(networks, program, choosers, out, on_progress, objects)
 
 
 def build_nodes(
@@ -85,7 +90,7 @@ def build_nodes(
     The other arguments and errors are those of `build`; `lpgen.onnx.partition` gives networks, and
     the model with these nodes.
     """
-    programs = [Program(n, plan(n), default_name(out, name)) for name, n in networks.items()]
+    programs = [Program.of([n], default_name(out, name)) for name, n in networks.items()]
     choosers = _choosers(_targets(target), logs, threads)
     return _build([*networks.values()], Nodes(programs), choosers, out, on_progress)
 

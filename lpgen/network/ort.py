@@ -40,12 +40,15 @@ class Nodes:
 
     def __call__(self, kernels: Sequence[Exported]) -> Part:
         parts = [program(kernels) for program in self.programs]
-        tables = "".join(_table(program.name, program.network) for program in self.programs)
+        tables = "".join(
+            _table(program.name, program.versions[0].network) for program in self.programs
+        )
         names = [program.name for program in self.programs]
         nodes = "".join(
             f'\n    {{&{n}_network, "{n}", {n}_ort_inputs, {n}_ort_outputs}},' for n in names
         )
-        most = max(len(t) for p in self.programs for t in (p.network.inputs, p.network.outputs))
+        networks = [program.versions[0].network for program in self.programs]
+        most = max(len(t) for n in networks for t in (n.inputs, n.outputs))
         source = f"""
 #include "ort.h"
 #define ORT_DOMAIN "{DOMAIN}"

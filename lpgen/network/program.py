@@ -1,8 +1,11 @@
-"""Program of a network: what its library holds beside the kernels, its constants among it."""
+"""Program of a network: what its library holds beside the kernels, its constants among it.
+
+A network may have several versions, each for other sizes of its inputs, which share constants.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,9 +13,9 @@ from lpgen.build.choice import Exported, Variant, identifier, targets_of
 from lpgen.build.part import Part
 from lpgen.errors import NetworkError
 from lpgen.network import c_text
-from lpgen.network.constants import Constants, constant, packed_weights
+from lpgen.network.constants import Constants, constant
 from lpgen.network.network import Network, Step
-from lpgen.network.plan import Place, Plan, Where
+from lpgen.network.plan import Place, Plan, Where, plan
 from lpgen.ops.signature import Argument, Role
 from lpgen.ops.tensor_type import TensorType
 
@@ -32,12 +35,20 @@ def suffixes(targets: Iterable[Target]) -> dict[str, str]:
     return {name: SUFFIX if len(names) == 1 else f".{name}{SUFFIX}" for name in names}
 
 
+class Version(NamedTuple):
+    """A network for some sizes of its inputs, and where its tensors lie."""
+
+    network: Network
+    plan: Plan
+
+
 class _Packed(NamedTuple):
-    """What differs between targets: where the arguments of each step are, and the constants."""
+    """What differs between targets: where the arguments of each step of each version are, and the
+    constants."""
 
     target: str
     suffix: str
-    operands: Sequence[Sequence[Place]]
+    operands: Sequence[Sequence[Sequence[Place]]]
     constants: Constants
 
 
@@ -45,15 +56,21 @@ class _Packed(NamedTuple):
 class Program:
     """A network on the kernels of a library, one for each operator, with a variant for each target.
 
-    name: of its functions in C; beside: whether its constants lie in files of their own. Called
-    with the kernels, it packs the weights and gives the part of the library. Raises NetworkError
-    for weights that cannot be packed, and for more constants than a library takes.
+    versions: of the network, for different sizes; name: of its functions in C, those of other
+    versions than the first begin with NAME_1, NAME_2, ...; beside: whether its constants lie in
+    files of their own. Called with the kernels, it packs the weights and gives the part of the
+    library. Raises NetworkError for weights that cannot be packed, and for more constants than a
+    library takes.
     """
 
-    network: Network
-    plan: Plan
+    versions: Sequence[Version]
     name: str
     beside: bool = False
+
+    @classmethod
+    def of(cls, networks: Iterable[Network], name: str, beside: bool = False) -> Program:
+        """The program of the versions of a network."""
+        return cls([Version(network, plan(network)) for network in networks], name, beside)
 
     def __call__(self, kernels: Sequence[Exported]) -> Part:
         by_name = {kernel.op.name: kernel for kernel in kernels}
@@ -63,10 +80,13 @@ class Program:
             variants = {n: kernel.variant_for(target) for n, kernel in by_name.items()}
             operands = [
                 [
-                    self._place(step, argument, variants[step.op.name], constants)
-                    for argument in step.op.signature
+                    [
+                        _place(version.plan, step, argument, variants[step.op.name], constants)
+                        for argument in step.op.signature
+                    ]
+                    for step in version.network.steps
                 ]
-                for step in self.network.steps
+                for version in self.versions
             ]
             packed.append(_Packed(target, suffix, operands, constants))
         if not self.beside and together.nbytes > MOST_INSIDE:
@@ -75,77 +95,96 @@ class Program:
                 "library takes; they can lie beside it (--weights-beside)"
             )
         inside = f"{self.name}.constants"
-        symbols = [by_name[step.op.name].symbol for step in self.network.steps]
+        symbols = {name: kernel.symbol for name, kernel in by_name.items()}
         files = {p.target: p.suffix for p in packed} if self.beside else {}
         total = sum(p.constants.nbytes for p in packed) if self.beside else together.nbytes
         return Part(
             source=self._source(packed, symbols, inside),
-            header=c_text.header(self.name, self.network, self.plan, total, files),
-            manifest={"network": self._manifest(packed)},
+            header="".join(
+                c_text.header(self._prefix(place), *version, total, {} if place else files)
+                for place, version in enumerate(self.versions)
+            ),
+            manifest=self._manifest(packed),
             exports=(f"{self.name}_*",),
             files={} if self.beside else {inside: together.write},
             beside={p.suffix: p.constants.write_beside for p in packed} if self.beside else {},
         )
 
-    def _source(self, packed: Sequence[_Packed], symbols: Sequence[str], inside: str) -> str:
-        """The C text: constants, the steps for each target, the network."""
-        name, text, rows = self.name, "", []
-        for program in packed:
-            own = f"{name}_{identifier(program.target)}"
-            where = f".beside = &{own}_beside" if self.beside else f".constants = {name}_bytes"
-            text += c_text.beside(own, program.constants) if self.beside else ""
-            text += c_text.steps(own, symbols, program.operands)
-            rows.append(
-                f".steps = {own}_steps, {where}, .constant_bytes = {program.constants.nbytes}"
-            )
-        text += c_text.table(name, self.network, self.plan, rows)
-        if self.beside:
-            return f"{text}\nLPGEN_WEIGHTS({name}, &{name}_network)"
-        return f"{c_text.inside(name, inside)}{text}"
+    def _prefix(self, place: int) -> str:
+        """What the C functions of a version begin with."""
+        return f"{self.name}_{place}" if place else self.name
 
-    def _place(
-        self, step: Step, argument: Argument, variant: Variant, constants: Constants
-    ) -> Place:
-        """Where a step finds an argument; what is always the same becomes a constant."""
-        name = argument.name
-        if argument.role == Role.OUTPUT:
-            return self.plan.places[step.output]
-        if argument.role == Role.PACKED:
-            return Place(Where.CONSTANT, constants.place(packed_weights(step, variant)))
-        if name in step.inputs:
-            return self.plan.places[step.inputs[name]]
-        if argument.role == Role.SCALAR:
-            return Place(Where.NUMBER, int(step.constants[name]))
-        return Place(Where.CONSTANT, constants.place(constant(step, argument)))
+    def _source(self, packed: Sequence[_Packed], symbols: Mapping[str, str], inside: str) -> str:
+        """The C text: constants, and for each version the steps for each target and the network."""
+        name, text = self.name, "" if self.beside else c_text.inside(self.name, inside)
+        targets = {program.target: identifier(program.target) for program in packed}
+        if self.beside:
+            for program in packed:
+                text += c_text.beside(f"{name}_{targets[program.target]}", program.constants)
+        for place, version in enumerate(self.versions):
+            kernels = [symbols[step.op.name] for step in version.network.steps]
+            rows = []
+            for program in packed:
+                target = targets[program.target]
+                own = f"{self._prefix(place)}_{target}"
+                text += c_text.steps(own, kernels, program.operands[place])
+                where = f".beside = &{name}_{target}_beside"
+                where = where if self.beside else f".constants = {name}_bytes"
+                size = program.constants.nbytes
+                rows.append(f".steps = {own}_steps, {where}, .constant_bytes = {size}")
+            text += c_text.table(self._prefix(place), *version, rows)
+        return f"{text}\nLPGEN_WEIGHTS({name}, &{name}_network)" if self.beside else text
 
     def _manifest(self, packed: Sequence[_Packed]) -> dict[str, Any]:
-        plan, network = self.plan, self.network
+        """The entries: "network" is the first version, "versions" are the others, if any."""
+        first, *others = (self._entry_of(packed, place) for place in range(len(self.versions)))
+        return {"network": first} | ({"versions": others} if others else {})
+
+    def _entry_of(self, packed: Sequence[_Packed], place: int) -> dict[str, Any]:
+        network, planned = self.versions[place]
         return {
-            "name": self.name,
+            "name": self._prefix(place),
             "inputs": [_entry(n, kind) for n, kind in network.inputs.items()],
             "outputs": [_entry(n, kind) for n, kind in network.outputs.items()],
             "tensors": [
-                _entry(n, kind) | {"where": str(plan.places[n].where), "at": plan.places[n].at}
+                _entry(n, kind)
+                | {"where": str(planned.places[n].where), "at": planned.places[n].at}
                 for n, kind in network.tensors.items()
             ],
             "steps": [
                 _step_entry(step, places)
-                for step, places in zip(network.steps, packed[0].operands, strict=True)
+                for step, places in zip(network.steps, packed[0].operands[place], strict=True)
             ],
             "arena": {
-                "tensor_bytes": plan.arena_bytes,
-                "lower_bound": plan.lower_bound,
-                "sum_bytes": plan.sum_bytes,
+                "tensor_bytes": planned.arena_bytes,
+                "lower_bound": planned.lower_bound,
+                "sum_bytes": planned.sum_bytes,
             },
             "programs": {
                 p.target: {
-                    "constants": [*map(_constants, network.steps, p.operands)],
+                    "constants": [*map(_constants, network.steps, p.operands[place])],
                     "constant_bytes": p.constants.nbytes,
                     "weights_file": p.suffix if self.beside else "",
                 }
                 for p in packed
             },
         }
+
+
+def _place(
+    planned: Plan, step: Step, argument: Argument, variant: Variant, constants: Constants
+) -> Place:
+    """Where a step finds an argument; what is always the same becomes a constant."""
+    name = argument.name
+    if argument.role == Role.OUTPUT:
+        return planned.places[step.output]
+    if argument.role == Role.PACKED:
+        return Place(Where.CONSTANT, constants.packed(step, variant))
+    if name in step.inputs:
+        return planned.places[step.inputs[name]]
+    if argument.role == Role.SCALAR:
+        return Place(Where.NUMBER, int(step.constants[name]))
+    return Place(Where.CONSTANT, constants.place(constant(step, argument)))
 
 
 def _entry(name: str, kind: TensorType) -> dict[str, Any]:

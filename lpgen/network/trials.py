@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
-from lpgen.network.network import Network
 from lpgen.ops import Operator
 from lpgen.records.choose import choose
 from lpgen.target import Target
@@ -14,10 +12,9 @@ LEAST = 8
 """Trials of an operator that gets any: fewer seldom find anything."""
 
 
-def costs(network: Network, target: Target) -> dict[Operator, float]:
+def costs(uses: Mapping[Operator, int], target: Target) -> dict[Operator, float]:
     """Seconds of all steps of each operator, as expected without the user's own records: so that
-    they are the same when tuning goes on."""
-    uses = Counter(step.op for step in network.steps)
+    they are the same when tuning goes on. uses: how many steps each has."""
     return {op: count * choose(op, target).work for op, count in uses.items()}
 
 

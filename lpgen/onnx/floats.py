@@ -42,10 +42,10 @@ def plain(function: str, x: TensorType, **attributes: Any) -> Imported:
 
 
 def gelu(x: TensorType, approximate: str = "none") -> Imported:
-    """Gelu with erf."""
-    if approximate != "none":
-        raise OnnxError(f"approximate={approximate}, lpgen has none")
-    return unary(x, "gelu")
+    """Gelu with erf, or its approximation by tanh."""
+    if approximate not in ("none", "tanh"):
+        raise OnnxError(f"approximate={approximate}, lpgen has none and tanh")
+    return unary(x, "gelu_tanh" if approximate == "tanh" else "gelu")
 
 
 def leaky_relu(x: TensorType, alpha: float = 0.01) -> Imported:

@@ -124,11 +124,27 @@ class Lowering(Tensors):
             return
         self.current = node.name or node.output[0]
         try:
-            results = self._results(node, given)
-            for name, value in zip(node.output, results, strict=False):
-                self.values[name] = self._settled(name, self._known(value, given))
+            self._lower(node)
         except LpgenError as error:
             self.refuse(node, str(error))
+
+    def _lower(self, node: onnx.NodeProto) -> None:
+        """The values of the outputs of a node."""
+        given = [self.values[name] for name in node.input if name]
+        results = self._results(node, given)
+        for name, value in zip(node.output, results, strict=False):
+            self.values[name] = self._settled(name, self._known(value, given))
+
+    def replaced(self, node: onnx.NodeProto, by: Sequence[onnx.NodeProto]) -> None:
+        """Lower other nodes in place of one that is being lowered. Raises what they do."""
+        for name in node.input:
+            if name:
+                self._readers[name].remove(node)
+        for other in by:
+            for name in other.input:
+                self._readers.setdefault(name, []).append(other)
+        for other in by:
+            self._lower(other)
 
     def _known(self, value: Value, given: Sequence[Value | None]) -> Value:
         """A result that waits, with the nodes that it is the result of."""
@@ -154,7 +170,11 @@ class Lowering(Tensors):
 
     def only_reader(self, name: str) -> bool:
         """Whether an edge is read once at most."""
-        return len(self._readers.get(name, ())) + self.model.outputs.count(name) <= 1
+        return self.readers(name) <= 1
+
+    def readers(self, name: str) -> int:
+        """How often an edge is read."""
+        return len(self._readers.get(name, ())) + self.model.outputs.count(name)
 
     def refuse(self, node: onnx.NodeProto, reason: str) -> None:
         """A node that is not served: nor is what reads its results."""

@@ -17,7 +17,7 @@ from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.values import Mapped, Pending, Recoded, Stored, Target, Value
 from lpgen.ops import DequantizeLinear
 from lpgen.ops.lookup import Lookup
-from lpgen.ops.movement import Transpose
+from lpgen.ops.movement import MOST_AXES, Transpose
 
 
 class Tensors:
@@ -111,7 +111,8 @@ class Tensors:
         if source.type.shape != tensor.type.shape or source.order != tensor.order:
             source, to = tensor, None  # seen in another shape since
         axes = tuple(source.order.index(axis) for axis in order)
-        op = Transpose(shape=source.memory.shape, axes=axes, dtype=source.type.dtype)
+        shape, axes = _few_axes(source.memory.shape, axes)
+        op = Transpose(shape=shape, axes=axes, dtype=source.type.dtype)
         constants = {}
         if to is not None:
             op = replace(op, out=to.form)
@@ -211,6 +212,25 @@ class Tensors:
         seen = tuple(y.view[axis] for axis in y.axes)
         tensor = Stored(made, TensorType(seen, output.dtype), inverse(y.axes), form)
         return self.reshaped(tensor, y.shape)
+
+
+def _few_axes(
+    shape: tuple[int, ...], axes: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The same transposition; where it has more axes than the operator, those that stay together
+    are one, and those of size 1 are none."""
+    if len(axes) <= MOST_AXES:
+        return shape, axes
+    runs: list[list[int]] = []
+    for axis in (axis for axis in axes if shape[axis] > 1):
+        before = runs[-1][-1] if runs else axis
+        if axis > before and math.prod(shape[before + 1 : axis]) == 1:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    order = sorted(runs)
+    sizes = tuple(math.prod(shape[axis] for axis in run) for run in order)
+    return sizes or (1,), tuple(order.index(run) for run in runs) or (0,)
 
 
 def _reshaped_order(tensor: Stored, shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -5,8 +5,8 @@ have one of vectors (`lpgen.algorithms.functions`) whose operations round in the
 quotients are Python's operators, products are `m.mul`, so that no CPU makes one rounding of a
 product and a sum. Coefficients are those of Cephes (S. Moshier, https://www.netlib.org/cephes,
 single/), for tanh those of Eigen, and for erf beyond 1 a Chebyshev fit of ours. Largest relative
-errors, on all exponents: exp, log 1e-7, sigmoid 2e-7, erf 3e-7, tanh 5e-7, gelu 2e-7 of |x|.
-Results below 2^-125 may be 0.
+errors, on all exponents: exp, log 1e-7, sigmoid 2e-7, erf 3e-7, tanh 5e-7, gelu 2e-7 of |x|,
+gelu_tanh 5e-7. Results below 2^-125 may be 0.
 """
 
 from __future__ import annotations
@@ -179,6 +179,13 @@ def gelu(m: Any, x: Value) -> Value:
     return m.name(m.mul(m.mul(x, m.const(0.5, x)), inner))
 
 
+def gelu_tanh(m: Any, x: Value) -> Value:
+    """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))"""
+    cubes = m.mul(m.mul(m.mul(x, x), x), m.const(0.044715, x))
+    inner = tanh(m, m.mul(m.name(x + cubes), m.const((2 / np.pi) ** 0.5, x)))
+    return m.name(m.mul(m.mul(x, m.const(0.5, x)), m.const(1, x) + inner))
+
+
 def clip(m: Any, x: Value, low: float, high: float) -> Value:
     """x between low and high; low for what is no number."""
     bounded = m.where(x > m.const(low, x), x, m.const(low, x))
@@ -201,6 +208,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Value], tuple[float, ...]]] = {
     "erf": (erf, ()),
     "exp": (exp, ()),
     "gelu": (gelu, ()),
+    "gelu_tanh": (gelu_tanh, ()),
     "hard_sigmoid": (hard_sigmoid, (0.2, 0.5)),
     "hard_swish": (lambda m, x: m.mul(x, hard_sigmoid(m, x, 1 / 6, 0.5)), ()),
     "leaky_relu": (leaky_relu, (0.01,)),

@@ -43,10 +43,10 @@ def with_cold_weights(choice: Choice, logs: Iterable[Log | str | os.PathLike] = 
     """
     if not isinstance(choice.op, Product):
         return choice
-    return _asking_ahead(_smaller(choice, logs))
+    return asking_ahead(_smaller(choice, logs))
 
 
-def _asking_ahead(choice: Choice) -> Choice:
+def asking_ahead(choice: Choice) -> Choice:
     """The choice with the knob that asks for weights in advance, where they are many."""
     op, target, template = choice.op, choice.target, templates.get(choice.template)
     if choice.kernel.packed_bytes < LARGE or "prefetch" not in choice.knobs:

@@ -12,7 +12,8 @@ It needs NumPy and apache-tvm-ffi, and of lpgen only `lpgen.errors`.
 from lpgen.runtime.arguments import Argument
 from lpgen.runtime.kernel import Kernel
 from lpgen.runtime.library import Library, load
-from lpgen.runtime.network import Network, Step, Tensor, Walk
+from lpgen.runtime.network import Network, Walk
+from lpgen.runtime.steps import Step, Tensor
 from lpgen.runtime.weights import PackedWeights
 
 __all__ = [

@@ -1,5 +1,6 @@
 """A kernel of a loaded library."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,6 +16,9 @@ from lpgen.runtime.memory import KeptMemory
 from lpgen.runtime.weights import PackedWeights, Packer
 
 MAX_THREADS = 1024
+
+PACKED_KERNEL = 16
+"""Where the header of packed weights says whose they are (packed.c)."""
 
 
 class Kernel:
@@ -78,6 +82,13 @@ class Kernel:
         """Packed weights of a network in the same library, uint8[packed_bytes] on a 64-byte
         boundary; they are not checked, and not copied."""
         return PackedWeights(self.name, self.identity, self.variant["level"], data)
+
+    def shared_weights(self, data: np.ndarray) -> PackedWeights:
+        """The same, where another kernel has packed them, in the same way: their header is changed
+        to say that they are this one's."""
+        identity = int(self.identity, 16).to_bytes(8, sys.byteorder)
+        data[PACKED_KERNEL : PACKED_KERNEL + 8] = np.frombuffer(identity, np.uint8)
+        return self.own_weights(data)
 
     def _function(self, what: str) -> Callable:
         """A function for packed weights."""

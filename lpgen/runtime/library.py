@@ -9,7 +9,7 @@ from typing import Any
 from lpgen.errors import LibraryError
 from lpgen.runtime.files import Code, asked_by_environment, read_manifest
 from lpgen.runtime.kernel import Kernel
-from lpgen.runtime.network import Network
+from lpgen.runtime.network import versions_of
 
 
 def load(path: str | os.PathLike[str], target: str | None = None) -> "Library":
@@ -39,7 +39,8 @@ class Library:
     the name under which it was asked for, "": it is the best;
     `manifest`: what the file says it holds, as JSON values; `missing`: extensions that this CPU
     lacks for the others of its kernels; `network`: what runs all of them as one
-    network, None: it is a library of kernels alone. Threads may share it.
+    network, None: it is a library of kernels alone; `versions`: the network for each of the sizes
+    that it was compiled for, `network` being the first. Threads may share it.
     """
 
     def __init__(self, path: str | os.PathLike[str], target: str | None = None) -> None:
@@ -57,7 +58,9 @@ class Library:
             self._chosen = {n: self._choose(i) for i, n in enumerate(self._entries)}
             network = self.manifest.get("network")
             named = self.target or self.targets[0]
-            self.network = Network(self._code, network, self.path, named) if network else None
+            entries = [network, *self.manifest.get("versions", [])] if network else []
+            self.versions = versions_of(self._code, entries, self.path, named)
+            self.network = self.versions[0] if self.versions else None
         except (KeyError, TypeError):
             raise LibraryError(f"{self.path}: its manifest is damaged") from None
         self._kernels: dict[str, Kernel] = {}

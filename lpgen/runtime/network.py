@@ -1,12 +1,11 @@
 """The network of a loaded library."""
 
 import hashlib
-import math
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tvm_ffi
@@ -16,48 +15,10 @@ from lpgen.runtime import arrays
 from lpgen.runtime.files import Code, as_text
 from lpgen.runtime.kernel import MAX_THREADS
 from lpgen.runtime.memory import KeptMemory, aligned
+from lpgen.runtime.steps import Step, Tensor
 
 _HEADER = struct.Struct("<24s32s8x")
 """Of a file of weights: what weights.c compares, and the SHA-256 of what is behind it."""
-
-
-class Tensor(NamedTuple):
-    """A tensor of a network: its name, shape and dtype; where: "input", "output" or "arena"; at:
-    which of the inputs or outputs, or its first byte in the arena."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    where: str
-    at: int
-
-    @classmethod
-    def of_entry(cls, entry: dict, where: str = "", at: int = 0) -> "Tensor":
-        """From an entry of the manifest."""
-        shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
-        return cls(entry["name"], shape, dtype, entry.get("where", where), entry.get("at", at))
-
-    @property
-    def nbytes(self) -> int:
-        """Its size in bytes."""
-        return self.dtype.itemsize * math.prod(self.shape)
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.dtype}{list(self.shape)}"
-
-
-class Step(NamedTuple):
-    """A step of a network: its name, the workload of its kernel, the names of the tensors that it
-    reads, by the kernel's arguments, and of the one that it writes; sources: what it computes, such
-    as names of ONNX nodes; constants: the first byte of each in those of the target in use."""
-
-    name: str
-    workload: str
-    inputs: dict[str, str]
-    output: str
-    numbers: dict[str, int]
-    sources: list[str]
-    constants: dict[str, int]
 
 
 class Network:
@@ -65,11 +26,15 @@ class Network:
 
     inputs, outputs: what a call takes and gives (`Tensor`), by name, in order; steps: in the order
     in which they run; tensors: all of them, by name; target: whose kernels they are, with
-    constant_bytes of constants. Threads may share it; each has its own arena, which is kept.
-    Weights that lie beside the library are mapped by the first call.
+    constant_bytes of constants. versions: of a library for several sizes of inputs the networks for
+    each; the first one calls the one that the shapes of its inputs ask for. Threads may share it;
+    each has its own arena, which is kept. Weights that lie beside the library are mapped by the
+    first call.
     """
 
-    def __init__(self, code: Code, interface: dict, path: Path, target: str) -> None:
+    def __init__(
+        self, code: Code, interface: dict, path: Path, target: str, first: "Network | None" = None
+    ) -> None:
         self.name: str = interface["name"]
         self.interface = interface
         self.inputs = {
@@ -91,6 +56,8 @@ class Network:
         self.constant_bytes: int = program["constant_bytes"]
         suffix = program["weights_file"]
         self._weights = path.with_suffix(suffix) if suffix else None
+        self._first = first or self
+        self.versions: tuple[Network, ...] = (self,)
 
     def __repr__(self) -> str:
         takes, gives = ", ".join(map(str, self.inputs.values())), ", ".join(self.outputs)
@@ -112,6 +79,9 @@ class Network:
         meanwhile. Raises LibraryError naming what does not fit.
         """
         given = self._given(inputs, named)
+        network = self._fitting(given)
+        if network is not self:
+            return network(given, out=out, threads=threads)
         threads = arrays.count("threads", threads, MAX_THREADS)
         read = self._readable(given)
         if out is None:
@@ -136,8 +106,11 @@ class Network:
         arguments are those of a call; all have to be NumPy arrays, contiguous and writeable: none
         is copied. The function belongs to the calling thread. Raises LibraryError as a call does.
         """
-        self(*inputs, out=out, threads=threads, **named)
         given = self._given(inputs, named)
+        network = self._fitting(given)
+        if network is not self:
+            return network.bind(given, out=out, threads=threads)
+        self(given, out=out, threads=threads)
         for name, array in given.items():
             if not (array.flags.c_contiguous and array.flags.writeable):
                 raise LibraryError(f"{name} is not contiguous, or read-only: bind would use a copy")
@@ -157,9 +130,29 @@ class Network:
             walk.run(i, i + 1)
             yield step, walk.written(step)
 
+    def _fitting(self, given: Mapping[str, Any]) -> "Network":
+        """The version for inputs of these shapes. Raises LibraryError where there is none."""
+        if len(self.versions) == 1:
+            return self
+        shapes = {name: tuple(getattr(value, "shape", ())) for name, value in given.items()}
+        for version in self.versions:
+            if all(tensor.shape == shapes[name] for name, tensor in version.inputs.items()):
+                return version
+        known = "; ".join(version.sizes for version in self.versions)
+        asked = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise LibraryError(f"network {self.name}: {asked}: it was compiled for {known}")
+
+    @property
+    def sizes(self) -> str:
+        """The shapes of the inputs as text."""
+        return ", ".join(f"{t.name} {list(t.shape)}" for t in self.inputs.values())
+
     def _map(self) -> None:
         """Map the file of the constants, if there is one and this was not done. Raises LibraryError
         unless it is whole and unchanged."""
+        if self._first is not self:
+            self._first._map()
+            return
         path = self._weights
         if path is None:
             return
@@ -233,6 +226,18 @@ class Network:
     def arena(self, threads: int) -> Any:
         """This thread's arena."""
         return self._kept.of(self.arena_bytes(threads))
+
+
+def versions_of(
+    code: Code, entries: Sequence[dict], path: Path, target: str
+) -> tuple[Network, ...]:
+    """The networks of a library, of its entries in the manifest; the first one knows all."""
+    if not entries:
+        return ()
+    first = Network(code, entries[0], path, target)
+    others = (Network(code, entry, path, target, first) for entry in entries[1:])
+    first.versions = (first, *others)
+    return first.versions
 
 
 class Walk:

@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from lpgen.onnx.nodes import kinds
 from lpgen.onnx.rules import (
+    attention,
     blocks,
+    composite,
     dynamic,
     functions,
     logic,
@@ -50,6 +53,8 @@ RULES: dict[str, Rule] = {
     **one_hot.RULES,
     **rows.RULES,
     **normalization.RULES,
+    **composite.RULES,
+    **attention.RULES,
     **microsoft.RULES,
     **dynamic.RULES,
     **products.RULES,
@@ -72,6 +77,11 @@ def find(node: onnx.NodeProto) -> Rule | None:
     """The rule for a node, if there is one."""
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
     return RULES.get(f"{domain}{node.op_type}")
+
+
+def served(name: str) -> bool:
+    """Whether there is a rule or an operator for nodes of ONNX of that name."""
+    return name in RULES or name in kinds()
 
 
 def on_constants(node: onnx.NodeProto) -> bool:

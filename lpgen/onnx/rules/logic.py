@@ -13,6 +13,7 @@ from lpgen.errors import OnnxError
 from lpgen.formats import Format
 from lpgen.onnx.rules import parts
 from lpgen.onnx.rules.attributes import attributes
+from lpgen.onnx.rules.spelled import Spelled
 from lpgen.onnx.rules.structure import axis_of
 from lpgen.onnx.values import Constant, Mapped, Stored, Value
 from lpgen.ops.cast import Cast
@@ -72,7 +73,7 @@ def both(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
 
 
 def where(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
-    """Where between two numbers, and a number in the place of NaN."""
+    """Where between two numbers, a number in the place of NaN, or bounds of two tensors."""
     condition, a, b = lowering.inputs(node)
     if isinstance(condition, IsNan) and isinstance(a, Constant) and a.array.size == 1:
         if isinstance(b, Stored) and b == condition.x:
@@ -84,7 +85,43 @@ def where(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     numbers = [v.array.item() for v in (b, a) if isinstance(v, Constant) and v.array.size == 1]
     if isinstance(condition, Stored) and condition.form == TRUTH and len(numbers) == 2:
         return [Mapped(condition, np.float32(numbers))]
-    raise OnnxError("lpgen chooses between two numbers, and replaces NaN by one")
+    return chosen(lowering, node)
+
+
+def chosen(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """Where of tensors of float32: max(min(a, inf or -inf), min(b, -inf or inf)), which is a or b;
+    of one number less of that."""
+    spelled = Spelled(lowering, node)
+    condition, a, b = (lowering.values[name] for name in node.input)
+    if any(v.type.dtype != "float32" for v in (a, b)):
+        raise OnnxError(f"of {a.type.dtype} and {b.type.dtype}, lpgen has float32")
+
+    def bound(true: float, false: float) -> str:
+        numbers = [np.float32(true), np.float32(false)]
+        if isinstance(condition, Constant):
+            return spelled.constant(np.where(condition.array, *numbers))
+        return spelled("Where", node.input[0], *map(spelled.constant, numbers))
+
+    def one(tensor: str, other: float, when: bool) -> str:
+        """The tensor where the condition is `when`, else a number."""
+        ends = [(np.inf, other), (-np.inf, other)]
+        upper, lower = (bound(*(end if when else end[::-1])) for end in ends)
+        least = other <= np.finfo(np.float32).min
+        made = spelled("Min", tensor, upper, writes=node.output[0] if least else "")
+        return made if least else spelled("Max", made, lower, writes=node.output[0])
+
+    numbers = [
+        v.array.item() if isinstance(v, Constant) and v.array.size == 1 else None for v in (a, b)
+    ]
+    if numbers[1] is not None and numbers[0] is None:
+        return spelled.lowered(one(node.input[1], numbers[1], True))
+    if numbers[0] is not None and numbers[1] is None:
+        return spelled.lowered(one(node.input[2], numbers[0], False))
+    sides = [
+        spelled("Min", name, bound(*ends))
+        for name, ends in zip(node.input[1:], ((np.inf, -np.inf), (-np.inf, np.inf)), strict=True)
+    ]
+    return spelled.lowered(spelled("Max", *sides, writes=node.output[0]))
 
 
 def gather(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:

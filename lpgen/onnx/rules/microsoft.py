@@ -17,6 +17,7 @@ from lpgen.onnx import checks
 from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.rules import functions, parts, products, quantization, rows, sums
 from lpgen.onnx.rules.attributes import attributes
+from lpgen.onnx.rules.spelled import Spelled
 from lpgen.onnx.values import Constant, Mapped, Recoded, Scale, Stored, Target, Value
 from lpgen.ops.mul import Mul
 from lpgen.ops.tensor_type import TensorType
@@ -159,6 +160,19 @@ def softmax(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     return [quantization.codes_of(lowering, name, made, _target(y_scale, y_zero, x.type.dtype))]
 
 
+def where(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """QLinearWhere: of the numbers that the codes of both stand for."""
+    spelled = Spelled(lowering, node)
+    attributes(node)
+    sides = [
+        spelled("DequantizeLinear", *(spelled.input(place + i) for i in range(3)))
+        for place in (1, 4)
+    ]
+    made = spelled("Where", spelled.input(0), *sides)
+    ends = [spelled.input(place) for place in (7, 8)]
+    return spelled.lowered(spelled("QuantizeLinear", made, *ends, writes=node.output[0]))
+
+
 def gelu(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     """Gelu, which is ONNX's own since opset 20."""
     from onnx import helper
@@ -172,6 +186,7 @@ RULES = {
     "com.microsoft.QLinearConcat": concat,
     "com.microsoft.QLinearSoftmax": softmax,
     "com.microsoft.QGemm": gemm,
+    "com.microsoft.QLinearWhere": where,
     "com.microsoft.QLinearMul": multiply,
     "com.microsoft.QLinearSigmoid": function,
     "com.microsoft.QLinearLeakyRelu": function,

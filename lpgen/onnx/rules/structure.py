@@ -74,6 +74,16 @@ def cast(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
     return [logic.cast(lowering, node.output[0], value, to)]
 
 
+def cast_like(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value] | None:
+    """CastLike, of what has that type already."""
+    value, like = lowering.inputs(node)
+    if value.type.dtype == like.type.dtype:
+        return [value]
+    if isinstance(value, Constant):
+        return [Constant(value.array.astype(like.type.dtype))]
+    raise OnnxError(f"{value.type.dtype} to {like.type.dtype}: lpgen has it for constants")
+
+
 def shape(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     """Shape, which is known."""
     (value,) = lowering.inputs(node)
@@ -177,6 +187,7 @@ RULES: dict[str, Any] = {
     "Identity": identity,
     "Dropout": identity,
     "Cast": cast,
+    "CastLike": cast_like,
     "Shape": shape,
     "Size": size,
     "Reshape": reshape,
