@@ -9,11 +9,9 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, replace
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lpgen import supervise
 from lpgen.build import compiler, source
 from lpgen.build.choice import (
     Choice,
@@ -29,6 +27,7 @@ from lpgen.build.manifest import manifest
 from lpgen.build.objects import Objects
 from lpgen.build.part import Builder, Part
 from lpgen.build.scratch import scratch_folder
+from lpgen.build.support import compile_flags, run_compiler, support_objects
 from lpgen.build.toolchain import compiler_of
 from lpgen.errors import LibraryError
 from lpgen.runtime.files import HASH_BYTES, find_hash, hash_of
@@ -37,19 +36,9 @@ if TYPE_CHECKING:
     from lpgen.build.stack import Scratch
     from lpgen.target import Target
 
-# And the cpu_*.c of the architecture.
-C_FILES = (
-    *("support.c", "pool.c", "affinity.c", "cpu.c"),
-    *("packed.c", "entry.c", "network.c", "weights.c"),
-    *("ffi.c", "ffi_library.c", "ffi_network.c"),
-)
-H_FILES = ("internal.h", "pool.h", "ffi.h")
-
 # Everything else is internal, so that two libraries in one program do not meet.
 _EXPORTS = ("lpgen_*", "__tvm_ffi_*")
 
-# -O3: the check of the weights vectorizes. Baseline CPU: it must run before the CPU is known.
-_C_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
 # Debug lines that TVM emits are dropped; an undefined symbol is found now and not at load time.
 # Its own functions are called here, also where another library of a program has the same. Data it
 # exports none, and zig has no -Bsymbolic-functions.
@@ -94,7 +83,7 @@ def build(
             _write_sources(kernels, more, folder)
             text = source.header(kernels, out.name, more.header)
             (folder / "header").write_text(text, encoding="utf-8")
-            _link(linker, [_cpu_file(variants[0].choice.target), *C_FILES], files, folder)
+            _link(linker, _cpu_file(variants[0].choice.target), files, folder)
             _seal(folder / "library")
             for suffix, write in more.beside.items():
                 write(folder / f"beside{suffix}")
@@ -180,10 +169,6 @@ def _cpu_file(target: Target) -> str:
 
 
 def _write_sources(kernels: Sequence[Exported], part: Part, folder: Path) -> None:
-    cpu_file = _cpu_file(kernels[0].variants[0].choice.target)
-    for name in (*C_FILES, cpu_file, *H_FILES):
-        text = (resources.files("lpgen.build") / name).read_text(encoding="utf-8")
-        (folder / name).write_text(text, encoding="utf-8")
     text = source.c_source(kernels, manifest(kernels) | part.manifest, part.source)
     (folder / "kernels.c").write_text(text, encoding="utf-8")
     public = "".join(f"{name}; " for name in (*_EXPORTS, *part.exports))
@@ -192,20 +177,13 @@ def _write_sources(kernels: Sequence[Exported], part: Part, folder: Path) -> Non
         write(folder / name)
 
 
-def _link(linker: list[str], c_files: Sequence[str], objects: Sequence[Path], folder: Path) -> None:
-    from tvm_ffi import libinfo
-
-    includes = dict.fromkeys([libinfo.find_include_path(), libinfo.find_dlpack_include_path()])
+def _link(compiler: list[str], cpu_file: str, objects: Sequence[Path], folder: Path) -> None:
+    support = support_objects(compiler, cpu_file, folder)
     command = [
-        *(*linker, *_C_FLAGS, *(f"-I{include}" for include in includes)),
-        *(*c_files, "kernels.c", *map(str, objects)),
+        *(*compiler, *compile_flags(), "-shared", *support, "kernels.c", *map(str, objects)),
         *(*_LINK_FLAGS, _HASH_FLAG, "-Wl,--version-script=exports", "-o", "library"),
     ]
-    status, said = supervise.run(command, folder)
-    if status != 0:
-        named = (line for line in said.splitlines() if "error" in line or "failed" in line)
-        reason = next(named, said).strip()[:300] or f"status {status}"
-        raise LibraryError(f"the C compiler {linker[0]} failed: {reason}")
+    run_compiler(command, folder)
 
 
 def _seal(library: Path) -> None:
