@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lpgen import records, target, templates
 from lpgen.errors import RecordError
 from lpgen.ops import parse
-from lpgen.records import Log, Record, RecordWarning, RunnerUp, best, misfit
+from lpgen.records import Log, Record, RecordWarning, RunnerUp, best, why_not
 from lpgen.records.record import MAX_LINE
 from lpgen.space import Space
 
@@ -82,7 +82,7 @@ def test_a_record_of_a_level_that_its_target_outdoes_stays_and_fits_no_template(
     found = Record.from_line(json.dumps(line))
     assert found.template == "sse4/dot"
     monkeypatch.undo()
-    assert misfit(found, OP, TARGET) == "template sse4/dot is not known"
+    assert why_not(found, OP, TARGET) == "template sse4/dot is not known"
 
 
 def test_fields_of_a_later_version_are_ignored():
@@ -326,11 +326,11 @@ def test_a_record_that_no_longer_fits_is_reported_and_skipped(tmp_path):
 
 def test_misfit_of_a_template_that_is_gone_or_does_not_apply(monkeypatch):
     conv = parse("conv2d n=1 h=4 w=4 ic=4 oc=4 kernel=1x1 act=u8 weight=s8")
-    assert misfit(record(), conv, TARGET) == "serves dense only"
-    assert misfit(record(), OP, TARGET) is None
+    assert why_not(record(), conv, TARGET) == "serves dense only"
+    assert why_not(record(), OP, TARGET) is None
     monkeypatch.undo()
     for name in ("x86/gone", "avx2/dot", "__init__/x", "x86/isa", "common/dot", "generic/__init__"):
-        reason = misfit(record(template=name), OP, TARGET)
+        reason = why_not(record(template=name), OP, TARGET)
         assert reason == f"template {name} is not known"
 
 

@@ -121,12 +121,12 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     """
     matrix, t = op.matrix, tiling
     groups, columns = (1, matrix.groups) if t.across_groups else (matrix.groups, matrix.n)
-    reduction = cut(op, t.kq, t.multiple, t.folded, taps=t.inside)
+    k_split = cut(op, t.kq, t.multiple, t.folded, taps=t.inside)
     vectors, panels = t.stored or (t.vectors, t.panels)
     weights = PanelWeights(
         shape=op.w_shape,
         format=op.weight,
-        cut=reduction,
+        cut=k_split,
         groups=groups,
         columns=columns,
         panels=panels,
@@ -136,12 +136,12 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     )
     sections = placeholders(weights.sections)
     left = operands.left, operands.offset
-    lhs = lhs_of(op, reduction, *left, padded=not t.inside, alone=read_once(op))
-    lhs_at = lhs_tiles(lhs, reduction, t, matrix.groups)
+    lhs = lhs_of(op, k_split, *left, padded=not t.inside, alone=read_once(op))
+    lhs_at = lhs_tiles(lhs, k_split, t, matrix.groups)
     if t.across_groups:
-        lhs_at = _lhs_across_groups(lhs, reduction, t)
+        lhs_at = _lhs_across_groups(lhs, k_split, t)
     right_at = _right(weights, sections, operands, t)
-    tile = _tile(lhs_at, right_at, reduction, t, groups)
+    tile = _tile(lhs_at, right_at, k_split, t, groups)
     return finish(
         op,
         lhs,

@@ -4,7 +4,7 @@
 """
 
 from lpgen.records.log import Contents, Log, RecordWarning, default_log, shipped
-from lpgen.records.rank import best, misfit, modelled, ranked
+from lpgen.records.rank import best, modelled, ranked, why_not
 from lpgen.records.record import Record, RunnerUp, this_cpu, this_versions
 
 __all__ = [
@@ -15,10 +15,10 @@ __all__ = [
     "RunnerUp",
     "best",
     "default_log",
-    "misfit",
     "modelled",
     "ranked",
     "shipped",
     "this_cpu",
     "this_versions",
+    "why_not",
 ]

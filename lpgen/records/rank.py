@@ -12,7 +12,7 @@ from lpgen.records.log import Log, RecordWarning, shipped
 from lpgen.records.record import Record
 
 
-def misfit(record: Record, op: Any, target: Any) -> str | None:
+def why_not(record: Record, op: Any, target: Any) -> str | None:
     """None where the record's template still offers its knobs for the operator, else the reason."""
     unknown = f"template {record.template} is not known"
     # Names of earlier versions that are still there when a line was read are of lesser levels.
@@ -58,7 +58,7 @@ def best(
     skipped: dict[Path, list[str]] = {}
     chosen, winners = None, set()
     for log, record in ranked(op, lender or target, logs, threads=threads, use_shipped=use_shipped):
-        reason = misfit(record, op, target)
+        reason = why_not(record, op, target)
         if reason is None:
             chosen = record if record.best or record.template in winners or not winners else None
             break
@@ -95,7 +95,7 @@ def modelled(
         for log in (*logs, *(shipped() if use_shipped else ()))
         for record in log.modelled()
         if (record.workload, record.target) == (op.name, target.name)
-        and misfit(record, op, target) is None
+        and why_not(record, op, target) is None
     ]
     return sorted(found, key=lambda record: record.cycles)
 

@@ -156,12 +156,12 @@ def _refuses(op: Dense | Conv2d, knobs: Knobs) -> str | None:
         return f"down={down}: there are only {op.matrix.m} rows"
     if across > 1 and (across - 1) * LANES >= op.matrix.n:
         return f"across={across}: there are only {op.matrix.n} columns"
-    reduction = cut(op, BYTES, 1, knobs["left"] == "folded")
+    k_split = cut(op, BYTES, 1, knobs["left"] == "folded")
     step = knobs["step"]
-    if step == 8 and reduction.kg % 16 in (0, *range(9, 16)):
-        return f"step=8 saves nothing for {reduction.kg} k steps"
-    if step not in (8, 16) and reduction.kg % step:
-        return f"step={step} does not divide {reduction.kg} k steps"
+    if step == 8 and k_split.kg % 16 in (0, *range(9, 16)):
+        return f"step=8 saves nothing for {k_split.kg} k steps"
+    if step not in (8, 16) and k_split.kg % step:
+        return f"step={step} does not divide {k_split.kg} k steps"
     return blocks.refuses(op, rows * down, across * LANES, knobs) or _too_few_blocks(op, knobs)
 
 

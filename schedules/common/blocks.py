@@ -16,7 +16,7 @@ from tvm.s_tir import Schedule
 from lpgen.algorithms.lhs.k_split import foldable
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.common.cuts import block_refusal, rounded
+from lpgen.schedules.common.cuts import refuses_block, rounded
 from lpgen.space import Counts, Knobs
 from lpgen.target import Target
 from lpgen.tir.threads import bound_stage, end_with_rows, number_tiles
@@ -60,7 +60,7 @@ def refuses(op, rows: int, columns: int, chosen: Knobs) -> str | None:
     """Why the blocks of tiles of rows x columns are no good for `op`; None if they may be."""
     tiles, panels = -(-op.matrix.m // rows), -(-op.matrix.n // columns)
     for name, count in (("m_block", tiles), ("n_block", panels)):
-        reason = block_refusal(name, chosen[name], count)
+        reason = refuses_block(name, chosen[name], count)
         if reason:
             return reason
     if chosen["outer"] != "mn" and not (chosen["m_block"] and chosen["n_block"]):

@@ -24,7 +24,7 @@ def cuts(count: int, sizes: Sequence[int]) -> Iterator[int]:
             yield size
 
 
-def block_refusal(name: str, block: int, count: int) -> str | None:
+def refuses_block(name: str, block: int, count: int) -> str | None:
     """Why blocks of `block` of `count` tiles (0: all of them) are no good; None if they may be."""
     if block and (block >= count or not fits(count, block)):
         return f"{name}={block} does not divide {count} well"

@@ -10,7 +10,7 @@ from lpgen.algorithms import dot
 from lpgen.algorithms.kernel import Kernel
 from lpgen.errors import refuse
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.common.cuts import block_refusal, rounded
+from lpgen.schedules.common.cuts import refuses_block, rounded
 from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.heights import assembled, two
 from lpgen.space import Counts, Knobs, Space
@@ -97,7 +97,7 @@ def _tiling(op: Dense | Conv2d, knobs: Knobs) -> dot.Tiling:
 
 
 def _refuses(op: Dense | Conv2d, knobs: Knobs) -> str | None:
-    return block_refusal("n_block", knobs["n_block"], -(-_columns(op) // knobs["lanes"]))
+    return refuses_block("n_block", knobs["n_block"], -(-_columns(op) // knobs["lanes"]))
 
 
 def _schedule(sch: Schedule, knobs: Knobs, unpacked: bool, ranged: bool) -> None:

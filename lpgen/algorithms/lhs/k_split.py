@@ -80,7 +80,7 @@ def cut(
     split: bool = False,
     taps: bool = False,
 ) -> KSplit:
-    """The reduction of `op` for steps of `kq` values, with `kg` a multiple of `multiple`.
+    """The k split of `op` for steps of `kq` values, with `kg` a multiple of `multiple`.
 
     folded: fold the kernel rows (the caller asked `foldable`);
     empty: whether a place without a weight adds nothing, whatever the left side holds there

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lpgen.algorithms.sections import Section, pack_entry
+from lpgen.algorithms.sections import Section
 from lpgen.algorithms.weights.groups import GroupedWeights
 from lpgen.algorithms.weights.panels import code_of
 
 if TYPE_CHECKING:
-    from tvm import IRModule, te, tirx
+    from tvm import te, tirx
 
 Index = Any
 """A number, or an expression for one."""
@@ -126,21 +126,15 @@ class LayerWeights(GroupedWeights):
         layer = layers - self.op.layers.low
         return self.te_float(sections["fit"][(layer, panel, group, which, *rest)])
 
-    def te_module(self) -> IRModule:
-        """The packer as TIR: "main"(weights, *parameters, packed), see `Layout`."""
-        from tvm import te
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The parameters that layers have values of."""
+        return "scale", "offset"
 
-        op = self.op
-        w = te.placeholder((op.n, op.k), op.weight.dtype, name="w")
-        given = {
-            name: te.placeholder(p.shape, p.dtype, name=name)
-            for name, p in op.parameters.items()
-            if name in ("scale", "offset")
-        }
-        outputs = [self._te_plane(s, w, i) for i, s in enumerate(self.sections[:-1])]
-        outputs.append(self._te_fit(given))
-        shape = (op.n, op.k)
-        return pack_entry(w, outputs, self.sections, shape, op.weight.dtype, [*given.values()])
+    def te_sections(self, w: te.Tensor, given: dict[str, te.Tensor]) -> list[te.Tensor]:
+        """The sections out of the weights and the parameters."""
+        planes = [self._te_plane(s, w, i) for i, s in enumerate(self.sections[:-1])]
+        return [*planes, self._te_fit(given)]
 
     def _te_plane(self, section: Section, w: te.Tensor, number: int) -> te.Tensor:
         from tvm import te, tirx

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lpgen.algorithms.sections import Section, pack_entry
+from lpgen.algorithms.sections import Section
 from lpgen.algorithms.weights.groups import GroupedWeights
 from lpgen.algorithms.weights.panels import PLANES, code_of, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tvm import IRModule, te, tirx
+    from tvm import te, tirx
 
     Lookup = Callable[[Sequence[int], tirx.Expr], tirx.Expr]
 
@@ -151,20 +151,14 @@ class BlockwiseWeights(GroupedWeights):
         """The scale, float32."""
         return self.te_float(sections["scale"][column])
 
-    def te_module(self) -> IRModule:
-        """The packer as TIR: "main"(weights, *parameters, packed), see `Layout`."""
-        from tvm import te
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The parameters that groups have values of."""
+        return ("zero_weight", "scale") if self.op.group_size else ()
 
-        op = self.op
-        w = te.placeholder((op.n, op.k), op.weight.dtype, name="w")
-        given = {
-            name: te.placeholder(p.shape, p.dtype, name=name)
-            for name, p in op.parameters.items()
-            if op.group_size and name in ("zero_weight", "scale")
-        }
-        outputs = [self._te_section(s, w, given) for s in self.sections]
-        shape = (op.n, op.k)
-        return pack_entry(w, outputs, self.sections, shape, op.weight.dtype, [*given.values()])
+    def te_sections(self, w: te.Tensor, given: dict[str, te.Tensor]) -> list[te.Tensor]:
+        """The sections out of the weights and the parameters."""
+        return [self._te_section(section, w, given) for section in self.sections]
 
     def _te_section(self, section: Section, w: te.Tensor, given: dict) -> te.Tensor:
         from tvm import te, tirx

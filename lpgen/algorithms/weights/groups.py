@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lpgen.algorithms.sections import Sectioned
+from lpgen.algorithms.sections import Sectioned, pack_entry
 from lpgen.ops import scales
 
 if TYPE_CHECKING:
-    from tvm import tirx
+    from tvm import IRModule, te, tirx
 
     from lpgen.ops import Dense
 
@@ -75,6 +75,29 @@ class GroupedWeights(Sectioned):
         return floats if self.float_dtype == "float32" else floats.view(np.uint32) >> 16
 
     # ---- TIR
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The parameters that are packed with the weights."""
+        raise NotImplementedError
+
+    def te_sections(self, w: te.Tensor, given: dict[str, te.Tensor]) -> list[te.Tensor]:
+        """The sections out of the weights and the parameters."""
+        raise NotImplementedError
+
+    def te_module(self) -> IRModule:
+        """The packer as TIR: "main"(weights, *parameters, packed), see `Layout`."""
+        from tvm import te
+
+        op = self.op
+        w = te.placeholder((op.n, op.k), op.weight.dtype, name="w")
+        given = {
+            name: te.placeholder(p.shape, p.dtype, name=name)
+            for name, p in op.parameters.items()
+            if name in self.given
+        }
+        outputs, shape = self.te_sections(w, given), (op.n, op.k)
+        return pack_entry(w, outputs, self.sections, shape, op.weight.dtype, [*given.values()])
 
     def inside(self, group: tirx.Expr, place: tirx.Expr) -> tirx.Expr:
         """Whether that place of a group holds a weight."""

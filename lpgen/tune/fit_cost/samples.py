@@ -61,7 +61,7 @@ _parse = cache(parse)
 def _sample(record: Record) -> Sample | None:
     op, template = _parse(record.workload), templates.get(record.template)
     target = _machine(record.cpu, Target.parse(record.target))
-    if not template.counted or records.misfit(record, op, target) is not None:
+    if not template.counted or records.why_not(record, op, target) is not None:
         return None
     # Absolute times of one run are those of a machine that had other things to do; a winner's are
     # from a race. Those of one CPU and width of vectors compare with each other.

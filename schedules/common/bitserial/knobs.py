@@ -127,16 +127,15 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     if vectors > 1 and (word == 8 or op.matrix.n <= isa.lanes):
         return f"vectors={vectors} are for counting by instruction, across many columns"
     columns = vectors * isa.lanes * (32 // word)
-    unfit_blocks = blocks.refuses(op, knobs["rows"], columns, knobs)
-    if unfit_blocks:
-        return unfit_blocks
-    return _piece_refusal(
+    if refused := blocks.refuses(op, knobs["rows"], columns, knobs):
+        return refused
+    return _refuses_piece(
         op, isa, *(knobs[k] for k in ("count", "word", "depth", "words", "rows", "vectors", "left"))
     )
 
 
 @lru_cache(maxsize=4096)
-def _piece_refusal(op, isa: Isa, count, word, depth, words, rows, vectors, left) -> str | None:
+def _refuses_piece(op, isa: Isa, count, word, depth, words, rows, vectors, left) -> str | None:
     knobs = {"count": count, "word": word, "depth": depth, "words": words, "rows": rows}
     p = plan_of(op, isa, {**knobs, "vectors": vectors, "left": left})
     if p.products > LONGEST and (words, rows, vectors) != (WORDS[0], 1, 1):

@@ -28,7 +28,7 @@ from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.reach import INT16_MAX
 from lpgen.schedules.common import blocks
-from lpgen.schedules.common.cuts import block_refusal, cuts
+from lpgen.schedules.common.cuts import cuts, refuses_block
 from lpgen.schedules.common.depthwise.tile import WindowStep, use_windows
 from lpgen.schedules.common.dot.steps import operands_of
 from lpgen.schedules.common.finish import finished
@@ -102,7 +102,7 @@ def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
         return f"stride={window.stride[0]} is no multiple of dilation={window.dilation[0]}"
     if window.steps * vectors > MOST_STEPS:
         return f"a tile of {window.steps * vectors} steps is more than {MOST_STEPS}"
-    return block_refusal("block", knobs["block"], -(-height // rows))
+    return refuses_block("block", knobs["block"], -(-height // rows))
 
 
 def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:

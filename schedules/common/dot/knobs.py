@@ -147,14 +147,13 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
         return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
     if rows * vectors < _fewest(op, isa):
         return f"{rows} x {vectors} accumulators do not hide the latency of an instruction"
-    unfit_blocks = blocks.refuses(op, rows, vectors * isa.lanes, knobs)
-    if unfit_blocks:
-        return unfit_blocks
+    if refused := blocks.refuses(op, rows, vectors * isa.lanes, knobs):
+        return refused
     if knobs["left"] == "inside" and (uneven := inside.refuses(op, rows)):
         return uneven
     if knobs["prefetch"] and knobs["expand"] == "panel":
         return "panels are unpacked in one sweep, which the hardware prefetches"
-    return _expand_refusal(op, isa, knobs) or _unroll_refusal(op, isa, knobs)
+    return _refuses_expand(op, isa, knobs) or _refuses_unroll(op, isa, knobs)
 
 
 @lru_cache(maxsize=256)
@@ -186,7 +185,7 @@ def fields(op: Dense | Conv2d) -> int:
     return 8 // min(PLANES.get(op.weight.bits, (8,)))
 
 
-def _expand_refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+def _refuses_expand(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     if not _belongs(op, knobs["step"], knobs["expand"]):
         return f"the operands of step={knobs['step']} do not come from expand={knobs['expand']}"
     if knobs["expand"] == "register":
@@ -204,7 +203,7 @@ def _expand_refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     return None
 
 
-def _unroll_refusal(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+def _refuses_unroll(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     unroll = knobs["unroll"]
     if unroll == 1:
         return None

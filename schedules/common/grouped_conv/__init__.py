@@ -28,7 +28,7 @@ from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.reach import INT16_MAX
-from lpgen.schedules.common.cuts import block_refusal, cuts
+from lpgen.schedules.common.cuts import cuts, refuses_block
 from lpgen.schedules.common.dot.steps import operands_of
 from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.grouped_conv.tile import Pieces, use_windows
@@ -130,7 +130,7 @@ def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     if pieces(op, isa, knobs) is None:
         tile = f"a tile of {rows} x {columns} x {vectors} vectors"
         return f"{tile} is too long for straight-line code, or for sums in int16"
-    return block_refusal("block", knobs["block"], -(-op.oh // rows))
+    return refuses_block("block", knobs["block"], -(-op.oh // rows))
 
 
 def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:

@@ -22,7 +22,7 @@ from lpgen.isa import Isa
 from lpgen.ops.conv2d_f32 import PANEL
 from lpgen.ops.functions import clip
 from lpgen.schedules.common.rows.movement import copied, filled
-from lpgen.schedules.common.rows.windows import inside, taps
+from lpgen.schedules.common.rows.windows import Place, each_window, taps
 from lpgen.tir import vectors as vec
 from lpgen.tir.rewrite import places
 from lpgen.tir.strips import Index, parts_of, side_by_side, strips
@@ -58,34 +58,28 @@ def _bounded(op: RealConv2d, value: tirx.Expr, bias: tirx.Expr) -> tirx.Expr:
 
 
 def _depthwise(op: RealConv2d, isa: Isa, vectors: int) -> Rows:
-    (n, oh, ow, c), (_, h, w, _) = op.y_shape, op.x_shape
+    n, oh, _, c = op.y_shape
 
     def line(row: Index, x, weights, bias, y) -> None:
-        top = row % oh * op.stride[0] - op.pad[0]
-        image = row // oh * h
-        rows = [vec.bind(v) for v in inside(op, 0, top, h)]
-        with tb.serial(0, ow) as column:
-            left = column * op.stride[1] - op.pad[1]
-            columns = [vec.bind(v) for v in inside(op, 1, left, w)]
-
+        def window(at: Index, rows: list, columns: list, source: Place) -> None:
             def channels(start: Index, widths) -> None:
                 acc = Accumulators("float32", widths, 0)
 
                 def tap(r: Index, s: Index) -> None:
-                    line_at = (image + top + r * op.dilation[0]) * w + left
-                    at = (line_at + s * op.dilation[1]) * c + start
                     of = (r * op.kernel[1] + s) * c + start
                     for i, (place, width) in enumerate(side_by_side(0, widths)):
                         factor = vec.load(weights, [of + place], width)
-                        acc[i] = acc[i] + product(vec.load(x, [at + place], width), factor)
+                        value = vec.load(x, [source(r, s) + start + place], width)
+                        acc[i] = acc[i] + product(value, factor)
 
                 taps(op, rows, columns, tap)
-                at = (row * ow + column) * c + start
                 for i, (place, width) in enumerate(side_by_side(0, widths)):
                     each = vec.load(bias, [start + place], width)
-                    vec.store(y, [at + place], _bounded(op, acc[i], each), width)
+                    vec.store(y, [at + start + place], _bounded(op, acc[i], each), width)
 
             strips(c, isa.lanes, vectors, channels)
+
+        each_window(op, row, window)
 
     return Rows(n * oh, line)
 

@@ -19,8 +19,12 @@ from lpgen.tir import vectors as vec
 from lpgen.tir.strips import Index, side_by_side, strips
 
 if TYPE_CHECKING:
+    from lpgen.ops.conv2d_f32 import RealConv2d
     from lpgen.ops.pool import Pool
     from lpgen.ops.resize import Fold, Resize
+
+Place = Callable[[Index, Index], Index]
+"""Where the channels of a tap (row, column) begin."""
 
 STRAIGHT = 16
 """Taps of a kernel up to which code has no loop over them: such loops take longer than a tap."""
@@ -28,39 +32,59 @@ STRAIGHT = 16
 
 def pool(op: Pool, isa: Isa, vectors: int) -> Rows:
     """Lines of y: `vectors` vectors of channels at a time, over the taps inside of the image."""
-    (n, oh, ow, c), (_, h, w, _) = op.y_shape, op.x_shape
+    n, oh, _, c = op.y_shape
     lanes = isa.bits // (8 if op.how == "max" and op.act != REAL else 32)
 
     def line(row: Index, x, *others) -> None:
         *given, y = others
-        top = row % oh * op.stride[0] - op.pad[0]
-        image = row // oh * h
-        rows = [vec.bind(v) for v in inside(op, 0, top, h)]
-        with tb.serial(0, ow) as column:
-            left = column * op.stride[1] - op.pad[1]
-            columns = [vec.bind(v) for v in inside(op, 1, left, w)]
 
+        def window(at: Index, rows: list, columns: list, source: Place) -> None:
             def channels(start: Index, widths) -> None:
                 acc = _begin(op, widths)
 
                 def tap(r: Index, s: Index) -> None:
-                    line_at = (image + top + r * op.dilation[0]) * w + left
-                    at = (line_at + s * op.dilation[1]) * c + start
-                    for i, (place, width) in enumerate(side_by_side(at, widths)):
+                    at_tap = source(r, s) + start
+                    for i, (place, width) in enumerate(side_by_side(at_tap, widths)):
                         _step(op, acc, i, vec.load(x, [place], width))
 
                 taps(op, rows, columns, tap)
                 count = (rows[1] - rows[0]) * (columns[1] - columns[0])
-                at = (row * ow + column) * c + start
-                for i, (place, width) in enumerate(side_by_side(at, widths)):
+                for i, (place, width) in enumerate(side_by_side(at + start, widths)):
                     vec.store(y, [place], _end(op, acc[i], count, given), width)
 
             strips(c, lanes, vectors, channels)
 
+        each_window(op, row, window)
+
     return Rows(n * oh, line)
 
 
-def taps(op: Pool, rows: list, columns: list, tap: Callable[[Index, Index], None]) -> None:
+def each_window(
+    op: Pool | RealConv2d, row: Index, window: Callable[[Index, list, list, Place], None]
+) -> None:
+    """Emit window(at, rows, columns, source) for every window of a line of y.
+
+    at: where its channels begin in y; rows, columns: its taps inside of the image; source(r, s):
+    where the channels of a tap begin in x.
+    """
+    (_, oh, ow, c), (_, h, w, _) = op.y_shape, op.x_shape
+    top = row % oh * op.stride[0] - op.pad[0]
+    image = row // oh * h
+    rows = [vec.bind(v) for v in inside(op, 0, top, h)]
+    with tb.serial(0, ow) as column:
+        left = column * op.stride[1] - op.pad[1]
+        columns = [vec.bind(v) for v in inside(op, 1, left, w)]
+
+        def source(r: Index, s: Index) -> Index:
+            line = (image + top + r * op.dilation[0]) * w + left
+            return (line + s * op.dilation[1]) * c
+
+        window((row * ow + column) * c, rows, columns, source)
+
+
+def taps(
+    op: Pool | RealConv2d, rows: list, columns: list, tap: Callable[[Index, Index], None]
+) -> None:
     """Emit tap(r, s) for all taps from the first of `rows` and `columns` up to the last; where that
     is the whole of a small kernel, without loops."""
 
@@ -80,7 +104,9 @@ def taps(op: Pool, rows: list, columns: list, tap: Callable[[Index, Index], None
             loops()
 
 
-def inside(op: Pool, axis: int, start: Index, size: int) -> tuple[tirx.Expr, tirx.Expr]:
+def inside(
+    op: Pool | RealConv2d, axis: int, start: Index, size: int
+) -> tuple[tirx.Expr, tirx.Expr]:
     """The first tap on an axis that is inside of the image, and the one behind the last, of the
     window that starts at `start`."""
     dilation, taps = op.dilation[axis], op.kernel[axis]

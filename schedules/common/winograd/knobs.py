@@ -116,10 +116,10 @@ def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     whole = -(-needed[0] // rows)
     if knobs["block"] and (knobs["block"] >= whole or whole % knobs["block"]):
         return f"block={knobs['block']} does not divide {whole} rows of register tiles"
-    return _codes_refusal(op, isa, knobs) if knobs["weights"] == "codes" else None
+    return _refuses_codes(op, isa, knobs) if knobs["weights"] == "codes" else None
 
 
-def _codes_refusal(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
+def _refuses_codes(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why weights are not stored as codes."""
     if _transformed_bytes(op, tile_of(op, knobs["tile"])) <= isa.target.l2 * blocks.NEAR:
         return "weights=codes: the transformed ones stay in the L2 cache"
