@@ -125,7 +125,7 @@ def read_module(target: Target, far: bool) -> Any:
 
     from lpgen.bench.reader import reader
 
-    return tvm.compile(reader(far), target=target.tvm()).mod
+    return tvm.compile(reader(SUMS, VECTOR, far), target=target.tvm()).mod
 
 
 def _repeated(function: Any, arguments: Iterator, count: int) -> Callable[[], None]:

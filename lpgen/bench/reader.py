@@ -6,37 +6,38 @@ from tvm import IRModule, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
-from lpgen.bench.probes import SUMS, VECTOR
-
 _PREFETCH_AHEAD = 1024
 
 
-def reader(far: bool) -> IRModule:
-    """main(data: uint8[n], result): the sum of all whole pairs of 64-byte vectors."""
-    lanes = VECTOR // 4
+def reader(sums: int, vector: int, far: bool) -> IRModule:
+    """main(data: uint8[n], result): that many sums of all whole vectors of so many bytes.
+
+    far: ask for the data in advance.
+    """
+    lanes = vector // 4
     with IRBuilder() as builder:
         with tb.prim_func(s_tir=True):
             tb.func_name("main")
             tb.func_attr({"tirx.noalias": True, "global_symbol": "main"})
             n = tirx.Var("n", "int32")
             data = tb.arg("data", tb.buffer((n,), "uint8"))
-            result = tb.arg("result", tb.buffer((SUMS * lanes,), "int32"))
+            result = tb.arg("result", tb.buffer((sums * lanes,), "int32"))
             with tb.sblock("root"):
                 tb.reads([])
                 tb.writes([])
-                sums = tb.sblock_alloc_buffer((SUMS * lanes,), "int32")
-                places = [_ramp(i * lanes, lanes) for i in range(SUMS)]
+                totals = tb.sblock_alloc_buffer((sums * lanes,), "int32")
+                places = [_ramp(i * lanes, lanes) for i in range(sums)]
                 for place in places:
-                    tb.buffer_store(sums, tirx.Broadcast(tirx.const(0, "int32"), lanes), [place])
-                with tb.serial(0, n // (SUMS * VECTOR)) as step:
+                    tb.buffer_store(totals, tirx.Broadcast(tirx.const(0, "int32"), lanes), [place])
+                with tb.serial(0, n // (sums * vector)) as step:
                     for i, place in enumerate(places):
-                        start = (step * SUMS + i) * VECTOR
+                        start = (step * sums + i) * vector
                         if far:
                             _prefetch(tirx.address_of(data[start + _PREFETCH_AHEAD]))
-                        vector = tirx.reinterpret(f"int32x{lanes}", data[(_ramp(start, VECTOR),)])
-                        tb.buffer_store(sums, sums[(place,)] + vector, [place])
+                        value = tirx.reinterpret(f"int32x{lanes}", data[(_ramp(start, vector),)])
+                        tb.buffer_store(totals, totals[(place,)] + value, [place])
                 for place in places:
-                    tb.buffer_store(result, sums[(place,)], [place])
+                    tb.buffer_store(result, totals[(place,)], [place])
     return IRModule({"main": builder.get()})
 
 

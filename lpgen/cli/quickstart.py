@@ -46,6 +46,7 @@ def command(folder: Path, trials: int, seed: int) -> int:
     from lpgen.build import check_output, header_path
     from lpgen.build.check import check_library
     from lpgen.cli import check, tuning
+    from lpgen.cli.checked import print_kernels
     from lpgen.target import cpu_fingerprint, detect
 
     started = time.monotonic()
@@ -60,7 +61,7 @@ def command(folder: Path, trials: int, seed: int) -> int:
     output.note(tuning.rate(results))
     _build(labels, target, log, library)
     click.echo("checking every kernel against the NumPy oracle, in a fresh process")
-    if check.print_kernels(check_library(library, seed), as_json=False):
+    if print_kernels(check_library(library, seed), as_json=False):
         return check.WRONG
     _bench(library, labels)
     files = [library, header_path(library), log.path]

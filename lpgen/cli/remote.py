@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lpgen.cli import networks, output
+from lpgen.cli.checked import print_kernels, served
 from lpgen.cli.measurements import build_for, counts_of, of_sizes, print_measurements
 from lpgen.errors import UserError
 
@@ -45,7 +46,6 @@ def words(lease: Lease) -> str:
 
 def check(library: Path, leases: Leases, target: str | None, seed: int, as_json: bool) -> int:
     """Check kernels and network and print; the number of those that are wrong."""
-    from lpgen.cli.check import print_kernels, served
     from lpgen.farm.libraries import RemoteLibrary, check_library, check_network
 
     with leases() as lease:
