@@ -8,7 +8,9 @@ Of a test marked `sample(n)` every n-th case that is left runs every day. The ot
 
 import gc
 import os
+import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from command_line import DENSE, DEPTHWISE
 from filelock import FileLock
 from hypothesis import settings
 from kernels import LEVELS, WITHOUT_WEIGHTS
+from zygote import Zygote, shorten, start_python
 
 from lpgen.supervise import die_with_parent
 from lpgen.target import Target, cpu_features
@@ -72,6 +75,24 @@ def _level(item: pytest.Item) -> str:
 
 def _runs(level: str) -> bool:
     return not Target.parse((LEVELS | WITHOUT_WEIGHTS).get(level, level)).missing_on(cpu_features())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_by_day(pytestconfig) -> Iterator[None]:
+    """By day processes are forks (see zygote.py), and what is timed has few rounds: neither how
+    they start nor how long kernels take is what is tested."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if pytestconfig.option.markexpr == "not nightly":
+            shorten(monkeypatch)
+            if sys.platform == "linux":
+                Zygote().install(monkeypatch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _processes_start_python(request, monkeypatch) -> None:
+    if request.node.get_closest_marker("starts"):
+        start_python(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ def target():
     return Target.parse("native")
 
 
+@pytest.mark.starts
 def test_a_good_library_passes_the_check(tmp_path, target):
     large = Dense(20, 30, 6000, "u2", "t2")
     choices = [

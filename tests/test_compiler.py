@@ -18,6 +18,8 @@ from lpgen.ops import Dense
 from lpgen.ops.signature import Signature
 from lpgen.target import Target
 
+pytestmark = pytest.mark.starts
+
 OP = Dense(20, 30, 40, "u8", "s8")
 GENERIC = Target.parse("generic")
 

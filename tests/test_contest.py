@@ -37,6 +37,7 @@ def fake_openvino(folder: Path, on_import: str, on_use: str) -> None:
     (folder / "openvino" / "opset13.py").write_text(f"{head}{on_use}\n")
 
 
+@pytest.mark.sample(3)  # how processes end is told apart in test_supervise
 @pytest.mark.parametrize(
     ("what", "reason"),
     [

@@ -44,6 +44,7 @@ def test_without_any_record_every_operator_gets_a_point_of_a_template_that_serve
     assert best.knobs in best.template.space(op, target)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("target", rows_that_differ().values(), ids=rows_that_differ())
 def test_all_that_is_counted_has_a_name_and_a_price(target):
     for op in map(parse, OPERATORS):

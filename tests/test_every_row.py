@@ -66,7 +66,7 @@ def served_rows(template, op):
 
 
 SETTINGS = settings(
-    max_examples=3,  # the first is the smallest operator that the template serves
+    max_examples=2,  # the first is the smallest operator that the template serves
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],

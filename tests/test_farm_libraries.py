@@ -47,6 +47,7 @@ def objects(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
+@pytest.mark.starts
 def test_kernels_are_checked_there(lpgen, library, at):
     text = lpgen("check", str(library), *at)
     assert f"device {socket.gethostname()} of key {KEY}: " in text
@@ -159,5 +160,5 @@ def _impatient():
 
     real = Child.enter
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Child, "enter", lambda self, doing, limit=8.0: real(self, doing, limit))
+        patch.setattr(Child, "enter", lambda self, doing, limit=3.0: real(self, doing, limit))
         yield

@@ -1,8 +1,10 @@
 """Work shared among any number of threads: every tile is computed, and by one of them."""
 
+from collections.abc import Container
+
 import numpy as np
 import pytest
-from kernels import LEVELS, template_of
+from kernels import LEVELS, runs_here, template_of
 
 from lpgen import runtime
 from lpgen.build import build
@@ -31,10 +33,25 @@ OPERATORS = {
 }
 
 
-def _choices(level: str) -> list:
-    """A random point of every template at a level, each of another operator."""
+TARGETS = sorted(set(LEVELS.values()))
+
+
+def _third() -> set[str]:
+    """Each algorithm at a third of the levels that this CPU has, others for each."""
+    found = set()
+    for number, algorithm in enumerate(OPERATORS):
+        levels = [n for n in LEVELS if n.endswith(f"/{algorithm}") and runs_here(n)]
+        found |= {*levels[number % min(3, max(1, len(levels))) :: 3]}
+    return found
+
+
+def _choices(level: str, names: Container[str]) -> list:
+    """A random point of every template at a level that is among `names`, each of another
+    operator."""
     target, rng, found = Target.parse(level), np.random.default_rng(0), []
     for number, name in enumerate(sorted(n for n, needed in LEVELS.items() if needed == level)):
+        if name not in names:
+            continue
         template, _ = template_of(name)
         op = parse(OPERATORS[template.algorithm].replace("{}", str(number % 3)))
         knobs = template.space(op, target).sample(rng)
@@ -42,12 +59,24 @@ def _choices(level: str) -> list:
     return found
 
 
-@pytest.mark.parametrize("level", sorted(set(LEVELS.values())))
+@pytest.mark.parametrize("level", TARGETS)
+def test_templates_on_any_number_of_threads(tmp_path, level):
+    _any_number_of_threads(tmp_path, level, _third())
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("level", TARGETS)
 def test_every_template_on_any_number_of_threads(tmp_path, level):
+    _any_number_of_threads(tmp_path, level, LEVELS)
+
+
+def _any_number_of_threads(tmp_path, level: str, names: Container[str]) -> None:
     missing = Target.parse(level).missing_on(cpu_features())
     if missing:
         pytest.skip(f"this CPU lacks {', '.join(missing)}")
-    choices = _choices(level)
+    choices = _choices(level, names)
+    if not choices:
+        pytest.skip("other levels today")
     library = runtime.load(build(choices, tmp_path / "lib.so"))
     rng = np.random.default_rng(1)
     for choice in choices:

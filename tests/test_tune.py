@@ -161,6 +161,7 @@ def test_the_cost_models_best_is_measured_first(tmp_path):
     }
 
 
+@pytest.mark.starts
 def test_real_templates_compete(tmp_path):
     log = Log(tmp_path / "log.jsonl")
     names = {template.name for template in templates_for(OP, NATIVE)}
