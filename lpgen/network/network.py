@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -150,3 +150,13 @@ def _check_inputs(step: Step, known: Mapping[str, TensorType]) -> None:
             raise NetworkError(f"{where}: {what} is {kind}, {name} is {expected}")
     if (step.weights is None) != (step.op.signature.packed is None):
         raise NetworkError(f"{where}: weights are {'missing' if step.weights is None else 'extra'}")
+
+
+def alive(steps: Sequence[Step], wanted: Iterable[str]) -> list[Step]:
+    """The steps that one of the wanted tensors depends on."""
+    wanted, kept = set(wanted), []
+    for step in reversed(steps):
+        if step.output in wanted:
+            kept.append(step)
+            wanted.update(step.inputs.values())
+    return kept[::-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from collections.abc import Set as Names
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +15,9 @@ from lpgen.errors import LpgenError, OnnxError
 from lpgen.formats import REAL, Format
 from lpgen.network import Network, Step, TensorType
 from lpgen.network.fusion import fused
+from lpgen.network.network import alive
 from lpgen.onnx import evaluate, rules
+from lpgen.onnx.axes import MOST_TURNS, turns
 from lpgen.onnx.model import Model, read_model
 from lpgen.onnx.nodes import import_node, kinds
 from lpgen.onnx.rotation import unrotated
@@ -241,13 +243,19 @@ class Lowering(Tensors):
         order = next(iter(laid.values())).order
         axes = len(order)
         seen = {name: self.stored(t.name, t.memory, form=t.form) for name, t in laid.items()}
-        types = {name: tensor.type for name, tensor in seen.items()}
         given = {
             name: array
             if array.size == 1
             else array.reshape(*[1] * (axes - array.ndim), *array.shape).transpose(order)
             for name, array in constants.items()
         }
+        for known, (other, tensor) in itertools.product(given, seen.items()):
+            shape = given[known].shape
+            if given[known].size > 1 and len(turns(shape, tensor.type.shape)) > MOST_TURNS:
+                shape = np.broadcast_shapes(shape, tensor.type.shape)
+                given[known] = np.broadcast_to(given[known], shape)
+                seen[other] = self.repeated_to(tensor, shape)
+        types = {name: tensor.type for name, tensor in seen.items()}
         first = node.input[0]
         x = types[first] if first in types else given[first]
         imported = import_node(node, x, given | types)
@@ -288,16 +296,6 @@ class Lowering(Tensors):
         if tensor.name in taken or tensor.name in self.model.inputs:
             tensor = self.moved(tensor, tensor.order)  # a copy
         return tensor
-
-
-def alive(steps: Sequence[Step], wanted: Iterable[str]) -> list[Step]:
-    """The steps that one of the wanted tensors depends on."""
-    wanted, kept = set(wanted), []
-    for step in reversed(steps):
-        if step.output in wanted:
-            kept.append(step)
-            wanted.update(step.inputs.values())
-    return kept[::-1]
 
 
 def _renamed(step: Step, names: Mapping[str, str]) -> Step:

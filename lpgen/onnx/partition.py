@@ -19,9 +19,10 @@ from lpgen.build.scratch import scratch_folder
 from lpgen.errors import OnnxError
 from lpgen.network import Network, Step, TensorType
 from lpgen.network.fusion import fused
+from lpgen.network.network import alive
 from lpgen.network.ort import DOMAIN
 from lpgen.onnx.checks import type_name
-from lpgen.onnx.lowering import Lowering, Quantizing, Unserved, alive, needed
+from lpgen.onnx.lowering import Lowering, Quantizing, Unserved, needed
 from lpgen.onnx.model import Model, read_model
 from lpgen.onnx.values import Constant, Stored
 

@@ -12,12 +12,13 @@ import numpy as np
 from lpgen.errors import LpgenError, OnnxError
 from lpgen.formats import Format
 from lpgen.network import Step, TensorType
+from lpgen.onnx.axes import MOST_TURNS, few_axes, reshaped_order, turns
 from lpgen.onnx.imported import Imported, Relayout, inverse
 from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.values import Mapped, Pending, Recoded, Stored, Target, Value
 from lpgen.ops import DequantizeLinear
 from lpgen.ops.lookup import Lookup
-from lpgen.ops.movement import MOST_AXES, Transpose
+from lpgen.ops.movement import Gather, Transpose
 
 
 class Tensors:
@@ -111,7 +112,7 @@ class Tensors:
         if source.type.shape != tensor.type.shape or source.order != tensor.order:
             source, to = tensor, None  # seen in another shape since
         axes = tuple(source.order.index(axis) for axis in order)
-        shape, axes = _few_axes(source.memory.shape, axes)
+        shape, axes = few_axes(source.memory.shape, axes)
         op = Transpose(shape=shape, axes=axes, dtype=source.type.dtype)
         constants = {}
         if to is not None:
@@ -125,7 +126,7 @@ class Tensors:
         """The tensor in another shape: nothing moves where axes that are merged or split lie
         together; else a step brings it into its natural order."""
         shape = tuple(shape)
-        order = _reshaped_order(tensor, shape)
+        order = reshaped_order(tensor, shape)
         if order is None:
             tensor = self.ordered(tensor, range(len(tensor.order)))
             order = tuple(range(len(shape)))
@@ -133,12 +134,34 @@ class Tensors:
 
     def aligned(self, tensors: Sequence[Stored]) -> list[Stored]:
         """Tensors that are broadcast with each other, with as many axes in the same order in
-        memory: that of the largest one."""
+        memory: that of the largest one. Where they take turns in being broadcast more often than
+        operators have extents, those that are broadcast are repeated."""
         lead = max(tensors, key=lambda t: (len(t.order), math.prod(t.type.shape)))
         axes = len(lead.order)
         wide = [(*[1] * (axes - len(t.order)), *t.type.shape) for t in tensors]
         pairs = zip(tensors, wide, strict=True)
-        return [self.ordered(self.reshaped(t, shape), lead.order) for t, shape in pairs]
+        laid = [self.ordered(self.reshaped(t, shape), lead.order) for t, shape in pairs]
+        if len(laid) == 2 and len(turns(*(t.memory.shape for t in laid))) > MOST_TURNS:
+            whole = np.broadcast_shapes(*wide)
+            laid = [self.repeated_to(t, whole) for t in laid]
+        return laid
+
+    def repeated_to(self, x: Stored, shape: tuple[int, ...], name: str = "") -> Stored:
+        """The tensor repeated along the axes of which it has one place, in its order in memory.
+        name: of the result."""
+        if x.type.shape == shape:
+            return x
+        own, wanted = x.memory.shape, tuple(shape[axis] for axis in x.order)
+        whole = max(axis for axis, size in enumerate(own) if size != wanted[axis]) + 1
+        rows, columns = math.prod(own[:whole]), math.prod(own[whole:])
+        index = np.arange(rows, dtype=np.int32).reshape(own[:whole])
+        index = np.ascontiguousarray(np.broadcast_to(index, wanted[:whole])).ravel()
+        op = Gather(rows=rows, columns=columns, count=index.size, dtype=x.type.dtype)
+        name = name or f"{x.name}:all"
+        made = self.step(name, op, {"x": x}, constants={"index": index})
+        result = replace(x, name=made, type=TensorType(shape, x.type.dtype))
+        self.repeated[made] = x
+        return result
 
     def once(self, value: Value, what: Hashable, make: Callable[[], Stored]) -> Stored:
         """What is made of a value, once for all that read it."""
@@ -212,55 +235,3 @@ class Tensors:
         seen = tuple(y.view[axis] for axis in y.axes)
         tensor = Stored(made, TensorType(seen, output.dtype), inverse(y.axes), form)
         return self.reshaped(tensor, y.shape)
-
-
-def _few_axes(
-    shape: tuple[int, ...], axes: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The same transposition; where it has more axes than the operator, those that stay together
-    are one, and those of size 1 are none."""
-    if len(axes) <= MOST_AXES:
-        return shape, axes
-    runs: list[list[int]] = []
-    for axis in (axis for axis in axes if shape[axis] > 1):
-        before = runs[-1][-1] if runs else axis
-        if axis > before and math.prod(shape[before + 1 : axis]) == 1:
-            runs[-1].append(axis)
-        else:
-            runs.append([axis])
-    order = sorted(runs)
-    sizes = tuple(math.prod(shape[axis] for axis in run) for run in order)
-    return sizes or (1,), tuple(order.index(run) for run in runs) or (0,)
-
-
-def _reshaped_order(tensor: Stored, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The order of the axes of `shape` in memory if nothing moves, None if it has to."""
-    order: list[int] = []
-    place = {axis: i for i, axis in enumerate(a for a in tensor.order if tensor.type.shape[a] > 1)}
-    groups = _groups(tensor.type.shape, shape)
-    for old, _ in groups:
-        places = [place[axis] for axis in old]
-        if places != list(range(min(places, default=0), min(places, default=0) + len(places))):
-            return None
-    for _, new in sorted((group for group in groups if group[0]), key=lambda g: place[g[0][0]]):
-        order += new
-    rest = [axis for axis in range(len(shape)) if axis not in order]  # of size 1
-    return (*rest, *order)
-
-
-def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Axes of one shape and of another that are made of each other, smallest sets; axes of size 1
-    are in none."""
-    groups, i, j = [], 0, 0
-    while i < len(old) or j < len(new):
-        a, b = [i] if i < len(old) else [], [j] if j < len(new) else []
-        i, j = i + 1, j + 1
-        while math.prod(old[k] for k in a) != math.prod(new[k] for k in b):
-            if math.prod(old[k] for k in a) < math.prod(new[k] for k in b):
-                a.append(i)
-                i += 1
-            else:
-                b.append(j)
-                j += 1
-        groups.append(([k for k in a if old[k] > 1], [k for k in b if new[k] > 1]))
-    return groups

@@ -21,8 +21,10 @@ from lpgen.records.choose import choice_of, ranking
 from lpgen.records.log import Log
 from lpgen.target import Target
 
-RATE = 12e9
-"""Bytes a second that one thread reads of the L3 cache beside its work, about."""
+FEW_CORES = 8
+RATES = {True: 30e9, False: 12e9}
+"""Bytes a second that one thread reads of the L3 cache beside its work, about: of one that few
+cores share (Zen 4), and of the mesh of a server (Ice Lake)."""
 
 MORE = 2**19
 """Bytes beyond the codes that are worth a second look: some 40 microseconds."""
@@ -97,7 +99,8 @@ def _nanosecond(own: Candidate, op: Operator, target: Target, logs: Sequence[Log
 
 
 def _seconds(candidate: Candidate, choice: Choice, unit: float) -> float:
-    return unit * math.exp(candidate.cost) + choice.kernel.packed_bytes / RATE
+    rate = RATES[choice.target.cores <= FEW_CORES]
+    return unit * math.exp(candidate.cost) + choice.kernel.packed_bytes / rate
 
 
 def _firsts(ranked: Iterable[Candidate]) -> Iterator[Candidate]:

@@ -203,16 +203,7 @@ def expanded(lowering: Lowering, name: str, x: Stored, shape: tuple[int, ...]) -
     x = lowering.reshaped(x, (*[1] * (len(shape) - len(x.type.shape)), *x.type.shape))
     if x.type.shape == shape:
         return x
-    x = lowering.ordered(x, range(len(shape)))
-    own = x.type.shape
-    whole = max(axis for axis, size in enumerate(own) if size != shape[axis]) + 1
-    rows, columns = math.prod(own[:whole]), math.prod(own[whole:])
-    index = np.broadcast_to(np.arange(rows, dtype=np.int32).reshape(own[:whole]), shape[:whole])
-    op = Gather(rows=rows, columns=columns, count=index.size, dtype=x.type.dtype)
-    constants = {"index": np.ascontiguousarray(index).ravel()}
-    made = lowering.step(name, op, {"x": x}, constants=constants)
-    lowering.repeated[made] = x
-    return lowering.stored(made, TensorType(shape, x.type.dtype), form=x.form)
+    return lowering.repeated_to(lowering.ordered(x, range(len(shape))), shape, name)
 
 
 def pad(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:

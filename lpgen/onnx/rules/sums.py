@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lpgen.errors import OnnxError
+from lpgen.onnx.axes import MOST_TURNS, turns
 from lpgen.onnx.linear import FORMATS
 from lpgen.onnx.rules import dynamic, quantization
 from lpgen.onnx.rules.bounds import bounded_real
@@ -70,6 +69,9 @@ class Pair(Pending):
         own = self.a.type.shape
         a = lowering.reshaped(self.a.codes, (*[1] * (axes - len(own)), *own))
         codes = self.b.codes.reshape(*[1] * (axes - self.b.codes.ndim), *self.b.codes.shape)
+        if len(turns(a.memory.shape, codes.transpose(a.order).shape)) > MOST_TURNS:
+            a = lowering.repeated_to(a, self.type.shape)
+            codes = np.broadcast_to(codes, self.type.shape)
         return a, {"a": a}, {"b": np.ascontiguousarray(codes.transpose(a.order))}
 
     def real(self, lowering: Lowering, name: str) -> Stored:
@@ -90,12 +92,8 @@ class Pair(Pending):
 def extents(a: tuple[int, ...], b: tuple[int, ...]) -> dict[str, Any]:
     """Extents and axes of operators on pairs for two shapes of as many axes; OnnxError where they
     take turns in being broadcast more often than there are extents."""
-    axes = [(max(m, n), m > 1, n > 1) for m, n in zip(a, b, strict=True) if max(m, n) > 1]
-    groups = [
-        (math.prod(size for size, *_ in group), *has)
-        for has, group in itertools.groupby(axes, key=lambda axis: axis[1:])
-    ]
-    if len(groups) > 3:
+    groups = turns(a, b)
+    if len(groups) > MOST_TURNS:
         raise OnnxError(f"shapes {a} and {b} are broadcast along too many axes")
     letters = {0: "i", 1: "i", 2: "oi", 3: "omi"}[len(groups)]
     names = {"o": "outer", "m": "middle", "i": "inner"}
