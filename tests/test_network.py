@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import networks
 import numpy as np
 import pytest
 
@@ -110,6 +111,28 @@ def test_a_residual_of_float32_and_a_gelu_become_two_steps():
     x = rng.normal(size=(3, 8)).astype(np.float32)
     ours, theirs = (n.reference({"x": x})["gelu"] for n in (short, network))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", ["", " bias=f32", " bias=s32"])
+def test_a_number_behind_a_product_goes_into_its_scales(bias):
+    """But where something else reads the product, or its result is bounded."""
+    text = f"dense m=3 n=8 k=8 act=s8 weight=s8 input=f32:row out=f32 scale=channel{bias}"
+    x, kind = rng.normal(size=(3, 8)).astype(np.float32), TensorType((3, 8), "float32")
+    factor = {"b": np.float32([0.3])}
+
+    def network(text, *outputs):
+        product = networks.step(rng, "p", text, "p", x="x")
+        by = Binary(function="mul", inner=24, b_axes="none")
+        steps = (product, Step("y", by, {"a": "p"}, "y", None, {}, factor))
+        return Network({"x": kind}, {name: kind for name in outputs}, steps)
+
+    whole = network(text, "y")
+    short = fused(whole)
+    assert [str(step.op) for step in short.steps] == [str(whole.steps[0].op)]
+    ours, theirs = (n.reference({"x": x})["y"] for n in (short, whole))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6 * np.abs(theirs).max())
+    assert len(fused(network(text, "y", "p")).steps) == 2
+    assert len(fused(network(f"{text} relu", "y")).steps) == 2
 
 
 def test_a_gelu_by_tanh_becomes_one_step():

@@ -130,16 +130,24 @@ def test_normalized_sums(tmp_path):
     np.testing.assert_allclose(made["y"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_embeddings(tmp_path):
+@pytest.mark.parametrize("coded", [False, True])
+def test_embeddings(coded, tmp_path):
     names = ["i", "s", "w", "p", "t", "g", "b"]
-    node = helper.make_node("EmbedLayerNormalization", names, ["y", "lengths"], **MICROSOFT)
+    shapes = {"w": (9, 16), "p": (5, 16), "t": (2, 16), "g": (16,), "b": (16,)}
+    if coded:
+        constants = {n: rng.integers(0, 256, s).astype(np.uint8) for n, s in shapes.items()}
+        real = {n: (a.astype(np.float32) - 128) / 64 for n, a in constants.items()}
+        constants |= {"scale": np.float32(2**-6), "zero": np.uint8(128)}
+        names += ["", *["scale"] * 5, *["zero"] * 5]
+    else:
+        real = constants = {n: normal(*s) for n, s in shapes.items()}
+    kind = "QEmbedLayerNormalization" if coded else "EmbedLayerNormalization"
+    node = helper.make_node(kind, names, ["y", "lengths"], **MICROSOFT)
     inputs = {"i": np.int32([[1, 2, 3], [4, 5, 0]]), "s": np.int32([[0, 0, 1], [1, 1, 0]])}
-    constants = {"w": normal(9, 16), "p": normal(5, 16), "t": normal(2, 16)}
-    constants |= {"g": normal(16), "b": normal(16)}
     model = model_of([node], inputs, constants, {"y": (2, 3, 16)})
-    total = constants["w"][inputs["i"]] + constants["p"][:3] + constants["t"][inputs["s"]]
+    total = real["w"][inputs["i"]] + real["p"][:3] + real["t"][inputs["s"]]
     made = results(tmp_path, model, inputs)["y"]
-    expected = layer_normal(total, constants["g"], constants["b"])
+    expected = layer_normal(total, real["g"], real["b"])
     np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -1,8 +1,10 @@
 """Steps that become one: what is added behind a product goes into its epilogue, and so does a ReLU;
-the arithmetic of a GELU is the function.
+a number that real results are multiplied by goes into its scales; the arithmetic of a GELU is the
+function.
 
 Additions and ReLU are exact: the fused operator gives the same bits (`lpgen.ops.epilogue.Middle`,
-or a residual of float32). A GELU differs in the last bits from its parts (`lpgen.ops.functions`).
+or a residual of float32). A GELU differs in the last bits from its parts (`lpgen.ops.functions`),
+and so do scales that are multiplied first.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from lpgen.ops import Operator, Product
 from lpgen.ops.add import Add
 from lpgen.ops.binary import Binary
 from lpgen.ops.elementwise import QuantizeLinear
-from lpgen.ops.epilogue import Chain, Clamp, Middle, Pack, Quantize, Residual
+from lpgen.ops.epilogue import Bias, Chain, Clamp, Middle, Pack, Quantize, Residual, Scale
 from lpgen.ops.pairs import ALL_AXES
 from lpgen.ops.unary import Unary
 
@@ -30,7 +32,11 @@ def fused(network: Network) -> Network:
     readers.update(list(network.outputs))
     steps: dict[str, Step] = {}
     for step in network.steps:
-        made = _with_product(step, steps, readers) or gelu.found(step, steps, readers)
+        made = (
+            _with_product(step, steps, readers)
+            or _with_scale(step, steps, readers)
+            or gelu.found(step, steps, readers)
+        )
         if made is not None:
             step, gone = made
             for output in gone:
@@ -101,6 +107,34 @@ def _with_product(
         return None
     _, tensor, operand = max(found)
     return _fused(before[tensor], step, operand), (tensor,)
+
+
+def _with_scale(
+    step: Step, before: dict[str, Step], readers: Counter[str]
+) -> tuple[Step, tuple[str]] | None:
+    """A product whose real result nothing but a multiplication by a number reads, with that number
+    in its scales, and the tensor that is not needed any more; None where it stays."""
+    if not isinstance(step.op, Binary) or step.op.function != "mul" or len(step.inputs) != 1:
+        return None
+    (tensor,), (number,) = step.inputs.values(), step.constants.values()
+    product = before.get(tensor)
+    if number.size != 1 or product is None or readers[tensor] != 1:
+        return None
+    op, factor = product.op, np.float32(number.item())
+    if not isinstance(op, Product) or op.signature.output.dtype != "float32":
+        return None
+    if not op.epilogue or not all(isinstance(part, Scale | Bias) for part in op.epilogue):
+        return None
+    scaled = {"scale", *(["bias"] if Bias("f32") in op.epilogue else [])}
+    parameters = {n: a * factor if n in scaled else a for n, a in product.parameters.items()}
+    made = replace(
+        product,
+        name=step.name,
+        output=step.output,
+        parameters=parameters,
+        sources=(*product.sources, *step.sources),
+    )
+    return made, (tensor,)
 
 
 def _is_sum(op: Operator) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
+from lpgen import cost, templates
+from lpgen.build import Choice
 from lpgen.ops import Operator
 from lpgen.records.choose import choose
 from lpgen.target import Target
@@ -15,7 +18,17 @@ LEAST = 8
 def costs(uses: Mapping[Operator, int], target: Target) -> dict[Operator, float]:
     """Seconds of all steps of each operator, as expected without the user's own records: so that
     they are the same when tuning goes on. uses: how many steps each has."""
-    return {op: count * choose(op, target).work for op, count in uses.items()}
+    return {op: count * _expected(choose(op, target)) for op, count in uses.items()}
+
+
+def _expected(choice: Choice) -> float:
+    """Seconds of a call: as recorded, else as the cost model has it."""
+    if choice.seconds is None:
+        knobs = templates.get(choice.template), dict(choice.knobs)
+        modelled = cost.evaluate(choice.op, choice.target, [knobs])
+        if modelled is not None and math.isfinite(modelled.cost):
+            return math.exp(modelled.cost) * 1e-9
+    return choice.work
 
 
 def shares(costs: Mapping[Operator, float], trials: int) -> dict[Operator, int]:

@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from lpgen.onnx.lowering import Lowering
 
 
-def _normalized(
-    spelled: Spelled, x: str, width: int, gamma: int, beta: int, epsilon: float
-) -> list[Value]:
-    """x over its last axis, of `width`; gamma, beta: the inputs with its scales and biases."""
-    shift = [spelled.input(beta)] if spelled.input(beta) else []
-    scale = spelled.input(gamma) or spelled.constant(np.ones(width, np.float32))
-    how = {"axis": -1, "epsilon": epsilon, "writes": spelled.node.output[0]}
-    return spelled.lowered(spelled("LayerNormalization", x, scale, *shift, **how))
-
-
 def _root_mean(spelled: Spelled, x: str, scale: str, epsilon: float) -> list[Value]:
     """x over the root of the mean of its squares along the last axis."""
     axes = spelled.constant(np.int64([-1]))
@@ -56,28 +46,41 @@ def skip(lowering: Lowering, node: onnx.NodeProto, simple: bool = False) -> Sequ
     if simple:
         made = _root_mean(spelled, total, spelled.input(2), given["epsilon"])
     else:
-        made = _normalized(spelled, total, spelled.shape(0)[-1], 2, 3, given["epsilon"])
+        scales = [spelled.input(place) for place in (2, 3) if spelled.input(place)]
+        how = {"axis": -1, "epsilon": given["epsilon"], "writes": outputs[0]}
+        made = spelled.lowered(spelled("LayerNormalization", total, *scales, **how))
     return [*made * 3, lowering.values[total]][: len(node.output)]
 
 
-def embedded(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
-    """EmbedLayerNormalization: rows of tables of words, positions and segments, normalized."""
+def embedded(lowering: Lowering, node: onnx.NodeProto, coded: bool = False) -> Sequence[Value]:
+    """EmbedLayerNormalization: rows of tables of words, positions and segments, normalized; coded:
+    all that is constant is codes, with scales and zero points behind."""
     spelled = Spelled(lowering, node)
     given = attributes(node, epsilon=1e-12, mask_index_type=0)
     outputs = [*node.output, "", ""][:3]
     readers = lowering.readers(outputs[1]) if outputs[1] else 0
     refuse([("its index of the mask", readers), ("its sum", outputs[2])])
+
+    def real(edge: str, place: int) -> str:
+        """What the codes of the input at a place stand for; edge: these, or some of them."""
+        if not coded:
+            return edge
+        zero = [spelled.input(place + 11)] if spelled.input(place + 11) else []
+        return spelled("DequantizeLinear", edge, spelled.input(place + 6), *zero)
+
     _, rows = spelled.shape(0)
-    total = spelled("Gather", spelled.input(2), spelled.input(0))
+    total = real(spelled("Gather", spelled.input(2), spelled.input(0)), 2)
     table = spelled.array(3, "the table of positions")
-    if places := spelled.input(8):
-        total = spelled("Add", total, spelled("Gather", spelled.input(3), places))
+    if not coded and spelled.input(8):
+        positions = spelled("Gather", spelled.input(3), spelled.input(8))
     else:
-        total = spelled("Add", total, spelled.constant(table[None, :rows]))
+        positions = real(spelled.constant(np.ascontiguousarray(table[None, :rows])), 3)
+    total = spelled("Add", total, positions)
     if segments := spelled.input(1):
-        total = spelled("Add", total, spelled("Gather", spelled.input(4), segments))
-    made = _normalized(spelled, total, table.shape[1], 5, 6, given["epsilon"])
-    return made * len(node.output)
+        total = spelled("Add", total, real(spelled("Gather", spelled.input(4), segments), 4))
+    scales = [real(spelled.input(place), place) for place in (5, 6)]
+    how = {"axis": -1, "epsilon": given["epsilon"], "writes": node.output[0]}
+    return spelled.lowered(spelled("LayerNormalization", total, *scales, **how)) * len(node.output)
 
 
 def activated(lowering: Lowering, node: onnx.NodeProto, kind: str, **how: str) -> Sequence[Value]:
@@ -208,6 +211,7 @@ RULES: dict[str, Callable[..., Sequence[Value]]] = {
     "com.microsoft.SkipLayerNormalization": skip,
     "com.microsoft.SkipSimplifiedLayerNormalization": partial(skip, simple=True),
     "com.microsoft.EmbedLayerNormalization": embedded,
+    "com.microsoft.QEmbedLayerNormalization": partial(embedded, coded=True),
     "com.microsoft.BiasGelu": partial(activated, kind="Gelu"),
     "com.microsoft.FastGelu": partial(activated, kind="Gelu", approximate="tanh"),
     "com.microsoft.QuickGelu": swish,
