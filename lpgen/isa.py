@@ -124,7 +124,7 @@ class Isa:
         return acc + vec.splat(a.astype(kind), kind, _lanes(b)) * _converted(kind, b)
 
     def sum2(self, halves: tirx.Expr) -> tirx.Expr:
-        """The sums (int32) of two neighbouring int16."""
+        """The sums (int32) of two neighbouring int16, or uint16 up to 32767."""
         return _neighbours(_converted("int32", halves), 2)
 
     def sum4(self, counts: tirx.Expr) -> tirx.Expr:
@@ -183,6 +183,10 @@ class Isa:
         pairs = vec.reinterpret(f"uint16x{lanes // 2}", words) >> vec.splat(4, "uint16", lanes // 2)
         high = vec.reinterpret(f"uint8x{lanes}", pairs)
         return self.lookup16(counts, low & nibble) + self.lookup16(counts, high & nibble)
+
+    def add_counts(self, acc: tirx.Expr, counts: tirx.Expr) -> tirx.Expr:
+        """acc (uint16) + the sums of two neighbouring uint8."""
+        return acc + _neighbours(_converted("uint16", counts), 2)
 
     def bits_to_word(self, bools: tirx.Expr, lanes: int, bits: int) -> tirx.Var:
         """Emit the lanes of a vector of bools as the bits of an unsigned integer of 32 or 64."""

@@ -3,17 +3,20 @@
 As a program it checks random cases of all algorithms, built for one target, on CPUs that run its
 code, and exits with status 1 when one fails:
 
-    python tests/emulated.py cortex-a53 --on cortex-a53,cortex-a72,cortex-a76 --cases 2000 --seed 1
+    python tests/emulated.py cortex-a53 --on cortex-a53,cortex-a72 --cases 2000 --log cases.jsonl
 
-Building a kernel takes most of the time, so that another CPU costs a tenth. --seconds ends it
-early; a run with another --seed goes on with other cases.
+Building a kernel takes most of the time, so that another CPU costs a fifth. Another --seed draws
+other cases. The log gets a line for each library as soon as it is checked; a run that was stopped
+goes on behind them when it is started again. --totals prints what a log holds.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -43,8 +46,8 @@ LEVELS = {
 }
 """The target that stands for each level."""
 
-TOGETHER = 20
-"""Kernels of a library."""
+TOGETHER = 60
+"""Kernels of a library: its C part is compiled and an emulator started once for all of them."""
 
 
 class Case(NamedTuple):
@@ -108,7 +111,7 @@ def failures(
             build((choice(case, target) for case in together), path)
         except LpgenError as error:
             if len(together) == 1:
-                found.append(f"{together[0]}: {error}")
+                found += [f"{cpu.name}: {together[0]}: {error}" for cpu in cpus or (target,)]
                 continue
             half = len(together) // 2
             for part in (together[:half], together[half:]):
@@ -126,12 +129,12 @@ def failures(
 
 
 def drawn(operators: SearchStrategy, number: int, first: int) -> list[tuple[Operator, int]]:
-    """So many operators, each with a number."""
+    """So many operators, each with a number; not the simplest one, which comes first always."""
     found: list[tuple[Operator, int]] = []
 
     @seed(first)
     @settings(
-        max_examples=number,
+        max_examples=number + 1,
         database=None,
         deadline=None,
         phases=[Phase.generate],
@@ -142,23 +145,37 @@ def drawn(operators: SearchStrategy, number: int, first: int) -> list[tuple[Oper
         found.append(one)
 
     draw()
-    return found
+    return found[1:]
 
 
 def random_cases(algorithms: list[str], target: Target, count: int, first: int) -> list[Case]:
-    """So many cases that are served, of all algorithms in turn, with random knobs."""
+    """So many cases that are served, or some fewer, of all algorithms in turn, with random knobs,
+    each of another operator."""
     found: list[list[Case]] = []
     share = -(-count // len(algorithms))
     for algorithm in algorithms:
         operators = CASES.get(algorithm, GENERAL).operators
         own = (Case(algorithm, *one) for one in drawn(operators, 4 * share, first))
         found.append([*islice((case for case in own if served(case, target)), share)])
-    return [case for some in zip_longest(*found) for case in some if case][:count]
+    mixed = [case for some in zip_longest(*found) for case in some if case]
+    return [*{case.op.name: case for case in mixed}.values()][:count]
 
 
 def algorithms_of(target: Target) -> list[str]:
-    """The algorithms of the target's own families."""
-    return sorted({a for family in target.families[:-1] for a in templates.algorithms_of(family)})
+    """The algorithms of the target's families, the portable ones where there is no other."""
+    families = target.families[:-1] or target.families
+    return sorted({a for family in families for a in templates.algorithms_of(family)})
+
+
+def totals(lines: Iterable[dict]) -> Iterator[str]:
+    """What lines of a log say of each CPU."""
+    cases, wrong = Counter(), Counter()
+    for line in lines:
+        for cpu in line["on"]:
+            pair = f"{cpu}, built for {line['target']}"
+            cases[pair] += line["cases"]
+            wrong[pair] += sum(failure.startswith(f"{cpu}: ") for failure in line["wrong"])
+    yield from (f"{pair}: {cases[pair]} cases, {wrong[pair]} wrong" for pair in cases)
 
 
 def main() -> int:
@@ -166,28 +183,38 @@ def main() -> int:
     parser.add_argument("target")
     parser.add_argument("--on", default="", help="CPUs, separated by commas [the target]")
     parser.add_argument("--cases", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--algorithms", default="", help="separated by commas [all]")
+    parser.add_argument("--log", type=Path, help="JSON, a line for each library [none]")
+    parser.add_argument("--totals", action="store_true", help="of the log; nothing is checked")
     given_ = parser.parse_args()
+    lines = given_.log.read_text().splitlines() if given_.log and given_.log.exists() else []
+    logged = [json.loads(line) for line in lines]
+    if given_.totals:
+        print(*totals(logged), sep="\n")
+        return 0
     warnings.simplefilter("ignore")
     target = Target.parse(given_.target)
     cpus = [Target.parse(name) for name in given_.on.split(",") if name] or [target]
     chosen = given_.algorithms.split(",") if given_.algorithms else algorithms_of(target)
-    cases = random_cases(chosen, target, given_.cases, given_.seed)
-    wrong, begun = 0, time.monotonic()
+    run = {"target": target.name, "on": [cpu.name for cpu in cpus], "algorithms": chosen}
+    run |= {"seed": given_.seed}
+    found = {line["library"]: line for line in logged if run.items() <= line.items()}
+    done, number = sum(line["cases"] for line in found.values()), len(found)
     with tempfile.TemporaryDirectory() as folder:
-        for start in range(0, len(cases), TOGETHER):
-            part = cases[start : start + TOGETHER]
-            for line in failures(part, target, Path(folder), cpus):
-                wrong += 1
-                print(line, flush=True)
-            done, seconds = start + len(part), time.monotonic() - begun
-            names = ", ".join(cpu.name for cpu in cpus)
-            print(f"{done} of {len(cases)} on {names}: {wrong} wrong, {seconds:.0f} s", flush=True)
-            if seconds * (done + TOGETHER) / done > given_.seconds:
-                break
-    return 1 if wrong else 0
+        while done < given_.cases:
+            begun, count = time.monotonic(), min(TOGETHER, given_.cases - done)
+            cases = random_cases(chosen, target, count, 1000 * given_.seed + number)
+            wrong = failures(cases, target, Path(folder), cpus)
+            seconds = round(time.monotonic() - begun, 1)
+            found[number] = run | {"library": number, "cases": len(cases), "wrong": wrong}
+            done, number = done + len(cases), number + 1
+            if given_.log:
+                with given_.log.open("a") as log:
+                    log.write(json.dumps(found[number - 1] | {"seconds": seconds}) + "\n")
+            print(*wrong, f"{done} of {given_.cases} cases, {seconds} s", sep="\n", flush=True)
+    print(*totals(found.values()), sep="\n")
+    return 1 if any(line["wrong"] for line in found.values()) else 0
 
 
 def listed(algorithm: str, section: str) -> list[list[str]]:

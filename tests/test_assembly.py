@@ -33,6 +33,26 @@ table:
 	.long	1
 """
 
+RISCV = """\
+	.type	kernel,@function
+kernel:
+	vwmacc.vx	v8, a4, v24
+.LBB0_1:
+	csrr	a0, vlenb
+	mul	a0, a0, a1                      # where the stack holds v6
+	vs1r.v	v6, (a0)                        # vscale x 8-byte Folded Spill
+	vle8.v	v26, (a2)
+	vwmaccsu.vx	v8, a4, v26
+	vrgather.vv	v12, v13, v26
+	bne	a2, a7, .LBB0_1
+.LBB0_2:
+	vcpop.v	v11, v10
+	vse32.v	v8, (a0)
+	bgtz	a4, .LBB0_2
+	ret
+.Lfunc_end0:
+"""
+
 
 def test_functions_are_cut_out_of_directives_and_comments():
     found = functions(ASSEMBLY)
@@ -68,3 +88,11 @@ def test_without_a_loop_the_body_is_shown():
     (loop,) = hot_loops(copy + straight)
     assert loop == ("other", functions(ASSEMBLY)["other"], 1)
     assert hot_loops("") == []
+
+
+def test_loops_of_risc_v():
+    products, results = hot_loops(RISCV)
+    assert products.lines[0] == ".LBB0_1:"
+    assert products.lines[-1] == "\tbne\ta2, a7, .LBB0_1"
+    assert (products.key_instructions, products.stores) == (2, 0)  # the spilled vector is none
+    assert (results.key_instructions, results.stores) == (1, 1)

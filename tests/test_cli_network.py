@@ -201,7 +201,7 @@ def test_bench_times_the_whole_and_its_steps(lpgen, blocks):
 def test_inputs_are_those_of_a_file_or_a_range(home):
     from lpgen.errors import NetworkError
     from lpgen.network.examples import Between, inputs_of, read_given
-    from lpgen.runtime.network import Tensor
+    from lpgen.runtime.steps import Tensor
 
     tensors = [
         Tensor("ids", (3, 50), np.dtype("int64"), "input", 0),

@@ -4,15 +4,19 @@ instruction that it lacks."""
 from dataclasses import replace
 from itertools import islice, product
 
+import networks
 import numpy as np
 import pytest
 from algorithm_cases import CASES
 from emulated import LEVELS, algorithms_of, case, failures, listed, served
 
 from lpgen import templates
-from lpgen.build import Choice, build, emulated, toolchain
+from lpgen.build import Choice, build, toolchain
 from lpgen.build.check import check_library
+from lpgen.build.emulator import emulator_of as emulator
 from lpgen.errors import LibraryError
+from lpgen.network import build as build_network
+from lpgen.network.check import check_network
 from lpgen.ops import parse
 from lpgen.records.choose import choose
 from lpgen.target import Target
@@ -27,7 +31,7 @@ def why_not(name: str) -> str:
     target = Target.parse(name)
     try:
         toolchain.compiler_of(target)
-        emulated.emulator_of(target)
+        emulator(target)
     except LibraryError as error:
         return str(error)
     return ""
@@ -138,7 +142,7 @@ def test_without_an_emulator_or_a_compiler(lpgen, tmp_path, monkeypatch):
     assert "qemu-aarch64 is not installed (Debian: qemu-user), which runs cortex-a53" in text
 
 
-def test_a_library_for_several_targets_takes_what_the_cpu_runs(tmp_path):
+def test_a_library_for_several_targets_takes_what_the_cpu_runs(lpgen, tmp_path, monkeypatch):
     old, new = emulator_of("cortex-a53"), emulator_of("cortex-a76")
     choices = [choose(DENSE, target) for target in several(["cortex-a53", "cortex-a76"])]
     path = build(choices, tmp_path / "lib.so")
@@ -147,3 +151,43 @@ def test_a_library_for_several_targets_takes_what_the_cpu_runs(tmp_path):
         assert (checked.failure, checked.target) == (None, used.name)
     (checked,) = check_library(path, target=old, asked="cortex-a76")
     assert "cortex-a53 lacks " in checked.failure
+    monkeypatch.setenv("LPGEN_TARGET", "dotprod")
+    assert lpgen("check", str(path), "--target", "neoverse-n1").startswith("dotprod: dense")
+    monkeypatch.setenv("LPGEN_TARGET", "avx2")
+    text = lpgen("check", str(path), status=2)
+    assert "LPGEN_TARGET 'avx2' is not inside; it is built for cortex-a76, cortex-a53" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("cortex-a53", True),
+        *(pytest.param(name, False, marks=pytest.mark.nightly) for name in ("armv7", "rvv")),
+    ],
+)
+def test_a_network_runs_step_by_step(name, beside, lpgen, tmp_path):
+    """As its kernels alone, and as the oracle; constants lie in the library or in a file."""
+    target, network = emulator_of(name), networks.two_layers()
+    path = build_network(network, target, tmp_path / "two.so", weights_beside=beside)
+    for reference in (None, network):
+        results = list(check_network(path, 0, reference, cpu=target))
+        assert [(r.step, r.failure) for r in results] == [("first", None), ("second", None)]
+    assert f"2 steps on 2 kernels for {name}" in lpgen("show", str(path))
+    other = networks.two_layers(seed=1)
+    first, _ = check_network(path, 0, other, cpu=target)
+    assert first.failure.startswith("not as the oracle: ")
+    if beside:
+        path.with_suffix(".weights").unlink()
+        first, *_ = check_network(path, cpu=target)
+        assert "two.weights: " in first.failure
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["cortex-a76", "rvv256"])
+def test_a_residual_network_runs_step_by_step(name, lpgen, tmp_path):
+    """By the command; its text is that of a native check."""
+    target, network = emulator_of(name), networks.residual_blocks()
+    path = build_network(network, target, tmp_path / "blocks.so")
+    text = lpgen("check", str(path))
+    assert "11 of 11 steps are as their kernels alone" in text
+    assert {r.failure for r in check_network(path, 1, network, cpu=target)} == {None}

@@ -3,20 +3,30 @@
 import re
 from typing import NamedTuple
 
-# Instructions that a low-precision kernel is about: x86 in AT&T syntax as LLVM prints it, Arm.
+# Instructions that a low-precision kernel is about: x86 in AT&T syntax as LLVM prints it, Arm,
+# RISC-V.
 KEY = re.compile(
     r"v?p(dpbusd|dpwssd|maddubsw|maddwd|mull[wdq]|muldq|muludq|shufb)s?"
     r"|vperm[it]?2?b|tdpb[su]{2}d|vpternlog[dq]|v?popcnt[bwdlq]?"
     r"|[su]?ml[as]l?2?|[su]mull2?|mul|[su]dot|usdot|[su]mmla|usmmla|cnt|tb[lx]"
     r"|v(mull|mlal|mul|mla|cnt|tb[lx])\.\w+"
+    r"|v(wmacc|wmul|macc|mul)(u|us|su)?\.v[vx]|vrgather(ei16)?\.v[vxi]|vcpop\.v"
 )
+COUNTING = re.compile(r"v?popcnt[bwdlq]?|v?pshufb|v?cnt(\.\w+)?|vrgather\.v[vxi]|vcpop\.v")
+"""Of them what counts bits, or looks up how many a byte has."""
+
 # Elsewhere it computes addresses.
-_SCALAR = re.compile(r"imul[lq]?")
+_SCALAR = re.compile(r"imul[lq]?|mulw?")
+_ADDRESS = re.compile(r"\s+mul\s+(?!v\d)")
 _LABEL = re.compile(r"([.\w$]+):")
-_JUMP = re.compile(r"\s+(?:j|b|cbn?z|tbn?z)[\w.]*\s+(?:\w+, )?(?:#\d+, )?(\.[\w.$]+|\w[\w.$]*)$")
+_JUMP = re.compile(
+    r"\s+(?:j|b|cbn?z|tbn?z)[\w.]*\s+(?:\w+, ){0,2}(?:#\d+, )?(\.[\w.$]+|\w[\w.$]*)$"
+)
 _STORE = re.compile(
     r"\s+(?:v?mov\w+\s+%[xyz]mm\d+, (?!.*\(%r[sb]p)"
-    r"|v?st[1-4rp]\w*(?:\.\d+)?\s+(?!.*\[sp).*[qdv]\d+\b).*[(\[]"
+    r"|v?st[1-4rp]\w*(?:\.\d+)?\s+(?!.*\[sp).*[qdv]\d+\b"
+    # RISC-V; whole registers (vs1r.v) go to the stack.
+    r"|vss?e(?:g\de)?\d+\.v\s+v\d+).*[(\[]"
 )
 _COMMENT = re.compile(r"\s*(?:#|//|@) .*")
 _INSTRUCTION = re.compile(r"\s+([a-z][\w.]*)")
@@ -28,6 +38,10 @@ class Loop(NamedTuple):
     function: str
     lines: list[str]
     key_instructions: int
+
+    def holds(self, key: re.Pattern[str]) -> int:
+        """How many of its instructions are such."""
+        return _count(self.lines, key)
 
     @property
     def stores(self) -> int:
@@ -93,5 +107,6 @@ def product_loop(loops: list[Loop]) -> Loop:
 
 
 def _count(lines: list[str], key: re.Pattern[str]) -> int:
-    names = (m[1] for line in lines if (m := _INSTRUCTION.match(line)))
+    found = (line for line in lines if key is not KEY or not _ADDRESS.match(line))
+    names = (m[1] for line in found if (m := _INSTRUCTION.match(line)))
     return sum(key.fullmatch(name) is not None for name in names)

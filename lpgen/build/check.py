@@ -19,15 +19,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from lpgen import runtime
-from lpgen.build import emulated
 from lpgen.build.emulated import EmulatedLibrary
+from lpgen.build.emulator import emulator_of
+from lpgen.build.foreign import foreign_manifest, is_foreign, targets_in
 from lpgen.build.scratch import scratch_folder
 from lpgen.errors import LibraryError, LpgenError
 from lpgen.ops import Operator, parse
 from lpgen.ops.layers import NAME
 from lpgen.ops.operator import Example
 from lpgen.ops.rows import Range
-from lpgen.runtime.files import machine_of, this_machine
+from lpgen.runtime.files import asked_by_environment
 from lpgen.runtime.memory import aligned_copy
 from lpgen.supervise import ONE_THREAD, Child, Gone, connect
 from lpgen.target import Target
@@ -101,12 +102,18 @@ def check_library(
 
 def _names_in(path: Path, target: Target) -> list[str]:
     """The kernels of a library for another CPU."""
-    emulated.emulator_of(target)
+    emulator_of(target)
     manifest = foreign_manifest(path)
     built = targets_in(manifest)
     if target.architecture != built[0].architecture:
         names = ", ".join(map(str, built))
         raise LibraryError(f"{path}: was built for {names}, which {target.name} does not run")
+    asked = asked_by_environment()
+    if asked and asked not in {name for one in built for name in (one.name, one.level)}:
+        names = ", ".join(one.name for one in built)
+        raise LibraryError(
+            f"{path}: LPGEN_TARGET {asked[:80]!r} is not inside; it is built for {names}"
+        )
     return [entry["workload"] for entry in manifest["kernels"]]
 
 
@@ -119,36 +126,30 @@ def emulated_target(path: Path, name: str | None) -> Target | None:
     if name is not None:
         target = Target.parse(name)
         return None if target.is_native else target
-    try:
-        head = path.read_bytes()[:64] if path.is_file() else b""  # opening a pipe may block
-    except OSError:
-        return None  # loading it says why
-    if machine_of(head) in ("", this_machine()):
+    if not is_foreign(path):
         return None
     return targets_in(foreign_manifest(path))[0]
 
 
-def foreign_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a library of any architecture, found without running it."""
-    try:
-        manifest = emulated.manifest_in(path.read_bytes())
-    except OSError as error:
-        raise LibraryError(f"{path}: {error.strerror}") from None
-    if manifest is None:
-        raise LibraryError(f"{path}: is not an lpgen library (it has no manifest)")
-    return manifest
-
-
 def lacking_on(path: Path, target: Target) -> dict[str, tuple[str, ...]]:
     """What the CPU `target`, which an emulator runs, lacks for each of a library's targets."""
-    emulated.emulator_of(target)
+    emulator_of(target)
     features = frozenset(target.features)
     return {built.name: built.missing_on(features) for built in targets_in(foreign_manifest(path))}
 
 
-def targets_in(manifest: dict[str, Any]) -> list[Target]:
-    """What a library was built for, best first."""
-    return [Target.parse(row["name"]) for row in manifest["targets"]]
+@contextlib.contextmanager
+def opened(path: str, where: str, asked: str) -> Iterator[runtime.Library | EmulatedLibrary]:
+    """A library on the CPU `where`: this one (NATIVE), or the name of what an emulator runs."""
+    if where == NATIVE:
+        yield runtime.Library(path, asked)
+        return
+    with scratch_folder() as folder:
+        library = EmulatedLibrary(Path(path), Target.parse(where), folder, asked)
+        try:
+            yield library
+        finally:
+            library.emulator.close()
 
 
 def check_kernel(library: Kernels, name: str, seed: int) -> Checked:
@@ -216,13 +217,7 @@ def _main(
     pipe: str, parent: str, path: str, seed: str, where: str, asked: str, *names: str
 ) -> None:
     connection = connect(pipe, parent)
-    with contextlib.ExitStack() as stack:
-        if where == NATIVE:
-            library = runtime.Library(path, asked)
-        else:
-            folder = stack.enter_context(scratch_folder())
-            library = EmulatedLibrary(Path(path), Target.parse(where), folder, asked)
-            stack.callback(library.emulator.close)
+    with opened(path, where, asked) as library:
         for name in names:
             # Plain values: this module has another name in its parent.
             connection.send(astuple(check_kernel(library, name, int(seed))))

@@ -2,11 +2,13 @@
  * an emulator runs here. Numbers are little-endian; a request is
  *
  *   u32 bytes of a function's name, the name, u32 arguments, and for each of them
- *   u32 kind, u32 offset, i64 value, and of a GIVEN one so many bytes
+ *   u32 kind, u32 offset, i64 value, and of a GIVEN one, or BOTH, so many bytes
  *
  * where the value is a NUMBER, or the size of a tensor that starts `offset` bytes behind a 64-byte
- * boundary. The answer is the function's result as i64, or of a TEXT function the length of the text
- * that it returns and the text, and then the bytes of every WANTED tensor. */
+ * boundary; a LIST of so many is the address of an array with those of the arguments behind it. The
+ * answer is the function's result as i64, or of a TEXT function the length of the text that it
+ * returns and the text, and then the bytes of every tensor that is WANTED, or BOTH given and
+ * wanted. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -15,8 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NUMBER, GIVEN, WANTED, SCRATCH, TEXT };
-enum { MOST = 48, ALIGNMENT = 64, UNWRITTEN = 0x5a };
+enum { NUMBER, GIVEN, WANTED, SCRATCH, TEXT, BOTH, LIST };
+enum { MOST = 96, PASSED = 48, ALIGNMENT = 64, UNWRITTEN = 0x5a };
 
 struct argument {
   uint32_t kind, offset;
@@ -50,19 +52,26 @@ static void serve(void *library) {
   if (count > MOST) exit(2);
   struct argument arguments[MOST];
   void *memory[MOST] = {NULL};
-  long a[MOST] = {0};
+  long at[MOST] = {0}, a[PASSED] = {0};
   int text = 0;
   for (uint32_t i = 0; i < count; i++) {
     struct argument *argument = &arguments[i];
     read_all(argument, sizeof *argument);
     text |= argument->kind == TEXT;
-    a[i] = (long)argument->value;
-    if (argument->kind == NUMBER || argument->kind == TEXT) continue;
+    at[i] = (long)argument->value;
+    if (argument->kind == NUMBER || argument->kind == TEXT || argument->kind == LIST) continue;
     size_t bytes = (size_t)argument->value;
     memory[i] = reserve(argument->offset + bytes);
-    a[i] = (long)memory[i] + (long)argument->offset;
-    if (argument->kind == GIVEN) read_all((void *)a[i], bytes);
-    if (argument->kind != GIVEN) memset((void *)a[i], UNWRITTEN, bytes);
+    at[i] = (long)memory[i] + (long)argument->offset;
+    if (argument->kind == GIVEN || argument->kind == BOTH) read_all((void *)at[i], bytes);
+    else memset((void *)at[i], UNWRITTEN, bytes);
+  }
+  uint32_t passed = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    if (passed == PASSED) exit(2);
+    int list = arguments[i].kind == LIST;
+    a[passed++] = list ? (long)&at[i + 1] : at[i];
+    if (list) i += (uint32_t)arguments[i].value;
   }
   union {
     void *symbol;
@@ -75,7 +84,8 @@ static void serve(void *library) {
   fwrite(&answer, sizeof answer, 1, stdout);
   if (said) fwrite(said, 1, (size_t)answer, stdout);
   for (uint32_t i = 0; i < count; i++) {
-    if (arguments[i].kind == WANTED) fwrite((void *)a[i], 1, (size_t)arguments[i].value, stdout);
+    if (arguments[i].kind == WANTED || arguments[i].kind == BOTH)
+      fwrite((void *)at[i], 1, (size_t)arguments[i].value, stdout);
     free(memory[i]);
   }
   fflush(stdout);

@@ -74,6 +74,9 @@ int ffi_constant(const struct network *network, const TVMFFIAny *args, int count
                                        lpgen_steps *steps) {                                 \
     return network_run(NETWORK, inputs, outputs, arena, arena_bytes, threads, steps);        \
   }                                                                                          \
+  PUBLIC lpgen_status NAME##_constant(size_t offset, void *data, size_t bytes) {             \
+    return network_constant(NETWORK, offset, data, bytes);                                   \
+  }                                                                                          \
   LPGEN_FFI(NAME##_run, ffi_network_run, NETWORK)                                            \
   LPGEN_FFI(NAME##_arena_bytes, ffi_arena_bytes, NETWORK)                                    \
   LPGEN_FFI(NAME##_constant, ffi_constant, NETWORK)

@@ -53,13 +53,10 @@ int ffi_constant(const struct network *network, const TVMFFIAny *args, int count
   void *data = count == 2 && args[0].type_index == kTVMFFIInt ? data_of(&args[1], 1) : NULL;
   if (!data) return ffi_wrong_count(network->name, "(offset, uint8[bytes])");
   size_t bytes = (size_t)ffi_tensor(&args[1])->shape[0], offset = (size_t)args[0].v_int64;
-  const struct program *program = network_program(network);
-  const char *constants = program_constants(program);
-  if (!constants) return ffi_finish(network->name, LPGEN_WEIGHTS_UNMAPPED, result);
-  if (offset > program->constant_bytes || bytes > program->constant_bytes - offset)
+  lpgen_status status = network_constant(network, offset, data, bytes);
+  if (status == LPGEN_WEIGHTS_BYTES)
     return ffi_wrong_count(network->name, "an offset and a size within the constants");
-  memcpy(data, constants + offset, bytes);
-  return ffi_finish(network->name, LPGEN_OK, result);
+  return ffi_finish(network->name, status, result);
 }
 
 int ffi_map_weights(const struct network *network, const TVMFFIAny *args, int count,

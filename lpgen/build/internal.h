@@ -184,6 +184,10 @@ lpgen_status network_run(const struct network *network, const void *const *input
 /* For the target in use; where there is none that of the first, which can be looked at. */
 const struct program *network_program(const struct network *network);
 
+/* Copies constants of the program in use, for who checks them. */
+lpgen_status network_constant(const struct network *network, size_t offset, void *data,
+                              size_t bytes);
+
 /* weights.c: maps the file of the constants; NULL: it is not mapped. */
 lpgen_status network_map_weights(const struct network *network, const char *path);
 void network_unmap_weights(const struct network *network);

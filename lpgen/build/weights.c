@@ -55,6 +55,17 @@ const void *program_constants(const struct program *program) {
   return mapped ? mapped + sizeof(struct header) : NULL;
 }
 
+lpgen_status network_constant(const struct network *network, size_t offset, void *data,
+                              size_t bytes) {
+  const struct program *program = network_program(network);
+  const char *constants = program_constants(program);
+  if (!constants) return LPGEN_WEIGHTS_UNMAPPED;
+  if (offset > program->constant_bytes || bytes > program->constant_bytes - offset)
+    return LPGEN_WEIGHTS_BYTES;
+  memcpy(data, constants + offset, bytes);
+  return LPGEN_OK;
+}
+
 void network_unmap_weights(const struct network *network) {
   for (int i = 0; lpgen_built_for[i].name; i++) {
     const struct program *program = &network->programs[i];

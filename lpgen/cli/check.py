@@ -31,7 +31,7 @@ WRONG = 1
 @click.option(
     "--target",
     metavar="NAME",
-    help="The CPU that an emulator (qemu-user) runs the kernels on [this one; of a library for "
+    help="The CPU that an emulator (qemu-user) runs the library on [this one; of a library for "
     "another architecture what it was built for]; or one of several that it was built for.",
 )
 @options.versions
@@ -58,7 +58,7 @@ def command(
     weights that the library holds, and whole calls with the steps one by one; with --model the
     steps are compared with the oracle of the model's, too, and the first that differs is named.
 
-    Kernels for another CPU are run by an emulator of it: an instruction that it lacks is a failure.
+    For another CPU all of it runs on an emulator: an instruction that the CPU lacks is a failure.
     Of a library for several targets the kernels of all that the CPU runs are checked, and the
     others are named; with LPGEN_TARGET in the environment those of that one.
 
@@ -69,7 +69,9 @@ def command(
     """
     from lpgen import runtime
     from lpgen.build.check import check_library, emulated_target, lacking_on
+    from lpgen.build.foreign import ForeignLibrary
     from lpgen.cli import remote
+    from lpgen.runtime.files import asked_by_environment
 
     if (leases := remote.leases(rpc, key)) is not None:
         if model is not None or versions != [{}] or dynamic or plan:
@@ -77,12 +79,13 @@ def command(
         return WRONG if remote.check(library, leases, target, seed, as_json) else 0
     elsewhere = emulated_target(library, target)
     if elsewhere is not None:
-        if model is not None:
-            raise UserError(f"--model is for a library that this CPU runs, not {elsewhere.name}")
-        several = served(lacking_on(library, elsewhere), elsewhere.name)
-        found = {name: check_library(library, seed, elsewhere, name) for name in several}
-        return WRONG if sum(print_kernels(found[name], as_json, name) for name in found) else 0
-    loaded = runtime.load(library)
+        lacking, asked = lacking_on(library, elsewhere), asked_by_environment()
+        one = asked and len(lacking) > 1
+        several = [asked] if one else served(lacking, elsewhere.name)
+        loaded = ForeignLibrary(library)
+    else:
+        loaded = runtime.load(library)
+        several = _in_use(loaded, target)
     if model is None and (versions != [{}] or dynamic or plan):
         raise UserError("--shape, --dynamic and --plan are for --model MODEL.onnx")
     if model is not None and loaded.network is None:
@@ -92,13 +95,13 @@ def command(
         if len(versions) != len(built):
             raise UserError(f"{library}: has {len(built)} versions, --shape says {len(versions)}")
         built = [read(model, shapes, dynamic, plan) for shapes in versions]
-    several = _in_use(loaded, target)
     wrong = sum(
-        print_kernels(check_library(library, seed, None, name), as_json, name) for name in several
+        print_kernels(check_library(library, seed, elsewhere, name), as_json, name)
+        for name in several
     )
     for version, network in enumerate(built):
         how = (network, seed, as_json, version)
-        wrong += sum(networks.check(loaded, *how, name) for name in several)
+        wrong += sum(networks.check(loaded, *how, name, elsewhere) for name in several)
     return WRONG if wrong else 0
 
 

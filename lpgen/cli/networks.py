@@ -13,11 +13,13 @@ from lpgen.errors import UserError
 
 if TYPE_CHECKING:
     from lpgen.bench.network import NetworkMeasurement
+    from lpgen.build.foreign import ForeignLibrary
     from lpgen.network import Network
     from lpgen.network.check import StepChecked
     from lpgen.onnx.partition import Partition
     from lpgen.runtime import Library, Step
-    from lpgen.runtime import Network as BuiltNetwork
+    from lpgen.runtime.steps import NetworkInterface
+    from lpgen.target import Target
 
 
 KERNELS_ALONE = "their kernels alone"
@@ -28,16 +30,16 @@ _COLUMN = 40
 
 def holds_network(path: Path) -> bool:
     """Whether a library holds a network. Raises LibraryError for what is none."""
-    from lpgen.runtime import Library
+    from lpgen.build.foreign import described
 
-    return Library(path).network is not None
+    return described(path).network is not None
 
 
 def show(path: Path, as_json: bool) -> None:
     """Print the steps of a network, its memory, and where its kernels' knobs come from."""
-    from lpgen.runtime import Library
+    from lpgen.build.foreign import described
 
-    library = Library(path)
+    library = described(path)
     if as_json:
         for network in library.versions:
             for value in _json(library, network):
@@ -51,7 +53,9 @@ def show(path: Path, as_json: bool) -> None:
             output.note(f"{path}: {line}")
 
 
-def lines(library: Library, nbytes: int, network: BuiltNetwork | None = None) -> Iterable[str]:
+def lines(
+    library: Library | ForeignLibrary, nbytes: int, network: NetworkInterface | None = None
+) -> Iterable[str]:
     """What a network takes and gives, its steps and kernels, and its memory; network: which
     version."""
     network, size = network or library.network, output.file_size
@@ -77,7 +81,7 @@ def lines(library: Library, nbytes: int, network: BuiltNetwork | None = None) ->
     yield f"knobs: {', '.join(f'{n} {name}' for name, n in origins.items())}"
 
 
-def in_use(library: Library) -> str:
+def in_use(library: Library | ForeignLibrary) -> str:
     """Whose kernels of several targets are in use."""
     if library.target is None:
         return f"this CPU runs none of its targets; this is {library.targets[0]}"
@@ -85,7 +89,7 @@ def in_use(library: Library) -> str:
     return f"in use: {library.target}, {by}"
 
 
-def _json(library: Library, network: BuiltNetwork) -> Iterable[dict[str, Any]]:
+def _json(library: Library | ForeignLibrary, network: NetworkInterface) -> Iterable[dict[str, Any]]:
     """One object for each step, and one for the network."""
     variants = _variants(library)
     for step in network.steps:
@@ -104,7 +108,9 @@ def _json(library: Library, network: BuiltNetwork) -> Iterable[dict[str, Any]]:
     yield {"network": summary | own | {"arena_bytes": network.arena_bytes()}}
 
 
-def _row(number: int, step: Step, library: Library, network: BuiltNetwork) -> tuple:
+def _row(
+    number: int, step: Step, library: Library | ForeignLibrary, network: NetworkInterface
+) -> tuple:
     from lpgen.ops import parse
 
     variant, tensor = _variants(library)[step.workload], network.tensors[step.output]
@@ -121,7 +127,7 @@ def _row(number: int, step: Step, library: Library, network: BuiltNetwork) -> tu
     )
 
 
-def _variants(library: Library) -> dict[str, dict[str, Any]]:
+def _variants(library: Library | ForeignLibrary) -> dict[str, dict[str, Any]]:
     """The variant of each kernel of a network's library for the target in use."""
     target = library.network.target
     return {
@@ -226,21 +232,23 @@ def _compare(
 
 
 def check(
-    library: Library,
+    library: Library | ForeignLibrary,
     network: Network | None,
     seed: int,
     as_json: bool,
     version: int = 0,
     target: str | None = None,
+    cpu: Target | None = None,
 ) -> int:
-    """Check the steps of a version and print; the number of those that are wrong."""
+    """Check the steps of a version and print; the number of those that are wrong. target: of
+    several the one whose kernels run; cpu: the one that an emulator runs, None: this one."""
     from lpgen.network.check import check_network
 
     of = "the oracle and their kernels alone" if network else KERNELS_ALONE
     more = {"target": target} if target else {}
     if len(library.versions) > 1:
         more["version"] = library.versions[version].sizes
-    results = check_network(library.path, seed, network, target, version)
+    results = check_network(library.path, seed, network, target, version, cpu)
     return print_steps(results, of, as_json, more)
 
 

@@ -55,9 +55,9 @@ def _is_library(path: Path) -> bool:
 
 
 def _show_library(path: Path, threads: int | None, as_json: bool) -> None:
-    from lpgen.runtime import Library
+    from lpgen.build.foreign import described
 
-    library = Library(path)
+    library = described(path)
     entries = library.manifest["kernels"]
     variants = [(entry, variant) for entry in entries for variant in entry["variants"]]
     if as_json:

@@ -11,15 +11,21 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import numpy as np
 
 from lpgen import runtime
-from lpgen.build.check import ALWAYS, difference
+from lpgen.build.check import ALWAYS, NATIVE, difference, opened
+from lpgen.build.emulated import EmulatedLibrary
+from lpgen.build.emulated_network import EmulatedNetwork
+from lpgen.build.foreign import ForeignLibrary
 from lpgen.errors import LibraryError, LpgenError, NetworkError
 from lpgen.network.examples import inputs_of
 from lpgen.network.network import Network
+from lpgen.runtime.steps import NetworkInterface
 from lpgen.supervise import Child, Gone, connect
+from lpgen.target import Target
 
 THREADS = (1, 2)
 
@@ -39,20 +45,22 @@ def check_network(
     network: Network | None = None,
     target: str | None = None,
     version: int = 0,
+    cpu: Target | None = None,
 ) -> Iterator[StepChecked]:
     """Check the network of the library `path` on random inputs, each step as soon as it is done.
 
     network: what the library was built of, where that is known; target: whose kernels, as
-    `runtime.load` takes it; version: which one, of several sizes of inputs. Raises LibraryError
-    when the library cannot be loaded or holds no network, NetworkError when it holds another one.
+    `runtime.load` takes it; version: which one, of several sizes of inputs; cpu: the one that an
+    emulator runs it on, None: this one. Raises LibraryError when the library cannot be loaded or
+    holds no network, NetworkError when it holds another one.
     """
-    library = runtime.load(path, target)
+    library = runtime.load(path, target) if cpu is None else ForeignLibrary(Path(path))
     if library.network is None:
         raise LibraryError(f"{path}: holds no network")
     built = library.versions[version]
     if network is not None:
         _check_same(built, network)
-    given = str(path), str(seed), target or "", str(version)
+    given = str(path), str(seed), target or "", cpu.name if cpu else NATIVE, str(version)
     child = Child("lpgen.network.check", *given, environment=ALWAYS)
     try:
         child.send(network)
@@ -67,7 +75,7 @@ def check_network(
         child.stop()
 
 
-def _check_same(built: runtime.Network, network: Network) -> None:
+def _check_same(built: NetworkInterface, network: Network) -> None:
     """Raise NetworkError, naming the first step that is another, unless the steps are the same."""
     for place, (ours, given) in enumerate(zip(built.steps, network.steps, strict=False)):
         theirs = (given.name, given.op.name, dict(given.inputs), given.output)
@@ -81,7 +89,7 @@ def _check_same(built: runtime.Network, network: Network) -> None:
 
 
 def check_steps(
-    library: runtime.Library,
+    library: runtime.Library | EmulatedLibrary,
     inputs: dict[str, np.ndarray],
     reference: Network | None = None,
     version: int = 0,
@@ -104,7 +112,9 @@ def check_steps(
 
 
 def _alone(
-    library: runtime.Library, step: runtime.Step, tensors: dict[str, np.ndarray]
+    library: runtime.Library | EmulatedLibrary,
+    step: runtime.Step,
+    tensors: dict[str, np.ndarray],
 ) -> np.ndarray:
     """What the step's kernel makes of tensors of the network and of its own constants."""
     kernel = library[step.workload]
@@ -125,7 +135,9 @@ def _alone(
 
 
 def _whole(
-    network: runtime.Network, inputs: dict[str, np.ndarray], tensors: dict[str, np.ndarray]
+    network: runtime.Network | EmulatedNetwork,
+    inputs: dict[str, np.ndarray],
+    tensors: dict[str, np.ndarray],
 ) -> str | None:
     """What of whole calls, on one thread and on two, differs from the steps one by one."""
     for threads in THREADS:
@@ -147,20 +159,22 @@ def _differs(name: str, y: np.ndarray, expected: np.ndarray, of: str) -> str | N
     return f"not as {of}: {difference(name, y, expected)}"
 
 
-def _main(pipe: str, parent: str, path: str, seed: str, target: str, version: str) -> None:
+def _main(
+    pipe: str, parent: str, path: str, seed: str, target: str, where: str, version: str
+) -> None:
     connection = connect(pipe, parent)
     reference: Network | None = connection.recv()
-    library = runtime.Library(path, target)
-    network = library.versions[int(version)]
-    inputs = inputs_of(network, np.random.default_rng(int(seed)))
-    waiting = iter(network.steps)
-    try:
-        for checked in check_steps(library, inputs, reference, int(version)):
-            connection.send(astuple(checked))
-            next(waiting)
-    except LpgenError as error:
-        step = next(waiting)
-        connection.send(astuple(StepChecked(step.name, step.workload, str(error))))
+    with opened(path, where, target) as library:
+        network = library.versions[int(version)]
+        inputs = inputs_of(network, np.random.default_rng(int(seed)))
+        waiting = iter(network.steps)
+        try:
+            for checked in check_steps(library, inputs, reference, int(version)):
+                connection.send(astuple(checked))
+                next(waiting)
+        except LpgenError as error:
+            step = next(waiting)
+            connection.send(astuple(StepChecked(step.name, step.workload, str(error))))
 
 
 if __name__ == "__main__":

@@ -15,47 +15,30 @@ from lpgen.runtime import arrays
 from lpgen.runtime.files import Code, as_text
 from lpgen.runtime.kernel import MAX_THREADS
 from lpgen.runtime.memory import KeptMemory, aligned
-from lpgen.runtime.steps import Step, Tensor
+from lpgen.runtime.steps import NetworkInterface, Step, Tensor
 
 _HEADER = struct.Struct("<24s32s8x")
 """Of a file of weights: what weights.c compares, and the SHA-256 of what is behind it."""
 
 
-class Network:
-    """What runs all of a network: `name`, and its entry of the manifest as `interface`.
+class Network(NetworkInterface):
+    """What runs all of a network: `NetworkInterface` says what is in it.
 
-    inputs, outputs: what a call takes and gives (`Tensor`), by name, in order; steps: in the order
-    in which they run; tensors: all of them, by name; target: whose kernels they are, with
-    constant_bytes of constants. versions: of a library for several sizes of inputs the networks for
-    each; the first one calls the one that the shapes of its inputs ask for. Threads may share it;
-    each has its own arena, which is kept. Weights that lie beside the library are mapped by the
+    target: whose kernels it runs. versions: of a library for several sizes of inputs the networks
+    for each; the first one calls the one that the shapes of its inputs ask for. Threads may share
+    it; each has its own arena, which is kept. Weights that lie beside the library are mapped by the
     first call.
     """
 
     def __init__(
         self, code: Code, interface: dict, path: Path, target: str, first: "Network | None" = None
     ) -> None:
-        self.name: str = interface["name"]
-        self.interface = interface
-        self.inputs = {
-            entry["name"]: Tensor.of_entry(entry, "input", i)
-            for i, entry in enumerate(interface["inputs"])
-        }
-        self.outputs = {
-            entry["name"]: Tensor.of_entry(entry, "output", i)
-            for i, entry in enumerate(interface["outputs"])
-        }
-        self.target, program = target, interface["programs"][target]
-        places = zip(interface["steps"], program["constants"], strict=True)
-        self.steps = [Step(**entry, constants=constants) for entry, constants in places]
-        self.tensors = {entry["name"]: Tensor.of_entry(entry) for entry in interface["tensors"]}
+        super().__init__(interface, path, target)
         self._code = code  # keeps it loaded
         self._run = code.get_function(f"{self.name}_run")
         self._arena_bytes = code.get_function(f"{self.name}_arena_bytes")
         self._kept = KeptMemory()
-        self.constant_bytes: int = program["constant_bytes"]
-        suffix = program["weights_file"]
-        self._weights = path.with_suffix(suffix) if suffix else None
+        self._mapped = self.weights is None
         self._first = first or self
         self.versions: tuple[Network, ...] = (self,)
 
@@ -142,19 +125,14 @@ class Network:
         asked = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise LibraryError(f"network {self.name}: {asked}: it was compiled for {known}")
 
-    @property
-    def sizes(self) -> str:
-        """The shapes of the inputs as text."""
-        return ", ".join(f"{t.name} {list(t.shape)}" for t in self.inputs.values())
-
     def _map(self) -> None:
         """Map the file of the constants, if there is one and this was not done. Raises LibraryError
         unless it is whole and unchanged."""
         if self._first is not self:
             self._first._map()
             return
-        path = self._weights
-        if path is None:
+        path = self.weights
+        if self._mapped:
             return
         try:
             with path.open("rb") as file:
@@ -168,7 +146,7 @@ class Network:
             self._code.get_function(f"{self.name}_map_weights")(as_text(path))
         except RuntimeError:
             raise LibraryError(f"{path}: holds the weights of another library") from None
-        self._weights = None
+        self._mapped = True
 
     def constant(self, offset: int, nbytes: int) -> np.ndarray:
         """A copy of constants, uint8[nbytes] on a 64-byte boundary."""

@@ -1,6 +1,7 @@
 """What a network consists of: tensors, and steps that read and write them."""
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -43,3 +44,35 @@ class Step(NamedTuple):
     numbers: dict[str, int]
     sources: list[str]
     constants: dict[str, int]
+
+
+class NetworkInterface:
+    """A network as its entry of the manifest, `interface`, describes it, for the target `target`.
+
+    name: what its C functions begin with; inputs, outputs: what a call takes and gives (`Tensor`),
+    by name, in order; steps: in the order in which they run; tensors: all of them, by name;
+    constant_bytes: of its constants, which lie in the file `weights`, None: in the library itself.
+    """
+
+    def __init__(self, interface: dict, path: Path, target: str) -> None:
+        self.name: str = interface["name"]
+        self.interface = interface
+        self.inputs, self.outputs = (
+            {
+                entry["name"]: Tensor.of_entry(entry, where, i)
+                for i, entry in enumerate(interface[f"{where}s"])
+            }
+            for where in ("input", "output")
+        )
+        self.target, program = target, interface["programs"][target]
+        places = zip(interface["steps"], program["constants"], strict=True)
+        self.steps = [Step(**entry, constants=constants) for entry, constants in places]
+        self.tensors = {entry["name"]: Tensor.of_entry(entry) for entry in interface["tensors"]}
+        self.constant_bytes: int = program["constant_bytes"]
+        suffix = program["weights_file"]
+        self.weights = path.with_suffix(suffix) if suffix else None
+
+    @property
+    def sizes(self) -> str:
+        """The shapes of the inputs as text."""
+        return ", ".join(f"{t.name} {list(t.shape)}" for t in self.inputs.values())

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 
 from lpgen import cost, templates
 from lpgen.build import mca
-from lpgen.build.assembly import hot_loops, product_loop
+from lpgen.build.assembly import COUNTING, hot_loops, product_loop
 from lpgen.build.compiler import compile_apart
 from lpgen.errors import LpgenError, UserError
 from lpgen.records import Log, Record
@@ -26,7 +26,18 @@ from lpgen.tune.compare import measured_table
 from lpgen.tune.messages import Candidate
 
 INSIDE = frozenset(
-    ("products", "adders", "counts", "loads", "unpack", "indices", "shuffles", "stall", "spilled")
+    (
+        "products",
+        "adders",
+        "counts",
+        "counting",
+        "loads",
+        "unpack",
+        "indices",
+        "shuffles",
+        "stall",
+        "spilled",
+    )
 )
 """What of a template's counts lies in the hot loop."""
 
@@ -76,8 +87,16 @@ def cycles(op: Any, target: Any, candidate: Candidate) -> Modelled:
         raise UserError(f"{what}: its code has no hot loop")
     loop = product_loop(loops)
     hot = mca.loop(loop.lines, target)
-    keys = counts.get("products", 0.0) + counts.get("counts", 0.0) / 2 + counts.get("shuffles", 0.0)
-    total = hot.cycles / loop.key_instructions * keys + around(template, target, counts)
+    if "counting" in counts:  # adders take most of the products, and LLVM any instruction for those
+        keys, held = counts["counting"], loop.holds(COUNTING)
+    else:
+        keys, held = (
+            counts.get("products", 0.0) + counts.get("shuffles", 0.0),
+            loop.key_instructions,
+        )
+    if not held:
+        raise UserError(f"{what}: its hot loop counts no bits")
+    total = hot.cycles / held * keys + around(template, target, counts)
     return Modelled(candidate, total, bound=min(1.0, hot.bound / hot.cycles))
 
 

@@ -71,6 +71,9 @@ class Neon(Isa):
         shift = weight.bit_length() - 1
         return counts << vec.splat(shift, "uint8", 16) if shift else counts
 
+    def add_counts(self, acc, counts):
+        return acc + self._widened_pairs(counts)
+
     def narrow4(self, values, low, high, zero, dtype):
         return narrowed(values, low, high, zero, dtype)
 

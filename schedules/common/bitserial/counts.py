@@ -8,7 +8,8 @@ Two ways to count:
   or of 8 bits.
 
 Counts of bytes are kept in bytes, so each counter holds at most 255 // 8 = 31 vectors of bits
-before it is added to wider ones.
+before it is added to wider ones. Where bytes are counted by an instruction, those of 32-bit words
+are kept in 16 bits at once (`uadalp` adds two neighbours), which holds 2,047 vectors.
 
 Source of the instructions: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2.
 """
@@ -24,6 +25,9 @@ from lpgen.tir import vectors as vec
 
 BYTE_HOLDS = 255 // 8
 """Vectors whose bits one counter of bytes takes."""
+
+HALF_HOLDS = 32767 // 16
+"""The same of one of 16 bits, which counts those of two bytes."""
 
 _JOINED = 5
 """Counts of so many levels, weighted 1, 2, 4, ..., fit one byte: 8 * 31 = 248."""
@@ -47,16 +51,33 @@ class Counting:
         return ELEMENT // self.word
 
     @property
+    def halves(self) -> bool:
+        """Whether counts are kept in 16 bits."""
+        return self.word == ELEMENT and self.isa.counts_bytes and not self.instruction
+
+    @property
     def dtype(self) -> str:
-        return "int32" if self.instruction else "uint8"
+        return "int32" if self.instruction else "uint16" if self.halves else "uint8"
 
     @property
     def lanes(self) -> int:
         """Lanes of a vector of counts."""
-        return self.isa.lanes if self.instruction else self.isa.lanes * 4
+        return self.isa.lanes * (1 if self.instruction else 2 if self.halves else 4)
+
+    @property
+    def holds(self) -> int | None:
+        """Vectors whose bits a counter takes; None: as many as there are."""
+        return None if self.instruction else HALF_HOLDS if self.halves else BYTE_HOLDS
+
+    def added(self, counts: tirx.Expr | None, bits: tirx.Expr) -> tirx.Expr:
+        """The counts of `bits`, and what was counted."""
+        if self.halves:
+            start = vec.splat(0, "uint16", self.lanes) if counts is None else counts
+            return self.isa.add_counts(start, vec.bind(self.of(bits)))
+        return self.of(bits) if counts is None else counts + self.of(bits)
 
     def of(self, bits: tirx.Expr, weight: int = 1) -> tirx.Expr:
-        """The counts of `bits`, times a power of two (by shuffles, of at most 16)."""
+        """The counts of `bits`, times a power of two (of bytes, of at most 16)."""
         if self.instruction:
             counts = self.isa.count_bits(bits)
             return _shifted(counts, weight.bit_length() - 1, "int32", self.lanes)
@@ -80,10 +101,15 @@ class Counting:
             first = level - level % _JOINED
             new = self.of(bits, 1 << level - first)
             joined[first] = names(joined[first] + new if first in joined else new)
+        if self.halves:  # what is left of the adders is counted in bytes still
+            sums = [
+                _shifted(self.isa.sum4(v), n, "int32", self.isa.lanes) for n, v in joined.items()
+            ]
+            return [_added([*sums, *self.widened(top, most)])] if top else [_added(sums)]
         return self.widened([*joined.items(), *top], most)
 
     def widened(self, sums: Sequence[tuple[int, tirx.Expr]], most: int) -> list[tirx.Expr]:
-        """sum of 2^shift * bytes, as `repeat` vectors of int32; sums: pairs (shift, bytes)."""
+        """sum of 2^shift * counts, as `repeat` vectors of int32; sums: pairs (shift, counts)."""
         lanes = self.isa.lanes
         if self.repeat == 1:
             return [_added([self._across(value, shift) for shift, value in sums])]
@@ -116,8 +142,10 @@ class Counting:
         return [vec.reinterpret(f"int32x{lanes}", part) for part in parts]
 
     def _across(self, value: tirx.Expr, shift: int) -> tirx.Expr:
-        """The four bytes of a lane added up, times 2^shift."""
-        return _shifted(self.isa.sum4(value), shift, "int32", self.isa.lanes)
+        """The counts of a lane added up, times 2^shift."""
+        added = self.isa.sum2 if self.halves else self.isa.sum4
+        value = vec.reinterpret(f"int16x{self.lanes}", value) if self.halves else value
+        return _shifted(added(value), shift, "int32", self.isa.lanes)
 
 
 def _shifted(value: tirx.Expr, shift: int, dtype: str, lanes: int) -> tirx.Expr:

@@ -8,7 +8,8 @@
 | depth   | levels of carry-save adders above the highest plane's                                  |
 | words   | words of k in a piece of straight-line code                                            |
 | rows    | rows of the register tile                                                              |
-| vectors | vectors of words in the register tile                                                  |
+| vectors | vectors of words in the register tile; more than 2 where bytes are counted by an       |
+|         | instruction, which takes no table and few registers                                    |
 | m_block | row tiles of a block; 0: all                                                           |
 | n_block | panels of a block; 0: all                                                              |
 | outer   | order of the blocks: mn (panels vary fastest) or nm                                    |
@@ -83,9 +84,9 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
             "count": counts(isa),
             "word": (8, 32),
             "depth": tuple(depths),
-            "words": WORDS,
+            "words": (4, *WORDS) if isa.counts_bytes else WORDS,
             "rows": tuple(rows for rows in ROWS if rows <= matrix.m),
-            "vectors": (1, 2),
+            "vectors": (1, 2, 4) if isa.counts_bytes else (1, 2),
             **blocks.knobs(matrix.m, matrix.n, isa.lanes),
             "left": _left(op),
         },
@@ -122,9 +123,9 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     small = op.matrix.n <= 2 * isa.lanes
     if word == 8 and (count == "instruction" or op.matrix.n <= isa.lanes):
         return "words of 8 bits are for counting by shuffles, across many columns"
-    if word == 32 and count == "shuffle" and not small:
+    if word == 32 and count == "shuffle" and not (small or isa.counts_bytes):
         return "counting by shuffles costs less for words of 8 bits"
-    if vectors > 1 and (word == 8 or op.matrix.n <= isa.lanes):
+    if vectors > 1 and (word == 8 or op.matrix.n <= isa.lanes * vectors // 2):
         return f"vectors={vectors} are for counting by instruction, across many columns"
     columns = vectors * isa.lanes * (32 // word)
     if refused := blocks.refuses(op, knobs["rows"], columns, knobs):
@@ -162,8 +163,11 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         "products": words * sums * left * right * (0.5 if ternary else 1.0),
         "adders": words * sums * merged * (2 if ternary else 5),
         "counts": words * sums * counted * (2 if instruction else 8),
+        "counting": words * sums * counted * (1 if instruction else 2),
         "loads": words * (p.rows * left + p.vectors * right),
-        "runs": pieces * (0 if p.single else p.levels + 2) * (1 + 3 * p.widening),
+        "runs": tiles * c.r * c.s
+        if p.counting.halves and not p.levels and not p.widening  # counters stay in registers
+        else pieces * (0 if p.single else p.levels + 2) * (1 + 3 * p.widening),
         "finish": tiles * sums * ((p.levels * 2 if instruction else p.levels * 8) + 4 * t.repeat),
         "copy": encoded * left,
         "code": max(0, p.products - 96) / 96 * tiles,

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tvm import tirx
+from tvm.sym import Analyzer
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lhs.k_split import KSplit
 from lpgen.schedules.common.bitserial.carry_save import Adders, Tree
-from lpgen.schedules.common.bitserial.counts import BYTE_HOLDS, Counting
+from lpgen.schedules.common.bitserial.counts import Counting
 from lpgen.tir import vectors as vec
 from lpgen.tir.microkernel import Access, Site, for_k_steps
 
@@ -76,14 +77,15 @@ class Plan:
 
     @property
     def widening(self) -> bool:
-        """Whether counters of bytes are too small for all of k."""
-        return not self.counting.instruction and self.most(self.cut.steps, False) > BYTE_HOLDS
+        """Whether counters are too small for all of k."""
+        holds = self.counting.holds
+        return holds is not None and self.most(self.cut.steps, False) > holds
 
     def overflow(self) -> str | None:
         """Why the counters cannot hold a piece."""
         most = self.most(self.piece, not self.single)
-        if self.widening and most > BYTE_HOLDS:
-            return f"{most} counts of up to 8 overflow a byte within {self.piece} words"
+        if self.widening and most > self.counting.holds:
+            return f"{most} counts overflow {self.counting.dtype} within {self.piece} words"
         return None
 
     @property
@@ -132,9 +134,9 @@ class _Left:
 
     def __init__(self, access: Access, p: Plan) -> None:
         self.access, self.lanes, self.direct = access, p.counting.isa.lanes, p.direct
+        self._bare = replace(access, outer={})
         if not p.direct:
             return
-        self._bare = replace(access, outer={})
         self._origin = self._flat(self._bare.at())
         self._places = vec.scratch((p.rows,), "int32")
         for mi in range(p.rows):
@@ -149,6 +151,13 @@ class _Left:
 
     def __call__(self, mi: int, group: tuple, plane: int) -> tirx.Var:
         """Element `plane` of the k step of row `mi`, in every lane."""
+        value = vec.splat(
+            self.access.buffer[tuple(self._at(mi, group, plane))], "uint32", self.lanes
+        )
+        return vec.bind(vec.reinterpret(f"int32x{self.lanes}", value))
+
+    def _at(self, mi: int, group: tuple, plane: int) -> list:
+        """The indices of an element."""
         r, s, kg = group
         at = self.access.at(mi=mi, r=r, s=s, kg=kg, a0=plane)
         if self.direct:
@@ -156,8 +165,24 @@ class _Left:
             place = self._places[mi] + distance
             opaque = vec.intrinsic("int32", "llvm.umax.i32", place, vec.const(0))
             at = [0] * (len(at) - 1) + [opaque]
-        value = vec.splat(self.access.buffer[tuple(at)], "uint32", self.lanes)
-        return vec.bind(vec.reinterpret(f"int32x{self.lanes}", value))
+        return at
+
+    def several(self, mi: int, groups: list[tuple]) -> Callable[[int], tirx.Var]:
+        """What gives element 0 of one of the k steps `groups` of row `mi` in every lane; those that
+        are neighbours are loaded at once."""
+        count = len(groups)
+        places = [self._flat(self._bare.at(r=r, s=s, kg=kg)) for r, s, kg in groups]
+        analyzer = Analyzer()
+        near = (analyzer.can_prove_equal(q - places[0], i) for i, q in enumerate(places))
+        if count == 1 or not all(near):
+            return lambda i: self(mi, groups[i], 0)
+        first = self._at(mi, groups[0], 0)
+        if not self.direct:
+            first = [0] * (len(first) - 1) + [self._flat(first)]
+        words = vec.load(self.access.buffer, first, count)
+        words = vec.bind(vec.reinterpret(f"int32x{count}", words))
+        parts = [words] * -(-self.lanes // count)
+        return lambda i: vec.bind(vec.joined(parts, [i] * self.lanes))
 
 
 def _products(
@@ -173,6 +198,9 @@ def _products(
         return vec.bind(vec.reinterpret(f"int32x{lanes}", vector))
 
     planes, right = p.planes
+    if not p.levels and p.counting.isa.counts_bytes:
+        _counted_at_once(p, left, weight, places, groups)
+        return
     for start in range(0, len(groups), 2):
         pair = groups[start : start + 2]
         w = {
@@ -186,6 +214,26 @@ def _products(
             for q, v in itertools.product(range(right), range(p.vectors)):
                 for i, value in enumerate(x):
                     places[mi][v].tree.push_product(plane + q, value, w[i, q, v])
+
+
+def _counted_at_once(
+    p: Plan,
+    left: _Left,
+    weight: Callable,
+    places: list[list["_Place"]],
+    groups: list[tuple],
+) -> None:
+    """Products of single planes that no adders take, word after word: few values wait, and the left
+    side comes in vectors of up to four words."""
+    for start in range(0, len(groups), 4):
+        run = groups[start : start + 4]
+        rows = [left.several(mi, run) for mi in range(p.rows)]
+        for i, group in enumerate(run):
+            words = [weight(group, 0, v) for v in range(p.vectors)]
+            for row, several in zip(places, rows, strict=True):
+                x = several(i)
+                for place, w in zip(row, words, strict=True):
+                    place.tree.push_product(0, x, w)
 
 
 class _Place:
@@ -205,8 +253,7 @@ class _Place:
             self._counts = _zeros(p.counting.dtype, p.counting.lanes)
 
     def _count(self, bits: tirx.Expr) -> None:
-        new = self.counting.of(bits)
-        self.counts = self.adders.names(new if self.counts is None else self.counts + new)
+        self.counts = self.adders.names(self.counting.added(self.counts, bits))
 
     def enter(self) -> None:
         """Start a piece."""
