@@ -85,7 +85,8 @@ class Plan:
         """Why the counters cannot hold a piece."""
         most = self.most(self.piece, not self.single)
         if self.widening and most > self.counting.holds:
-            return f"{most} counts overflow {self.counting.dtype} within {self.piece} words"
+            counter = "16 bits" if self.counting.halves else "a byte"
+            return f"{most} counts of up to 8 overflow {counter} within {self.piece} words"
         return None
 
     @property
