@@ -252,6 +252,15 @@ def test_a_choice_between_codes(tmp_path):
     assert np.array_equal(results(tmp_path, model, inputs)["y"], expected)
 
 
+def test_a_function_of_what_is_known_is_computed(tmp_path):
+    """Range, whose body is a loop."""
+    node = helper.make_node
+    nodes = [node("Range", ["f", "t", "d"], ["r"]), node("Add", ["x", "r"], ["y"])]
+    constants = {n: np.float32(v) for n, v in (("f", 0), ("t", 32), ("d", 1))}
+    made = results(tmp_path, model_of(nodes, {"x": X}, constants, {"y": X.shape}, 17), {"x": X})
+    assert np.array_equal(made["y"], X + np.arange(32, dtype=np.float32))
+
+
 def test_functions_of_the_model_are_what_they_say(tmp_path):
     node = helper.make_node
     body = [node("Add", ["a", "b"], ["t"]), node("Relu", ["t"], ["o"])]

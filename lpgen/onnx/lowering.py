@@ -21,6 +21,7 @@ from lpgen.onnx.axes import MOST_TURNS, turns
 from lpgen.onnx.model import Model, read_model
 from lpgen.onnx.nodes import import_node, kinds
 from lpgen.onnx.rotation import unrotated
+from lpgen.onnx.rules import bodies
 from lpgen.onnx.tensors import Tensors
 from lpgen.onnx.values import Activations, Constant, Pending, Stored, Value
 
@@ -195,6 +196,9 @@ class Lowering(Tensors):
             return evaluate.constants(node, self.constants(node), self.model.opsets)
         if node.op_type in kinds():
             return [self.imported(node)]
+        body = None if rule else bodies.spelled(self, node)
+        if body is not None:
+            return body
         raise OnnxError("not with these inputs" if rule else "no operator computes it")
 
     def constants(self, node: onnx.NodeProto) -> dict[str, np.ndarray]:

@@ -73,57 +73,16 @@ def _check_size(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
 
 
 def _inlined(model: onnx.ModelProto, path: str | os.PathLike[str]) -> onnx.ModelProto:
-    """The model without its own functions, and without those of ONNX that lpgen has no rule for:
-    in place of each node what its function says."""
+    """The model without functions of its own: in place of each node what its function says."""
     from onnx import inliner
 
-    unknown = {}
-    for node in model.graph.node:
-        if (schema := _function(node, model)) is not None:
-            unknown[node.op_type] = schema
-            given = {attribute.name for attribute in node.attribute}
-            for name, attribute in schema.attributes.items():
-                if name not in given and attribute.default_value.type:
-                    node.attribute.append(attribute.default_value)
-    if not model.functions and not unknown:
+    if not model.functions:
         return model
     try:
-        if model.functions:
-            model = inliner.inline_local_functions(model)
-        if unknown:
-            chosen = [("", name) for name in sorted(unknown)]
-            _declare_constants(model)
-            model = inliner.inline_selected_functions(model, chosen, False, True)
+        return inliner.inline_local_functions(model)
     except Exception as error:  # what the inliner raises is not documented
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OnnxError(f"{path}: its functions cannot be read: {reason}") from None
-    return model
-
-
-def _function(node: onnx.NodeProto, model: onnx.ModelProto) -> onnx.defs.OpSchema | None:
-    """The schema of a node that is a function of ONNX, and that lpgen has no rule for."""
-    from onnx import defs
-
-    from lpgen.onnx.rules import served
-
-    if node.domain not in ("", "ai.onnx") or served(node.op_type):
-        return None
-    versions = [s.version for s in model.opset_import if s.domain in ("", "ai.onnx")]
-    if not versions or not defs.has(node.op_type, versions[0], ""):
-        return None
-    schema = defs.get_schema(node.op_type, versions[0], "")
-    return schema if schema.has_function or schema.has_context_dependent_function else None
-
-
-def _declare_constants(model: onnx.ModelProto) -> None:
-    """Say the types of initializers, which the inliner looks up."""
-    from onnx import helper
-
-    known = {value.name for value in (*model.graph.input, *model.graph.value_info)}
-    for tensor in model.graph.initializer:
-        if tensor.name not in known:
-            info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            model.graph.value_info.append(info)
 
 
 def load(path: Path) -> onnx.ModelProto:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from lpgen.onnx.nodes import kinds
 from lpgen.onnx.rules import (
     attention,
     blocks,
@@ -77,11 +76,6 @@ def find(node: onnx.NodeProto) -> Rule | None:
     """The rule for a node, if there is one."""
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
     return RULES.get(f"{domain}{node.op_type}")
-
-
-def served(name: str) -> bool:
-    """Whether there is a rule or an operator for nodes of ONNX of that name."""
-    return name in RULES or name in kinds()
 
 
 def on_constants(node: onnx.NodeProto) -> bool:
