@@ -163,3 +163,23 @@ def test_a_huge_graph_is_refused_quickly(tmp_path):
     )
     with pytest.raises(UnservedNodes, match=r"has more than 268435456 elements$"):
         network_of(helper.make_model(graph), tmp_path)
+
+
+def test_a_long_chain_and_a_huge_result_take_no_time(tmp_path):
+    """A chain of nodes that become one step, which names them all; places that are not made."""
+    value = helper.make_tensor_value_info
+    count = 5000
+    nodes = [helper.make_node("Relu", [f"t{i}"], [f"t{i + 1}"]) for i in range(count)]
+    graph = helper.make_graph(
+        *(nodes, "graph", [value("t0", TensorProto.FLOAT, (1,))]),
+        [value(f"t{count}", TensorProto.FLOAT, (1,))],
+    )
+    (step,) = network_of(helper.make_model(graph), tmp_path).steps
+    assert step.sources == tuple(f"t{i + 1}" for i in range(count))
+    graph = helper.make_graph(
+        *([helper.make_node("Expand", ["t0", "sizes"], ["y"])], "graph"),
+        *([value("t0", TensorProto.FLOAT, (1,))], [value("y", TensorProto.FLOAT, (None,))]),
+        [numpy_helper.from_array(np.full(1, 10**9), "sizes")],
+    )
+    with pytest.raises(UnservedNodes, match=r"repeated to \[1000000000\], more than 268435456$"):
+        network_of(helper.make_model(graph), tmp_path)

@@ -23,7 +23,7 @@ from lpgen.onnx.nodes import import_node, kinds
 from lpgen.onnx.rotation import unrotated
 from lpgen.onnx.rules import bodies
 from lpgen.onnx.tensors import Tensors
-from lpgen.onnx.values import Activations, Constant, Pending, Stored, Value
+from lpgen.onnx.values import Activations, Constant, Pending, Stored, Trail, Value
 
 if TYPE_CHECKING:
     import onnx
@@ -153,9 +153,11 @@ class Lowering(Tensors):
         """A result that waits, with the nodes that it is the result of."""
         if not isinstance(value, Pending) or any(value is other for other in given):
             return value
+        if value.nodes is not None and value.nodes.name == self.current:
+            return value
         left = (v.nodes for v in given if isinstance(v, Pending) and not self.is_made(v))
-        before = value.nodes or itertools.chain.from_iterable(left)
-        return replace(value, nodes=tuple(dict.fromkeys((*before, self.current))))
+        before = [value.nodes] if value.nodes else [nodes for nodes in left if nodes]
+        return replace(value, nodes=Trail(self.current, tuple(before)))
 
     def _settled(self, name: str, value: Value) -> Value:
         """The value of an edge; real numbers in memory instead of what would be computed anew for

@@ -20,6 +20,9 @@ from lpgen.ops import DequantizeLinear
 from lpgen.ops.lookup import Lookup
 from lpgen.ops.movement import Gather, Transpose
 
+MOST_ELEMENTS = 2**28
+"""Of a tensor whose elements are repeated: their places are kept."""
+
 
 class Tensors:
     """The steps so far, in order.
@@ -151,6 +154,8 @@ class Tensors:
         name: of the result."""
         if x.type.shape == shape:
             return x
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise OnnxError(f"{x.name} is repeated to {list(shape)}, more than {MOST_ELEMENTS}")
         own, wanted = x.memory.shape, tuple(shape[axis] for axis in x.order)
         whole = max(axis for axis, size in enumerate(own) if size != wanted[axis]) + 1
         rows, columns = math.prod(own[:whole]), math.prod(own[whole:])
@@ -167,7 +172,8 @@ class Tensors:
         """What is made of a value, once for all that read it."""
         key = (id(value), what)
         if key not in self._made:
-            before, self._waited = self._waited, value.nodes if isinstance(value, Pending) else ()
+            nodes = value.nodes if isinstance(value, Pending) else None
+            before, self._waited = self._waited, tuple(nodes.names()) if nodes else ()
             try:
                 self._made[key] = (make(), value)  # the value stays: no other gets its id
             finally:

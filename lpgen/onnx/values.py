@@ -193,18 +193,36 @@ class Target(NamedTuple):
         return int(quantized(np.float32([real]) / self.scale, self.zero, self.form)[0])
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Trail:
+    """A node, by name, and those in front of it: kept as a list with branches, since a copy for
+    each node of a long chain would take the square of its length."""
+
+    name: str
+    before: tuple[Trail, ...] = ()
+
+    def names(self) -> list[str]:
+        """All of them, each once, those in front first."""
+        found, open_ = [], [self]
+        while open_:
+            trail = open_.pop()
+            found.append(trail.name)
+            open_ += trail.before
+        return list(dict.fromkeys(reversed(found)))
+
+
 @dataclass(frozen=True)
 class Pending(abc.ABC):
     """A float32 result that becomes a step as soon as it is known what it has to be: quantized, as
     most are, or real. type: of the real one; low, high: its bounds, as Relu and Clip set them.
-    costly: whether the step had better be one; nodes: those that it is the result of, by name."""
+    costly: whether the step had better be one; nodes: those that it is the result of."""
 
     costly: ClassVar[bool] = False
 
     type: TensorType
     low: float
     high: float
-    nodes: tuple[str, ...] = field(default=(), kw_only=True, compare=False)
+    nodes: Trail | None = field(default=None, kw_only=True, compare=False)
 
     @abc.abstractmethod
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
