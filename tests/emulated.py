@@ -43,6 +43,8 @@ LEVELS = {
     "neon32": "armv7",
     "rvv": "rvv",
     "rvv256": "rvv256",
+    "zvbb": "rva23",
+    "rv64gc": "riscv64",
 }
 """The target that stands for each level."""
 

@@ -13,6 +13,7 @@ from lpgen.cost.shortlist import (
     candidates,
     evaluate,
     promising,
+    tile_of,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "evaluate",
     "promising",
     "shipped",
+    "tile_of",
 ]

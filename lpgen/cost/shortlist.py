@@ -133,11 +133,12 @@ def by_tile(ranked: Sequence[Candidate]) -> list[Candidate]:
     """Ranked candidates, the first of each register tile before all others."""
     first = {}
     for candidate in ranked:
-        first.setdefault(_tile(candidate), candidate)
-    return [*first.values(), *(c for c in ranked if c is not first[_tile(c)])]
+        first.setdefault(tile_of(candidate), candidate)
+    return [*first.values(), *(c for c in ranked if c is not first[tile_of(c)])]
 
 
-def _tile(candidate: Candidate) -> tuple:
+def tile_of(candidate: Candidate) -> tuple:
+    """What candidates of one register tile share: the template, and the knobs of the tile."""
     knobs = (item for item in candidate.knobs.items() if item[0] not in AROUND)
     return candidate.template.name, *knobs
 

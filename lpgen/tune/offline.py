@@ -114,13 +114,15 @@ def around(template: Template, target: Any, counts: Counts) -> float:
 
 def search(op: Any, target: Any, serving: Sequence[Template], count: int) -> Iterator[Modelled]:
     """The cycles of `count` candidates: the best of each template that the cost model does not
-    think hopeless, for it was fitted to other CPUs, then other tiles of the template that is ahead.
-    Portable loops, which the model cannot tell apart, are left out; nothing where none else serves.
+    think hopeless, for it was fitted to other CPUs, then other tiles of the template that is ahead,
+    each with the blocks that cost least: they do not change the hot loop. Portable loops, which the
+    model cannot tell apart, are left out; nothing where none else serves.
     """
     counted = [template for template in serving if template.counted]
     ranked = [c for c in cost.candidates(op, target, counted) if c.template.counted]
     waiting: dict[Template, list[Candidate]] = {}
-    for c in cost.by_tile([c for c in ranked if c.cost <= ranked[0].cost + HOPELESS]):
+    hopeful = [c for c in ranked if c.cost <= ranked[0].cost + HOPELESS]
+    for c in _with_best_blocks(op, target, hopeful):
         waiting.setdefault(c.template, []).append(Candidate(c.template, c.knobs))
     best: dict[Template, float] = dict.fromkeys(waiting, 0.0)
     for _ in range(count):
@@ -131,6 +133,19 @@ def search(op: Any, target: Any, serving: Sequence[Template], count: int) -> Ite
         known = [cycles for cycles in (best[ahead], found.cycles) if cycles]
         best[ahead] = min(known, default=math.inf)
         yield found
+
+
+def _with_best_blocks(
+    op: Any, target: Any, ranked: Iterable[cost.Candidate]
+) -> list[cost.Candidate]:
+    """One candidate of each register tile, in the order of their firsts."""
+    best: dict[tuple, tuple[float, cost.Candidate]] = {}
+    for c in ranked:
+        least = around(c.template, target, c.template.work(op, target, c.knobs))
+        tile = cost.tile_of(c)
+        if tile not in best or least < best[tile][0]:
+            best[tile] = least, c
+    return [c for _, c in best.values()]
 
 
 def records_of(op: Any, target: Any, modelled: Sequence[Modelled]) -> list[Record]:
