@@ -176,6 +176,10 @@ class Isa:
     def count_bytes(self, words: tirx.Expr, weight: int = 1) -> tirx.Expr:
         """How many bits of each byte of int32 are set, times a power of two up to 16, as uint8."""
         lanes = 4 * self.lanes
+        if self.counts_bytes:
+            given, shift = vec.reinterpret(f"uint8x{lanes}", words), weight.bit_length() - 1
+            counts = vec.intrinsic(f"uint8x{lanes}", f"llvm.ctpop.v{lanes}i8", given)
+            return counts << vec.splat(shift, "uint8", lanes) if shift else counts
         table = [weight * i.bit_count() for i in range(16)] * (lanes // 16)
         counts, nibble = vec.constants(table, "uint8"), vec.splat(15, "uint8", lanes)
         low = vec.reinterpret(f"uint8x{lanes}", words)

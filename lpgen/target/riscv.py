@@ -17,33 +17,24 @@ V256 = (*V, "zvl256b")
 BITS = ("zba", "zbb", "zbs")
 ZVBB = ("zvbb",)
 
+_ADDED = tuple(f"+{name}" for name in (*BITS, *ZVBB))
+_EMULATED = ",".join(("", *(f"{name}=true" for name in (*BITS, *ZVBB))))
+
+
+def _with_v(name: str, features: tuple[str, ...], caches: tuple[int, ...], **more) -> Row:
+    bits, added = (256 if V256[-1] in features else 128), _ADDED if ZVBB[0] in features else ()
+    mattr = (*RV64GC, "+v", *(("+zvl256b",) if bits == 256 else ()), *added)
+    emulated = f"rv64,v=true,vlen={bits},vext_spec=v1.0{_EMULATED if added else ''}"
+    return Row(name, "generic-rv64", features, *caches, mattr=mattr, emulated=emulated, **more)
+
+
 # In order of ability: detection takes the last row that fits. Caches in KiB: L1d, L2 per core, L3.
 _ROWS = (
     Row("riscv64", "generic-rv64", (), 32, 512, 0, cores=4, mattr=RV64GC, emulated="rv64"),
-    Row(
-        *("rvv", "generic-rv64", V, 32, 512, 0),
-        cores=4,
-        mattr=(*RV64GC, "+v"),
-        emulated="rv64,v=true,vlen=128,vext_spec=v1.0",
-    ),
-    Row(
-        *("rva23", "generic-rv64", (*V, *BITS, *ZVBB), 64, 1024, 4096),
-        cores=4,
-        mattr=(*RV64GC, "+v", *(f"+{name}" for name in (*BITS, *ZVBB))),
-        emulated="rv64,v=true,vlen=128,vext_spec=v1.0,zba=true,zbb=true,zbs=true,zvbb=true",
-    ),
-    Row(
-        *("rvv256", "generic-rv64", V256, 32, 512, 0),
-        cores=4,
-        mattr=(*RV64GC, "+v", "+zvl256b"),
-        emulated="rv64,v=true,vlen=256,vext_spec=v1.0",
-    ),
-    Row(
-        *("rva23-v256", "generic-rv64", (*V256, *BITS, *ZVBB), 64, 1024, 4096),
-        cores=8,
-        mattr=(*RV64GC, "+v", "+zvl256b", *(f"+{name}" for name in (*BITS, *ZVBB))),
-        emulated="rv64,v=true,vlen=256,vext_spec=v1.0,zba=true,zbb=true,zbs=true,zvbb=true",
-    ),
+    _with_v("rvv", V, (32, 512, 0), cores=4),
+    _with_v("rva23", (*V, *BITS, *ZVBB), (64, 1024, 4096), cores=4),
+    _with_v("rvv256", V256, (32, 512, 0), cores=4),
+    _with_v("rva23-v256", (*V256, *BITS, *ZVBB), (64, 1024, 4096), cores=8),
 )
 
 LONGEST = 1024

@@ -65,12 +65,6 @@ class Neon(Isa):
     def sum2(self, halves):
         return self._widened_pairs(halves)
 
-    def count_bytes(self, words, weight=1):
-        bytes_ = vec.reinterpret("uint8x16", words)
-        counts = vec.intrinsic("uint8x16", "llvm.ctpop.v16i8", bytes_)
-        shift = weight.bit_length() - 1
-        return counts << vec.splat(shift, "uint8", 16) if shift else counts
-
     def add_counts(self, acc, counts):
         return acc + self._widened_pairs(counts)
 

@@ -61,9 +61,7 @@ class V(Isa):
     def has_count_bits(self) -> bool:
         return "zvbb" in self.target.features
 
-    @property
-    def counts_bytes(self) -> bool:
-        return self.has_count_bits
+    counts_bytes = has_count_bits
 
     @property
     def _register(self) -> int:
@@ -94,18 +92,7 @@ class V(Isa):
         sums = _added_pairs("uint32", _added_pairs("uint16", counts))
         return vec.reinterpret(f"int32x{self.lanes}", sums)
 
-    # ---- bits, lookups and results
-
-    def count_bytes(self, words, weight=1):
-        if not self.counts_bytes:
-            return super().count_bytes(words, weight)
-        lanes, shift = 4 * self.lanes, weight.bit_length() - 1
-        given = vec.reinterpret(f"uint8x{lanes}", words)
-        counts = vec.intrinsic(f"uint8x{lanes}", f"llvm.ctpop.v{lanes}i8", given)
-        return counts << vec.splat(shift, "uint8", lanes) if shift else counts
-
-    def add_counts(self, acc, counts):
-        return acc + _added_pairs("uint16", counts)
+    # ---- lookups and results
 
     def lookup16(self, table, index):
         if self.bits > 128:
