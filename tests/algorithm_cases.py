@@ -8,7 +8,14 @@ from dataclasses import replace
 from cases import LINEAR, Cases, dense, kinds, one_side, products
 from conv_cases import DEPTHWISE, GROUPED, WINOGRAD
 from hypothesis import strategies as st
-from strategies import blockwise_denses, books, convs, layered_denses, with_epilogues
+from strategies import (
+    blockwise_denses,
+    books,
+    convs,
+    layered_convs,
+    layered_denses,
+    with_epilogues,
+)
 from without_weights import operators_of, texts_of
 
 from lpgen.formats import Format
@@ -150,12 +157,15 @@ CASES = {
         ],
     ),
     "bit_layers": Cases(
-        operators=layered_denses(),
+        operators=layered_denses() | layered_convs(),
         examples=8,
         formats=[
             f"dense m=3 n=37 k=100 act={act} weight={weight} layers={layers} out=f32 scale=group32"
-            for act in ("s8", "u8 zero_act=128", "s8 input=f32:row")
-            for weight, layers in (("u8", "1..8"), ("s8", "1..8"), ("u7", "2..7"), ("s2", "1..2"))
+            for act in ("s8", "u8", "u8 zero_act=128", "s8 input=f32:row")
+            for weight, layers in (
+                *(("u8", "1..8"), ("s8", "1..8"), ("u7", "2..7"), ("s2", "1..2")),
+                ("b1", "1..9"),
+            )
         ],
         sizes=[
             f"dense m={m} n={n} k=150 act=s8 weight=u8 layers=1..8 out=f32 scale={scale}"
@@ -164,6 +174,16 @@ CASES = {
                 *((2, 18, f"group{size}") for size in (4, 5, 31, 64, 149, 150, 151)),
                 (9, 33, "group64:bf16"),
             )
+        ],
+        kinds=[
+            [f"{conv} act=u8 weight={weight} layers={layers} out=f32 scale=group{size}"]
+            for conv in (
+                "conv2d h=9 w=7 ic=5 oc=18 kernel=3x2 stride=2x1 pad=1x0x2x1",
+                "conv2d n=2 h=6 w=5 ic=12 oc=9 kernel=3 pad=1 groups=3 dilation=2x1",
+                "conv2d h=5 w=6 ic=7 oc=21 kernel=3 pad=1 groups=7",  # depthwise
+                "conv2d h=6 w=5 ic=20 oc=17 kernel=1",
+            )
+            for weight, layers, size in (("u8", "1..8", 16), ("b1", "1..3", 10))
         ],
     ),
     "blockwise_dot": Cases(

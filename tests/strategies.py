@@ -177,20 +177,34 @@ def blockwise_denses(draw, rows=12, columns=70, depth=140):
 @st.composite
 def layered_denses(draw, rows=6, columns=70, depth=140):
     """Dense operators with bit layers: all bits and ranges, odd sizes, a short last group."""
-    m, n, k = (draw(st.integers(1, limit)) for limit in (rows, columns, depth))
-    bits = draw(st.integers(2, 8))
-    weight = f"{draw(st.sampled_from('us'))}{bits}"
+    sizes = (draw(st.integers(1, limit)) for limit in (rows, columns, depth))
+    return _layered(draw, Dense(*sizes, "s8", "u8"))
+
+
+@st.composite
+def layered_convs(draw):
+    """Convolutions with bit layers: groups of k across taps, groups of channels, padding."""
+    return _layered(draw, draw(convs() | grouped_convs()))
+
+
+def _layered(draw, op: Dense | Conv2d) -> Dense | Conv2d:
+    """The operator with bit layers of some kind."""
+    signs = draw(st.integers(0, 4)) == 0
+    high = draw(st.integers(2, 16 if signs else 8))
+    weight = "b1" if signs else f"{draw(st.sampled_from('us'))}{high}"
     group = draw(st.one_of(st.sampled_from([16, 32, 64, 128]), st.integers(4, 150)))
     chain = [Scale(f"group{group}" + draw(st.sampled_from(["", ":bf16"])))]
     chain += [step for step in (Bias("f32"), Quantize("u8", 9)) if draw(st.integers(0, 3)) == 0]
-    act, zero = draw(st.sampled_from([("s8", 0), ("u8", 128), ("s5", 3), ("u7", 0)]))
-    layers = Range(draw(st.integers(1, bits - 1)), bits)
-    op = Dense(m, n, k, act, weight, zero_act=zero, epilogue=tuple(chain), layers=layers)
+    act, zero = draw(st.sampled_from([("s8", 0), ("u8", 128), ("u8", 0), ("s5", 3), ("u7", 0)]))
+    layers = Range(draw(st.integers(1, high - 1)), high)
+    more = {"zero_act": zero, "epilogue": tuple(chain), "layers": layers}
+    op = replace(op, act=act, weight=weight, **more)
     if draw(st.integers(0, 3)) == 0:
         return replace(op, input=draw(st.sampled_from(_inputs_of(op))))
     return op
 
 
-def _inputs_of(op: Dense) -> list[str]:
+def _inputs_of(op: Dense | Conv2d) -> list[str]:
     """Choices of input= that the operator may have."""
-    return ["f32", "f32:tensor", "f32:row"] if op.lhs.levels else ["f32"]
+    by_row = ["f32:row"] if isinstance(op, Dense) else []
+    return ["f32", "f32:tensor", *by_row] if op.lhs.levels else ["f32"]

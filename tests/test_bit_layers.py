@@ -1,5 +1,5 @@
-"""Bit layers whose number is an argument: the oracle against plain scalars, packers, the range of
-rows beside it, libraries from Python and from C, tuning and timing."""
+"""Bit layers whose number is an argument: words, packers, the range of rows beside it, libraries from
+Python and from C, tuning and timing."""
 
 import ctypes
 import itertools
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import LEVELS, bits, template, template_of
 from packers import assert_packers_agree
-from strategies import layered_denses
+from strategies import layered_convs, layered_denses
 
 from lpgen import runtime, templates
 from lpgen.bench import bench
@@ -36,28 +36,7 @@ ROWS = parse(
 )
 
 
-@settings(deadline=None, max_examples=30)
-@given(layered_denses(rows=2, columns=4, depth=40), st.data())
-def test_the_oracle_adds_up_group_by_group(op, data):
-    op = replace(op, input="act", epilogue=op.epilogue[:1])
-    layers = data.draw(st.integers(*op.layers))
-    example = op.example(np.random.default_rng(layers)).with_layers(layers)
-    x, w = example.inputs["x"], example.weights
-    scale, offset = (fit[layers - op.layers.low] for fit in example.parameters.values())
-    expected = np.empty(op.y_shape, np.float32)
-    for m, n in itertools.product(range(op.m), range(op.n)):
-        total = np.float32(0)
-        for j in range(scale.shape[1]):
-            places = range(j * op.group_size, min((j + 1) * op.group_size, op.k))
-            of_x = [int(x[m, k]) - op.zero_act for k in places]
-            codes = [int(w[n, k]) // 2 ** (op.weight.bits - layers) for k in places]
-            product = np.float32(np.dot(of_x, codes)) * scale[n, j]
-            total = total + (product + np.float32(sum(of_x)) * offset[n, j])
-        expected[m, n] = total
-    np.testing.assert_array_equal(bits(op.reference(**example.given)), bits(expected))
-
-
-@given(layered_denses())
+@given(layered_denses() | layered_convs())
 def test_every_operator_survives_its_text(op):
     assert parse(str(op)) == op
     assert str(parse(str(op))) == str(op)
@@ -76,11 +55,18 @@ def test_a_prefix_of_codes_has_their_leading_bits():
         ("layers=1..7", "weight=u8 has 8 bits, as many layers as that"),
         ("layers=0..8", "layers=0..8 is no range LOW..HIGH, 1 <= LOW < HIGH"),
         ("layers=8", "8 is not a range, such as 1..8"),
-        ("layers=1..8 zero_weight=3", "has offsets, and no zero_weight=3 beside them"),
-        ("layers=1..8 zero_weight=group", "has offsets, and no zero_weight=group beside them"),
-        ("layers=1..8 weight=b4", "weight=b4 is none of u2..u8 and s2..s8"),
+        ("layers=1..8 zero_weight=3", "has scales of its own, and no zero_weight=3 beside them"),
+        (
+            "layers=1..8 zero_weight=group",
+            "has scales of its own, and no zero_weight=group beside them",
+        ),
+        ("layers=1..8 weight=b4", "weight=b4 is none of u2..u8, s2..s8 and b1"),
+        ("layers=1..17 weight=b1", "of weight=b1 there are up to 16 planes"),
         ("layers=1..8 scale=channel", "layers=1..8 needs scale=groupN"),
-        ("layers=1..8 act=u8", "act=u8 less zero_act=0 is 0..255, outside -128..127"),
+        (
+            "layers=1..8 act=u8 zero_act=3",
+            r"act=u8 less zero_act=3 is -3..252, outside -128..127 and 0..255",
+        ),
     ],
 )
 def test_words_that_do_not_fit(words, reason):
@@ -112,7 +98,7 @@ def test_only_the_template_for_layers_serves_them():
 
 
 @settings(max_examples=12, deadline=None)
-@given(name=st.sampled_from(NAMES), op=layered_denses(columns=20), data=st.data())
+@given(name=st.sampled_from(NAMES), op=layered_denses(columns=20) | layered_convs(), data=st.data())
 def test_both_packers_give_the_same_bytes(name, op, data):
     chosen, target = template_of(name)
     seed = data.draw(st.integers(0, 99))

@@ -33,7 +33,10 @@ def model(home, monkeypatch):
 
     found = Model()
     monkeypatch.setattr("lpgen.onnx.read_network", found.read, raising=False)
-    monkeypatch.setattr("lpgen.cli.compile.quantizing", lambda model, dynamic, plan: dynamic)
+    monkeypatch.setattr(
+        "lpgen.cli.compile.quantizing", lambda model, dynamic, plan, ask=False: dynamic
+    )
+    monkeypatch.setattr("lpgen.cli.compile.exposed", lambda model, plan: None)
     return found
 
 
@@ -58,6 +61,27 @@ def test_compile_makes_a_library_that_runs(lpgen, model, home):
     x = networks.example(model.network)
     np.testing.assert_array_equal(network(x), model.network.reference(x)["y"])
     assert sorted(path.name for path in home.iterdir() if path.is_file()) == ["two.h", "two.so"]
+
+
+def test_several_plans_in_a_library(lpgen, model, home):
+    model.network = networks.two_layers()
+    said = lpgen("compile", "fine.onnx", "--faster", "dir/w4.onnx", "-o", "two.so")
+    assert "plans fine, w4; what is said of steps is of the first" in said
+    said = lpgen("check", "two.so", "--model", "fine.onnx")
+    assert "fine: 2 of 2 steps are as the oracle and their kernels alone" in said
+    assert "w4: 2 of 2 steps are as their kernels alone" in said
+    rows = [
+        json.loads(line) for line in lpgen("bench", "two.so", "--variants", "--json").splitlines()
+    ]
+    assert [row["plan"] for row in rows] == ["fine", "w4"]
+    kept = runtime.load("two.so").variants()
+    assert [v.seconds * 1e6 for v in kept] == [row["us"] for row in rows]
+    wrong = ("compile", "a.onnx", "-o", "other.so", "--faster")
+    said = lpgen(*wrong, "b/a.onnx", status=2)
+    assert "b/a.onnx and a.onnx would both be plan a" in said
+    said = lpgen(*wrong, "b.onnx", "--weights-beside", status=2)
+    assert "--faster goes with neither --ort nor --weights-beside" in said
+    assert not (home / "other.so").exists()
 
 
 def test_compile_for_several_targets(lpgen, model, home):

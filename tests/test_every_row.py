@@ -12,6 +12,7 @@ from strategies import (
     denses,
     depthwise_convs,
     grouped_convs,
+    layered_convs,
     layered_denses,
     texts,
 )
@@ -35,7 +36,7 @@ OPERATORS = {
     "grouped_conv": grouped_convs(),
     "rows": operators_of("rows"),
     "elementwise": operators_of("elementwise"),
-    "bit_layers": layered_denses(),
+    "bit_layers": layered_denses() | layered_convs(),
     "blockwise_dot": st.builds(
         lambda op, size: replace(op, epilogue=(Scale(f"group{size}"),)),
         products.filter(lambda op: op.kind == "dense"),

@@ -90,3 +90,55 @@ def test_layers_are_found_in_opsets_that_the_evaluator_does_not_quantize_in():
     model = quantized_mlp()
     model.opset_import[0].version = 17
     assert groups_of(model) == groups_of(quantized_mlp())
+
+
+def test_weights_become_bit_layers(tmp_path):
+    """Of float weights, as many as the plan says, or as a call of the network asks for."""
+    pytest.importorskip("scipy")
+    from lpgen.planner.whole import with_layers
+
+    model, x = mlp(4), np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+    onnx.save(model, tmp_path / "model.onnx")
+    (real,) = ReferenceEvaluator(model).run(None, {"x": x})
+    errors = []
+    for count in (2, 4, 8):
+        plan = uniform(groups_of(model), f"w8a8 row bit_layers={count} weight_group=8")
+        how = activations_of(plan, model)
+        found = read_network(tmp_path / "model.onnx", {}, how).reference({"x": x})["y"]
+        changed = with_layers(model, plan.precisions)
+        (expected,) = ReferenceEvaluator(changed).run(None, {"x": x})
+        assert np.abs(found - expected).max() < 0.05 * np.abs(real).max()
+        errors.append(np.abs(found - real).max() / np.abs(real).max())
+        asked = read_network(
+            tmp_path / "model.onnx", {}, activations_of(plan, model, ask_layers=True)
+        )
+        assert [*asked.inputs] == ["x", "layers"]
+        given = {"x": x, "layers": np.array(count, np.int32)}
+        np.testing.assert_array_equal(asked.reference(given)["y"], found)
+    assert errors[2] < errors[1] / 2 < errors[0] / 4
+    steps = [step for step in asked.steps if step.weights is not None]
+    assert len(steps) == 4
+    assert all("layers=1..8" in step.op.name for step in steps)
+    assert [step.op.residual is not None for step in steps].count(True) == 1
+
+
+def test_bit_layers_of_rotated_weights(tmp_path):
+    pytest.importorskip("scipy")
+    model, x = mlp(4), np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+    onnx.save(model, tmp_path / "model.onnx")
+    (real,) = ReferenceEvaluator(model).run(None, {"x": x})
+    (first, *_) = groups_of(model)
+    how = activations_of(uniform([first], "w8a8 row bit_layers=8 hadamard=16"), model)
+    network = read_network(tmp_path / "model.onnx", {}, how)
+    assert ["hadamard=16" in step.op.name for step in network.steps][:2] == [True, True]
+    assert np.abs(network.reference({"x": x})["y"] - real).max() < 0.05 * np.abs(real).max()
+
+
+def test_bit_layers_that_cannot_be():
+    model = quantized_mlp()
+    with pytest.raises(PlanError, match="first has quantized weights, and the plan says w8a8"):
+        activations_of(uniform(groups_of(model), "w8a8 row bit_layers=3"), model)
+    with pytest.raises(PlanError, match="stores no weights as bit layers, whose number could be"):
+        activations_of(uniform(groups_of(model), "w8a8"), model, ask_layers=True)
+    with pytest.raises(PlanError, match="bit_layers are of w8 with scales of each row: first"):
+        uniform(groups_of(mlp()), "w4a8 row bit_layers=3")

@@ -38,7 +38,7 @@ from lpgen.algorithms.result.epilogue import product
 from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.weights.blockwise import BlockwiseWeights, Operand
 from lpgen.algorithms.weights.groups import GroupedWeights
-from lpgen.ops import Dense
+from lpgen.ops import Conv2d, Dense
 from lpgen.tir.extern import extern
 
 
@@ -117,19 +117,18 @@ def define(
     return finish(op, lhs, weights, tensors, matrix_sums(op, tile), rows=rows, steps=steps)
 
 
-def lhs_by_group(op: Dense, dtype: str, offset: int, weights: GroupedWeights) -> Lhs:
+def lhs_by_group(op: Dense | Conv2d, dtype: str, offset: int, weights: GroupedWeights) -> Lhs:
     """The left side in `dtype`, every value plus `offset`; the steps of the last group may reach
     past the row."""
-    reach = (weights.count - 1) * op.sum_group + weights.steps * weights.kq
-    wide = KSplit(1, 1, op.k, -(-max(reach, op.k) // weights.kq), weights.kq)
-    return lhs_of(op, wide, dtype, offset)
+    kq = weights.kq
+    return lhs_of(op, KSplit(1, 1, op.matrix.k, weights.reach // kq, kq), dtype, offset)
 
 
 def _partial(lhs: Lhs, sections: dict, weights: BlockwiseWeights, t: Tiling) -> te.Tensor:
     group = lhs.op.sum_group
     step, kt = reduce_axes(step=weights.steps, kt=t.kq)
 
-    def element(mo, no, j, mi, nv, nl):
+    def element(g, mo, no, j, mi, nv, nl):
         m = row_of_tile(lhs.op, mo, mi, t.rows)
         x = lhs.source[m, j * group + step * t.kq + kt].astype("int32")
         return te.sum(
@@ -137,7 +136,7 @@ def _partial(lhs: Lhs, sections: dict, weights: BlockwiseWeights, t: Tiling) -> 
             axis=[step, kt],
         )
 
-    shape = (t.row_tiles, t.panels, weights.count, t.rows, t.vectors, t.lanes)
+    shape = (1, t.row_tiles, t.panels, weights.count, t.rows, t.vectors, t.lanes)
     return te.compute(shape, element, name="partial")
 
 
@@ -155,7 +154,7 @@ def _tile(
 
     def element(g, mo, no, mi, nv, nl):
         column, row = (no, j, nv, nl), row_of_tile(weights.op, mo, mi, t.rows)
-        total = partial[mo, no, j, mi, nv, nl]
+        total = partial[g, mo, no, j, mi, nv, nl]
         if rows is not None:
             term = rows[row, j]
             if "zero" in sections:

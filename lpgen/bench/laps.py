@@ -76,7 +76,7 @@ def take_laps(
     nbytes = sum(argument.nbytes for argument in op.signature.sized(kernel.packed_bytes))
     read_bytes = nbytes
     if layers is not None:
-        whole = math.prod(op.w_shape), math.prod(op.scale_shape)
+        whole = math.prod(op.w_shape) // op.planes, math.prod(op.scale_shape)
         read_bytes += round(op.bit_layers.nbytes(layers, *whole)) - kernel.packed_bytes
     several = len(weights) > 1
     arrays = [w.numpy() for w in weights] if several else [aligned(max(nbytes, 64 * threads))]

@@ -15,7 +15,7 @@ from lpgen.target import Target
 
 
 class ForeignLibrary:
-    """What `runtime.Library` says of one that it could load; nothing is in use."""
+    """What `runtime.Library` says of one that it could load; nothing is in use; plans: names."""
 
     asked, target, missing = "", None, ()
 
@@ -27,6 +27,7 @@ class ForeignLibrary:
         entries = [network, *self.manifest.get("versions", [])] if network else []
         self.versions = tuple(ForeignNetwork(self, entry) for entry in entries)
         self.network = next(iter(self.versions), None)
+        self.plans = {plan["plan"]: None for plan in self.manifest.get("plans", [])}
 
 
 class ForeignNetwork(NetworkInterface):

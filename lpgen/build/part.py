@@ -28,5 +28,17 @@ class Part:
     beside: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
 
+def joined(parts: Sequence[Part], manifest: Mapping[str, Any]) -> Part:
+    """Parts of one library, with a manifest of their own."""
+    return Part(
+        source="".join(part.source for part in parts),
+        header="".join(part.header for part in parts),
+        manifest=manifest,
+        exports=[name for part in parts for name in part.exports],
+        files={name: write for part in parts for name, write in part.files.items()},
+        beside={suffix: write for part in parts for suffix, write in part.beside.items()},
+    )
+
+
 Builder = Callable[[Sequence[Exported]], Part]
 """What makes a part of kernels that are compiled."""

@@ -13,6 +13,7 @@ from lpgen.cli import against as others
 from lpgen.cli import jobs, networks, options, output, remote, workloads
 from lpgen.cli import untuned as untuned_kernels
 from lpgen.cli.measurements import build_for, counts_of, of_sizes, print_measurements
+from lpgen.cli.variants import bench as time_variants
 from lpgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ PREFIX = "against"
     help="What the cost model chooses and what lesser CPUs' records give, beside this CPU's own.",
 )
 @click.option(
+    "--variants",
+    is_flag=True,
+    help="Time the plans and numbers of bit layers of a network, and keep the times beside it.",
+)
+@click.option(
     "--rows",
     metavar="N[,N]...",
     help="Rows, or images, of kernels with a range of them [some that stand for all].",
@@ -85,6 +91,7 @@ def command(
     rounds: int | None,
     prefix: Path | None,
     untuned: bool,
+    variants: bool,
     rows: str | None,
     config: Path | None,
     rpc: str | None,
@@ -107,6 +114,9 @@ def command(
     With --against and --model other libraries run the ONNX file on the same inputs, in turns with
     it.
 
+    With --variants the plans of a network's library (`lpgen compile --faster`), with every number
+    of bit layers, are timed in turns; LIB.times.json keeps that for `load("LIB.so").variants()`.
+
     A kernel with a range of rows (dense m=1..512) is timed with some numbers of them, or those of
     --rows.
 
@@ -128,8 +138,12 @@ def command(
         jobs.run(config, prefix, log_path, as_json)
         return
     leases = remote.leases(rpc, key)
-    if leases is not None and (untuned or against is not None or model is not None):
-        raise UserError("--against, --model and --untuned are for this machine, not for --rpc")
+    if leases is not None and (untuned or variants or against is not None or model is not None):
+        raise UserError(
+            "--against, --model, --variants and --untuned are for this machine, not for --rpc"
+        )
+    if variants and against is not None:
+        raise UserError("--variants are those of one library: --against is for the first plan")
     if untuned:
         if (against, rounds, prefix, rows) != (None,) * 4 or warm or threads != 1:
             raise UserError("--untuned takes operators, --target, --log and --json only")
@@ -161,6 +175,9 @@ def command(
             if networks.holds_network(library):
                 if warm or prefix:
                     raise UserError(f"{library} is a network: --warm and --save are for kernels")
+                if variants:
+                    time_variants(library, given, threads, as_json)
+                    return
                 settings = {"threads": threads, "rounds": rounds or ROUNDS}
                 networks.bench(library, model, names, given, settings, as_json)
                 return
@@ -170,8 +187,8 @@ def command(
             operators = asked.operators()
             build_for(operators, target, log_path, threads, library)
             labels = {op.name: label for op, label in operators.items()}
-        if model is not None or given:
-            raise UserError("--model and --inputs are for a library that holds a network")
+        if model is not None or given or variants:
+            raise UserError("--model, --inputs and --variants are for a network's library")
         counts = counts_of(rows, labels)
         labels = of_sizes(labels, counts)
         if names is None:

@@ -55,6 +55,18 @@ model = click.Path(path_type=Path)
 )
 @options.dynamic
 @options.plan
+@click.option(
+    "--faster",
+    multiple=True,
+    type=model,
+    metavar="OTHER.onnx",
+    help="The same model by a faster plan, into the same library; several, one after the other.",
+)
+@click.option(
+    "--ask-layers",
+    is_flag=True,
+    help="How many bit layers a call uses is an input, `layers`, and not what the plan says.",
+)
 @options.as_json
 def command(
     model: Path,
@@ -73,6 +85,8 @@ def command(
     left: Path | None,
     dynamic: str,
     plan: Path | None,
+    faster: tuple[Path, ...],
+    ask_layers: bool,
     as_json: bool,
 ) -> None:
     """Compile a network: an ONNX file becomes one library and its header.
@@ -91,18 +105,30 @@ def command(
     and takes when it is loaded the best that runs there; with --weights-beside the weights for each
     are a file of their own, LIB.TARGET.weights, and only those in use have to be there.
 
+    Weights that a plan stores as bit layers become so here; a call uses as many as the plan says,
+    or, with --ask-layers, as many as its input `layers` says.
+
+    With --faster a library holds several plans of one model, named as their files are, the best
+    one first: `lpgen bench LIB.so --variants` times them, and `load("LIB.so").variants()` gives
+    the best one that is fast enough.
+
     With --ort a model that is not served as a whole becomes as few networks as can be, and
     LEFT.onnx has a node for each of them beside what stays. Give LIB.so to a session of
     onnxruntime: SessionOptions.register_custom_ops_library("LIB.so").
     """
     from lpgen.build import check_output, compiler
     from lpgen.cli.app import interruptible
-    from lpgen.network import build, default_name
+    from lpgen.network import build, build_plans, default_name
 
     options.check_threads(threads)
     if rpc and not trials:
         raise UserError("--rpc is for --trials: devices measure, and compile nothing")
     farm = options.farm(rpc, key, devices)
+    if ask_layers and (left is not None or dynamic):
+        raise UserError("--ask-layers goes with neither --ort nor --dynamic")
+    if faster and (left is not None or weights_beside):
+        raise UserError("--faster goes with neither --ort nor --weights-beside")
+    plans = _plan_names((model, *faster))
     if left is not None and (trials or weights_beside):
         raise UserError("--ort goes with neither --trials nor --weights-beside")
     if left is not None and len(versions) > 1:
@@ -120,14 +146,35 @@ def command(
             how = quantizing(model, dynamic, plan)
             _compile_nodes(model, out, left, versions[0], how, chosen, logs, threads, as_json)
             return
-        network = [read(model, shapes, dynamic, plan) for shapes in versions]
+        how = (dynamic, plan, ask_layers)
+        found = {n: [read(path, size, *how) for size in versions] for n, path in plans.items()}
         if log:
             with farm as opened:
-                tune_network(network, chosen[0], log, trials, threads, opened)
+                every = [network for of_plan in found.values() for network in of_plan]
+                tune_network(every, chosen[0], log, trials, threads, opened)
         with _progress() as show:
-            settings = {"name": name, "threads": threads, "weights_beside": weights_beside}
-            build(network, chosen, out, logs, **settings, on_progress=show)
+            settings = {"name": name, "threads": threads, "on_progress": show}
+            if faster:
+                build_plans(found, chosen, out, logs, **settings)
+            else:
+                (network,) = found.values()
+                bare = exposed(model, plan) if weights_beside else None
+                beside = {"weights_beside": weights_beside, "exposed": bare}
+                build(network, chosen, out, logs, **beside, **settings)
     networks.show(out, as_json)
+
+
+def _plan_names(models: Sequence[Path]) -> dict[str, Path]:
+    """The files by the names of their plans. Raises UserError where two would be the same."""
+    from lpgen.build.choice import identifier
+
+    found: dict[str, Path] = {}
+    for path in models:
+        name = identifier(path.stem)
+        if name in found:
+            raise UserError(f"{path} and {found[name]} would both be plan {name}")
+        found[name] = path
+    return found
 
 
 def _compile_nodes(
@@ -185,18 +232,33 @@ def tune_network(
 
 
 def read(
-    model: Path, shapes: dict[str, tuple[int, ...]], dynamic: str = "", plan: Path | None = None
+    model: Path,
+    shapes: dict[str, tuple[int, ...]],
+    dynamic: str = "",
+    plan: Path | None = None,
+    ask_layers: bool = False,
 ) -> Network:
     """The network of an ONNX file, as `lpgen.onnx.read_network` gives it; plan: what says how
     activations are quantized, else --dynamic does, else the plan that the model holds."""
-    how = quantizing(model, dynamic, plan)
+    how = quantizing(model, dynamic, plan, ask_layers)
     from lpgen.onnx import read_network
 
     return read_network(model, shapes, how)
 
 
-def quantizing(model: Path, dynamic: str, plan: Path | None) -> Quantizing:
-    """How activations are quantized."""
+def exposed(model: Path, plan: Path | None) -> list[str] | None:
+    """The nodes whose codes of weights may have bit errors, None where a plan expects none."""
+    from lpgen.onnx.model import load
+    from lpgen.plans import plan_of, read_plan
+
+    found = read_plan(plan) if plan is not None else plan_of(load(model))
+    return found.exposed if found is not None and found.bit_errors else None
+
+
+def quantizing(
+    model: Path, dynamic: str, plan: Path | None, ask_layers: bool = False
+) -> Quantizing:
+    """How activations are quantized; ask_layers: the number of bit layers is an input."""
     try:
         from lpgen.onnx.model import load
     except ImportError as error:
@@ -209,7 +271,9 @@ def quantizing(model: Path, dynamic: str, plan: Path | None) -> Quantizing:
         return dynamic
     loaded = load(model)
     found = read_plan(plan) if plan is not None else plan_of(loaded)
-    return "" if found is None else activations_of(found, loaded)
+    if ask_layers and found is None:
+        raise UserError(f"--ask-layers: {model} has no plan that stores weights as bit layers")
+    return "" if found is None else activations_of(found, loaded, ask_layers)
 
 
 @contextlib.contextmanager

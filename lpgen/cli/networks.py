@@ -68,6 +68,8 @@ def lines(
     )
     if len(library.targets) > 1:
         yield in_use(library)
+    if len(library.plans) > 1:
+        yield f"plans {', '.join(library.plans)}; what is said of steps is of the first"
     bound = arena["lower_bound"]
     over = f"{arena['tensor_bytes'] / bound:.2f} of " if bound else ""
     yield (
@@ -240,27 +242,33 @@ def check(
     target: str | None = None,
     cpu: Target | None = None,
 ) -> int:
-    """Check the steps of a version and print; the number of those that are wrong. target: of
-    several the one whose kernels run; cpu: the one that an emulator runs, None: this one."""
+    """Check the steps of a version, of all plans, and print; the number of those that are wrong.
+    network: that of the first plan; target: of several the one whose kernels run; cpu: the one that
+    an emulator runs (of the first plan alone), None: this one."""
     from lpgen.network.check import check_network
 
-    of = "the oracle and their kernels alone" if network else KERNELS_ALONE
-    more = {"target": target} if target else {}
-    if len(library.versions) > 1:
-        more["version"] = library.versions[version].sizes
-    results = check_network(library.path, seed, network, target, version, cpu)
-    return print_steps(results, of, as_json, more)
+    wrong = 0
+    for plan in library.plans if cpu is None else ("",):
+        more = {"target": target} if target else {}
+        more |= {"plan": plan} if plan else {}
+        if len(library.versions) > 1:
+            more["version"] = library.versions[version].sizes
+        of = "the oracle and their kernels alone" if network else KERNELS_ALONE
+        results = check_network(library.path, seed, network, target, version, cpu, plan)
+        wrong += print_steps(results, of, as_json, more)
+        network = None
+    return wrong
 
 
 def print_steps(
     results: Iterable[StepChecked], of: str, as_json: bool, more: Mapping[str, Any]
 ) -> int:
     """Print the steps that are not as `of` as soon as they are there; how many. more: what else
-    JSON says, and the target and the version of several, for texts."""
+    JSON says, and the target, the plan and the version of several, for texts."""
     from dataclasses import asdict
 
     wrong, count = [], 0
-    front = "".join(f"{more[name]}: " for name in ("target", "version") if name in more)
+    front = "".join(f"{more[name]}: " for name in ("target", "plan", "version") if name in more)
     for result in results:
         count += 1
         wrong += [result] if result.failure else []

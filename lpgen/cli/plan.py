@@ -14,7 +14,7 @@ from lpgen.errors import UserError
 
 if TYPE_CHECKING:
     from lpgen.planner import Compiler, Planning, Times, Wish
-    from lpgen.plans import LayerGroup, Plan, Precision
+    from lpgen.plans import Group, LayerGroup, Plan, Precision
     from lpgen.plans.solve import Solution
     from lpgen.records import Log
     from lpgen.sensitivity import Journal
@@ -69,6 +69,13 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
     help="Candidates to measure first, shared by the kernels of all choices.",
 )
 @click.option("--threads", default=1, show_default=True, help="Threads of a call.")
+@click.option(
+    "--bit-errors",
+    default=0.0,
+    type=float,
+    metavar="RATE",
+    help="Of stored weights: the plan says which layers are to be protected from them.",
+)
 @click.option("--picture", type=file, metavar="FILE.png", help="Draw the front (matplotlib).")
 @options.as_json
 def command(
@@ -87,6 +94,7 @@ def command(
     log_path: Path | None,
     trials: int,
     threads: int,
+    bit_errors: float,
     picture: Path | None,
     as_json: bool,
 ) -> None:
@@ -97,15 +105,23 @@ def command(
     one meets the wish. Without a wish it is the knee of the front. What was measured goes to
     PLAN.jsonl, from which the same command goes on. `lpgen quantize` and `lpgen compile` take the
     plan, which can be edited. Needs `pip install 'lpgen[quantize]'`.
+
+    With --bit-errors the plan is run with bits of stored weights flipped at this rate, and as few
+    layers as keep its metric but for 1 % get `protect = true`: `lpgen compile --weights-beside`
+    writes check bytes for them.
     """
     from lpgen.cli.app import interruptible
 
     if max_latency is not None and not max_latency > 0:
         raise UserError("--max-latency is a positive time, such as 3ms, 800us or 0.01s")
     options.check_threads(threads)
+    from lpgen.plans.plan import MOST_ERRORS
+
+    if not 0 <= bit_errors <= MOST_ERRORS:
+        raise UserError(f"--bit-errors {bit_errors:g} is outside 0..{MOST_ERRORS}")
     calibration, chosen_metric, calls = tables.read(model, data, metric, score)
     from lpgen.build import compiler as c_compiler
-    from lpgen.planner import Compiler, Planning, Whole, Wish, wanted_by
+    from lpgen.planner import Compiler, Planning, Whole, Wish, flips_of, wanted_by
     from lpgen.plans import Precision, groups_of
     from lpgen.sensitivity import Journal, digest, read_table
     from lpgen.target import Target
@@ -138,6 +154,12 @@ def command(
         planning = Planning(groups, asked, times, table, whole, compiler, journal)
         solution = planning.solved(wish, output.note)
         plan = planning.made(solution, wish, model.name)
+        if bit_errors:
+            flips = flips_of(plan, bit_errors)
+            wanted = lambda group: [flips[group.name]] if group.name in flips else []  # noqa: E731
+            some = calls[:: -(-len(calls) // LOSS_CALLS)]
+            errors = tables.measure(calibration, wanted, chosen_metric, path, model.name, some)
+            plan = planning.protected(plan, bit_errors, errors, output.note)
     plan.write(out)
     _show(planning, solution, plan, wish, as_json)
     if picture:
@@ -185,6 +207,7 @@ def _show(planning: Planning, solution: Solution, plan: Plan, wish: Wish, as_jso
                 "measured": dict(plan.measured),
                 "front": [vars(points[s.choice]) for s in planning.front(wish.max_bytes)],
                 "groups": {g.name: str(g.precision) for g in plan.groups},
+                "protected": [g.name for g in plan.groups if g.protect],
             }
         )
         return
@@ -205,14 +228,18 @@ def _show(planning: Planning, solution: Solution, plan: Plan, wish: Wish, as_jso
     click.echo()
     output.print_table(
         ("group", ">layers", "precision"),
-        [(g.name[-40:], len(g.nodes), str(g.precision)) for g in plan.groups],
+        [(g.name[-40:], len(g.nodes), _words(g)) for g in plan.groups],
     )
     click.echo()
     figures = [
-        (name, f"{plan.predicted[name]:.4g}", f"{plan.measured[name]:.4g}")
-        for name in plan.measured
+        (name, f"{plan.predicted[name]:.4g}" if name in plan.predicted else "", f"{value:.4g}")
+        for name, value in plan.measured.items()
     ]
     output.print_table(("figure", ">predicted", ">measured"), figures)
+
+
+def _words(group: Group) -> str:
+    return f"{group.precision}{', protected' if group.protect else ''}"
 
 
 def _draw(planning: Planning, solution: Solution, plan: Plan, wish: Wish, path: Path) -> None:

@@ -8,6 +8,7 @@ _PUBLIC = {
     "TensorType": "network",
     "build": "library",
     "build_nodes": "library",
+    "build_plans": "library",
     "default_name": "library",
 }
 """Name -> the module that has it."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lpgen import runtime
 from lpgen.build.check import ALWAYS, NATIVE, difference, opened
-from lpgen.build.emulated import EmulatedLibrary
+from lpgen.build.emulated import EmulatedKernel, EmulatedLibrary
 from lpgen.build.emulated_network import EmulatedNetwork
 from lpgen.build.foreign import ForeignLibrary
 from lpgen.errors import LibraryError, LpgenError, NetworkError
@@ -46,21 +47,23 @@ def check_network(
     target: str | None = None,
     version: int = 0,
     cpu: Target | None = None,
+    plan: str = "",
 ) -> Iterator[StepChecked]:
     """Check the network of the library `path` on random inputs, each step as soon as it is done.
 
     network: what the library was built of, where that is known; target: whose kernels, as
     `runtime.load` takes it; version: which one, of several sizes of inputs; cpu: the one that an
-    emulator runs it on, None: this one. Raises LibraryError when the library cannot be loaded or
-    holds no network, NetworkError when it holds another one.
+    emulator runs it on, None: this one; plan: which of several [the first]. Raises LibraryError
+    when the library cannot be loaded or holds no network, NetworkError when it holds another one.
     """
     library = runtime.load(path, target) if cpu is None else ForeignLibrary(Path(path))
     if library.network is None:
         raise LibraryError(f"{path}: holds no network")
-    built = library.versions[version]
+    built = _versions(library, plan)[version]
     if network is not None:
         _check_same(built, network)
     given = str(path), str(seed), target or "", cpu.name if cpu else NATIVE, str(version)
+    given += (plan,)
     child = Child("lpgen.network.check", *given, environment=ALWAYS)
     try:
         child.send(network)
@@ -73,6 +76,10 @@ def check_network(
             yield StepChecked(*message)
     finally:
         child.stop()
+
+
+def _versions(library: Any, plan: str) -> Sequence[NetworkInterface]:
+    return library.plans[plan].versions if plan else library.versions
 
 
 def _check_same(built: NetworkInterface, network: Network) -> None:
@@ -93,15 +100,16 @@ def check_steps(
     inputs: dict[str, np.ndarray],
     reference: Network | None = None,
     version: int = 0,
+    plan: str = "",
 ) -> Iterator[StepChecked]:
     """The steps of a call on one thread, each with what is wrong; with the last one, what is wrong
     with calls as a whole, on several threads, too."""
-    network, tensors = library.versions[version], dict(inputs)
+    network, tensors = _versions(library, plan)[version], dict(inputs)
     expected = reference.run(inputs) if reference else {}
     last = len(network.steps) - 1
     for i, (step, tensor) in enumerate(network.trace(inputs)):
         tensors[step.output] = tensor
-        alone = _alone(library, step, tensors)
+        alone = _alone(library[step.workload], network, step, tensors)
         failure = _differs(step.output, tensor, alone, "its kernel alone")
         if step.output in expected:
             found = expected[step.output].reshape(tensor.shape)
@@ -112,12 +120,12 @@ def check_steps(
 
 
 def _alone(
-    library: runtime.Library | EmulatedLibrary,
+    kernel: runtime.Kernel | EmulatedKernel,
+    network: runtime.Network | EmulatedNetwork,
     step: runtime.Step,
     tensors: dict[str, np.ndarray],
 ) -> np.ndarray:
     """What the step's kernel makes of tensors of the network and of its own constants."""
-    kernel = library[step.workload]
     given = dict(step.numbers)
     for argument in kernel.arguments.values():
         name = argument.name
@@ -126,7 +134,7 @@ def _alone(
             scalar = argument.role == "scalar"
             given[name] = int(tensor) if scalar else tensor.reshape(argument.shape)
         elif name in step.constants:
-            data = library.network.constant(step.constants[name], argument.nbytes)
+            data = network.constant(step.constants[name], argument.nbytes)
             if argument.role == "packed":
                 given[name] = kernel.shared_weights(data)
             else:
@@ -160,16 +168,16 @@ def _differs(name: str, y: np.ndarray, expected: np.ndarray, of: str) -> str | N
 
 
 def _main(
-    pipe: str, parent: str, path: str, seed: str, target: str, where: str, version: str
+    pipe: str, parent: str, path: str, seed: str, target: str, where: str, version: str, plan: str
 ) -> None:
     connection = connect(pipe, parent)
     reference: Network | None = connection.recv()
     with opened(path, where, target) as library:
-        network = library.versions[int(version)]
+        network = _versions(library, plan)[int(version)]
         inputs = inputs_of(network, np.random.default_rng(int(seed)))
         waiting = iter(network.steps)
         try:
-            for checked in check_steps(library, inputs, reference, int(version)):
+            for checked in check_steps(library, inputs, reference, int(version), plan):
                 connection.send(astuple(checked))
                 next(waiting)
         except LpgenError as error:

@@ -66,10 +66,20 @@ class Constants:
         with path.open("wb") as file:
             file.writelines(self._pieces())
 
+    @property
+    def header(self) -> bytes:
+        """What stands in front of them in a file of their own, as weights.c has it."""
+        return _HEADER.pack(b"lpgen-c", _VERSION, self.nbytes, self.digest, 0)
+
+    @property
+    def bytes(self) -> bytes:
+        """All of them."""
+        return b"".join(bytes(piece) for piece in self._pieces())
+
     def write_beside(self, path: Path) -> None:
-        """The same behind a header of 64 bytes, as weights.c has it."""
+        """The same behind `header`."""
         with path.open("wb") as file:
-            file.write(_HEADER.pack(b"lpgen-c", _VERSION, self.nbytes, self.digest, 0))
+            file.write(self.header)
             file.writelines(self._pieces())
 
     def _pieces(self) -> Iterator[np.ndarray | bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from lpgen.build.part import Builder
 from lpgen.errors import NetworkError
 from lpgen.network.network import Network
 from lpgen.network.ort import Nodes
+from lpgen.network.plans import Plans, check_alike
 from lpgen.network.program import Program, suffixes
 from lpgen.network.shared import SharedWeights
 from lpgen.ops import Operator
@@ -41,6 +42,7 @@ def build(
     name: str | None = None,
     threads: int = 1,
     weights_beside: bool = False,
+    exposed: Collection[str] | None = None,
     chooser: Chooser | None = None,
     objects: Objects | None = None,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
@@ -55,7 +57,9 @@ def build(
     share it. chooser: chooses in its place; objects: as `lpgen.build.build` takes them. name: what
     its C functions begin with [the name of the file]. weights_beside: its constants are written to
     a file of their own, the name ending in .weights, and not into the library; of several targets
-    to one for each, .TARGET.weights.
+    to one for each, .TARGET.weights. exposed: where that file is kept in memory that flips bits,
+    the names of nodes whose codes of weights may have errors; all else gets check bytes, in a file
+    whose name ends in .weights.checks.
     on_progress: is told how many kernels are compiled, and of how many.
     The files appear complete or not at all. Raises as `lpgen.build.build` and `choose` do;
     NetworkError for a name that C does not take, and for weights that cannot be packed.
@@ -69,11 +73,40 @@ def build(
                 f"{path.with_suffix(suffix)} is a folder, and weights are written there"
             )
     networks = [network] if isinstance(network, Network) else [*network]
-    program = Program.of(networks, name, weights_beside)
+    if exposed is not None and not weights_beside:
+        raise NetworkError("check bytes are for weights beside the library: in it all are checked")
+    program = Program.of(networks, name, weights_beside, exposed)
     choosers = [chooser] if chooser else _choosers(targets, logs, threads)
     if len(networks) > 1:
         choosers = [SharedWeights(networks, chosen) for chosen in choosers]
     return _build(networks, program, choosers, out, on_progress, objects)
+
+
+def build_plans(
+    plans: Mapping[str, Network | Sequence[Network]],
+    target: Target | str | Sequence[Target],
+    out: str | os.PathLike[str],
+    logs: Iterable[Log | str | os.PathLike] = (),
+    *,
+    name: str | None = None,
+    threads: int = 1,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Path:
+    """Write a library that runs one model in several ways, by the names of these plans, the best
+    one first: `lpgen.runtime.Library.plans`, and NAME_PLAN_run in C.
+
+    The other arguments and errors are those of `build`; NetworkError, too, for plans whose inputs
+    or outputs differ.
+    """
+    versions = {p: [n] if isinstance(n, Network) else [*n] for p, n in plans.items()}
+    check_alike(versions)
+    name, path = default_name(out, name), kernels.check_output(out)
+    programs = {p: Program.of(n, default_name(out, f"{name}_{p}")) for p, n in versions.items()}
+    networks = [network for of_plan in versions.values() for network in of_plan]
+    choosers = _choosers(_targets(target), logs, threads)
+    if len(networks) > len(plans):
+        choosers = [SharedWeights(networks, chosen) for chosen in choosers]
+    return _build(networks, Plans(programs), choosers, path, on_progress)
 
 
 def build_nodes(

@@ -7,14 +7,14 @@ are these networks. A session takes both: `SessionOptions.register_custom_ops_li
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
 from lpgen.build.choice import Exported
-from lpgen.build.part import Part
+from lpgen.build.part import Part, joined
 from lpgen.errors import NetworkError
 from lpgen.network.network import Network, TensorType
 from lpgen.network.program import Program
@@ -57,13 +57,12 @@ static const struct ort_node ort_nodes[] = {{{nodes}
     {{NULL, NULL, NULL, NULL}}}};
 #include "ort.c"
 """
-        return Part(
-            source="".join(part.source for part in parts) + source,
-            header="".join(part.header for part in parts),
-            manifest={"networks": [part.manifest["network"] for part in parts]},
-            exports=[*(name for part in parts for name in part.exports), "RegisterCustomOps"],
-            files={k: v for part in parts for k, v in part.files.items()}
-            | {name: _writer(name) for name in _FILES},
+        whole = joined(parts, {"networks": [part.manifest["network"] for part in parts]})
+        return replace(
+            whole,
+            source=whole.source + source,
+            exports=[*whole.exports, "RegisterCustomOps"],
+            files=whole.files | {name: _writer(name) for name in _FILES},
         )
 
 

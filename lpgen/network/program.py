@@ -5,14 +5,16 @@ A network may have several versions, each for other sizes of its inputs, which s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lpgen.build.choice import Exported, Variant, identifier, targets_of
 from lpgen.build.part import Part
 from lpgen.errors import NetworkError
-from lpgen.network import c_text
+from lpgen.network import c_text, protection
 from lpgen.network.constants import Constants, constant
 from lpgen.network.network import Network, Step
 from lpgen.network.plan import Place, Plan, Where, plan
@@ -58,19 +60,28 @@ class Program:
 
     versions: of the network, for different sizes; name: of its functions in C, those of other
     versions than the first begin with NAME_1, NAME_2, ...; beside: whether its constants lie in
-    files of their own. Called with the kernels, it packs the weights and gives the part of the
-    library. Raises NetworkError for weights that cannot be packed, and for more constants than a
-    library takes.
+    files of their own; exposed: where these may have bit errors, the nodes whose codes of weights
+    mind them so little that they go without check bytes (`protection`), None: nothing has any.
+    Called with the kernels, it packs the weights and gives the part of the library. Raises
+    NetworkError for weights that cannot be packed, and for more constants than a library takes.
     """
 
     versions: Sequence[Version]
     name: str
     beside: bool = False
+    exposed: Collection[str] | None = None
 
     @classmethod
-    def of(cls, networks: Iterable[Network], name: str, beside: bool = False) -> Program:
+    def of(
+        cls,
+        networks: Iterable[Network],
+        name: str,
+        beside: bool = False,
+        exposed: Collection[str] | None = None,
+    ) -> Program:
         """The program of the versions of a network."""
-        return cls([Version(network, plan(network)) for network in networks], name, beside)
+        versions = [Version(network, plan(network)) for network in networks]
+        return cls(versions, name, beside, exposed)
 
     def __call__(self, kernels: Sequence[Exported]) -> Part:
         by_name = {kernel.op.name: kernel for kernel in kernels}
@@ -107,8 +118,28 @@ class Program:
             manifest=self._manifest(packed),
             exports=(f"{self.name}_*",),
             files={} if self.beside else {inside: together.write},
-            beside={p.suffix: p.constants.write_beside for p in packed} if self.beside else {},
+            beside=self._beside(packed, by_name) if self.beside else {},
         )
+
+    def _beside(
+        self, packed: Sequence[_Packed], by_name: Mapping[str, Exported]
+    ) -> dict[str, Callable[[Path], None]]:
+        """What writes the files beside the library, by suffix."""
+        found: dict[str, Callable[[Path], None]] = {}
+        for p in packed:
+            found[p.suffix] = p.constants.write_beside
+            if self.exposed is not None:
+                variants = {n: kernel.variant_for(p.target) for n, kernel in by_name.items()}
+                steps = [step for version in self.versions for step in version.network.steps]
+                operands = [places for of_version in p.operands for places in of_version]
+                bare = protection.bare(steps, operands, variants, self.exposed)
+                write = partial(protection.write, constants=p.constants, bare=bare)
+                found[p.suffix + protection.SUFFIX] = write
+        return found
+
+    @property
+    def _checked(self) -> bool:
+        return self.beside and self.exposed is not None
 
     def _prefix(self, place: int) -> str:
         """What the C functions of a version begin with."""
@@ -165,6 +196,7 @@ class Program:
                     "constants": [*map(_constants, network.steps, p.operands[place])],
                     "constant_bytes": p.constants.nbytes,
                     "weights_file": p.suffix if self.beside else "",
+                    "checks_file": p.suffix + protection.SUFFIX if self._checked else "",
                 }
                 for p in packed
             },

@@ -24,6 +24,7 @@ from lpgen.onnx.rotation import unrotated
 from lpgen.onnx.rules import bodies
 from lpgen.onnx.tensors import Tensors
 from lpgen.onnx.values import Activations, Constant, Pending, Stored, Trail, Value
+from lpgen.ops.layers import NAME
 
 if TYPE_CHECKING:
     import onnx
@@ -93,9 +94,12 @@ class Lowering(Tensors):
     def __init__(self, model: Model, dynamic: Quantizing = "") -> None:
         super().__init__(model.inputs)
         if not isinstance(dynamic, str):
-            model = unrotated(model, {name: how.hadamard for name, how in dynamic.items()})
+            # In front of weights that become bit layers nothing is rotated yet.
+            blocks = {n: 0 if how.layers else how.hadamard for n, how in dynamic.items()}
+            model = unrotated(model, blocks)
         self.model, self._dynamic = model, dynamic
         self.unserved: list[Unserved] = []
+        self._layers: Stored | None = None
         self.values: dict[str, Value | None] = {
             name: Constant(array) for name, array in model.constants.items()
         }
@@ -117,6 +121,12 @@ class Lowering(Tensors):
         if node is None:
             return None
         return self._dynamic.get(node.name) or self._dynamic.get(node.output[0])
+
+    def layers_input(self) -> Stored:
+        """The input that says how many bit layers all steps use."""
+        if self._layers is None:
+            self._layers = self.stored(self._unique(NAME), TensorType((), "int32"))
+        return self._layers
 
     def node(self, node: onnx.NodeProto) -> None:
         """One node: its outputs get their values; None where it is not served, or its inputs are
@@ -276,7 +286,10 @@ class Lowering(Tensors):
         if self.unserved:
             raise UnservedNodes(self.unserved)
         outputs, steps, _ = self.finished()
-        return fused(Network(self.model.inputs, outputs, tuple(alive(steps, outputs))))
+        inputs = dict(self.model.inputs)
+        if self._layers is not None:
+            inputs[self._layers.name] = self._layers.type
+        return fused(Network(inputs, outputs, tuple(alive(steps, outputs))))
 
     def finished(self) -> tuple[dict[str, TensorType], list[Step], dict[str, str]]:
         """The outputs by their names in the model, the steps that write them under these, and new

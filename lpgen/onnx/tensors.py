@@ -213,15 +213,21 @@ class Tensors:
         self.taken.add(found)
         return found
 
-    def apply(self, imported: Imported, name: str, tensors: Iterable[Stored]) -> Stored:
+    def apply(
+        self,
+        imported: Imported,
+        name: str,
+        tensors: Iterable[Stored],
+        numbers: Mapping[str, np.ndarray] = {},
+    ) -> Stored:
         """The step of an imported node on its tensors, in memory as ONNX has them or in another
-        order."""
+        order; numbers: what of its scalars is always the same."""
         pairs = zip(imported.inputs.items(), tensors, strict=True)
         fed = {argument: self._fed(tensor, relayout) for (argument, relayout), tensor in pairs}
         packed = imported.weights is not None
         made = self.step(
             *(name, imported.op, fed, imported.weights, imported.parameters if packed else {}),
-            constants={} if packed else imported.parameters,
+            constants=dict(numbers) if packed else imported.parameters,
         )
         return self._result(made, imported)
 

@@ -163,11 +163,18 @@ class Mapped:
 
 class Activations(NamedTuple):
     """How a product quantizes activations of float32 in its kernel: the format; how they come in,
-    as in a workload: f32:row, f32:group32; blocks of k that are rotated before, 0: none."""
+    as in a workload: f32:row, f32:group32; blocks of k that are rotated before, 0: none.
+
+    layers: how many bit layers of float weights a call uses, 0: they have none; group: neighbours
+    in k that share what these have, 0: all; asked: whether the number is an input of the network.
+    """
 
     form: Format
     input: str = "f32:row"
     hadamard: int = 0
+    layers: int = 0
+    group: int = 0
+    asked: bool = False
 
 
 class Target(NamedTuple):

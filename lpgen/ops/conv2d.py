@@ -9,6 +9,7 @@ import numpy as np
 
 from lpgen.formats import Format
 from lpgen.ops.epilogue import Chain
+from lpgen.ops.layers import LAYERS
 from lpgen.ops.lhs import INPUT
 from lpgen.ops.product import Matrix, Product
 from lpgen.ops.product_oracle import rows_per_block
@@ -38,7 +39,8 @@ class Conv2d(Product):
     `stride`, `dilation` are (height, width) or one number for both; `pad` is (top, left, bottom,
     right), (height, width) or one number: that many positions that add nothing to a sum, in every
     format. `act` and `weight` are formats (or their texts) of x and w; zero points and `epilogue`:
-    see `Product`. Fields hold the full tuples.
+    see `Product`; layers: a Range of how many bit layers of the weights a call may use
+    (`ops.layers`). Fields hold the full tuples.
     Raises WorkloadError when a size is outside its limits, the kernel is larger than the padded
     input, `groups` does not divide the channels, or a result may exceed int32.
     """
@@ -61,6 +63,7 @@ class Conv2d(Product):
     epilogue: Chain = ()
     input: str = "act"
     hadamard: int = 0
+    layers: Range | None = None
 
     kind: ClassVar[str] = "conv2d"
     ROWS: ClassVar[str] = "n"
@@ -80,6 +83,7 @@ class Conv2d(Product):
         "zero_act": ZERO,
         "zero_weight": ZERO_OR_SHARED,
         "outliers": COUNT,
+        "layers": LAYERS,
         "input": INPUT,
         "hadamard": COUNT,
     }
@@ -120,14 +124,16 @@ class Conv2d(Product):
         batch = f" n{self.n}" if self.n != 1 else ""
         stride = f" s{max(self.stride)}" if max(self.stride) > 1 else ""
         groups = f" g{self.groups}" if self.groups > 1 else ""
-        return f"conv2d {size}{batch}{stride}{groups} {self._formats}"
+        layers = f" layers {self.layers}" if self.layers else ""
+        return f"conv2d {size}{batch}{stride}{groups} {self._formats}{layers}"
 
     @property
     def identifier(self) -> str:
         """conv2d_3x3_64x56x56_64_u8s8 (kernel, ic x h x w, oc)"""
         kernel, formats = "x".join(map(str, self.kernel)), f"{self.act.short}{self.weight.short}"
         batch = f"{in_name(self.n)}x" if self.range else ""
-        return f"conv2d_{kernel}_{batch}{self.ic}x{self.h}x{self.w}_{self.oc}_{formats}"
+        layers = f"_layers{in_name(self.layers)}" if self.layers else ""
+        return f"conv2d_{kernel}_{batch}{self.ic}x{self.h}x{self.w}_{self.oc}_{formats}{layers}"
 
     def smallest(self) -> Self:
         """Of one pixel."""
@@ -180,13 +186,19 @@ class Conv2d(Product):
 
     @property
     def w_shape(self) -> tuple[int, ...]:
-        """(oc, kh, kw, ic / groups)"""
-        return (self.oc, *self.kernel, self.ic // self.groups)
+        """(oc, kh, kw, ic / groups); planes of signs one behind the other (`ops.layers`)."""
+        kh, kw = self.kernel
+        return (self.oc, kh * self.planes, kw, self.ic // self.groups)
 
     @property
     def y_extents(self) -> tuple[int, ...]:
         """(n, oh, ow, oc)"""
         return (largest(self.n), self.oh, self.ow, self.oc)
+
+    def _rows(self, x: np.ndarray) -> np.ndarray:
+        groups, _, _, k = self.matrix
+        images = (np.moveaxis(self._windows(image), 2, 0) for image in x)
+        return np.concatenate([image.reshape(groups, -1, k) for image in images], axis=1)
 
     def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         groups, _, n, k = self.matrix

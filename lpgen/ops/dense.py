@@ -93,18 +93,21 @@ class Dense(Product):
 
     @property
     def w_shape(self) -> tuple[int, ...]:
-        """(n, k)"""
-        return (self.n, self.k)
+        """(n, k); planes of signs one behind the other (`ops.layers`)."""
+        return (self.n, self.k * self.planes)
 
     @property
     def y_extents(self) -> tuple[int, ...]:
         """(m, n)"""
         return (largest(self.m), self.n)
 
+    def _rows(self, x: np.ndarray) -> np.ndarray:
+        return x[None]
+
     def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         left = x.astype(self._exact_float)
         y = np.empty(self.y_extents, np.int32)
-        block = rows_per_block(self.k)
+        block = rows_per_block(x.shape[1])
         for n in range(0, self.n, block):
             y[:, n : n + block] = left @ w[n : n + block].astype(self._exact_float).T
         return y

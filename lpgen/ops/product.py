@@ -18,6 +18,7 @@ from lpgen.ops.lhs import Lhs
 from lpgen.ops.parameter import FLOAT_LIMIT, Parameter, values
 from lpgen.ops.product_oracle import ProductOracle
 from lpgen.ops.reach import Reach
+from lpgen.ops.rows import Range
 from lpgen.ops.signature import Argument, Limits, Role, Signature, of_packer, packed_weights, scalar
 
 
@@ -174,6 +175,11 @@ class Product(ProductOracle):
         return Layers(*self.layers, self.weight)
 
     @property
+    def planes(self) -> int:
+        """How many values of `weight` each weight is given as."""
+        return self.bit_layers.planes if isinstance(self.layers, Range) else 1
+
+    @property
     def plain(self) -> Self:
         """The operator on integers, without zero points, outliers and epilogue: nearly all of the
         work."""
@@ -246,7 +252,8 @@ class Product(ProductOracle):
             self._fail(reason)
         size, scaled = self.group_size, bool(epilogue.find(self.epilogue, Scale))
         reason = self.lhs.check(rows, scaled)
-        reason = reason or scales.check(size, self.lhs.group, zero, self.weight, rows)
+        served = rows or bool(self.layers)
+        reason = reason or scales.check(size, self.lhs.group, zero, self.weight, served)
         if self.lhs.group and epilogue.find(self.epilogue, Bias) == Bias("s32"):
             reason = reason or f"bias=s32 is for sums over all of k, not with input={self.input}"
         reason = reason or hadamard.check(self.hadamard, self.lhs.real, *self._neighbours)
@@ -262,7 +269,7 @@ class Product(ProductOracle):
     def _neighbours(self) -> tuple[int, str]:
         """How many neighbours in x are neighbours in k, and what that is called."""
         if self.kind == "dense":
-            return self.w_shape[-1], "k"
+            return self.matrix.k, "k"
         return self.w_shape[-1], "ic" if self.groups == 1 else "ic / groups"
 
     def _check_sizes(self) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lpgen.formats import REAL
 from lpgen.ops import epilogue, packed, scales, sparse
 from lpgen.ops.epilogue import Given
-from lpgen.ops.layers import Layers
+from lpgen.ops.layers import PARAMETERS, Layers
 from lpgen.ops.parameter import legal
 from lpgen.ops.product_examples import ProductExamples
 from lpgen.ops.reach import Reach
+
+if TYPE_CHECKING:
+    from lpgen.ops.product import Matrix
 
 
 class ProductOracle(ProductExamples):
@@ -25,7 +28,9 @@ class ProductOracle(ProductExamples):
     group_size: int
     sum_group: int
     bit_layers: Layers
+    matrix: Matrix
     x_shape: tuple[int, ...]
+    y_extents: tuple[int, ...]
     _reach: Reach
 
     def reference(
@@ -85,7 +90,7 @@ class ProductOracle(ProductExamples):
         if self.outliers:
             w = w.astype(np.int16) + sparse.dense(self.w_shape, *map(given.get, sparse.NAMES))
         if layers is not None:
-            sums = self.bit_layers.scaled(self._sums, x, w, given, self.group_size, layers)
+            sums = self._layered(x, w, given, layers)
         elif self.sum_group:
             scale = given["scale"] if self.group_size else None
             steps, step = (step, None) if self.lhs.group else (None, step)
@@ -93,6 +98,24 @@ class ProductOracle(ProductExamples):
         else:
             sums = self._sums(x, w).astype(np.int32)
         return epilogue.apply(self.epilogue, sums, Given(given, residual, step))
+
+    def _layered(
+        self, x: np.ndarray, w: np.ndarray, given: dict[str, np.ndarray], count: int
+    ) -> np.ndarray:
+        """float32[y_extents]: what so many layers make of x without its zero point."""
+        groups, m, n, _ = self.matrix
+        found, exact = np.empty((groups, m, n), np.float32), self._exact_float
+        w = w.reshape(groups, n, -1)
+
+        def sums(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+            return left.astype(exact) @ right.astype(exact).T
+
+        for g, rows in enumerate(self._rows(x)):
+            fits = {
+                name: given[name][:, g * n : (g + 1) * n] for name in PARAMETERS if name in given
+            }
+            found[g] = self.bit_layers.scaled(sums, rows, w[g], fits, self.group_size, count)
+        return found.transpose(1, 0, 2).reshape(self.y_extents)
 
     def legal_parameters(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The parameters as arrays of their shapes and dtypes, in the order of `parameters`.
@@ -110,6 +133,10 @@ class ProductOracle(ProductExamples):
         if self.outliers:
             sparse.check_order(*map(found.get, sparse.NAMES))
         return found
+
+    @abstractmethod
+    def _rows(self, x: np.ndarray) -> np.ndarray:
+        """x, with 0 in the padding, as the left sides of the matrix products, [groups, m, k]."""
 
     @abstractmethod
     def _sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:

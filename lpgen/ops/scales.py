@@ -26,15 +26,16 @@ def shape(channels: int, k: int, size: int) -> tuple[int, ...]:
     return (channels, count(k, size)) if size else (channels,)
 
 
-def check(size: int, of_x: int, zero: int | str, weight: Format, of_rows: bool) -> str | None:
+def check(size: int, of_x: int, zero: int | str, weight: Format, served: bool) -> str | None:
     """Why a product cannot have such groups or such zero points of its weights, or None.
 
-    of_x: neighbours that share a scale of the activations, 0: all; of_rows: x is a matrix.
+    of_x: neighbours that share a scale of the activations, 0: all; served: x is a matrix, or the
+    weights are bit layers.
     """
     if size and of_x and size != of_x:
         return f"input=f32:group{of_x} has other groups of k than scale=group{size}"
-    if size and not of_rows:
-        return f"scale=group{size} is for dense"
+    if size and not served:
+        return f"scale=group{size} is for dense, and for conv2d with layers=LOW..HIGH"
     if zero == "group" and not size:
         return "zero_weight=group needs scale=groupN"
     if zero == "channel" and size:

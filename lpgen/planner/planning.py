@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from lpgen.planner.errors import protected
 from lpgen.planner.search import Search, Wish, expected_metric
 from lpgen.planner.times import Compiler, Times, fitted, problem_of
 from lpgen.planner.whole import Whole
@@ -104,6 +105,30 @@ class Planning:
         search = Search(self.problem, self.times.glue, metric, seconds, progress=progress)
         return search.found(wish)
 
+    def protected(
+        self,
+        plan: Plan,
+        rate: float,
+        errors: Table,
+        progress: Callable[[str], None] = lambda text: None,
+    ) -> Plan:
+        """A plan that keeps its metric, measured, where stored bits flip at this rate; errors: the
+        table of variants `flips_of` its groups. Raises PlanError where that cannot be."""
+        flips = flips_of(plan, rate)
+
+        def loss(name: str) -> float:
+            return errors.row(name).results[str(flips[name])].divergence
+
+        def result(tried: Plan) -> Result:
+            key = f"errors {digest(tried.to_toml())}"
+            if key not in self._journal.known:
+                self._journal.add(key, self.whole.result(tried, errors=True)._asdict())
+            return Result(**self._journal.known[key])
+
+        found = protected(plan, rate, loss, result, plan.measured["metric"], progress)
+        measured = {**plan.measured, "metric_with_errors": result(found).metric}
+        return replace(found, measured=measured)
+
     def made(self, solution: Solution, wish: Wish, model: str) -> Plan:
         """The plan with what was expected of it, and what was measured."""
         plan, point = self.plan(solution), self.point(solution)
@@ -126,6 +151,12 @@ class Planning:
             predicted=predicted,
             measured=measured,
         )
+
+
+def flips_of(plan: Plan, rate: float) -> dict[str, Variant]:
+    """The variant of each quantized group, by its name, whose stored bits flip at a rate."""
+    groups = (group for group in plan.groups if group.precision.weight is not None)
+    return {group.name: Variant("flips", group.precision, rate) for group in groups}
 
 
 def wanted_by(choices: Sequence[Precision]) -> Callable[[LayerGroup], list[Variant]]:

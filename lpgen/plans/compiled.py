@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     import onnx
 
 
-def activations_of(plan: Plan, model: onnx.ModelProto) -> dict[str, Activations]:
+def activations_of(
+    plan: Plan, model: onnx.ModelProto, ask_layers: bool = False
+) -> dict[str, Activations]:
     """How the nodes of a quantized model quantize activations, by name; none for static scales.
+    ask_layers: how many bit layers are used is an input, and not what the plan says.
 
     Raises PlanError for a layer that the model has not, and for one whose weights are float, or
     have more bits than the plan says.
@@ -34,7 +37,10 @@ def activations_of(plan: Plan, model: onnx.ModelProto) -> dict[str, Activations]
         _check_weights(layers[node], precision, constants)
         if precision.weight is not None and precision.scales != "static":
             how = f"f32:{precision.scales}"
-            found[node] = Activations(precision.act, how, precision.hadamard)
+            of_bits = precision.bit_layers, precision.weight_group, ask_layers
+            found[node] = Activations(precision.act, how, precision.hadamard, *of_bits)
+    if ask_layers and not any(how.layers for how in found.values()):
+        raise PlanError("the plan stores no weights as bit layers, whose number could be an input")
     return found
 
 
@@ -45,10 +51,12 @@ def _check_weights(layer: Layer, precision: Precision, constants: Constants) -> 
         if quantized:
             raise PlanError(f"{layer.node} is quantized, and the plan leaves it float")
         return
-    if not quantized:
+    if precision.bit_layers and not quantized:
+        return  # the compiler makes the layers
+    if not quantized or precision.bit_layers:
         raise PlanError(
-            f"{layer.node} has float weights, and the plan says {precision}: "
-            "`lpgen quantize MODEL --data FILE --plan PLAN` makes the model"
+            f"{layer.node} has {'quantized' if quantized else 'float'} weights, and the plan says "
+            f"{precision}: `lpgen quantize MODEL --data FILE --plan PLAN` makes the model"
         )
     codes = constants[maker.input[0]].astype(np.int32)
     low, high = int(codes.min(initial=0)), int(codes.max(initial=0))

@@ -60,11 +60,13 @@ class Layer:
         if precision.weight is None:
             return None
         if self.kind == "Conv":
-            for key in ("weight_group", "hadamard"):
+            for key in ("weight_group", "hadamard", "bit_layers"):
                 if value := getattr(precision, key):
                     return f"{key}={value} is for matrix products: {self.node} is a convolution"
             if precision.scales != "static":
                 return f"scales of a convolution are static, not {precision.scales}: {self.node}"
+        if precision.bit_layers and (precision.weight.bits != 8 or precision.scales != "row"):
+            return f"bit_layers are of w8 with scales of each row: {self.node}"
         for key in ("hadamard", "act_group"):
             if (size := getattr(precision, key)) and self.k % size:
                 return f"{key}={size} does not divide k={self.k} of {self.node}"
@@ -140,9 +142,8 @@ def uniform(groups: Iterable[LayerGroup], text: str, model: str = "") -> Plan:
 def _with(group: LayerGroup, asked: Precision) -> Group:
     precision = asked
     if any(layer.kind == "Conv" for layer in group.layers) and asked.weight is not None:
-        precision = Precision(
-            asked.weight, Format("u", asked.act.bits), "static", bit_layers=asked.bit_layers
-        )
+        layers = {"bit_layers": asked.bit_layers}
+        precision = Precision(asked.weight, Format("u", asked.act.bits), "static", **layers)
     if reason := group.why_not(precision):
         raise PlanError(f"{precision}: {reason}")
     return Group(group.name, group.nodes, precision)

@@ -19,19 +19,24 @@ if TYPE_CHECKING:
 METADATA = "lpgen.plan"
 """The key of `metadata_props` under which a quantized model of ONNX holds its plan."""
 
+MOST_ERRORS = 0.01
+"""The largest rate of bit errors: check bytes correct one of 72 bits."""
+
 _TEXTS = ("model", "metric", "wish")
 _FIGURES = ("predicted", "measured")
-_GROUP = ("name", "nodes", *KEYS)
+_GROUP = ("name", "nodes", "protect", *KEYS)
 
 
 @dataclass(frozen=True)
 class Group:
     """Layers that share an input and have one precision; name: what tables call it; nodes: of the
-    model, by their names."""
+    model, by their names; protect: whether the stored codes of their weights are kept with check
+    bytes, where memory flips bits (`Plan.bit_errors`)."""
 
     name: str
     nodes: tuple[str, ...]
     precision: Precision
+    protect: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,9 @@ class Plan:
     """Precisions of groups of layers; what no group names stays float.
 
     model: the file that it was made for; metric, wish: what was asked for, in words; predicted,
-    measured: figures by name (milliseconds, metric, bytes, weight_bits). Raises PlanError for a
-    node that two groups name, and for two groups of one name.
+    measured: figures by name (milliseconds, metric, bytes, weight_bits); bit_errors: the rate at
+    which bits of stored weights flip, 0: never. Raises PlanError for a node that two groups name,
+    and for two groups of one name.
     """
 
     groups: tuple[Group, ...]
@@ -49,6 +55,7 @@ class Plan:
     wish: str = ""
     predicted: Mapping[str, float] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
+    bit_errors: float = 0.0
 
     def __post_init__(self) -> None:
         owner: dict[str, str] = {}
@@ -61,6 +68,12 @@ class Plan:
                 if node in owner:
                     raise PlanError(f"node {node} is named twice: in {owner[node]}, {group.name}")
                 owner[node] = group.name
+
+    @property
+    def exposed(self) -> list[str]:
+        """The nodes with weights whose codes are not protected."""
+        groups = (g for g in self.groups if g.precision.weight is not None and not g.protect)
+        return [node for group in groups for node in group.nodes]
 
     @property
     def precisions(self) -> dict[str, Precision]:
@@ -124,9 +137,9 @@ def plan_of(model: onnx.ModelProto) -> Plan | None:
 
 
 def _plan(table: Mapping[str, Any]) -> Plan:
+    known = (*_TEXTS, "bit_errors", *_FIGURES, "group")
     for key in table:
-        if key not in (*_TEXTS, *_FIGURES, "group"):
-            known = (*_TEXTS, *_FIGURES, "group")
+        if key not in known:
             raise PlanError(f"key {key!r} is unknown; {nearest(key, known)}")
     texts = {key: table.get(key, "") for key in _TEXTS}
     for key, value in texts.items():
@@ -136,7 +149,11 @@ def _plan(table: Mapping[str, Any]) -> Plan:
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         raise PlanError("group is no list of tables: [[group]] begins each")
     figures = {key: _figures(key, table.get(key, {})) for key in _FIGURES}
-    return Plan(tuple(_group(i, group) for i, group in enumerate(groups)), **texts, **figures)
+    rate = table.get("bit_errors", 0.0)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= MOST_ERRORS:
+        raise PlanError(f"bit_errors is {rate!r}, expected a rate from 0 to {MOST_ERRORS}")
+    made = tuple(_group(i, group) for i, group in enumerate(groups))
+    return Plan(made, **texts, **figures, bit_errors=float(rate))
 
 
 def _figures(key: str, table: Any) -> dict[str, float]:
@@ -162,7 +179,10 @@ def _group(place: int, table: Mapping[str, Any]) -> Group:
         precision = Precision.from_values({k: v for k, v in table.items() if k in KEYS})
     except PlanError as error:
         raise PlanError(f"{name}: {error}") from None
-    return Group(name, tuple(nodes), precision)
+    protect = table.get("protect", False)
+    if not isinstance(protect, bool):
+        raise PlanError(f"{name}: protect is {protect!r}, expected true or false")
+    return Group(name, tuple(nodes), precision, protect)
 
 
 def _lines(plan: Plan) -> Iterator[str]:
@@ -170,6 +190,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     for key in _TEXTS:
         if value := getattr(plan, key):
             yield f"{key} = {_text(value)}"
+    if plan.bit_errors:
+        yield f"bit_errors = {_number(plan.bit_errors)}"
     for key in _FIGURES:
         if figures := getattr(plan, key):
             yield ""
@@ -187,6 +209,8 @@ def _lines(plan: Plan) -> Iterator[str]:
             yield "]"
         for key, value in group.precision.values().items():
             yield f"{key} = {_text(value) if isinstance(value, str) else value}"
+        if group.protect:
+            yield "protect = true"
 
 
 def _text(value: str) -> str:

@@ -23,6 +23,11 @@ class Planes:
     scale: np.ndarray
     group: int = 0
 
+    @property
+    def stored(self) -> np.ndarray:
+        """int8 [n, layers * k]: what kernels with weight=b1 layers=LOW..HIGH pack."""
+        return np.ascontiguousarray(self.signs.transpose(1, 0, 2)).reshape(self.signs.shape[1], -1)
+
     def real(self, layers: int) -> np.ndarray:
         """What the first `layers` stand for, float32 [n, k]."""
         k = self.signs.shape[2]

@@ -70,7 +70,7 @@ def quantize(
     kept: Kept | None = None,
 ) -> Outcome:
     """The model with its layers as a plan says; kept: where layers that are done stay, for the next
-    time.
+    time. Weights that are stored as bit layers stay float here: `lpgen compile` makes the layers.
 
     Raises PlanError for a plan that does not fit, QuantizeError for data that do not, and where a
     layer cannot be quantized, with its name.
@@ -81,8 +81,7 @@ def quantize(
     wanted = {node: p for node, p in plan.precisions.items() if p.weight is not None}
     if not wanted:
         raise QuantizeError("the plan leaves every layer float: there is nothing to quantize")
-    if layered := [node for node, precision in wanted.items() if precision.bit_layers]:
-        raise QuantizeError(f"layer {layered[0]}: a file of ONNX does not hold bit layers")
+    wanted = {node: p for node, p in wanted.items() if not p.bit_layers}
     nodes = dict(zip(node_names(model.graph), model.graph.node, strict=True))
     layers = [layer for group in groups for layer in group.layers if layer.node in wanted]
     places = [Place(layer, nodes[layer.node]) for layer in layers]
@@ -199,8 +198,9 @@ def _write(
 
 
 def _opset(precisions: Iterable[Precision]) -> int:
-    """The version of ONNX's operators that has what these need."""
-    return 21 if any(p.weight_group or p.weight.bits <= 4 for p in precisions) else 13
+    """The version of ONNX's operators that has what these need, 0: any."""
+    least = (21 if p.weight_group or p.weight.bits <= 4 else 13 for p in precisions)
+    return max(least, default=0)
 
 
 def _note(model: onnx.ModelProto, plan: Plan) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lpgen.errors import LibraryError
+from lpgen.runtime import arrays
 from lpgen.runtime.files import Code, asked_by_environment, read_manifest
-from lpgen.runtime.kernel import Kernel
-from lpgen.runtime.network import versions_of
+from lpgen.runtime.kernel import MAX_THREADS, Kernel
+from lpgen.runtime.network import Network, versions_of
+from lpgen.runtime.variants import Variants, timed, variants_of, with_times
+from lpgen.runtime.variants import save as save_times
 
 
 def load(path: str | os.PathLike[str], target: str | None = None) -> "Library":
@@ -40,7 +43,9 @@ class Library:
     `manifest`: what the file says it holds, as JSON values; `missing`: extensions that this CPU
     lacks for the others of its kernels; `network`: what runs all of them as one
     network, None: it is a library of kernels alone; `versions`: the network for each of the sizes
-    that it was compiled for, `network` being the first. Threads may share it.
+    that it was compiled for, `network` being the first; `plans`: of several plans the networks of
+    the first size by their names, the best first, `network` being the first of all; {"": network}
+    of one alone. Threads may share it.
     """
 
     def __init__(self, path: str | os.PathLike[str], target: str | None = None) -> None:
@@ -56,14 +61,57 @@ class Library:
             self._read_targets()
             self._entries = {entry["workload"]: entry for entry in self.manifest["kernels"]}
             self._chosen = {n: self._choose(i) for i, n in enumerate(self._entries)}
-            network = self.manifest.get("network")
-            named = self.target or self.targets[0]
-            entries = [network, *self.manifest.get("versions", [])] if network else []
-            self.versions = versions_of(self._code, entries, self.path, named)
-            self.network = self.versions[0] if self.versions else None
+            self.plans = self._read_plans()
         except (KeyError, TypeError):
             raise LibraryError(f"{self.path}: its manifest is damaged") from None
         self._kernels: dict[str, Kernel] = {}
+
+    def _read_plans(self) -> dict[str, Network]:
+        """The networks by the names of their plans."""
+        alone = [{"plan": "", **self.manifest}] if self.manifest.get("network") else []
+        named = self.target or self.targets[0]
+        found = {}
+        for plan in self.manifest.get("plans", alone):
+            entries = [plan["network"], *plan.get("versions", [])]
+            found[plan["plan"]] = versions_of(self._code, entries, self.path, named)[0]
+        return found
+
+    @property
+    def network(self) -> Network | None:
+        """What runs all kernels as one network: of several plans the first."""
+        return next(iter(self.plans.values()), None)
+
+    @property
+    def versions(self) -> tuple[Network, ...]:
+        """The network for each of the sizes that it was compiled for, none where there is none."""
+        return self.network.versions if self.network else ()
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of its contents."""
+        return self._code.key[0].hex()
+
+    def variants(self, kernel: str | None = None, threads: int = 1) -> Variants:
+        """The ways to run the network, or the kernel of that workload: plans and numbers of bit
+        layers, the best first, with the times that were measured on this CPU and kept beside the
+        library (`measure_variants`). Raises LibraryError where there are none."""
+        return with_times(self, kernel, arrays.count("threads", threads, MAX_THREADS))
+
+    def measure_variants(
+        self,
+        *inputs: Any,
+        kernel: str | None = None,
+        threads: int = 1,
+        save: bool = True,
+        **named: Any,
+    ) -> Variants:
+        """The same, measured now, in turns, on the inputs of a call without numbers of layers;
+        save: keep the times beside the library. Raises LibraryError as a call does."""
+        threads = arrays.count("threads", threads, MAX_THREADS)
+        found = timed(variants_of(self, kernel), inputs, named, threads)
+        if save:
+            save_times(self, kernel, threads, found)
+        return found
 
     def _read_targets(self) -> None:
         """Which targets there are, and of which this CPU runs the kernels. Raises LibraryError for

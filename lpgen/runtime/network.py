@@ -1,6 +1,8 @@
 """The network of a loaded library."""
 
+import contextlib
 import hashlib
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -12,6 +14,7 @@ import tvm_ffi
 
 from lpgen.errors import LibraryError
 from lpgen.runtime import arrays
+from lpgen.runtime.ecc import corrected_file
 from lpgen.runtime.files import Code, as_text
 from lpgen.runtime.kernel import MAX_THREADS
 from lpgen.runtime.memory import KeptMemory, aligned
@@ -27,7 +30,8 @@ class Network(NetworkInterface):
     target: whose kernels it runs. versions: of a library for several sizes of inputs the networks
     for each; the first one calls the one that the shapes of its inputs ask for. Threads may share
     it; each has its own arena, which is kept. Weights that lie beside the library are mapped by the
-    first call.
+    first call; corrected_words: how many words of 8 bytes of them had a wrong bit, where there are
+    check bytes, None: nothing was read.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Network(NetworkInterface):
         self._arena_bytes = code.get_function(f"{self.name}_arena_bytes")
         self._kept = KeptMemory()
         self._mapped = self.weights is None
+        self.corrected_words: int | None = None
         self._first = first or self
         self.versions: tuple[Network, ...] = (self,)
 
@@ -140,13 +145,30 @@ class Network(NetworkInterface):
                 digest = hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise LibraryError(f"{path}: {error.strerror}; it holds the weights") from None
-        if len(head) < _HEADER.size or _HEADER.unpack(head)[1] != digest:
+        damaged = len(head) < _HEADER.size or _HEADER.unpack(head)[1] != digest
+        if damaged and self.checks is None:
             raise LibraryError(f"{path}: is damaged, or no file of weights")
-        try:
-            self._code.get_function(f"{self.name}_map_weights")(as_text(path))
-        except RuntimeError:
-            raise LibraryError(f"{path}: holds the weights of another library") from None
+        with contextlib.ExitStack() as stack:
+            mapped = stack.enter_context(self._right(path)) if damaged else path
+            try:
+                self._code.get_function(f"{self.name}_map_weights")(as_text(mapped))
+            except RuntimeError:
+                raise LibraryError(f"{path}: holds the weights of another library") from None
+        self.corrected_words = self.corrected_words or 0
         self._mapped = True
+
+    @contextlib.contextmanager
+    def _right(self, path: Path) -> Iterator[Path]:
+        """A copy of a file of weights with what its check bytes set right; what goes without them
+        may have errors. Raises LibraryError where a word has more than one."""
+        data, self.corrected_words = corrected_file(path, self.checks)
+        descriptor = os.memfd_create("lpgen-weights", os.MFD_CLOEXEC)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(data)
+            yield Path(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
 
     def constant(self, offset: int, nbytes: int) -> np.ndarray:
         """A copy of constants, uint8[nbytes] on a 64-byte boundary."""

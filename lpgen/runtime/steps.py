@@ -51,7 +51,8 @@ class NetworkInterface:
 
     name: what its C functions begin with; inputs, outputs: what a call takes and gives (`Tensor`),
     by name, in order; steps: in the order in which they run; tensors: all of them, by name;
-    constant_bytes: of its constants, which lie in the file `weights`, None: in the library itself.
+    constant_bytes: of its constants, which lie in the file `weights`, None: in the library itself;
+    checks: the file with check bytes for these, None: there are none.
     """
 
     def __init__(self, interface: dict, path: Path, target: str) -> None:
@@ -69,8 +70,9 @@ class NetworkInterface:
         self.steps = [Step(**entry, constants=constants) for entry, constants in places]
         self.tensors = {entry["name"]: Tensor.of_entry(entry) for entry in interface["tensors"]}
         self.constant_bytes: int = program["constant_bytes"]
-        suffix = program["weights_file"]
+        suffix, checks = program["weights_file"], program.get("checks_file", "")
         self.weights = path.with_suffix(suffix) if suffix else None
+        self.checks = path.with_suffix(checks) if checks else None
 
     @property
     def sizes(self) -> str:

@@ -16,7 +16,7 @@ from lpgen.quantize.calibration import Calibration, Seen
 from lpgen.quantize.data import Call
 from lpgen.quantize.model import quantized_layer
 from lpgen.quantize.patches import Place
-from lpgen.quantize.prefixes import bit_layers
+from lpgen.quantize.prefixes import BitLayers, stored
 from lpgen.quantize.ranges import chosen
 from lpgen.quantize.session import Session
 from lpgen.sensitivity.faked import Act, faked, weights_input
@@ -124,7 +124,7 @@ class AtGroup:
         self.measure, self.group, self.seen = measure, group, seen
         self.places = measure.places(group)
         self.rest = measure.front.at(group.name)
-        self._layers: dict[tuple[str, int], list] = {}
+        self._layers: dict[tuple, BitLayers] = {}
 
     @cached_property
     def session(self) -> Session:
@@ -157,7 +157,7 @@ class AtGroup:
         if variant.kind == "noise":
             made = noisy(w, variant.amount, rng)
         elif variant.kind == "layers":
-            made = self._in_layers(place, w, variant.precision.bit_layers)
+            made = self._in_layers(place, w, variant.precision)
         else:
             seen = self.seen[place.layer.node]
             made = quantized_layer(self.measure.calibration, place, w, variant.precision, seen)
@@ -168,11 +168,12 @@ class AtGroup:
             made = hadamard.rotated(codes.real(), block) if block else codes.real()
         return place.restored(np.ascontiguousarray(made, np.float32))
 
-    def _in_layers(self, place: Place, w: np.ndarray, count: int) -> np.ndarray:
-        """The first bit layers of weights [n, k]; of one code, whatever the number is."""
-        node = place.layer.node
-        if node not in self._layers:
-            hessians = self.seen[node].hessian
-            parts = zip(np.split(w, len(hessians)), hessians, strict=True)
-            self._layers[node] = [bit_layers(part, h, layers=range(1, 9)) for part, h in parts]
-        return np.concatenate([part.real(count) for part in self._layers[node]])
+    def _in_layers(self, place: Place, w: np.ndarray, precision: Precision) -> np.ndarray:
+        """The first bit layers of weights [n, k], as a library stores them: of one code, whatever
+        the number is."""
+        how = precision.weight_group, precision.hadamard
+        key = (place.layer.node, *how)
+        if key not in self._layers:
+            self._layers[key] = stored(w, *how)
+        made = self._layers[key].real(precision.bit_layers)
+        return hadamard.rotated(made, precision.hadamard) if precision.hadamard else made

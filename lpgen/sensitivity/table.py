@@ -55,7 +55,7 @@ class Row:
         """
         least = reference - LOSS * abs(reference)
         tried = sorted(
-            (float(name.removeprefix("flips=")), result.metric)
+            (float(name.split()[0].removeprefix("flips=")), result.metric)
             for name, result in self.results.items()
             if name.startswith("flips=")
         )

@@ -20,6 +20,9 @@ from lpgen.formats import Format
 from lpgen.plans import LayerGroup, Precision
 from lpgen.quantize.codes import Codes
 
+WHOLE_BYTES = Precision.parse("w8a8 row")
+"""What bits are flipped of where nothing else is said."""
+
 KINDS = ("weights", "layers", "acts", "flips", "noise")
 
 
@@ -33,12 +36,12 @@ class Variant:
     amount: float = 0.0
 
     def __str__(self) -> str:
-        """w4, layers=3, a6 row, flips=0.001, noise=0.02"""
+        """w4, layers=3, a6 row, flips=0.001, flips=0.001 w4a8 row, noise=0.02"""
         p = self.precision
         if self.kind == "noise":
             return f"noise={self.amount:g}"
         if self.kind == "flips":
-            return f"flips={self.amount:g}"
+            return f"flips={self.amount:g}" + (f" {p}" if p != WHOLE_BYTES else "")
         words = [f"hadamard={p.hadamard}"] if p.hadamard else []
         if self.kind == "acts":
             usual = "u" if p.scales == "static" else "s"
@@ -100,12 +103,18 @@ def group_has(group: LayerGroup, precision: Precision) -> bool:
 def flipped(codes: Codes, rate: float, rng: np.random.Generator) -> Codes:
     """Codes of which each stored bit is flipped with a probability. A value is stored as its place
     among those of the format: the smallest is 0."""
-    form = codes.form
-    places = (codes.codes.astype(np.int16) - form.min).ravel()
+    return replace(codes, codes=flipped_values(codes.codes, codes.form, rate, rng))
+
+
+def flipped_values(
+    values: np.ndarray, form: Format, rate: float, rng: np.random.Generator
+) -> np.ndarray:
+    """The same of values of a format, int8."""
+    places = (values.astype(np.int16) - form.min).ravel()
     count = rng.binomial(places.size * form.bits, rate)
     hit = rng.choice(places.size * form.bits, count, replace=False) if count else np.zeros(0, int)
     np.bitwise_xor.at(places, hit // form.bits, (1 << (hit % form.bits)).astype(np.int16))
-    return replace(codes, codes=(places + form.min).astype(np.int8).reshape(codes.codes.shape))
+    return (places + form.min).astype(np.int8).reshape(values.shape)
 
 
 def noisy(w: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:

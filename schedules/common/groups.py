@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 from tvm import tirx
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms.definition import Definition, Tiling
 from lpgen.isa import Isa
-from lpgen.ops import Dense
+from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks, heights
 from lpgen.schedules.common.cuts import fits
 from lpgen.schedules.common.dot.knobs import distances, tile_rows
@@ -27,19 +28,18 @@ BYTES = 4
 
 VECTORS = (1, 2, 3, 4, 6, 8)
 
-_PARTIAL = (("mo", "no", "j", "mi", "nv", "nl", "step", "kt"), ("mo", "no", "j"))
-_UPDATE = (("g", "mo", "no", "mi", "nv", "nl", "r", "s", "j"), ("g", "mo", "no", "j"))
+_OUTSIDE = ("g", "mo", "no", "j")
 
 
-def choices(op: Dense, isa: Isa, **own: tuple) -> dict[str, tuple]:
+def choices(op: Dense | Conv2d, isa: Isa, **own: tuple) -> dict[str, tuple]:
     """All knobs with their choices for `op`; own: those of one algorithm alone."""
     m = op.matrix.m
-    around = blocks.knobs(m, op.n, isa.lanes)
+    around = blocks.knobs(m, op.matrix.n, isa.lanes)
     if op.range:
         around |= heights.ONE_BLOCK
     return {
         "rows": tuple(rows for rows in tile_rows(m) if rows < isa.registers),
-        "vectors": tuple(_widths(op.n, isa)),
+        "vectors": tuple(_widths(op.matrix.n, isa)),
         **own,
         **around,
         "prefetch": distances(op.range.low if op.range else m),
@@ -54,7 +54,7 @@ def _widths(n: int, isa: Isa) -> Iterator[int]:
             yield width
 
 
-def sizes(op: Dense, isa: Isa, knobs: Knobs) -> dict[str, int]:
+def sizes(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> dict[str, int]:
     """The sizes of a `Tiling` that the knobs mean for this operator."""
     rows, width = knobs["rows"], knobs["vectors"]
     inside = {"rows": rows, "vectors": width, "lanes": isa.lanes, "kq": BYTES}
@@ -65,7 +65,7 @@ def schedule(sch: Schedule, isa: Isa, knobs: Knobs, ranged: bool) -> None:
     """Order the loops around the blocks "partial" and "tile", which are generated."""
     tile = sch.get_sblock("tile")
     order = blocks.order_blocks(sch, tile, knobs, copied=False, panels=False, ranged=ranged)
-    first, _, j = order.reduction
+    first, _, j, *_ = order.reduction
     sch.compute_at(sch.get_sblock("partial"), j)
     sch.reverse_compute_at(sch.get_sblock("y"), order.tile, preserve_unit_loops=True)
     sch.unroll(order.row)
@@ -78,6 +78,9 @@ def schedule(sch: Schedule, isa: Isa, knobs: Knobs, ranged: bool) -> None:
 class GroupTile(ABC):
     """The code of a register tile; ahead: bytes of weights to ask for in advance, or 0."""
 
+    WITHIN: ClassVar[tuple[str, ...]] = ()
+    """Axes of both stages behind the groups."""
+
     def __init__(self, isa: Isa, definition: Definition, ahead: int) -> None:
         self.isa, self.weights, self.ahead = isa, definition.weights, ahead
         self.op, self.lanes = definition.op, isa.lanes
@@ -86,9 +89,12 @@ class GroupTile(ABC):
     def replace(self, func: tirx.PrimFunc, tiling: Tiling) -> tirx.PrimFunc:
         """`func` with generated code for the blocks "partial" and "tile_update"."""
         self.rows, self.vectors = tiling.rows, tiling.vectors
-        self.terms = site_of(func, "tile_update", *_UPDATE).sources
-        func = replace_tile(func, self.partial, "partial", *_PARTIAL)
-        return replace_tile(func, self.update, "tile_update", *_UPDATE)
+        tile, within = ("mi", "nv", "nl"), self.WITHIN
+        update = ("g", "mo", "no", *tile, "r", "s", "j", *within), _OUTSIDE
+        self.terms = site_of(func, "tile_update", *update).sources
+        partial = (*_OUTSIDE, *within, *tile, "step", "kt"), _OUTSIDE
+        func = replace_tile(func, self.partial, "partial", *partial)
+        return replace_tile(func, self.update, "tile_update", *update)
 
     @abstractmethod
     def partial(self, site: Site) -> None:

@@ -80,7 +80,8 @@ class FusedLayout(Sectioned):
         """The packer as TIR: "main"(weights, *parameters, packed), see `Layout`."""
         e = self.epilogue
         columns = (e.groups, e.columns)
-        w = te.placeholder((*columns, e.op.matrix.k), e.op.weight.dtype, name="w")
+        k = e.op.matrix.k * e.op.planes
+        w = te.placeholder((*columns, k), e.op.weight.dtype, name="w")
         given = {}
         for name, p in e.own_parameters.items():
             shape = (1,) if e.single(name) else (*columns, *p.shape[1:])

@@ -8,6 +8,11 @@ together. A byte of a plane holds them of 8 or 4 steps in k as fields. Codes of 
 bits are planes of two bits each, or (top=1) two of one bit and then planes of two: so that a single
 layer is half the bytes. Of an odd number of bits the first plane has one.
 
+Planes of signs lie as planes of one bit do, 1 for +1, all in one section,
+
+    plane0[plane][panel][group][vector of bytes][vector][lane][kq]
+    fit[panel][group][plane][vector][lane]                      the scales
+
 Two planes of one bit, a over b, become one of two bits by `joined`: as bytes of 8 steps have two
 vectors of 4 then, the fields of planes of two bits lie in that order where there are such,
 
@@ -74,31 +79,45 @@ class LayerWeights(GroupedWeights):
     @cached_property
     def sections(self) -> list[Section]:
         """Parts of the packed bytes, in order."""
-        outer, inner = (self.panels, self.count), (self.vectors, self.lanes)
-        units = -(-self.steps // self.unit)
+        outer, inner = (self.all_panels, self.count), (self.vectors, self.lanes)
+        units, layers = -(-self.steps // self.unit), self.op.bit_layers
         parts = [
             Section(f"plane{i}", (*outer, units * self.unit * width // 8, *inner, self.kq), "uint8")
             for i, width in enumerate(self.widths)
         ]
-        many = len(self.op.bit_layers.all)
-        return [*parts, Section("fit", (many, *outer, 2, *inner), self.float_dtype)]
+        if layers.of_signs:
+            (first,) = parts
+            signs = Section("plane0", (layers.high, *first.shape), "uint8")
+            return [signs, Section("fit", (*outer, layers.high, *inner), self.float_dtype)]
+        fit = (len(layers.all), *outer, 2, *inner)
+        return [*parts, Section("fit", fit, self.float_dtype)]
 
     # ---- NumPy
 
     def pack(self, w: np.ndarray, **parameters: np.ndarray) -> np.ndarray:
-        """The packed bytes of the weight values `w` [n, k] and the parameters scale and offset
-        [layers, n, groups]."""
+        """The packed bytes of the weight values `w` (op.w_shape) and the parameters scale and
+        offset [layers, n, groups]."""
         parameters = self.op.legal_parameters(parameters)
-        codes = self.by_column(self.by_group(self.op.weight.encode(w)))
-        codes = codes.reshape(*codes.shape[:-1], self.steps, self.kq)
+        w = self.op.weight.encode(w).reshape(self.op.w_shape[0], self.op.planes, -1)
+        if self.op.bit_layers.of_signs:
+            planes = np.stack([self._plane(self._codes(rows), 0) for rows in np.moveaxis(w, 1, 0)])
+            scale = np.stack([self.by_column(fit) for fit in parameters["scale"]], axis=2)
+            return self.bytes_of([planes, self.stored(scale)])
+        codes = self._codes(w[:, 0])
         planes = [self._plane(codes, number) for number in range(len(self.widths))]
         fits = np.stack([parameters[name] for name in ("scale", "offset")], axis=-1)
         fits = np.stack([self.by_column(fit) for fit in fits])
         # [layers, panels, groups, vectors, lanes, 2], and the columns of each number together
         return self.bytes_of([*planes, self.stored(np.moveaxis(fits, -1, 3))])
 
+    def _codes(self, rows: np.ndarray) -> np.ndarray:
+        """Codes [n, k] as [panels, groups, vectors, lanes, steps, kq]."""
+        codes = self.by_column(self.by_group(rows))
+        return codes.reshape(*codes.shape[:-1], self.steps, self.kq)
+
     def _plane(self, codes: np.ndarray, number: int) -> np.ndarray:
-        width, low, shape = self.widths[number], self.low(number), self.sections[number].shape
+        width, low = self.widths[number], self.low(number)
+        shape = self.sections[number].shape[-6:]  # of one of the planes of signs
         found = np.zeros(shape, np.uint8)
         for step in range(self.steps):
             place, shift = self.place(width, step)
@@ -108,10 +127,14 @@ class LayerWeights(GroupedWeights):
 
     # ---- TIR
 
-    def code(self, sections: dict[str, te.Tensor], index: tuple) -> tirx.Expr:
+    def code(self, sections: dict[str, te.Tensor], index: tuple, plane: tirx.Expr) -> tirx.Expr:
         """The code, all bits, at (panel, group, step, vector, lane, kt) out of the sections, int32;
-        0 for nothing."""
+        0 for nothing; plane: which of those of signs."""
         panel, group, step, *rest = index
+        if self.op.bit_layers.of_signs:
+            place, shift = self.place(1, step)
+            byte = sections["plane0"][(plane, panel, group, place, *rest)].astype("int32")
+            return byte >> shift & 1
         total = None
         for number, width in enumerate(self.widths):
             place, shift = self.place(width, step)
@@ -121,8 +144,11 @@ class LayerWeights(GroupedWeights):
         return total
 
     def fit(self, sections: dict[str, te.Tensor], layers: tirx.Expr, which: int, column: tuple):
-        """The scale (0) or the offset (1) of so many layers at (panel, group, vector, lane)."""
+        """The scale (0) or the offset (1) of so many layers at (panel, group, vector, lane), or the
+        scale of a plane of signs."""
         panel, group, *rest = column
+        if self.op.bit_layers.of_signs:
+            return self.te_float(sections["fit"][(panel, group, which, *rest)])
         layer = layers - self.op.layers.low
         return self.te_float(sections["fit"][(layer, panel, group, which, *rest)])
 
@@ -142,8 +168,9 @@ class LayerWeights(GroupedWeights):
         op, width, nothing = self.op, self.widths[number], tirx.const(0, "uint8")
         mask, low = tirx.const((1 << width) - 1, "uint8"), tirx.const(self.low(number), "uint8")
 
-        def byte(no, j, place, nv, nl, kt):
-            column, total = no * self.panel + nv * self.lanes + nl, None
+        def byte(*index):
+            *plane, no, j, place, nv, nl, kt = index
+            (column, there), total = self.column(no, nv * self.lanes + nl), None
             for field in range(8 // width):
                 if width == 1:
                     step = place * 8 + field
@@ -152,10 +179,9 @@ class LayerWeights(GroupedWeights):
                 else:
                     step = place // 2 * 8 + field * 2 + place % 2
                 at = step * self.kq + kt
-                inside = tirx.all(self.inside(j, at), column < op.n)
-                code = te.if_then_else(
-                    inside, code_of(op.weight, w[column, j * op.group_size + at]), nothing
-                )
+                inside = tirx.all(self.inside(j, at), there)
+                value = w[(column, *plane, j * op.group_size + at)]
+                code = te.if_then_else(inside, code_of(op.weight, value), nothing)
                 bits = (code >> low & mask) << tirx.const(field * width, "uint8")
                 total = bits if total is None else total | bits
             return total
@@ -167,11 +193,19 @@ class LayerWeights(GroupedWeights):
 
         section = self.sections[-1]
 
-        def element(layer, no, j, which, nv, nl):
-            column = no * self.panel + nv * self.lanes + nl
+        def stored(value, there):
+            value = self.te_stored(value)
+            return te.if_then_else(there, value, tirx.const(0, section.dtype))
+
+        def fit(layer, no, j, which, nv, nl):
+            column, there = self.column(no, nv * self.lanes + nl)
             place = (layer, column, j)
             value = te.if_then_else(which == 0, given["scale"][place], given["offset"][place])
-            value = self.te_stored(value)
-            return te.if_then_else(column < self.op.n, value, tirx.const(0, section.dtype))
+            return stored(value, there)
 
-        return te.compute(section.shape, element, name=section.name)
+        def scale(no, j, plane, nv, nl):
+            column, there = self.column(no, nv * self.lanes + nl)
+            return stored(given["scale"][plane, column, j], there)
+
+        of_signs = self.op.bit_layers.of_signs
+        return te.compute(section.shape, scale if of_signs else fit, name=section.name)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from lpgen.formats import Format
-from lpgen.onnx.imported import Imported, Relayout, inverse
+from lpgen.onnx.imported import Imported, Relayout, inverse, same
 from lpgen.onnx.rules import real
 from lpgen.onnx.rules.bounds import bounded_real
 from lpgen.onnx.values import Mapped, Pending, Stored, Target
 from lpgen.ops.epilogue import Bias, Clamp, Quantize, Residual, Step
 from lpgen.ops.epilogue import Scale as Scaled
+from lpgen.ops.layers import NAME
 
 if TYPE_CHECKING:
     from lpgen.onnx.lowering import Lowering
@@ -29,7 +30,8 @@ class Product(Pending):
     imported: the operator with int32 sums; scale: what one of a sum is worth, float32[channels], or
     [channels, groups] where `group` neighbours in k share one; channels: the axis of the result
     that they are on; bias: int32 in these steps, or float32, or None; input, hadamard: how x comes
-    in, as in a workload; residual: what is added of the same shape, codes or another product.
+    in, as in a workload; residual: what is added of the same shape, codes or another product;
+    layers: how many bit layers of the weights are used (`rules.layered`), None: they have none.
     """
 
     costly: ClassVar[bool] = True
@@ -43,6 +45,7 @@ class Product(Pending):
     hadamard: int = 0
     group: int = 0
     residual: Mapped | Product | None = None
+    layers: int | Stored | None = None
 
     def quantized(self, lowering: Lowering, name: str, to: Target) -> Stored:
         """Requantized: sums times scale / that of the codes, in float32."""
@@ -57,7 +60,11 @@ class Product(Pending):
         with np.errstate(all="ignore"):
             bias = self.bias
             bias = bias / unit if bias is not None and bias.dtype == np.float32 else bias
-            return replace(self, scale=self.scale / unit, bias=bias)
+            imported = self.imported
+            if "offset" in imported.parameters:  # of bit layers
+                offset = {"offset": imported.parameters["offset"] / unit}
+                imported = replace(imported, parameters=imported.parameters | offset)
+            return replace(self, scale=self.scale / unit, bias=bias, imported=imported)
 
     def real(self, lowering: Lowering, name: str) -> Stored:
         """float32: sums times scale."""
@@ -95,8 +102,16 @@ class Product(Pending):
         seen = tuple(y.view[axis] for axis in y.axes)
         back = Relayout(y.shape, seen, inverse(y.axes), y.given)
         inputs = self.imported.inputs | dict.fromkeys(["residual"][: len(tensors)], back)
+        constants, numbers = self._number()
+        inputs |= dict.fromkeys([NAME][: len(numbers)], same((), ()))
         imported = replace(self.imported, op=op, inputs=inputs, parameters=parameters)
-        return lowering.apply(imported, name, [self.x, *tensors])
+        return lowering.apply(imported, name, [self.x, *tensors, *numbers], constants)
+
+    def _number(self) -> tuple[dict[str, np.ndarray], list[Stored]]:
+        """How many bit layers: a constant, or a tensor."""
+        if isinstance(self.layers, int):
+            return {NAME: np.array(self.layers, np.int32)}, []
+        return {}, [] if self.layers is None else [self.layers]
 
     def _added(
         self, lowering: Lowering, name: str, unit: np.float32

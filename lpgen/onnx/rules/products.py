@@ -162,9 +162,12 @@ def of_matrix(
 ) -> Product | real.RealProduct:
     """x [..., k] times weights [k, n], or [n, k] where they are turned, plus a vector; node: the
     product, where it is one."""
-    from lpgen.onnx.rules import dynamic
+    from lpgen.onnx.rules import dynamic, layered
 
-    x = activations(lowering, value, w, node)
+    x, how = activations(lowering, value, w, node), lowering.activations(node)
+    if how is not None and how.layers and not _quantized(w):
+        rows = w.array.T if turned else w.array
+        return layered.product(lowering, lowering.tensor(value), rows, bias, how)
     if w.blocks is not None and w.blocks.axis != int(turned):
         raise OnnxError(
             f"scales of blocks are along axis {w.blocks.axis}, expected {int(turned)}: k"

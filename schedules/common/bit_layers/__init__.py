@@ -28,13 +28,14 @@ from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.rows import Range
 from lpgen.schedules.common import blocks, groups, heights
+from lpgen.schedules.common.bit_layers.signs import SignsTile
 from lpgen.schedules.common.bit_layers.tile import BESIDE, LayersTile
 from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.groups import BYTES
 from lpgen.space import Counts, Knobs, Space
 
 RANGED = True
-SERVES = ("dense", "scale=groupN", "layers=LOW..HIGH")
+SERVES = ("dense", "conv2d", "scale=groupN", "layers=LOW..HIGH")
 
 
 def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
@@ -42,7 +43,7 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     return None if op.layers else "no layers=LOW..HIGH: all bits of the weights are wanted"
 
 
-def space(op: Dense, isa: Isa) -> Space:
+def space(op: Dense | Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
     return Space(
         groups.choices(op, isa, top=tops(op.weight.bits)),
@@ -50,7 +51,7 @@ def space(op: Dense, isa: Isa) -> Space:
     )
 
 
-def refuses(op: Dense, isa: Isa, knobs: Knobs) -> str | None:
+def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space; None if it is."""
     rows, width = knobs["rows"], knobs["vectors"]
     sums = rows * width * (1 if isa.has_dot4 else 2)
@@ -59,32 +60,34 @@ def refuses(op: Dense, isa: Isa, knobs: Knobs) -> str | None:
     return blocks.refuses(op, rows, width * isa.lanes, knobs)
 
 
-def work(op: Dense, isa: Isa, knobs: Knobs) -> Counts:
+def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`), with all layers."""
     t = tiling(op, isa, knobs)
-    count = -(-op.k // op.group_size)
-    steps = count * -(-min(op.group_size, op.k) // BYTES)
-    tiles, sums = t.row_tiles * t.panels, t.rows * t.vectors
-    bits = op.weight.bits
-    panel = t.vectors * isa.lanes * (steps * BYTES * bits / 8 + 8 * count)
+    groups, _, _, k = op.matrix
+    planes = op.planes
+    count = -(-k // op.group_size)
+    steps = count * -(-min(op.group_size, k) // BYTES)
+    sums, bits = t.rows * t.vectors, op.weight.bits * planes
+    panel = t.vectors * isa.lanes * (steps * BYTES * bits / 8 + 4 * (planes + 1) * count)
+    tiles, near = groups * t.row_tiles * t.panels, (t.row_tiles, t.panels, t.rows * k)
     return {
-        "products": tiles * steps * sums * (1 if isa.has_dot4 else 4),
+        "products": tiles * steps * planes * sums * (1 if isa.has_dot4 else 4),
         "unpack": tiles * steps * t.vectors * bits / 2,
-        "loads": tiles * steps * (t.rows + t.vectors),
-        "flush": tiles * count * sums * 2,
-        "stall": tiles * steps * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
+        "loads": tiles * steps * planes * (t.rows + t.vectors),
+        "flush": tiles * count * planes * sums * 2,
+        "stall": tiles * steps * planes * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
         "tiles": tiles,
         "stores": tiles * sums,
-        **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * op.k, panel, isa.target),
+        **blocks.traffic(op, knobs, *near, panel, isa.target),
     }
 
 
-def tiling(op: Dense, isa: Isa, knobs: Knobs) -> bit_layers.Tiling:
+def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> bit_layers.Tiling:
     """The sizes that the knobs mean for this operator."""
     return bit_layers.Tiling(**groups.sizes(op, isa, knobs), top=knobs["top"])
 
 
-def kernel(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
+def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(refuses(op, isa, knobs))
     if op.range:
@@ -109,10 +112,11 @@ def _plan(rows: Range, highest: int) -> heights.Plan:
     return heights.Plan.of(rows, kind, heights.Kind(highest, False))
 
 
-def _body(op: Dense, isa: Isa, knobs: Knobs) -> Kernel:
+def _body(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     t = tiling(op, isa, knobs)
     definition = bit_layers.define(op, t)
     sch = definition.schedule()
     groups.schedule(sch, isa, knobs, bool(op.range))
-    func = LayersTile(isa, definition, knobs["prefetch"]).replace(sch.mod["main"], t)
+    form = SignsTile if op.bit_layers.of_signs else LayersTile
+    func = form(isa, definition, knobs["prefetch"]).replace(sch.mod["main"], t)
     return finished(func, definition)

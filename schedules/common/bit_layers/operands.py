@@ -12,16 +12,21 @@ from lpgen.isa import Isa
 from lpgen.schedules.common.bit_layers.prefixes import Part
 from lpgen.schedules.common.groups import BYTES
 from lpgen.tir import vectors
-from lpgen.tir.microkernel import Site
+from lpgen.tir.microkernel import Access, Site
 from lpgen.tir.prefetch import hint
 
 
 class Operands:
-    """Emits them; ahead: bytes of each plane to ask for in advance, or 0."""
+    """Emits them; right_type: of the operands; flips: whether the top bit of 8 is flipped; ahead:
+    bytes of each plane to ask for in advance, or 0; plane: which of those of signs."""
 
-    def __init__(self, isa: Isa, weights: LayerWeights, ahead: int) -> None:
+    plane: tirx.Expr | int = 0
+
+    def __init__(
+        self, isa: Isa, weights: LayerWeights, right_type: str, flips: bool, ahead: int
+    ) -> None:
         self.isa, self.weights, self.ahead, self.lanes = isa, weights, ahead, isa.lanes
-        self.right_type = "uint8" if isa.mixes_signs else "int8"
+        self.right_type, self.flips = right_type, flips
 
     def size(self, part: Part) -> int:
         """Vectors of bytes of a slice in a unit."""
@@ -41,16 +46,20 @@ class Operands:
                     yield vector, field, number * 2 + place
 
     def codes(self, site: Site, part: Part, masked: bool, nv: int, first, place: int) -> list:
-        """Vectors of fields of codes, `order` says of which steps."""
+        """Vectors of fields of codes, `order` says of which steps; masked: without the lower bits
+        of the last slice, but where `field` leaves them out for nothing."""
         if part.bits == 1:
             return [self._load(site, 0, nv, first)]
         slices = [self._slice(site, number, nv, first, place) for number in part.slices]
-        if masked:
+        if self.flips and len(slices) > 2:
+            slices[0] = vectors.bind(slices[0] ^ self._mask(0xAA))
+        if masked and len(slices) == 4:
             slices[-1] = vectors.bind(slices[-1] & self._mask(0xAA))
         if len(slices) == 1:
             return slices
-        slices += [None] * (len(slices) % 2)
-        pairs = [self._joined(*slices[i : i + 2], 2) for i in range(0, len(slices), 2)]
+        pairs = [self._joined(*slices[i : i + 2], 2) for i in range(0, len(slices) // 2 * 2, 2)]
+        if len(slices) == 3:
+            pairs.append(self._joined(slices[2], None, 2, 0x88 if masked else 0xCC))
         if len(pairs) == 1:
             return pairs[0]
         high, low = pairs
@@ -67,9 +76,11 @@ class Operands:
         high = self._load(site, 0, nv, first) if even else None
         return self._joined(high, low, 1)[place]
 
-    def _joined(self, high, low, width: int) -> list[tirx.Expr]:
-        """Vectors with the even and the odd fields of two with fields of `width` bits, None: 0."""
-        upper = sum(((1 << width) - 1) << at for at in range(width, 8, 2 * width))
+    def _joined(self, high, low, width: int, upper: int | None = None) -> list[tirx.Expr]:
+        """Vectors with the even and the odd fields of two with fields of `width` bits, None: 0;
+        upper: the bits that are those of `high`."""
+        if upper is None:
+            upper = sum(((1 << width) - 1) << at for at in range(width, 8, 2 * width))
         by = vectors.splat(width, "int32", self.lanes)
         return [
             vectors.bind(self._chosen(upper, high if high is None else high << by, low)),
@@ -86,9 +97,10 @@ class Operands:
             return self.isa.bit_logic(0xCA, self._mask(mask), a, b)
         return (a & self._mask(mask)) | (b & self._mask(~mask & 0xFF))
 
-    def field(self, code: tirx.Expr, part: Part, field: int, down: bool) -> tirx.Expr:
+    def field(self, code: tirx.Expr, part: Part, masked: bool, field: int, down: bool) -> tirx.Expr:
         """Emit the operand of a field: shifted down, or where it is."""
         mask, at = (1 << part.bits) - 1, field * part.bits
+        mask -= masked and part.bits in (2, 4)
         if down and at:
             code = code >> vectors.splat(at, "int32", self.lanes)
             at = 0
@@ -101,7 +113,7 @@ class Operands:
 
     def _load(self, site: Site, plane: int, nv: int, step) -> tirx.Expr:
         access, nbytes = site.sources[f"plane{plane}"], BYTES * self.lanes
-        packed = vectors.load(access.buffer, access.at(nv=nv, step=step), nbytes)
+        packed = vectors.load(access.buffer, self._at(access, nv, step), nbytes)
         return vectors.bind(tirx.reinterpret(f"int32x{self.lanes}", packed))
 
     def ask(self, site: Site, part: Part, nv: int, first) -> None:
@@ -112,8 +124,11 @@ class Operands:
             width = self.weights.widths[plane]
             for place in range(self.weights.unit * width // 8):
                 access = site.sources[f"plane{plane}"]
-                *outer, byte = access.at(nv=nv, step=first + place)
+                *outer, byte = self._at(access, nv, first + place)
                 tb.add_to_parent(hint(access.buffer[(*outer, byte + self.ahead)]))
+
+    def _at(self, access: Access, nv: int, step) -> list:
+        return access.at(nv=nv, step=step, i=self.plane)
 
     def _planes(self, part: Part) -> list[int]:
         """The planes of its slices."""

@@ -8,6 +8,9 @@ byte, at 1, 4, 16 or 64 times their value; such fields have sums of their own wh
 registers for them (few rows). Otherwise they are shifted down. Without vpdpbusd vpmaddubsw adds up
 in int16: codes are at most 4 bits, two slices, and the sums of the first two are shifted before
 those of the next are added. So they are where both sides of a product are signed (sdot).
+
+An x without signs is the unsigned side of a product of mixed signs: codes of 8 bits have their top
+bit flipped then, which takes 128 off each, and the sums get 128 times that of x.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.tirx.script import builder as tb
 
+from lpgen.algorithms.bit_layers import needs_whole_sums
 from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.ranged import layers_of
 from lpgen.isa import Isa
@@ -38,12 +42,18 @@ BESIDE = 6
 class LayersTile(GroupTile):
     """Emits the code; ahead: bytes of each plane to ask for in advance, or 0."""
 
+    WITHIN = ("i",)
+
     def __init__(self, isa: Isa, definition: Definition, ahead: int) -> None:
         super().__init__(isa, definition, ahead)
         self.number = layers_of(self.op)
         self.mixed = isa.mixes_signs
-        self.most = 4 if isa.has_dot4 and self.mixed else 2
-        self.operands = Operands(isa, self.weights, ahead)
+        unsigned = self.left_type == "uint8"
+        right = "uint8" if self.mixed != unsigned else "int8"
+        self.flips = self.mixed and unsigned
+        whole_bytes = right == "uint8" or self.flips
+        self.most = 4 if isa.has_dot4 and whole_bytes else 2
+        self.operands = Operands(isa, self.weights, right, self.flips, ahead)
 
     # ---- the sums of a group
 
@@ -84,7 +94,8 @@ class LayersTile(GroupTile):
         (first, *more), tile = chosen.parts, self.rows * self.vectors
         fields = 8 // first.bits
         fits = tile * fields + self.rows + BESIDE <= self.isa.registers
-        return fields if fits and self.isa.has_dot4 and self.mixed and not more else 1
+        fits = fits and self.isa.has_dot4 and self.operands.right_type == "uint8"
+        return fields if fits and not more else 1
 
     def _group(self, site: Site, count: int) -> None:
         """Emit the sums with so many layers."""
@@ -138,7 +149,8 @@ class LayersTile(GroupTile):
                     self._flush(used)
                 left = [self.left(site, mi, first + step) for mi in range(self.rows)]
                 for nv in range(self.vectors):
-                    right = self.operands.field(codes[nv][vector], part, field, self.apart == 1)
+                    down = self.apart == 1
+                    right = self.operands.field(codes[nv][vector], part, masked, field, down)
                     for mi, x in enumerate(left):
                         self._multiply(self._place(field, mi, nv), x, right)
                 used += 1
@@ -149,7 +161,7 @@ class LayersTile(GroupTile):
         """How many steps of vpmaddubsw an int16 holds the sum of, 0: sums are int32."""
         if self.isa.has_dot4:
             return 0
-        return INT16_MAX // (2 * ((1 << part.bits) - 1) * 128)
+        return INT16_MAX // (2 * ((1 << part.bits) - 1) * (255 if self.flips else 128))
 
     def _flush(self, used: int) -> None:
         """Emit the addition of what `used` steps have left in int16, if any."""
@@ -180,10 +192,9 @@ class LayersTile(GroupTile):
         field = chosen.parts[0].bits
         for mi in range(self.rows):
             for nv in range(self.vectors):
-                total = self.sums[self._place(0, mi, nv)]
-                for number in range(1, self.apart):
-                    by = vectors.splat(number * field, "int32", self.lanes)
-                    total = total + (self.sums[self._place(number, mi, nv)] >> by)
+                total = self._of_fields(mi, nv, field)
+                if self.flips and field == 8:
+                    total = total + vectors.splat(self._row(mi) << 7, "int32", self.lanes)
                 if chosen.below:
                     total = total >> vectors.splat(chosen.below, "int32", self.lanes)
                 if self.op.weight.min:
@@ -191,8 +202,16 @@ class LayersTile(GroupTile):
                     total = total - vectors.splat(half, "int32", self.lanes)
                 self.sums[self._place(0, mi, nv)] = total
 
+    def _of_fields(self, mi: int, nv: int, bits: int) -> tirx.Expr:
+        """The sums of all fields of so many bits."""
+        total = self.sums[self._place(0, mi, nv)]
+        for number in range(1, self.apart):
+            by = vectors.splat(number * bits, "int32", self.lanes)
+            total = total + (self.sums[self._place(number, mi, nv)] >> by)
+        return total
+
     def _row(self, mi: int) -> tirx.Expr:
-        """The sum of a row's values of x."""
+        """The sum of a row's values of x, int32 or float32."""
         access = self.terms["group_sums"]
         return access.buffer[tuple(access.at(mi=mi))]
 
@@ -205,7 +224,9 @@ class LayersTile(GroupTile):
             for mi in range(self.rows):
                 at = site.target.at(mi=mi, nv=nv)
                 value = vectors.load(sums.buffer, sums.at(mi=mi, nv=nv), lanes)
-                row = vectors.splat(self._row(mi).astype("float32"), "float32", lanes)
+                row = self._row(mi)
+                row = row.astype("float32") if needs_whole_sums(self.op) else row
+                row = vectors.splat(row, "float32", lanes)
                 total = vectors.load(site.target.buffer, at, lanes)
                 scaled = self.rounded(value.astype(f"float32x{lanes}") * scale)
                 scaled = scaled + self.rounded(row * offset)
