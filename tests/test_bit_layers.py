@@ -1,5 +1,5 @@
-"""Bit layers whose number is an argument: words, packers, the range of rows beside it, libraries from
-Python and from C, tuning and timing."""
+"""Bit layers whose number is an argument: words, packers, the range of rows beside it, libraries
+from Python and from C, tuning and timing."""
 
 import ctypes
 import itertools

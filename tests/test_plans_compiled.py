@@ -10,6 +10,7 @@ from lpgen.cli.app import run
 from lpgen.errors import OnnxError, PlanError
 from lpgen.onnx import read_network
 from lpgen.plans import METADATA, activations_of, groups_of, plan_of, uniform
+from lpgen.quantize.prefixes import fits
 
 
 def network_of(model: onnx.ModelProto, words: str, path, groups: int | None = None):
@@ -94,7 +95,6 @@ def test_layers_are_found_in_opsets_that_the_evaluator_does_not_quantize_in():
 
 def test_weights_become_bit_layers(tmp_path):
     """Of float weights, as many as the plan says, or as a call of the network asks for."""
-    pytest.importorskip("scipy")
     from lpgen.planner.whole import with_layers
 
     model, x = mlp(4), np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
@@ -103,14 +103,14 @@ def test_weights_become_bit_layers(tmp_path):
     errors = []
     for count in (2, 4, 8):
         plan = uniform(groups_of(model), f"w8a8 row bit_layers={count} weight_group=8")
-        how = activations_of(plan, model)
+        how = activations_of(plan, model, fits)
         found = read_network(tmp_path / "model.onnx", {}, how).reference({"x": x})["y"]
         changed = with_layers(model, plan.precisions)
         (expected,) = ReferenceEvaluator(changed).run(None, {"x": x})
         assert np.abs(found - expected).max() < 0.05 * np.abs(real).max()
         errors.append(np.abs(found - real).max() / np.abs(real).max())
         asked = read_network(
-            tmp_path / "model.onnx", {}, activations_of(plan, model, ask_layers=True)
+            tmp_path / "model.onnx", {}, activations_of(plan, model, fits, ask_layers=True)
         )
         assert [*asked.inputs] == ["x", "layers"]
         given = {"x": x, "layers": np.array(count, np.int32)}
@@ -128,7 +128,8 @@ def test_bit_layers_of_rotated_weights(tmp_path):
     onnx.save(model, tmp_path / "model.onnx")
     (real,) = ReferenceEvaluator(model).run(None, {"x": x})
     (first, *_) = groups_of(model)
-    how = activations_of(uniform([first], "w8a8 row bit_layers=8 hadamard=16"), model)
+    plan = uniform([first], "w8a8 row bit_layers=8 hadamard=16")
+    how = activations_of(plan, model, fits)
     network = read_network(tmp_path / "model.onnx", {}, how)
     assert ["hadamard=16" in step.op.name for step in network.steps][:2] == [True, True]
     assert np.abs(network.reference({"x": x})["y"] - real).max() < 0.05 * np.abs(real).max()

@@ -4,7 +4,7 @@ in memory, a function of one, or a result whose last step waits for what comes b
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -161,20 +161,27 @@ class Mapped:
             return quantized(self.table / to.scale, to.zero, to.form)
 
 
+class Layered(NamedTuple):
+    """How float weights [n, k] become bit layers: count: how many a call uses, None: that is an
+    input of the network; group: neighbours in k that share what these have, 0: all; make: what
+    gives (codes [n, k], scale, offset [layers, n, groups]) of weights."""
+
+    count: int | None
+    group: int
+    make: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
 class Activations(NamedTuple):
     """How a product quantizes activations of float32 in its kernel: the format; how they come in,
     as in a workload: f32:row, f32:group32; blocks of k that are rotated before, 0: none.
 
-    layers: how many bit layers of float weights a call uses, 0: they have none; group: neighbours
-    in k that share what these have, 0: all; asked: whether the number is an input of the network.
+    layers: what float weights become; None: they stay.
     """
 
     form: Format
     input: str = "f32:row"
     hadamard: int = 0
-    layers: int = 0
-    group: int = 0
-    asked: bool = False
+    layers: Layered | None = None
 
 
 class Target(NamedTuple):

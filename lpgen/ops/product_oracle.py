@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from lpgen.ops.parameter import legal
 from lpgen.ops.product_examples import ProductExamples
 from lpgen.ops.reach import Reach
 
-if TYPE_CHECKING:
-    from lpgen.ops.product import Matrix
-
 
 class ProductOracle(ProductExamples):
     """The part of a `Product` that computes its result; its fields and shapes are stated there."""
@@ -28,7 +25,7 @@ class ProductOracle(ProductExamples):
     group_size: int
     sum_group: int
     bit_layers: Layers
-    matrix: Matrix
+    matrix: tuple[int, int, int, int]
     x_shape: tuple[int, ...]
     y_extents: tuple[int, ...]
     _reach: Reach

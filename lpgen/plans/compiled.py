@@ -5,12 +5,14 @@ Formats of weights, and static scales, are in the model itself (`lpgen.quantize`
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lpgen.errors import PlanError
-from lpgen.onnx.values import Activations
+from lpgen.onnx.values import Activations, Layered
 from lpgen.plans.constants import Constants
 from lpgen.plans.groups import Layer, groups_of
 from lpgen.plans.plan import Plan
@@ -20,11 +22,16 @@ if TYPE_CHECKING:
     import onnx
 
 
+Maker = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""Bit layers of weights [n, k], of groups along k, rotated in blocks (`quantize.prefixes.fits`)."""
+
+
 def activations_of(
-    plan: Plan, model: onnx.ModelProto, ask_layers: bool = False
+    plan: Plan, model: onnx.ModelProto, maker: Maker | None = None, ask_layers: bool = False
 ) -> dict[str, Activations]:
     """How the nodes of a quantized model quantize activations, by name; none for static scales.
-    ask_layers: how many bit layers are used is an input, and not what the plan says.
+    maker: makes the bit layers that a plan asks for; ask_layers: how many are used is an input,
+    and not what the plan says.
 
     Raises PlanError for a layer that the model has not, and for one whose weights are float, or
     have more bits than the plan says.
@@ -37,11 +44,19 @@ def activations_of(
         _check_weights(layers[node], precision, constants)
         if precision.weight is not None and precision.scales != "static":
             how = f"f32:{precision.scales}"
-            of_bits = precision.bit_layers, precision.weight_group, ask_layers
-            found[node] = Activations(precision.act, how, precision.hadamard, *of_bits)
-    if ask_layers and not any(how.layers for how in found.values()):
+            layered = _layered(precision, maker, ask_layers) if precision.bit_layers else None
+            found[node] = Activations(precision.act, how, precision.hadamard, layered)
+    if ask_layers and all(how.layers is None for how in found.values()):
         raise PlanError("the plan stores no weights as bit layers, whose number could be an input")
     return found
+
+
+def _layered(precision: Precision, maker: Maker | None, ask: bool) -> Layered:
+    if maker is None:
+        raise PlanError(f"{precision}: bit layers are made by lpgen.quantize, which is not asked")
+    group, block = precision.weight_group, precision.hadamard
+    make = partial(maker, group=group, block=block)
+    return Layered(None if ask else precision.bit_layers, group, make)
 
 
 def _check_weights(layer: Layer, precision: Precision, constants: Constants) -> None:

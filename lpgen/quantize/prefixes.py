@@ -60,6 +60,15 @@ def stored(w: np.ndarray, group: int = 0, block: int = 0) -> BitLayers:
     return bit_layers(hadamard.rotated(w, block) if block else w, None, group, range(1, BITS + 1))
 
 
+def fits(
+    w: np.ndarray, group: int = 0, block: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same as kernels take them: codes [n, k], scales and offsets [layers, n, groups]."""
+    found, counts = stored(w, group, block), range(1, BITS + 1)
+    scale, offset = (np.stack([v[n] for n in counts]) for v in (found.scale, found.offset))
+    return found.codes, scale, offset
+
+
 def value(layers: int) -> float:
     """v_L: squared errors fall by 4 with each bit. With 4^L all would count alike in proportion,
     and outliers would not be clipped, as 8 bits want; with 2^L the prefixes below count more."""

@@ -16,7 +16,7 @@ from lpgen.formats import Format
 from lpgen.onnx import matmul
 from lpgen.onnx.rules.dynamic import with_bias
 from lpgen.onnx.rules.product import Product
-from lpgen.onnx.values import Activations, Stored, Value
+from lpgen.onnx.values import Activations, Layered, Stored, Value
 from lpgen.ops.epilogue import Scale
 from lpgen.ops.rows import Range
 from lpgen.ops.tensor_type import TensorType
@@ -26,40 +26,38 @@ if TYPE_CHECKING:
 
 
 def product(
-    lowering: Lowering, x: Stored, w: np.ndarray, bias: Value | None, how: Activations
+    lowering: Lowering,
+    x: Stored,
+    w: np.ndarray,
+    bias: Value | None,
+    how: Activations,
+    layered: Layered,
 ) -> Product:
     """x [..., k] of float32 times the layers of weights [k, n], plus a vector."""
-    from lpgen.quantize.prefixes import BITS, stored
-
     if w.ndim != 2:
         raise OnnxError(f"bit layers: weights have shape {w.shape}, expected a matrix")
     if not np.isfinite(w).all():
         raise OnnxError("bit layers: weights are not finite (NaN or infinity)")
     rows = np.ascontiguousarray(w.T, np.float32)
     n, k = rows.shape
-    size = min(how.group or k, k)
-    found = stored(rows, how.group, how.hadamard)
+    size = min(layered.group or k, k)
+    codes, scale, offset = layered.make(rows)
+    bits = len(scale)
     kind = TensorType(x.type.shape, how.form.dtype)
     zero = np.zeros((), how.form.dtype)
     imported = matmul.product(kind, np.zeros((k, n), np.uint8), zero, None)
     op = replace(
         imported.op,
         act=how.form,
-        weight=Format("u", BITS),
-        layers=Range(1, BITS),
+        weight=Format("u", bits),
+        layers=Range(1, bits),
         epilogue=(Scale(f"group{size}"),),
     )
-    scale, offset = (
-        np.stack([values[count] for count in range(1, BITS + 1)])
-        for values in (found.scale, found.offset)
-    )
-    imported = replace(
-        imported, op=op, weights=found.codes, parameters={"offset": offset.astype(np.float32)}
-    )
+    imported = replace(imported, op=op, weights=codes, parameters={"offset": offset})
     shape = imported.y.shape
     made = Product(
-        *(TensorType(shape, "float32"), -np.inf, np.inf, x, imported, scale.astype(np.float32)),
+        *(TensorType(shape, "float32"), -np.inf, np.inf, x, imported, scale),
         *(len(shape) - 1, None, how.input, how.hadamard, size),
-        layers=lowering.layers_input() if how.asked else how.layers,
+        layers=lowering.layers_input() if layered.count is None else layered.count,
     )
     return made if bias is None else with_bias(made, bias)

@@ -165,9 +165,9 @@ def of_matrix(
     from lpgen.onnx.rules import dynamic, layered
 
     x, how = activations(lowering, value, w, node), lowering.activations(node)
-    if how is not None and how.layers and not _quantized(w):
+    if how is not None and how.layers is not None and not _quantized(w):
         rows = w.array.T if turned else w.array
-        return layered.product(lowering, lowering.tensor(value), rows, bias, how)
+        return layered.product(lowering, lowering.tensor(value), rows, bias, how, how.layers)
     if w.blocks is not None and w.blocks.axis != int(turned):
         raise OnnxError(
             f"scales of blocks are along axis {w.blocks.axis}, expected {int(turned)}: k"
