@@ -29,7 +29,7 @@ from lpgen.ops import Conv2d, Dense
 from lpgen.ops.rows import Range
 from lpgen.schedules.common import blocks, groups, heights
 from lpgen.schedules.common.bit_layers.signs import SignsTile
-from lpgen.schedules.common.bit_layers.tile import BESIDE, LayersTile
+from lpgen.schedules.common.bit_layers.tile import BESIDE, CHAINS, TOGETHER, LayersTile
 from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.groups import BYTES
 from lpgen.space import Counts, Knobs, Space
@@ -69,13 +69,14 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     steps = count * -(-min(op.group_size, k) // BYTES)
     sums, bits = t.rows * t.vectors, op.weight.bits * planes
     panel = t.vectors * isa.lanes * (steps * BYTES * bits / 8 + 4 * (planes + 1) * count)
+    many = min(max(sums, TOGETHER), CHAINS * sums)
     tiles, near = groups * t.row_tiles * t.panels, (t.row_tiles, t.panels, t.rows * k)
     return {
         "products": tiles * steps * planes * sums * (1 if isa.has_dot4 else 4),
         "unpack": tiles * steps * t.vectors * bits / 2,
         "loads": tiles * steps * planes * (t.rows + t.vectors),
         "flush": tiles * count * planes * sums * 2,
-        "stall": tiles * steps * planes * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
+        "stall": tiles * steps * planes * max(0, 5 - many / 2) if isa.has_dot4 else 0,
         "tiles": tiles,
         "stores": tiles * sums,
         **blocks.traffic(op, knobs, *near, panel, isa.target),

@@ -28,8 +28,8 @@ class SignsTile(LayersTile):
     def partial(self, site: Site) -> None:
         """Emit the sums of a group with the bits of each plane."""
         tile = self.rows * self.vectors
-        self.apart, self.halves = self._apart(PLANE), None
-        self.sums = Registers(self.apart * tile, "int32", self.lanes)
+        self.apart, self.chains, self.halves = self._apart(PLANE), self._chains(PLANE), None
+        self.sums = Registers(self.apart * self.chains * tile, "int32", self.lanes)
         if not self.isa.has_dot4:
             self.halves = Registers(tile, "int16", 2 * self.lanes)
             self.halves.zero()

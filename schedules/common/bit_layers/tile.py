@@ -35,6 +35,10 @@ STRAIGHT = 32
 """Most multiplications of one number of layers in straight-line code; more become loops. There is
 such code for every number, and TVM takes long over all of it."""
 
+CHAINS, TOGETHER = 4, 8
+"""Most sums of the same fields, and as many multiplications as hide how long one takes: 4 or 5
+cycles, of one or two a cycle."""
+
 BESIDE = 6
 """Registers beside sums and left values: slices that are joined, and masks."""
 
@@ -60,8 +64,8 @@ class LayersTile(GroupTile):
     def partial(self, site: Site) -> None:
         """Emit the sums of a group, for every number of layers; the registers are the same."""
         counts = list(self.op.bit_layers.all)
-        tile = self.rows * self.vectors
-        most = max(self._apart(self._prefix(count)) for count in counts)
+        tile, prefixes = self.rows * self.vectors, map(self._prefix, counts)
+        most = max(self._apart(p) * self._chains(p) for p in prefixes)
         self.sums = Registers(most * tile, "int32", self.lanes)
         self.halves = None
         self.sums.zero()
@@ -93,14 +97,27 @@ class LayersTile(GroupTile):
         """How many fields of a code have sums of their own: all where there is room for them."""
         (first, *more), tile = chosen.parts, self.rows * self.vectors
         fields = 8 // first.bits
-        fits = tile * fields + self.rows + BESIDE <= self.isa.registers
-        fits = fits and self.isa.has_dot4 and self.operands.right_type == "uint8"
+        fits = (
+            self._fits(tile * fields) and self.isa.has_dot4 and self.operands.right_type == "uint8"
+        )
         return fields if fits and not more else 1
+
+    def _chains(self, chosen: Prefix) -> int:
+        """How many sums of the same fields there are, for steps in turn: a multiplication waits for
+        the one before that adds to the same register, and few tiles are that many."""
+        tile = self.rows * self.vectors * self._apart(chosen)
+        chains = CHAINS if self.isa.has_dot4 and len(chosen.parts) == 1 else 1
+        while chains > 1 and (tile * chains > TOGETHER or not self._fits(tile * chains)):
+            chains //= 2
+        return chains
+
+    def _fits(self, sums: int) -> bool:
+        return sums + self.rows + BESIDE <= self.isa.registers
 
     def _group(self, site: Site, count: int) -> None:
         """Emit the sums with so many layers."""
         chosen = self._prefix(count)
-        self.apart = self._apart(chosen)
+        self.apart, self.chains = self._apart(chosen), self._chains(chosen)
         for number, part in enumerate(chosen.parts):
             if number:
                 self._shift(part.bits)
@@ -108,9 +125,11 @@ class LayersTile(GroupTile):
             self._part(site, part, masked)
         self._total(chosen, count)
 
-    def _place(self, field: int, mi: int, nv: int) -> int:
-        """Which register has the sums of a field, a row and a vector of columns."""
-        return (field % self.apart * self.rows + mi) * self.vectors + nv
+    def _place(self, field: int, mi: int, nv: int, step: int = 0) -> int:
+        """Which register has the sums of a field, a row and a vector of columns, of the steps of
+        its chain."""
+        number = step % self.chains * self.apart + field % self.apart
+        return (number * self.rows + mi) * self.vectors + nv
 
     def _shift(self, by: int) -> None:
         for i in range(self.rows * self.vectors):
@@ -152,7 +171,7 @@ class LayersTile(GroupTile):
                     down = self.apart == 1
                     right = self.operands.field(codes[nv][vector], part, masked, field, down)
                     for mi, x in enumerate(left):
-                        self._multiply(self._place(field, mi, nv), x, right)
+                        self._multiply(self._place(field, mi, nv, used // self.apart), x, right)
                 used += 1
         self._flush(used)
         self._settle()
@@ -203,11 +222,15 @@ class LayersTile(GroupTile):
                 self.sums[self._place(0, mi, nv)] = total
 
     def _of_fields(self, mi: int, nv: int, bits: int) -> tirx.Expr:
-        """The sums of all fields of so many bits."""
-        total = self.sums[self._place(0, mi, nv)]
-        for number in range(1, self.apart):
-            by = vectors.splat(number * bits, "int32", self.lanes)
-            total = total + (self.sums[self._place(number, mi, nv)] >> by)
+        """The sums of all fields of so many bits, and of all chains."""
+        total = None
+        for number in range(self.apart):
+            of_field = self.sums[self._place(number, mi, nv)]
+            for step in range(1, self.chains):
+                of_field = of_field + self.sums[self._place(number, mi, nv, step)]
+            if number:
+                of_field = of_field >> vectors.splat(number * bits, "int32", self.lanes)
+            total = of_field if total is None else total + of_field
         return total
 
     def _row(self, mi: int) -> tirx.Expr:
