@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from algorithm_cases import CASES, GENERAL
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from lpgen import templates
-from lpgen.build import Choice, build
+from lpgen.build import Choice, build, emulator, toolchain
 from lpgen.build.check import check_library
-from lpgen.errors import LpgenError
+from lpgen.errors import LibraryError, LpgenError
 from lpgen.ops import Operator, parse
 from lpgen.target import Target
 from lpgen.templates import Template
@@ -50,6 +51,24 @@ LEVELS = {
 
 TOGETHER = 60
 """Kernels of a library: its C part is compiled and an emulator started once for all of them."""
+
+
+def why_not(name: str) -> str:
+    """Why this machine does not build and run code for a target, "" where it does."""
+    target = Target.parse(name)
+    try:
+        toolchain.compiler_of(target)
+        emulator.emulator_of(target)
+    except LibraryError as error:
+        return str(error)
+    return ""
+
+
+def emulator_of(name: str) -> Target:
+    """The target; skips the test where there is no emulator of it."""
+    if reason := why_not(name):
+        pytest.skip(reason)
+    return Target.parse(name)
 
 
 class Case(NamedTuple):

@@ -13,6 +13,7 @@ for package in ("onnx", "onnxruntime", "matplotlib", "PIL", "rapidocr_onnxruntim
 import ocr_models  # noqa: E402
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
+from emulated import emulator_of  # noqa: E402
 
 from lpgen.onnx import read_network  # noqa: E402
 
@@ -59,6 +60,20 @@ def test_the_classifier_gives_what_onnxruntime_gives(quantized):
     ((_, x),) = ocr_models.rendered("cls", 1, 1)
     (y,) = read_network(path).reference({"x": x}).values()
     assert np.abs(y - theirs(path, x)).max() < 2 / 255  # steps of the result
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["cortex-a53", "rvv"])
+def test_the_classifier_runs_on_another_cpu(name, quantized, tmp_path):
+    """Under an emulator, step by step, with the integers of the oracle."""
+    from lpgen.network import build
+    from lpgen.network.check import check_network
+
+    target, network = emulator_of(name), read_network(quantized("cls"))
+    path = build(network, target, tmp_path / "cls.so")
+    results = list(check_network(path, 0, network, cpu=target))
+    assert len(results) == len(network.steps)
+    assert {result.failure for result in results} == {None}
 
 
 @pytest.mark.nightly

@@ -8,12 +8,11 @@ import networks
 import numpy as np
 import pytest
 from algorithm_cases import CASES
-from emulated import LEVELS, algorithms_of, case, failures, listed, served
+from emulated import LEVELS, algorithms_of, case, emulator_of, failures, listed, served
 
 from lpgen import templates
 from lpgen.build import Choice, build, toolchain
 from lpgen.build.check import check_library
-from lpgen.build.emulator import emulator_of as emulator
 from lpgen.errors import LibraryError
 from lpgen.network import build as build_network
 from lpgen.network.check import check_network
@@ -24,24 +23,6 @@ from lpgen.target.several import several
 
 SECTIONS = ("pairs", "formats", "sizes", "kinds")
 DENSE = "dense m=3 n=20 k=40 act=u8 weight=s8"
-
-
-def why_not(name: str) -> str:
-    """Why this machine does not build and run code for a target, "" where it does."""
-    target = Target.parse(name)
-    try:
-        toolchain.compiler_of(target)
-        emulator(target)
-    except LibraryError as error:
-        return str(error)
-    return ""
-
-
-def emulator_of(name: str) -> Target:
-    """The target; skips the test where there is no emulator of it."""
-    if reason := why_not(name):
-        pytest.skip(reason)
-    return Target.parse(name)
 
 
 def _cases(level: str, algorithm: str, by_day: bool) -> list:
@@ -78,26 +59,37 @@ def test_all_cases(level, algorithm, tmp_path):
     assert failures(_cases(level, algorithm, by_day=False), target, tmp_path) == []
 
 
+SHARED, COUNTED = {"shared": 2}, {"word": 32, "depth": 0}
 CHOSEN = [
-    ("lut_sum", "conv2d h=6 w=8 ic=12 oc=40 kernel=3 pad=1 stride=2 act=u2 weight=s2", "direct"),
-    ("lut_sum", "conv2d h=5 w=7 ic=64 oc=20 kernel=3 act=u1 weight=b1", "copied"),
-    ("lut_sum", "dense m=7 n=40 k=300 act=t2 weight=s2", "direct"),
-    ("dot", "conv2d h=5 w=5 ic=8 oc=20 kernel=3 pad=1 act=u8 weight=s8", "direct"),
+    (
+        *("lut_sum", "conv2d h=6 w=8 ic=12 oc=40 kernel=3 pad=1 stride=2 act=u2 weight=s2"),
+        SHARED | {"left": "direct"},
+    ),
+    (
+        "lut_sum",
+        "conv2d h=5 w=7 ic=64 oc=20 kernel=3 act=u1 weight=b1",
+        SHARED | {"left": "copied"},
+    ),
+    ("lut_sum", "dense m=7 n=40 k=300 act=t2 weight=s2", SHARED | {"left": "direct"}),
+    ("dot", "conv2d h=5 w=5 ic=8 oc=20 kernel=3 pad=1 act=u8 weight=s8", {"step": "words"}),
+    ("bitserial", "dense m=2 n=20 k=70000 act=u1 weight=u1", COUNTED | {"vectors": 4, "words": 4}),
+    ("bitserial", "conv2d h=5 w=6 ic=96 oc=24 kernel=3 pad=1 act=b1 weight=b1", COUNTED),
+    ("bitserial", "dense m=5 n=20 k=300 act=u2 weight=s3", COUNTED | {"depth": 1}),
 ]
 
 
-def test_rows_that_share_tables_and_products_of_int16(tmp_path):
-    """What the cost model seldom takes where only few cases are tried."""
+def test_what_few_cases_of_the_cost_model_show(tmp_path):
+    """Rows that share tables, products of int16, bits counted in 16 bits, also more than those
+    hold."""
     target, choices = emulator_of("cortex-a53"), []
-    for algorithm, text, left in CHOSEN:
+    for algorithm, text, chosen in CHOSEN:
         op, template = parse(text), templates.get(f"arm/{algorithm}")
-        given = {"shared": 2} if algorithm == "lut_sum" else {"step": "words"}
-        space = template.space(op, target).narrowed({"left": left} | given)
-        knobs = space.sample(np.random.default_rng(1))
+        knobs = template.space(op, target).narrowed(chosen).sample(np.random.default_rng(1))
         kernel = template.kernel(op, target, knobs)
         choices.append(Choice(op, target, template.name, knobs, kernel))
     path = build(choices, tmp_path / "lib.so")
-    assert [checked.failure for checked in check_library(path, target=target)] == [None] * 4
+    failures = [checked.failure for checked in check_library(path, target=target)]
+    assert failures == [None] * len(CHOSEN)
 
 
 def test_an_instruction_that_the_cpu_lacks_is_a_failure(tmp_path):
