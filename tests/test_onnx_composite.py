@@ -182,6 +182,8 @@ ALONE = [
     ("DepthToSpace", {"blocksize": 2, "mode": "CRD"}, [IMAGE], 13),
     ("SpaceToDepth", {"blocksize": 2}, [IMAGE], 13),
     ("LogSoftmax", {"axis": -1}, [X], 13),
+    ("ReduceMin", {"axes": [1]}, [X], 13),
+    ("ReduceMin", {"keepdims": 1}, [X, np.int64([1, 2])], 18),
     ("MeanVarianceNormalization", {}, [IMAGE], 13),
     ("Gelu", {"approximate": "tanh"}, [X], 20),
     (

@@ -240,8 +240,10 @@ def float_model(name: str) -> onnx.ModelProto:
     return graph.model(NETWORKS[name](graph), {"": 17})
 
 
-def few_bits(name: str, weight: int, act: int, qonnx: bool = False) -> onnx.ModelProto:
-    graph = FewBits(weight, act, qonnx)
+def few_bits(
+    name: str, weight: int, act: int, qonnx: bool = False, size: int = SIZE
+) -> onnx.ModelProto:
+    graph = FewBits(weight, act, qonnx, size=size)
     y = NETWORKS[name](graph)
     return graph.model(y, {"": 17, "qonnx.custom_op.general": 1} if qonnx else {"": 25})
 

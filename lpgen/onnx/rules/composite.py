@@ -190,6 +190,15 @@ def _blocks(
     return spelled.lowered(spelled("Reshape", moved, end, writes=spelled.node.output[0]))
 
 
+def least(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
+    """ReduceMin: the largest of the opposite numbers."""
+    spelled = Spelled(lowering, node)
+    given = attributes(node, axes=None, keepdims=1, noop_with_empty_axes=0)
+    how = {name: value for name, value in given.items() if value is not None}
+    most = spelled("ReduceMax", spelled("Neg", spelled.input(0)), *spelled.inputs[1:], **how)
+    return spelled.lowered(spelled("Neg", most, writes=node.output[0]))
+
+
 def total(lowering: Lowering, node: onnx.NodeProto) -> Sequence[Value]:
     """Sum of any number of tensors."""
     spelled = Spelled(lowering, node)
@@ -207,6 +216,7 @@ RULES: dict[str, Callable[..., Sequence[Value]]] = {
     "InstanceNormalization": instances,
     "DepthToSpace": to_space,
     "SpaceToDepth": to_depth,
+    "ReduceMin": least,
     "Sum": total,
     "com.microsoft.SkipLayerNormalization": skip,
     "com.microsoft.SkipSimplifiedLayerNormalization": partial(skip, simple=True),
