@@ -46,13 +46,13 @@ from lpgen.tir.extern import extern
 class Operands:
     """Operands of a multiplication: what the two sides become before it.
 
-    left: dtype of X; offset: X - (x as it is given); nothing: X of an x without its zero point that
-    is 0; right: of C; left_max: the largest absolute value of X.
+    left: dtype of X; offset: X - (x as it is given); pad_value: X of an x without its zero point
+    that is 0; right: of C; left_max: the largest absolute value of X.
     """
 
     left: str
     offset: int
-    nothing: int
+    pad_value: int
     right: Operand
     left_max: int
 
@@ -104,7 +104,7 @@ def define(
     """
     t = tiling
     weights = BlockwiseWeights(
-        op, t.kq, t.panels, t.vectors, t.lanes, operands.right, operands.nothing
+        op, t.kq, t.panels, t.vectors, t.lanes, operands.right, operands.pad_value
     )
     tensors = placeholders(weights.sections)
     sections = {tensor.op.name: tensor for tensor in tensors}

@@ -132,7 +132,7 @@ class Pairs:
         return te.placeholder(shape, read_dtype(self.op, self.dtype, self.offset), name="x")
 
     @property
-    def nothing(self) -> int:
+    def pad_value(self) -> int:
         """What adds nothing to a sum: the padding."""
         return padding(self.op, self.dtype, self.offset)
 
@@ -210,9 +210,10 @@ class Pairs:
             channel = panel * t.panel + place // 8 % t.vectors * t.lanes + lane
             inside = tirx.all(row >= 0, row < height, column >= left, column < left + count)
             at = ((column - left) * channels + channel) // self.view.repeats
-            offset, nothing = (tirx.const(v, self.dtype) for v in (self.offset, self.nothing))
+            offset, pad_value = (tirx.const(v, self.dtype) for v in (self.offset, self.pad_value))
             inside = tirx.all(inside, channel < channels)
-            return te.if_then_else(inside, x[image, row, at].astype(self.dtype) + offset, nothing)
+            given = x[image, row, at].astype(self.dtype) + offset
+            return te.if_then_else(inside, given, pad_value)
 
         return te.compute(self.shape, value, name="pad")
 

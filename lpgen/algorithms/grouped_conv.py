@@ -78,7 +78,7 @@ class Rows:
         return te.placeholder((op.n, op.h, op.w * op.ic), dtype, name="x")
 
     @property
-    def nothing(self) -> int:
+    def pad_value(self) -> int:
         """What adds nothing to a sum: the padding."""
         return padding(self.op, self.dtype, self.offset)
 
@@ -131,8 +131,9 @@ class Rows:
         def value(image, block, number, place):
             row, at = self.row(block, number), place - left * op.ic
             inside = tirx.all(row >= 0, row < op.h, at >= 0, at < count * op.ic)
-            offset, nothing = (tirx.const(v, self.dtype) for v in (self.offset, self.nothing))
-            return te.if_then_else(inside, x[image, row, at].astype(self.dtype) + offset, nothing)
+            offset, pad_value = (tirx.const(v, self.dtype) for v in (self.offset, self.pad_value))
+            given = x[image, row, at].astype(self.dtype) + offset
+            return te.if_then_else(inside, given, pad_value)
 
         return te.compute(self.shape, value, name="pad")
 

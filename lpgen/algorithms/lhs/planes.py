@@ -28,12 +28,12 @@ def reads_planes(op: Dense | Conv2d, word: int, left: str) -> bool:
 
 
 def given_words(
-    op: Dense | Conv2d, lhs: Lhs, planes: int, nothing: int
+    op: Dense | Conv2d, lhs: Lhs, planes: int, pad_value: int
 ) -> tuple[Lhs, Callable[..., tirx.Expr]]:
     """(the left side with the input as words, at(g, mo, mi, m, r, s, kg, plane)).
 
     lhs: the left side as values; planes: how many of them are read (one more than codes have,
-    where padding makes the lowest one of bipolar values); nothing: the value of padding.
+    where padding makes the lowest one of bipolar values); pad_value: what padding is read as.
     """
     *rows, width = (int(extent) for extent in lhs.source.shape)
     shape = (*rows, width // WORD, planes)
@@ -42,7 +42,7 @@ def given_words(
     else:
         pixel = lhs.pixel // WORD
         x = te.placeholder((op.n, op.h, op.w * pixel, op.act.bits), "uint32", name="x")
-        words = extern("encode", shape, "uint32", [x], _padded(op, shape, pixel, nothing))
+        words = extern("encode", shape, "uint32", [x], _padded(op, shape, pixel, pad_value))
 
     def at(g, mo, mi, m, r, s, kg, plane):
         *row, start = lhs.place(g, m, r, s, 1 if is_matrix(op) else WORD)
@@ -51,7 +51,7 @@ def given_words(
     return replace(lhs, x=x), at
 
 
-def _padded(op: Conv2d, shape: tuple[int, ...], pixel: int, nothing: int):
+def _padded(op: Conv2d, shape: tuple[int, ...], pixel: int, pad_value: int):
     """The body of the copy: lines of pixels of `pixel` words."""
     images, height, width, planes = shape
     top, before = op.pad[:2]
@@ -61,7 +61,7 @@ def _padded(op: Conv2d, shape: tuple[int, ...], pixel: int, nothing: int):
         if start < stop:
             with tb.serial(0, stop - start) as i:
                 for p in range(planes):
-                    bits = 2**WORD - 1 if nothing >> p & 1 else 0
+                    bits = 2**WORD - 1 if pad_value >> p & 1 else 0
                     tb.buffer_store(words, tirx.const(bits, "uint32"), [*row, start + i, p])
 
     def copy(x, words, row: list, line) -> None:

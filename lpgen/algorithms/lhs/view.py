@@ -106,8 +106,8 @@ def read_dtype(op: Dense | Conv2d, dtype: str, offset: int) -> str:
 
 def padding(op: Dense | Conv2d, dtype: str, offset: int) -> int:
     """What adds nothing to a sum, as a left side in `dtype` of every value plus `offset` has it."""
-    nothing = offset + op.zero_act
-    return nothing % 256 if dtype == "uint8" else nothing  # perhaps int8 values, as they are
+    value = offset + op.zero_act
+    return value % 256 if dtype == "uint8" else value  # perhaps int8 values, as they are
 
 
 def is_matrix(op: Dense | Conv2d) -> bool:
@@ -144,7 +144,7 @@ def _conv(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int, padded: b
     spread = cut.kg * cut.kq if cut.clean else channels
     pixel = spread * op.groups
     height, width = op.h + top + bottom, op.w + left + right
-    nothing = padding(op, dtype, offset)
+    pad_value = padding(op, dtype, offset)
     # The last run of a row may reach past it by the empty places of its groups.
     pitch = width * pixel + cut.kg * cut.kq - cut.run if spread == channels else width * pixel
 
@@ -154,20 +154,20 @@ def _conv(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int, padded: b
             inside = tirx.all(row >= top, row < top + op.h, w >= left, w < left + op.w)
             x_at = (image, row - top, (w - left) * op.ic + g * channels + c)
             value = _convert(source_in[x_at], dtype, offset)
-            value = tirx.if_then_else(inside, value, tirx.const(nothing, dtype))
+            value = tirx.if_then_else(inside, value, tirx.const(pad_value, dtype))
             value = tirx.if_then_else(c < channels, value, tirx.const(0, dtype))
             tb.buffer_store(source_out, value, [image, row, w * pixel + g * spread + c])
 
     def row_as_a_whole(source_in, source_out, image, row):
         with tb.If(tirx.all(row >= top, row < top + op.h)):
             with tb.Then():
-                _fill(source_out, [image, row], 0, left * pixel, nothing, dtype)
+                _fill(source_out, [image, row], 0, left * pixel, pad_value, dtype)
                 with tb.serial(0, row_bytes) as i:
                     value = _convert(source_in[image, row - top, i], dtype, offset)
                     tb.buffer_store(source_out, value, [image, row, left * pixel + i])
-                _fill(source_out, [image, row], (left + op.w) * pixel, pitch, nothing, dtype)
+                _fill(source_out, [image, row], (left + op.w) * pixel, pitch, pad_value, dtype)
             with tb.Else():
-                _fill(source_out, [image, row], 0, pitch, nothing, dtype)
+                _fill(source_out, [image, row], 0, pitch, pad_value, dtype)
 
     def body(source_in, source_out):
         with tb.serial(0, op.n) as image, rows_loop(op, height, op.n * height * pitch) as row:

@@ -55,9 +55,9 @@ class _Planes:
         shared = height > 1 and height * g.pixels[2] * channels >= PARALLEL_BYTES
         with tb.serial(0, images) as image:
             if isinstance(g.op, Conv2d) and any(g.op.pad):
-                nothing = tirx.const(g.op.zero_act, g.op.act.dtype)
+                zero = tirx.const(g.op.zero_act, g.op.act.dtype)
                 with tb.serial(0, g.image) as i:
-                    tb.buffer_store(planes, nothing, [image * g.image + i])
+                    tb.buffer_store(planes, zero, [image * g.image + i])
             with (tb.parallel if shared else tb.serial)(0, height) as h:
                 for phase in range(g.phases[1]):
                     self._row(x, planes, image, h, phase)
@@ -147,13 +147,13 @@ class _Sums:
             for v in range(count):
                 tb.buffer_store(acc, zeros, [ramp(v * width, width)])
             # Bounded, so that damaged weights do not lead out of any buffer.
-            nothing, entries = tirx.const(0, "int32"), self.geometry.op.outliers
-            begin = tb.Bind(_within(starts[channel], nothing, entries))
+            zero, entries = tirx.const(0, "int32"), self.geometry.op.outliers
+            begin = tb.Bind(_within(starts[channel], zero, entries))
             end = _within(starts[channel + 1], begin, entries)
             with tb.serial(0, end - begin) as i:
                 value = tb.Bind(data[begin + i].astype("int32"))
                 distance = distances[begin + i].astype("int32")
-                first = tb.Bind(at + _within(distance, nothing, self.geometry.furthest))
+                first = tb.Bind(at + _within(distance, zero, self.geometry.furthest))
                 for v in range(count):
                     place = ramp(v * width, width)
                     x = planes[(ramp(first + v * width, width),)]

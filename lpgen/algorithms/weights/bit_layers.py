@@ -165,7 +165,7 @@ class LayerWeights(GroupedWeights):
     def _te_plane(self, section: Section, w: te.Tensor, number: int) -> te.Tensor:
         from tvm import te, tirx
 
-        op, width, nothing = self.op, self.widths[number], tirx.const(0, "uint8")
+        op, width, zero = self.op, self.widths[number], tirx.const(0, "uint8")
         mask, low = tirx.const((1 << width) - 1, "uint8"), tirx.const(self.low(number), "uint8")
 
         def byte(*index):
@@ -181,7 +181,7 @@ class LayerWeights(GroupedWeights):
                 at = step * self.kq + kt
                 inside = tirx.all(self.inside(j, at), there)
                 value = w[(column, *plane, j * op.group_size + at)]
-                code = te.if_then_else(inside, code_of(op.weight, value), nothing)
+                code = te.if_then_else(inside, code_of(op.weight, value), zero)
                 bits = (code >> low & mask) << tirx.const(field * width, "uint8")
                 total = bits if total is None else total | bits
             return total

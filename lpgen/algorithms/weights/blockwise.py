@@ -40,11 +40,11 @@ class Operand(NamedTuple):
 class BlockwiseWeights(GroupedWeights):
     """Packed-weight layout above for the weights of `op`; panels of vectors x lanes columns.
 
-    nothing: what the left side holds for nothing.
+    pad_value: what the left side holds where there is no activation.
     """
 
     operand_of: Operand
-    nothing: int
+    pad_value: int
 
     @property
     def planes(self) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class BlockwiseWeights(GroupedWeights):
             parts.append(Section("scale", (*outer, *inner), self.float_dtype))
         if self.op.zero_weight == "group":
             parts.append(Section("zero", (*outer, *inner), self.operand_of.dtype))
-        if self.nothing:
+        if self.pad_value:
             parts.append(Section("compensation", (*outer, *inner), "int32"))
         return parts
 
@@ -95,7 +95,7 @@ class BlockwiseWeights(GroupedWeights):
             if section.name == "zero":
                 zeros = parameters["zero_weight"].astype(np.int32) - self.operand_of.base
                 return self.by_column(zeros)
-            return self.by_column(operands.sum(axis=2) * -self.nothing)
+            return self.by_column(operands.sum(axis=2) * -self.pad_value)
 
         return self.bytes_of(map(contents, self.sections))
 
@@ -172,7 +172,7 @@ class BlockwiseWeights(GroupedWeights):
             column = no * self.panel + nv * self.lanes + nl
             if section.name == "compensation":
                 value = w[column, j * op.sum_group + kt].astype("int32") - self.operand_of.base
-                value = value * (-self.nothing)
+                value = value * (-self.pad_value)
                 inside = tirx.all(column < op.n, self.inside(j, kt))
                 return te.sum(te.if_then_else(inside, value, zero), axis=[kt])
             if section.name == "zero":

@@ -104,16 +104,17 @@ class _Copy:
 
     def _vector(self, pair, first: int, column, panel, sources: list) -> None:
         pairs = self.pairs
-        nothing, offset = (
-            vectors.splat(value, pairs.dtype, self.panel) for value in (pairs.nothing, pairs.offset)
+        pad_value, offset = (
+            vectors.splat(value, pairs.dtype, self.panel)
+            for value in (pairs.pad_value, pairs.offset)
         )
         rows = []
         for source in sources:
             if source is None:
-                rows.append(nothing)
+                rows.append(pad_value)
                 continue
             place = source(column * self.channels + panel * self.panel)
-            value = vectors.load(*place, self.panel).astype(nothing.ty.dtype)
+            value = vectors.load(*place, self.panel).astype(pad_value.ty.dtype)
             rows.append(vectors.fenced(value + offset, self.panel) if pairs.offset else value)
         at = (self.image, self.block, pair, first + column, panel, 0)
         vectors.store(self.pad, at, self._interleaved(*rows), self.panel * 2)
@@ -127,7 +128,7 @@ class _Copy:
         if begin == end:
             return
         pairs, size = self.pairs, self.panel * 2
-        fill = vectors.splat(pairs.nothing, pairs.dtype, size)
+        fill = vectors.splat(pairs.pad_value, pairs.dtype, size)
         with tb.serial(begin, end) as column, tb.serial(0, self.panels) as panel:
             at = (self.image, self.block, pair, column, self.first_panel + panel, 0)
             vectors.store(self.pad, at, fill, size)

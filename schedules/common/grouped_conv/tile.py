@@ -222,4 +222,4 @@ def _copy_rows(rows: Rows, x, pad, image, block) -> None:
 def _fill(rows: Rows, pad, at: list, start: int, stop: int) -> None:
     if start < stop:
         with tb.serial(start, stop) as place:
-            tb.buffer_store(pad, tirx.const(rows.nothing, rows.dtype), [*at, place])
+            tb.buffer_store(pad, tirx.const(rows.pad_value, rows.dtype), [*at, place])
