@@ -13,6 +13,12 @@ from lpgen.runtime.memory import aligned_copy
 from lpgen.space import Space
 
 NAMES = [name for name in LEVELS if name.endswith("/dot") and name != "generic/dot"]
+STRAIGHT = [
+    f"{level}/{algorithm}"
+    for level in ("sse4", "avx2", "avx512bw", "icelake")
+    for algorithm in ("bitserial", "lut_sum")
+]
+"""Templates whose tiles are straight-line code."""
 SHAPES = [
     "h=7 w=7 ic=32 oc=40 kernel=3 pad=1",
     "h=5 w=9 ic=3 oc=17 kernel=3 pad=1",
@@ -60,6 +66,39 @@ def test_exact_without_the_padding(name, text):
     op = parse(text)
     for knobs in _points(op, *template(name), 2):
         assert_exact(name, op, knobs)
+
+
+def _straight_cases():
+    formats = [
+        "act=u1 weight=b1",
+        "act=u2 weight=s2 out=u2:packed scale=channel",
+        "act=u2 weight=u2 zero_weight=1",
+        "act=u3 weight=b2 out=u8 scale=channel bias=s32",
+        "act=u4 weight=b1",
+    ]
+    for level, name in enumerate(STRAIGHT):
+        for number, shape in enumerate(SHAPES):
+            marks = () if (level + number) % 4 == 0 else pytest.mark.nightly
+            words = formats[(level + number) % len(formats)]
+            yield pytest.param(name, f"conv2d {shape} {words}", marks=marks)
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize(("name", "text"), list(_straight_cases()))
+def test_exact_without_the_padding_in_straight_line_code(name, text):
+    op, (chosen, target) = parse(text), template(name)
+    if "inside" not in chosen.space(op, target).knobs["left"]:
+        pytest.skip("its lines have no parts that are tiles")
+    for knobs in _points(op, chosen, target, 2):
+        assert_exact(name, op, knobs)
+
+
+@pytest.mark.parametrize("words", ["act=s2 weight=b1", "act=u2 weight=b1 zero_act=1"])
+def test_padding_that_adds_something_is_looked_up(words):
+    op = parse(f"conv2d h=7 w=7 ic=32 oc=40 kernel=3 pad=1 {words}")
+    for name in ("icelake/bitserial", "icelake/lut_sum"):
+        chosen, target = template_of(name)
+        assert "inside" not in chosen.space(op, target).knobs["left"]
 
 
 @pytest.mark.parametrize("rows", [6, 7, 8])

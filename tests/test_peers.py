@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -184,6 +185,32 @@ def test_activations_that_ncnn_does_not_hold_count_as_their_neighbours():
     seen, codes, zero = ncnn._codes(small)
     assert seen is small
     assert (codes.max(), zero) == (127, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "filters"),
+    [
+        ("ic=32 act=s8 weight=s8", False),
+        ("ic=16 act=s8 weight=s8", True),
+        ("ic=512 act=u4 weight=s4", True),
+    ],
+)
+def test_ncnn_filters_where_its_sums_fit(words, filters):
+    case = Case.random(parse(f"conv2d h=12 w=12 oc=8 kernel=3 pad=1 {words}"))
+    codes = ncnn._codes(case)
+    assert ncnn._filters(ncnn._convolution(codes[0], *codes[1:])) == filters
+
+
+def test_what_ncnn_filters_is_right_for_the_largest_values():
+    pytest.importorskip("ncnn")
+    op = parse("conv2d h=12 w=12 ic=64 oc=32 kernel=3 act=s8 weight=s8")
+    case = Case.random(op)
+    x, w = np.full_like(case.x, 127), np.full_like(case.w, 127)
+    case = replace(case, x=x, w=w, sums=op.reference(x, w))
+    for prepare in peers.get("ncnn").variants(case, 1).values():
+        contender = prepare()
+        contender.call()
+        case.check(contender)
 
 
 def test_two_bits_go_to_the_blocks_that_onnxruntime_has_kernels_for():

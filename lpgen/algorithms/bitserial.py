@@ -30,7 +30,7 @@ from tvm import te, tirx
 from lpgen.algorithms import definition
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
 from lpgen.algorithms.depthwise import one_channel_each
-from lpgen.algorithms.lhs.encode import Encoding, encode_at_source, encode_in_tiles
+from lpgen.algorithms.lhs.encode import AT_SOURCE, Encoding, encode_at_source, encode_in_tiles
 from lpgen.algorithms.lhs.k_split import KSplit, cut
 from lpgen.algorithms.lhs.planes import given_words, reads_planes
 from lpgen.algorithms.lhs.view import Lhs, lhs_of
@@ -48,8 +48,8 @@ class Tiling(definition.Tiling):
 
     word: values of k in a word, 8, 16 or 32. A vector of words has ELEMENT / word times `lanes`
     columns, and `vectors` is a multiple of that;
-    left: "direct" (words are made at the source), "copied" (in tile order) or "folded" (in tile
-    order, of the folded source).
+    left: "direct" or "inside" (words are made at the source; taps in the padding may be left out),
+    "copied" (in tile order) or "folded" (in tile order, of the folded source).
     """
 
     word: int
@@ -131,8 +131,8 @@ def planes_of_left(op: Dense | Conv2d) -> tuple[int, int]:
 
 def k_split_of(op: Dense | Conv2d, word: int, left: str) -> KSplit:
     """The k axis in words. XOR counts what stands in empty places, AND does not."""
-    empty, direct = not is_xor(op), left == "direct"
-    return cut(op, word, folded=left == "folded", empty=empty, split=direct)
+    places = {"folded": left == "folded", "split": left in AT_SOURCE, "taps": left == "inside"}
+    return cut(op, word, empty=not is_xor(op), **places)
 
 
 def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Lhs, PlaneWeights]:
@@ -172,7 +172,7 @@ def _encoded(op, lhs: Lhs, t: Tiling, planes: tuple[int, int]):
         return one * (tirx.const(ones, "uint32") << i.astype("uint32"))
 
     encoding = Encoding((count,), "uint32", bit)
-    if t.left == "direct":
+    if t.left in AT_SOURCE:
         return encode_at_source(lhs, encoding)
     return encode_in_tiles(lhs, encoding, op.matrix.groups, t.row_tiles, t.rows, rows_outside=True)
 

@@ -28,7 +28,7 @@ from tvm import te, tirx
 
 from lpgen.algorithms import definition
 from lpgen.algorithms.definition import Definition, finish, matrix_sums, reduce_axes
-from lpgen.algorithms.lhs.encode import Encoding, encode_at_source, encode_in_tiles
+from lpgen.algorithms.lhs.encode import AT_SOURCE, Encoding, encode_at_source, encode_in_tiles
 from lpgen.algorithms.lhs.k_split import KSplit, cut
 from lpgen.algorithms.lhs.view import Lhs, lhs_of
 from lpgen.algorithms.sections import Section, placeholders
@@ -103,8 +103,9 @@ def tables_of(op: Dense | Conv2d, inputs: int, digits: int, rows: int = 1) -> Ta
 class Tiling(definition.Tiling):
     """Sizes that shape the definition, beside those of the register tile (`lanes` bytes a vector).
 
-    inputs, digits: see `Tables`; left: "direct" (tables are made at the source), "copied" (in tile
-    order) or "folded" (in tile order, of the folded source); unpacked: whether a stage "unpack"
+    inputs, digits: see `Tables`; left: "direct" or "inside" (tables are made at the source; taps in
+    the padding may be left out), "copied" (in tile order) or "folded" (in tile order, of the folded
+    source); unpacked: whether a stage "unpack"
     unpacks the indices of a panel; multiple: what the k steps of a run must be a multiple of;
     table_rows: rows that share a table.
     """
@@ -223,7 +224,8 @@ def _union(parts: list[tirx.Expr]) -> tirx.Expr:
 
 def k_split_of(op: Dense | Conv2d, left: str, inputs: int, multiple: int = 1) -> KSplit:
     """The k axis in groups of `inputs`."""
-    return cut(op, inputs, multiple, left == "folded", empty=True, split=left == "direct")
+    places = {"folded": left == "folded", "split": left in AT_SOURCE, "taps": left == "inside"}
+    return cut(op, inputs, multiple, empty=True, **places)
 
 
 def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Lhs, IndexWeights]:
@@ -240,7 +242,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Lhs, IndexWeights]:
         return tirx.Select((entry >> i & 1) == 1, tables.digit(x, digit), _byte(0))
 
     encoding = Encoding((t.digits, tables.entries), "uint8", term, rows=t.table_rows)
-    if t.left == "direct":
+    if t.left in AT_SOURCE:
         lhs_at = encode_at_source(lhs, encoding)
     else:
         lhs_at = encode_in_tiles(lhs, encoding, matrix.groups, t.row_tiles, t.rows)

@@ -9,12 +9,14 @@ the kernel is made, and which rows of the kernel lie inside depends on the line 
         for k4, for mi in those that s reaches: tile[mi] += products
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 
 from tvm import tirx
 from tvm.s_tir import SBlock, SBlockRealize, Schedule, renew_defs
+from tvm.tirx.script import builder as tb
 from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.lhs.inside import Inside
@@ -40,12 +42,30 @@ def tile_rows(op: Dense | Conv2d, most: int) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=256)
+def shares(op: Conv2d) -> tuple[float, float]:
+    """The part of the kernel's rows, and of its columns, that lies inside."""
+    axes = Inside.of(op)
+    return axes.rows.share, axes.columns.share
+
+
+@lru_cache(maxsize=256)
 def refuses(op: Conv2d, rows: int) -> str | None:
     """Why tiles of `rows` rows cannot leave out the padding; None if they can."""
     if op.ow % rows:
         return f"rows={rows} does not divide a line of {op.ow}"
     nests = sum(len(runs) for _, runs in _places(op, rows))
     return f"{nests} copies of the loops over k are more than {NESTS}" if nests > NESTS else None
+
+
+def misplaced(
+    op: Dense | Conv2d, left: str, rows: int, heights: Sequence[int], lines: Sequence[int]
+) -> str | None:
+    """Why tiles of `rows` rows do not go with the knob `left`; heights: of tiles anywhere, lines:
+    of those that leave out the padding."""
+    if left != "inside":
+        whole = rows in heights
+        return None if whole else f"rows={rows} is for parts of a line, without the padding"
+    return refuses(op, rows) if rows in lines else f"{rows} rows are no part of a line"
 
 
 def mark(sch: Schedule, row, column, pixels: Sequence) -> None:
@@ -97,6 +117,41 @@ def _bounded(loop: tirx.For, op: Conv2d, rows: int) -> tirx.Stmt:
         stmt = nest if stmt is None else tirx.IfThenElse(place < end, nest, stmt)
         end = start
     return stmt
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The taps that a tile reaches: kernel rows first <= r < first + count, as expressions;
+    columns: {column of the kernel: (first, stop) of the tile's rows}."""
+
+    first: tirx.Expr
+    count: tirx.Expr
+    columns: dict[int, tuple[int, int]]
+
+
+def for_places(op: Conv2d, rows: int, tile: tirx.Expr, emit: Callable[[Taps], None]) -> None:
+    """Emit the code of tile number `tile`, which is straight-line and not loops to be bounded, for
+    each place in a line that other columns of the kernel reach."""
+    per_line = op.ow // rows
+    # Tiles beyond the last compute it again.
+    tile = tirx.Min(tile, op.matrix.m // rows - 1)
+    first, count = Inside.of(op).rows.inside_at(tile // per_line % op.oh)
+    places = _places(op, rows)
+    ends = [start for start, _ in places[1:]]
+
+    def place(number: int) -> None:
+        emit(Taps(first, count, {s: span for run, span in places[number][1] for s in run}))
+
+    def from_place(number: int) -> None:
+        if number == len(ends):
+            return place(number)
+        with tb.If(tile % per_line < ends[number]):
+            with tb.Then():
+                place(number)
+            with tb.Else():
+                from_place(number + 1)
+
+    from_place(0)
 
 
 def _tile_number(loop: tirx.For) -> tirx.Expr:

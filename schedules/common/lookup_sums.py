@@ -24,8 +24,9 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tvm import tirx
 from tvm.tirx.script import builder as tb
@@ -33,6 +34,8 @@ from tvm.tirx.script import builder as tb
 from lpgen.algorithms.lhs.k_split import KSplit
 from lpgen.algorithms.lut_sum import Tables
 from lpgen.isa import Isa
+from lpgen.schedules.common.inside import Taps
+from lpgen.schedules.common.lookup_bytes import Bytes, HalfBytes, add_to, add_waiting
 from lpgen.tir import vectors as vec
 from lpgen.tir.microkernel import Index, Site
 
@@ -90,84 +93,6 @@ def for_parts(box: Box, most: int, unit: int, body: Callable[[Box], None]) -> No
         body(box.part(axis, whole * length, size % length))
 
 
-class Bytes:
-    """Sums of lookups in bytes; what a byte sums belongs to one row."""
-
-    def __init__(self, lanes: int) -> None:
-        self.lanes, self._acc = lanes, vec.scratch((lanes,), "uint8")
-
-    def clear(self) -> None:
-        """Start from 0, to be added to in a loop."""
-        vec.store(self._acc, [0], vec.splat(0, "uint8", self.lanes), self.lanes)
-
-    def add(self, found: tirx.Expr, fresh: bool) -> None:
-        """Add what was looked up; fresh: start with it."""
-        _add(self._acc, found, self.lanes, fresh)
-
-    @property
-    def full(self) -> bool:
-        """Whether it has to settle before more is added."""
-        return False
-
-    def settle(self) -> None:
-        """End a piece of straight-line code."""
-
-    def rows(self) -> list[tirx.Expr]:
-        """The sums of each row."""
-        return [vec.load(self._acc, [0], self.lanes)]
-
-
-class HalfBytes(Bytes):
-    """The same of two rows, each in its halves of the bytes that are looked up, of which a half
-    holds the sum of `most`."""
-
-    def __init__(self, lanes: int, most: int) -> None:
-        super().__init__(lanes)
-        self.most, self._held, self._fresh = most, 0, False
-        self._both, self._high = (vec.scratch((lanes,), "uint8") for _ in range(2))
-
-    def clear(self) -> None:
-        for sums in (self._both, self._high):
-            vec.store(sums, [0], vec.splat(0, "uint8", self.lanes), self.lanes)
-
-    def add(self, found: tirx.Expr, fresh: bool) -> None:
-        self._fresh = self._fresh or fresh
-        super().add(found, fresh=not self._held)
-        self._held += 1
-
-    @property
-    def full(self) -> bool:
-        return self._held == self.most
-
-    def settle(self) -> None:
-        if not self._held:
-            return
-        acc = vec.bind(vec.load(self._acc, [0], self.lanes))
-        _add(self._both, acc, self.lanes, self._fresh)
-        _add(self._high, acc >> vec.splat(4, "uint8", self.lanes), self.lanes, self._fresh)
-        self._held, self._fresh = 0, False
-
-    def rows(self) -> list[tirx.Expr]:
-        self.settle()
-        high = vec.bind(vec.load(self._high, [0], self.lanes))
-        low = vec.load(self._both, [0], self.lanes) - (high << vec.splat(4, "uint8", self.lanes))
-        return [low, high]
-
-
-def _added(waiting: list[tuple[Bytes, tirx.Expr]], fresh: bool) -> list:
-    """Add what was looked up to sums; nothing is left."""
-    for acc, found in waiting:
-        acc.add(found, fresh)
-    for acc, _ in waiting:
-        if acc.full:
-            acc.settle()
-    return []
-
-
-def _add(sums, value: tirx.Expr, lanes: int, fresh: bool) -> None:
-    vec.store(sums, [0], value if fresh else vec.load(sums, [0], lanes) + value, lanes)
-
-
 class Sums(ABC):
     """The registers of a tile of lookups and the statements on them, for tables x vectors of bytes
     and the digits of the tables (`counts`); sums belong to the rows of the tables.
@@ -188,6 +113,8 @@ class Sums(ABC):
             place: Bytes(self.lanes) if rows == 1 else HalfBytes(self.lanes, half)
             for place in itertools.product(*map(range, counts))
         }
+        self.active = range(counts[0])
+        """Tables that are looked up in."""
         self.places = list(itertools.product(range(counts[0] * rows), *map(range, counts[1:])))
         """Of the sums in 16 bits, (row, vector, digit)."""
         self.total = {place: vec.scratch((self.half,), "uint16") for place in self.places}
@@ -208,12 +135,35 @@ class Sums(ABC):
     def tile(self) -> None:
         """Emit the whole tile."""
         whole = Box((0, 0, 0), (self.cut.r, self.cut.s, self.cut.kg))
-        # Not 0, see `refuses`.
-        most = self.tables.longest // self.unit * self.unit
-        several = whole.count > most
+        several = whole.count > self._longest
         if several:
             self.clear()
-        for_parts(whole, most, self.unit, lambda box: self.block(box, add=several))
+        every = range(self.counts[0])
+        for_parts(whole, self._longest, self.unit, lambda box: self.block([(box, every)], several))
+
+    @property
+    def _longest(self) -> int:
+        """k steps whose sums 16 bits hold. Not 0, see `refuses`."""
+        return self.tables.longest // self.unit * self.unit
+
+    def inside(self, taps: Taps) -> None:
+        """Emit the tile without the taps in the padding, one row of the kernel after the other.
+        There nothing is added: tables of several rows count where one of them is inside."""
+        rows, kg, most = self.tables.rows, self.cut.kg, self._longest
+        spans = {
+            s: range(first // rows, -(-stop // rows)) for s, (first, stop) in taps.columns.items()
+        }
+        self.clear()
+        with tb.serial(0, taps.count) as i:
+            parts = [(Box((taps.first + i, s, 0), (1, 1, kg)), span) for s, span in spans.items()]
+            if kg * len(parts) <= most:
+                self.block(parts, add=True)
+            else:
+                for box, span in parts:
+                    for_parts(box, most, self.unit, partial(self._add, span))
+
+    def _add(self, span: range, box: Box) -> None:
+        self.block([(box, span)], add=True)
 
     @abstractmethod
     def clear(self) -> None:
@@ -221,24 +171,29 @@ class Sums(ABC):
 
     # ---- from lookups to 16 bits
 
-    def block(self, box: Box, add: bool) -> None:
-        """The sums of k steps that 16 bits hold; add: to what is there."""
+    def block(self, parts: Sequence[tuple[Box, range]], add: bool) -> None:
+        """The sums of k steps that 16 bits hold, and the tables where they are looked up in; add:
+        to what is there."""
         half = self.half
         for sums in (self.total, self.odd):
             for place in self.places:
                 vec.store(sums[place], [0], vec.splat(0, "uint16", half), half)
         # At least a unit: `_lookups` knows when a byte holds less.
         most = max(self.unit, self.tables.lookups // self.unit * self.unit)
+
+        def chunks(plane: Index) -> None:
+            for box, self.active in parts:
+                for_parts(box, most, self.unit, lambda part: self._chunk(part, plane))
+
         if self.planes == 1:
-            for_parts(box, most, self.unit, lambda part: self._chunk(part, 0))
+            chunks(0)
         else:
             with tb.serial(0, self.planes) as step:
                 for sums in (self.total, self.odd):
                     for place in self.places:
                         twice = vec.load(sums[place], [0], half) << vec.splat(1, "uint16", half)
                         vec.store(sums[place], [0], twice, half)
-                plane = self.planes - 1 - step
-                for_parts(box, most, self.unit, lambda part: self._chunk(part, plane))
+                chunks(self.planes - 1 - step)
         self.widen(add)
 
     def _chunk(self, box: Box, plane: Index) -> None:
@@ -247,7 +202,7 @@ class Sums(ABC):
         if box.count <= 2 * body:
             self._lookups(box, plane, fresh=True)
         else:
-            for acc in self.acc.values():
+            for acc in self._accumulators().values():
                 acc.clear()
             for_parts(box, body, unit, lambda part: self._lookups(part, plane, fresh=False))
         self._flush()
@@ -265,32 +220,36 @@ class Sums(ABC):
                 self._lookup(group, index, fresh)
                 fresh = False
                 done += 1
-        for acc in self.acc.values():
+        for acc in self._accumulators().values():
             acc.settle()
+
+    def _accumulators(self) -> dict[tuple, Bytes]:
+        """Those of the tables that are looked up in."""
+        return {place: acc for place, acc in self.acc.items() if place[0] in self.active}
 
     def _lookup(self, group: tuple, index: list, fresh: bool) -> None:
         lanes, entries = self.lanes, self.tables.entries
         lookup = self.isa.lookup16 if entries == 16 else self.isa.lookup64
-        count, vectors, digits = self.counts
+        _, vectors, digits = self.counts
         waiting = []
-        for number, digit in itertools.product(range(count), range(digits)):
+        for number, digit in itertools.product(self.active, range(digits)):
             table = self.table(number, digit, group)
             table = vec.bind(vec.repeat(table, entries, lanes // entries))
             for vector in range(vectors):
                 waiting.append((self.acc[number, vector, digit], lookup(table, index[vector])))
                 if self.tables.rows == 1:
-                    waiting = _added(waiting, fresh)
+                    waiting = add_waiting(waiting, fresh)
         # Small CPUs compute in this order, and a sum waits for what was looked up just before.
-        _added([(acc, vec.bind(found)) for acc, found in waiting], fresh)
+        add_waiting([(acc, vec.bind(found)) for acc, found in waiting], fresh)
 
     def _flush(self) -> None:
         half = self.half
-        for (number, *place), acc in self.acc.items():
+        for (number, *place), acc in self._accumulators().items():
             for row, sums in enumerate(acc.rows()):
                 at = (number * self.tables.rows + row, *place)
                 pair = vec.bind(vec.reinterpret(f"uint16x{half}", sums))
-                _add(self.total[at], pair, half, fresh=False)
-                _add(self.odd[at], pair >> vec.splat(8, "uint16", half), half, fresh=False)
+                add_to(self.total[at], pair, half, fresh=False)
+                add_to(self.odd[at], pair >> vec.splat(8, "uint16", half), half, fresh=False)
 
     def halves(self, place: tuple) -> tuple[tirx.Expr, tirx.Expr]:
         """The sums of (row, vector, digit) in 16 bits: of the even bytes, and of the odd ones."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 from tvm import tirx
 from tvm.tirx.script import builder as tb
@@ -203,11 +204,11 @@ class _Tile(Sums):
         self.words = vec.scratch(shape, "uint16")
         """The sums of the even rows of each vector, and of the odd ones."""
 
-    def block(self, box: Box, add: bool) -> None:
+    def block(self, parts: Sequence[tuple[Box, range]], add: bool) -> None:
         """The sums of some k steps, some columns at a time, then all of them transposed."""
         with tb.serial(0, self.parts) as part:
             self.first = part * self.columns
-            super().block(box, add)
+            super().block(parts, add)
         self._transpose()
         self._add_up(add)
 

@@ -106,6 +106,9 @@ class Avxvnni(Avx2):
         name = "llvm.x86.avx512.vpdpbusd.256"
         return vec.intrinsic("int32x8", name, acc, *unsigned_first(a, b))
 
+    def dot2(self, acc, a, b):
+        return vec.intrinsic("int32x8", "llvm.x86.avx512.vpdpwssd.256", acc, a, b)
+
 
 class Avxvnniint8(Avxvnni):
     """Bytes of any signedness: nothing has to be added to make one side unsigned."""
@@ -152,6 +155,9 @@ class Avx512vnni(Avx512bw):
     def dot4(self, acc, a, b):
         name = "llvm.x86.avx512.vpdpbusd.512"
         return vec.intrinsic("int32x16", name, acc, *unsigned_first(a, b))
+
+    def dot2(self, acc, a, b):
+        return vec.intrinsic("int32x16", "llvm.x86.avx512.vpdpwssd.512", acc, a, b)
 
 
 LEVELS = (Avx512vnni, Avx512bw, Avxvnniint8, Avxvnni, Avx2, Sse4)

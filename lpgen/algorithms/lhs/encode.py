@@ -18,6 +18,9 @@ from tvm import te, tirx
 
 from lpgen.algorithms.lhs.view import Lhs, is_matrix
 
+AT_SOURCE = ("direct", "inside")
+"""Values of the knob `left` that encode at the source; "inside" leaves out taps in the padding."""
+
 
 @dataclass(frozen=True)
 class Encoding:

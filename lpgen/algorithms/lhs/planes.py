@@ -13,6 +13,7 @@ from dataclasses import replace
 from tvm import te, tirx
 from tvm.tirx.script import builder as tb
 
+from lpgen.algorithms.lhs.encode import AT_SOURCE
 from lpgen.algorithms.lhs.view import Lhs, is_matrix, rows_loop
 from lpgen.ops import Conv2d, Dense
 from lpgen.ops.packed import WORD
@@ -23,7 +24,7 @@ def reads_planes(op: Dense | Conv2d, word: int, left: str) -> bool:
     """Whether words of `word` values that are made at the source (`left`) are those of the input:
     a pixel has whole ones for each group. Outliers are multiplied with values."""
     whole = op.matrix.groups == 1 or op.x_extents[-1] // op.matrix.groups % WORD == 0
-    made = (word, left) == (WORD, "direct")
+    made = word == WORD and left in AT_SOURCE
     return op.input == "planes" and made and whole and not op.outliers
 
 

@@ -4,17 +4,21 @@ A tile of m x m' outputs of a kernel of r x r' taps takes (m + r - 1)(m' + r' - 
 pair of channels instead of m r m' r': the values under it and the kernel are transformed by small
 integer matrices (`sides`), multiplied place by place, and the sums over the channels transformed
 back. Codes of few bits stay bytes through both transformations, so that the products are those of
-the dot-product instruction, and the result is an exact multiple of the sum:
+the dot-product instruction, and the result is an exact multiple of the sum. Others become words of
+16 bits, products of two of which are added to int32 modulo 2^32:
 
     pad     the padded input, as large as whole register tiles read
     rows, weights   G g, and G g G^T of a panel, where the kernel's codes are stored
     down    B^T d
-    patch   B^T d B modulo 256, plus an offset of its place that makes it a byte without sign
+    patch   B^T d B modulo 256, plus an offset of its place that makes it a byte without sign, or
+            in int16, of activations less their `centre`
     partial sums of pairs of products in int16, where the instruction set asks for chunks
-    tile    for every place (p, q) a matrix product over the channels
+    tile    for every place (p, q) a matrix product over the channels, or several where products
+            share a place
     up      A^T M
     back    A^T M A
-    y       that plus what undoes the offsets, divided by the scale, and the epilogue
+    y       that plus what undoes the offsets, divided by the scale, and the epilogue; of words
+            what undoes the centre is added behind the division
 
 A side of one output is not transformed: its taps are summed one by one (m = 1: 1-D filtering).
 """
@@ -26,28 +30,21 @@ from tvm import te, tirx
 from lpgen.algorithms.definition import Definition, Sums, finish, reduce_axes
 from lpgen.algorithms.sections import placeholders
 from lpgen.algorithms.winograd.geometry import Geometry, Tiling
-from lpgen.algorithms.winograd.sides import Matrix
+from lpgen.algorithms.winograd.sides import Matrix, Side
 from lpgen.algorithms.winograd.tile import Tile
-from lpgen.algorithms.winograd.weights import (
-    KQ,
-    KernelCodes,
-    TileWeights,
-    TransformedWeights,
-    pick,
-)
+from lpgen.algorithms.winograd.weights import KernelCodes, TileWeights, TransformedWeights, pick
 from lpgen.ops import Conv2d
 from lpgen.tir.vectors import ROUNDING, ROUNDING_BITS
 
 
 def why_not(op: Conv2d) -> str | None:
     """Why the algorithm does not serve the operator, whatever the tile."""
-    if op.kind != "conv2d" or max(op.kernel) == 1:
+    if op.kind != "conv2d" or all(k <= s for k, s in zip(op.kernel, op.stride, strict=True)):
         return "there are no neighbouring taps to share products"
     if op.groups > 1:
         return f"groups={op.groups}: few channels would be summed for each transformation"
-    for word in ("stride", "dilation"):
-        if getattr(op, word) != (1, 1):
-            return f"{word}={'x'.join(map(str, getattr(op, word)))}: tiles need neighbouring taps"
+    if op.dilation != (1, 1):
+        return f"dilation={'x'.join(map(str, op.dilation))}: tiles need neighbouring taps"
     return None
 
 
@@ -69,8 +66,10 @@ def define(op: Conv2d, tile: Tile, tiling: Tiling) -> Definition[Geometry, TileW
         lane = (n % panel // tiling.lanes, n % tiling.lanes)
 
         i, j = h % high.outputs, w % wide.outputs
-        total = back[(image, *place, i, j, *inside, *lane)] + start[i, j, n]
-        return _divided(total, tile.scale)
+        total = back[(image, *place, i, j, *inside, *lane)]
+        if tile.words:
+            return _divided_modulo(total, tile.scale) + start[i, j, n]
+        return _divided(total + start[i, j, n], tile.scale)
 
     def place(image, h, w, n):
         return (image * op.oh + h) * op.ow + w, 0, n
@@ -88,27 +87,39 @@ def _pad(geometry: Geometry) -> te.Tensor:
         inside = tirx.all(h >= top, h < top + op.h, w >= left, w < left + op.w, k < op.ic)
         return te.if_then_else(inside, x[image, h - top, w - left, k], zero)
 
-    return te.compute((op.n, *geometry.read, geometry.steps * KQ), value, name="pad")
+    return te.compute((op.n, *geometry.read, geometry.steps * geometry.tile.kq), value, name="pad")
 
 
 def _patch(geometry: Geometry, pad: te.Tensor) -> te.Tensor:
     """patch[image, row tile, column tile, p, q, row, column, k], out of the stage "down"."""
-    tile, tiling = geometry.tile, geometry.tiling
+    tile = geometry.tile
+    dtype, signed = "int16" if tile.words else "uint8", tile.op.act.min < 0
+    centre = tirx.const(tile.centre, dtype)
+
+    def given(*at):
+        byte = pad[at]
+        if not tile.words:
+            return byte
+        return (tirx.reinterpret("int8", byte) if signed else byte).astype(dtype) - centre
+
     high, wide = tile.high, tile.wide
     offsets = tile.offsets.tolist()
-    outer, inner = (tile.op.n, *geometry.tiles), (*geometry.patches, geometry.steps * KQ)
+    outer, inner = (tile.op.n, *geometry.tiles), (*geometry.patches, geometry.steps * tile.kq)
+    (down, across), (tall, broad) = geometry.steps_of_patches, geometry.steps_of_tiles
 
     def line(image, ro, co, p, j, r, c, k):
-        h = (ro * tiling.rows + r) * high.outputs
-        w = (co * tiling.columns + c) * wide.outputs + j
-        return transformed(high.input, p, lambda i: pad[image, h + i, w, k], "uint8")
+        h, w = ro * tall + r * down, co * broad + c * across + j
+        return transformed(high.input, p, lambda i: given(image, h + i, w, k), dtype)
 
     down = te.compute((*outer, high.products, len(wide.input[0]), *inner), line, name="down")
 
     def value(image, ro, co, p, q, *place):
-        offset = pick(p, [pick(q, [tirx.const(o, "uint8") for o in row]) for row in offsets])
         lines = (image, ro, co, p)
-        return transformed(wide.input, q, lambda j: down[(*lines, j, *place)], "uint8") + offset
+        total = transformed(wide.input, q, lambda j: down[(*lines, j, *place)], dtype)
+        if tile.words:
+            return total
+        offset = pick(p, [pick(q, [tirx.const(o, dtype) for o in row]) for row in offsets])
+        return total + offset
 
     return te.compute((*outer, high.products, wide.products, *inner), value, name="patch")
 
@@ -117,7 +128,7 @@ def _weights(geometry: Geometry, codes: KernelCodes, stored: list[te.Tensor]) ->
     """weights[panel, p, q, r, s, k4, vector, lane, kt], as `TransformedWeights` stores them, out of
     the stage "rows"."""
     t, tiling, lookup = geometry.tile, geometry.tiling, geometry.tiling.lookup
-    inner = (*t.direct, geometry.steps, tiling.vectors, tiling.lanes, KQ)
+    inner = (*t.direct, geometry.steps, tiling.vectors, tiling.lanes, t.kq)
     outer = (codes.panels, t.high.products)
 
     def line(panel, p, b, r, s, *place):
@@ -136,19 +147,25 @@ def _weights(geometry: Geometry, codes: KernelCodes, stored: list[te.Tensor]) ->
 
 
 def _products(geometry: Geometry, patch: te.Tensor, weights: te.Tensor) -> te.Tensor:
-    """tile[image, row tile, column tile, panel, p, q, row, column, vector, lane], int32 sums."""
+    """tile[image, row tile, column tile, panel, p, q, row, column, vector, lane], int32 sums.
+
+    The axes r and s are taps. Where products share places they are all products of a side, and a
+    schedule has to bound their loops to those of the place (`Side.starts`, `Side.counts`).
+    """
     tile, t = geometry.tile, geometry.tiling
-    places = (tile.high.products, tile.wide.products)
-    outer = (tile.op.n, *geometry.tiles, int(weights.shape[0]), *places)
-    shape, (down, across) = (*outer, t.rows, t.columns, t.vectors, t.lanes), tile.direct
+    outer = (tile.op.n, *geometry.tiles, int(weights.shape[0]), tile.high.places, tile.wide.places)
+    shape, (down, across) = (*outer, t.rows, t.columns, t.vectors, t.lanes), geometry.added
+    high, wide = geometry.advance
 
     def product(dtype, index, r, s, k4, kt):
         image, ro, co, panel, p, q, row, column, nv, nl = index
-        value = patch[image, ro, co, p, q, row + r, column + s, k4 * KQ + kt].astype(dtype)
+        (p, r, down), (q, s, across) = _factor(tile.high, p, r), _factor(tile.wide, q, s)
+        pixel = (row * high + down, column * wide + across)
+        value = patch[(image, ro, co, p, q, *pixel, k4 * tile.kq + kt)].astype(dtype)
         return value * weights[panel, p, q, r, s, k4, nv, nl, kt].astype(dtype)
 
     if not t.chunk:
-        taps = reduce_axes(r=down, s=across, k4=geometry.steps, kt=KQ)
+        taps = reduce_axes(r=down, s=across, k4=geometry.steps, kt=tile.kq)
 
         def element(*index):
             return te.sum(product("int32", index, *taps), axis=taps)
@@ -175,6 +192,14 @@ def _products(geometry: Geometry, patch: te.Tensor, weights: te.Tensor) -> te.Te
     return te.compute(shape, widened, name="tile")
 
 
+def _factor(side: Side, place: tirx.Expr, number: tirx.Expr) -> tuple:
+    """(the product, the tap that is summed, the patch from that of the tile on) of sum `number` of
+    a place."""
+    if side.outputs == 1:
+        return place, number, number
+    return (place, number, 0) if side.places == side.products else (number, 0, 0)
+
+
 def _back(geometry: Geometry, products: te.Tensor) -> te.Tensor:
     """back[image, row tile, column tile, panel, i, j, row, column, vector, lane], int32, out of the
     stage "up"."""
@@ -184,13 +209,13 @@ def _back(geometry: Geometry, products: te.Tensor) -> te.Tensor:
 
     def line(image, ro, co, panel, i, q, *place):
         sums = (image, ro, co, panel)
-        return transformed(high.output, i, lambda p: products[(*sums, p, q, *place)], "int32")
+        return transformed(high.back, i, lambda p: products[(*sums, p, q, *place)], "int32")
 
     up = te.compute((*outer, places, *inner), line, name="up")
 
     def value(image, ro, co, panel, i, j, *place):
         lines = (image, ro, co, panel, i)
-        return transformed(wide.output, j, lambda q: up[(*lines, q, *place)], "int32")
+        return transformed(wide.back, j, lambda q: up[(*lines, q, *place)], "int32")
 
     return te.compute((*outer, wide.outputs, *inner), value, name="back")
 
@@ -218,6 +243,21 @@ def _combined(row: tuple[int, ...], value, dtype: str) -> tirx.Expr:
                 else:
                     total = total + value(i) if row[i] > 0 else total - value(i)
     return total
+
+
+def _divided_modulo(total: tirx.Expr, scale: int) -> tirx.Expr:
+    """total / scale, of which total is known modulo 2^32.
+
+    An odd factor's inverse is multiplied with, and the rest, a power of two, shifted out of what
+    fits int32. The product is one of int64 of which the low half remains: TVM says of int32 that it
+    does not wrap.
+    """
+    shift = (scale & -scale).bit_length() - 1
+    if scale >> shift > 1:
+        inverse = pow(scale >> shift, -1, 2**32)
+        inverse -= inverse // 2**31 * 2**32
+        total = (total.astype("int64") * tirx.const(inverse, "int64")).astype("int32")
+    return total >> tirx.const(shift, "int32") if shift else total
 
 
 def _divided(total: tirx.Expr, scale: int) -> tirx.Expr:

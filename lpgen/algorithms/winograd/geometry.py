@@ -1,4 +1,4 @@
-"""Sizes of winograd's stages: register tiles over the output, and what they read of the input."""
+"""Register tiles of the winograd algorithm over the output, and what of the input they read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from tvm import te
 
+from lpgen.algorithms.winograd.sides import Side
 from lpgen.algorithms.winograd.tile import Tile
-from lpgen.algorithms.winograd.weights import KQ
 
 if TYPE_CHECKING:
     from lpgen.algorithms.weights.panels import Lookup
@@ -48,6 +48,11 @@ class Geometry:
         return te.placeholder((op.n, op.h, op.w, op.ic), "uint8", name="x")
 
     @property
+    def sides(self) -> tuple[Side, Side]:
+        """The transformations down and across."""
+        return self.tile.high, self.tile.wide
+
+    @property
     def outputs(self) -> tuple[int, int]:
         """Outputs of a register tile, down and across."""
         t, tiling = self.tile, self.tiling
@@ -62,17 +67,44 @@ class Geometry:
     @property
     def patches(self) -> tuple[int, int]:
         """Transformed patches of a register tile; neighbours share those of a direct side."""
-        (down, across), tiling = self.tile.direct, self.tiling
-        return tiling.rows + down - 1, tiling.columns + across - 1
+        (down, across), tiling, (high, wide) = self.tile.direct, self.tiling, self.advance
+        return (tiling.rows - 1) * high + down, (tiling.columns - 1) * wide + across
+
+    @property
+    def added(self) -> tuple[int, int]:
+        """Steps of the loops over what is summed for a place besides the channels, down and across:
+        taps, or all products where some share a place."""
+        sides = zip(self.sides, self.tile.direct, strict=True)
+        return tuple(s.products if s.places < s.products else taps for s, taps in sides)
+
+    @property
+    def advance(self) -> tuple[int, int]:
+        """Transformed patches, down and across, from one transformed tile to the next: on a direct
+        side each value read is one."""
+        pairs = zip(self.sides, self.tile.op.stride, strict=True)
+        return tuple(stride if side.outputs == 1 else 1 for side, stride in pairs)
+
+    @property
+    def steps_of_patches(self) -> tuple[int, int]:
+        """Values of the input from one transformed patch to the next."""
+        sides = zip(self.sides, self.tile.op.stride, strict=True)
+        return tuple(1 if side.outputs == 1 else side.outputs * stride for side, stride in sides)
+
+    @property
+    def steps_of_tiles(self) -> tuple[int, int]:
+        """Values of the input from one register tile to the next."""
+        sides = zip(self.outputs, self.tile.op.stride, strict=True)
+        return tuple(outputs * stride for outputs, stride in sides)
 
     @property
     def read(self) -> tuple[int, int]:
         """Rows and columns of the padded input."""
-        (kh, kw), outputs = self.tile.op.kernel, self.outputs
-        return self.tiles[0] * outputs[0] + kh - 1, self.tiles[1] * outputs[1] + kw - 1
+        op = self.tile.op
+        sizes = zip(self.tiles, self.outputs, op.stride, op.kernel, strict=True)
+        return tuple((tiles * each - 1) * stride + taps for tiles, each, stride, taps in sizes)
 
     @property
     def steps(self) -> int:
         """Steps of the input channels, filled up to whole chunks."""
         chunk = self.tiling.chunk or 1
-        return -(-self.tile.op.ic // (KQ * chunk)) * chunk
+        return -(-self.tile.op.ic // (self.tile.kq * chunk)) * chunk

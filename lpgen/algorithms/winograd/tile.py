@@ -12,26 +12,46 @@ from lpgen.algorithms.winograd.sides import Side, limits, side
 from lpgen.ops import Conv2d
 from lpgen.ops.reach import INT16_MAX, INT32_MAX
 
-INT8, UINT8 = (-128, 127), 255
+INT8, UINT8, INT16 = (-128, 127), 255, (-INT16_MAX, INT16_MAX)
 THIRDS = 2**21
 """Quotients by odd numbers are exact below it: they are rounded in float32."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Tiles of `high.outputs` x `wide.outputs` results of `op`."""
+    """Tiles of `high.outputs` x `wide.outputs` results of `op`; words: transformed values are
+    int16, and sums wrap around as they are transformed back, else bytes."""
 
     op: Conv2d
     high: Side
     wide: Side
+    words: bool = False
 
     @classmethod
-    def of(cls, op: Conv2d, name: str) -> Tile:
+    def of(cls, op: Conv2d, name: str, words: bool = False) -> Tile:
         """The tile called "2x2" or the like: outputs, high x wide; 1 is a side without
         transformation."""
         outputs = map(int, name.split("x"))
-        high, wide = (side(m, taps) for m, taps in zip(outputs, op.kernel, strict=True))
-        return cls(op, high, wide)
+        high, wide = map(side, outputs, op.kernel, op.stride)
+        return cls(op, high, wide, words)
+
+    @property
+    def saving(self) -> float:
+        """How many times fewer products than those of all taps it takes."""
+        sides = zip((self.high, self.wide), self.op.kernel, strict=True)
+        return math.prod(s.outputs * k / s.products for s, k in sides if s.outputs > 1)
+
+    @property
+    def kq(self) -> int:
+        """Input channels of a step."""
+        return 2 if self.words else 4
+
+    @property
+    def centre(self) -> int:
+        """What is subtracted from each activation before words are made of it, so that sums are
+        as small as they can be."""
+        act = self.op.act
+        return (act.min + act.max + 1) // 2 if self.words else 0
 
     @property
     def scale(self) -> int:
@@ -48,8 +68,12 @@ class Tile:
     @cached_property
     def inputs(self) -> tuple[np.ndarray, np.ndarray]:
         """Limits of transformed activations; the zero point fills the padding."""
-        act, zero = self.op.act, self.op.zero_act
-        return limits(self.high.input, self.wide.input, min(act.min, zero), max(act.max, zero))
+        return limits(self.high.input, self.wide.input, *self._range)
+
+    @property
+    def _range(self) -> tuple[int, int]:
+        act, zero, centre = self.op.act, self.op.zero_act, self.centre
+        return min(act.min, zero) - centre, max(act.max, zero) - centre
 
     @cached_property
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
@@ -59,8 +83,8 @@ class Tile:
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """What is added to each transformed activation so that it has no sign, int64[p][q]."""
-        return np.maximum(-self.inputs[0], 0)
+        """What is added to each transformed activation so that a byte has no sign, int64[p][q]."""
+        return np.maximum(-self.inputs[0], 0) * (not self.words)
 
     @cached_property
     def pairs(self) -> int:
@@ -70,9 +94,8 @@ class Tile:
 
     @cached_property
     def bound(self) -> int:
-        """The largest absolute sum of activations, as they are, times weights."""
-        act = max(self.op.act.largest, abs(self.op.zero_act))
-        return self.op.matrix.k * act * self.op.weight.largest
+        """The largest absolute sum of activations, as they are or less `centre`, times weights."""
+        return self.op.matrix.k * max(map(abs, self._range)) * self.op.weight.largest
 
     @cached_property
     def sums(self) -> int:
@@ -86,6 +109,18 @@ class Tile:
 
     def why_not(self) -> str | None:
         """Why the tile is not exact, with the value and the limit; None if it is."""
+        return self._why_not_words() if self.words else self._why_not_bytes()
+
+    def _why_not_words(self) -> str | None:
+        for what, (least, most) in (("activations", self.inputs), ("weights", self.weights)):
+            if least.min() < INT16[0] or most.max() > INT16[1]:
+                return f"transformed {what} are {least.min()}..{most.max()}, more than int16"
+        power = self.scale & -self.scale
+        if self.bound * power > INT32_MAX:
+            return f"sums reach {self.bound}, and {power} times that is more than int32"
+        return None
+
+    def _why_not_bytes(self) -> str | None:
         least, most = self.weights
         if least.min() < INT8[0] or most.max() > INT8[1]:
             return f"transformed weights are {least.min()}..{most.max()}, more than int8"

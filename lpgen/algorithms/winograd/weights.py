@@ -1,12 +1,13 @@
 """Packed weights of the winograd algorithm.
 
-    main[panel][p][q][r][s][k group][vector][lane][kq]      int8, `TransformedWeights`
+    main[panel][p][q][r][s][k group][vector][lane][kq]      int8 or int16, `TransformedWeights`
     plane[panel][k group / fields][row][column][...]        uint8, `KernelCodes`
     start[i][j][channel]                                    int32
 
 (p, q) are the places of a transformed tile, (r, s) the taps that are summed one by one, a panel is
 `vectors` x `lanes` output channels. `start` undoes the offsets of the activations at output (i, j)
-of a tile: -(A^T (offset * sum of the transformed weights) A).
+of a tile: -(A^T (offset * sum of the transformed weights) A); beside words it is what the `centre`
+of the activations takes away from every output, centre * sum of the weights.
 """
 
 from __future__ import annotations
@@ -27,9 +28,6 @@ from lpgen.algorithms.winograd.tile import Tile
 
 if TYPE_CHECKING:
     from lpgen.algorithms.weights.panels import Lookup
-
-KQ = 4
-"""Input channels of a step."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,7 @@ class TileWeights(Sectioned, ABC):
         surplus = np.zeros((self.panels * self.panel, *t.offsets.shape), np.int64)
         surplus[: op.oc] = -t.offsets * values.sum((3, 4, 5))
         start = np.einsum("ip,jq,npq->ijn", high.output, wide.output, surplus)
+        start[..., : op.oc] += t.centre * w.astype(np.int64).sum((1, 2, 3))
         return self.bytes_of([*self.contents(w, values), start])
 
     def te_module(self) -> IRModule:
@@ -110,7 +109,16 @@ class TileWeights(Sectioned, ABC):
             lambda n, p, q: te.sum(transformed(n, p, q, r, s, k), axis=[r, s, k]),
         )
 
+        r, s = te.reduce_axis((0, op.kernel[0]), name="r"), te.reduce_axis((0, op.kernel[1]), "s")
+        k = te.reduce_axis((0, op.ic), name="k")
+        plain = te.compute(
+            (op.oc,), lambda n: te.sum(w[n, r, s, k].astype("int32"), axis=[r, s, k]), name="plain"
+        )
+
         def start(i, j, n):
+            if t.words:
+                total = plain[n] * tirx.const(t.centre, "int32")
+                return te.if_then_else(n < op.oc, total, tirx.const(0, "int32"))
             total = tirx.const(0, "int32")
             for p in range(high.products):
                 for q in range(wide.products):
@@ -126,32 +134,32 @@ class TileWeights(Sectioned, ABC):
 
 @dataclass(frozen=True)
 class TransformedWeights(TileWeights):
-    """Transformed weights, one byte each."""
+    """Transformed weights, one byte each, or two."""
 
     @property
     def stored(self) -> list[Section]:
         t = self.tile
-        inner = (*t.direct, self.steps, self.vectors, self.lanes, KQ)
+        inner = (*t.direct, self.steps, self.vectors, self.lanes, t.kq)
         shape = (self.panels, t.high.products, t.wide.products, *inner)
-        return [Section("main", shape, "int8")]
+        return [Section("main", shape, "int16" if t.words else "int8")]
 
     def contents(self, w: np.ndarray, transformed: np.ndarray) -> list[np.ndarray]:
-        op, inner = self.tile.op, transformed.shape[1:-1]
-        full = np.zeros((self.panels * self.panel, *inner, self.steps * KQ), np.int64)
+        op, inner, kq = self.tile.op, transformed.shape[1:-1], self.tile.kq
+        full = np.zeros((self.panels * self.panel, *inner, self.steps * kq), np.int64)
         full[: op.oc, ..., : op.ic] = transformed
-        full = full.reshape(self.panels, self.vectors, self.lanes, *inner, self.steps, KQ)
+        full = full.reshape(self.panels, self.vectors, self.lanes, *inner, self.steps, kq)
         return [full.transpose(0, 3, 4, 5, 6, 7, 1, 2, 8)]
 
     def te_contents(self, w: te.Tensor, transformed) -> list[te.Tensor]:
-        op = self.tile.op
+        op, kq, (section,) = self.tile.op, self.tile.kq, self.stored
 
         def main(panel, p, q, r, s, kg, vector, lane, kt):
-            channel, k = panel * self.panel + vector * self.lanes + lane, kg * KQ + kt
-            inside = tirx.all(channel < op.oc, k < op.ic)
-            zero = tirx.const(0, "int32")
-            return te.if_then_else(inside, transformed(channel, p, q, r, s, k), zero).astype("int8")
+            channel, k = panel * self.panel + vector * self.lanes + lane, kg * kq + kt
+            inside, zero = tirx.all(channel < op.oc, k < op.ic), tirx.const(0, "int32")
+            value = te.if_then_else(inside, transformed(channel, p, q, r, s, k), zero)
+            return value.astype(section.dtype)
 
-        return [te.compute(self.stored[0].shape, main, name="main")]
+        return [te.compute(section.shape, main, name="main")]
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,7 @@ class KernelCodes(TileWeights):
         return PanelWeights(
             shape=op.w_shape,
             format=op.weight,
-            cut=KSplit(1, 1, run=steps * KQ, kg=steps, kq=KQ),
+            cut=KSplit(1, 1, run=steps * self.tile.kq, kg=steps, kq=self.tile.kq),
             groups=1,
             columns=op.oc,
             panels=self.panels,
@@ -180,14 +188,14 @@ class KernelCodes(TileWeights):
         return self.codes.sections
 
     def contents(self, w: np.ndarray, transformed: np.ndarray) -> list[np.ndarray]:
-        op, near = self.tile.op, self.codes.fields * KQ
+        op, near = self.tile.op, self.codes.fields * self.tile.kq
         taps = op.kernel[0] * op.kernel[1]
-        full = np.zeros((op.oc, taps, self.steps * KQ), w.dtype)
+        full = np.zeros((op.oc, taps, self.steps * self.tile.kq), w.dtype)
         full[..., : op.ic] = w.reshape(op.oc, taps, op.ic)
         return self.codes.contents(full.reshape(op.oc, taps, -1, near).transpose(0, 2, 1, 3))
 
     def te_contents(self, w: te.Tensor, transformed) -> list[te.Tensor]:
-        op, near = self.tile.op, self.codes.fields * KQ
+        op, near = self.tile.op, self.codes.fields * self.tile.kq
         high, wide = op.kernel
 
         def weight(group, column, k):

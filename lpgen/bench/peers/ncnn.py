@@ -5,6 +5,10 @@ Its int8 is -127..127 and has no zero points. Activations that do not fit are sh
 the highest of 256 codes counted as the one below; what a zero point adds to every sum goes into the
 bias; and as ncnn does not pad with negative values (it smears their sign over packed channels),
 such an input is padded beforehand.
+
+Its 3x3 convolutions of stride 1 are minimal filtering, F(4x4), whose int32 sums are 576 times the
+result: with the largest values that is too much from 32 channels on, and the result is wrong. Where
+the operator's values may reach that it is told to filter directly.
 """
 
 import importlib
@@ -28,6 +32,8 @@ _PACK = 8
 _LOWEST, _HIGHEST = -127, 127
 _FLOATS_OUT, _INT8_OUT = 1, 101
 """int8_scale_term: results multiplied by the scales, or also requantized."""
+_FILTERING = 24 * 24
+"""What its minimal filtering multiplies sums by before it divides them."""
 _AS_IT_IS = 1
 """Extractor.extract's type that leaves layout and type of a result alone."""
 
@@ -46,6 +52,14 @@ class _Layer:
     zero: int
     case: Case
     turn: Callable[[np.ndarray], np.ndarray]
+
+
+def _filters(layer: _Layer) -> bool:
+    """Whether its minimal filtering computes the layer's sums, however large they get."""
+    op = layer.case.op
+    largest = _HIGHEST if layer.zero != op.zero_act else max(op.act.max, -op.act.min)
+    taps = layer.weights[0].size
+    return taps * min(largest, _HIGHEST) * op.weight.largest * _FILTERING < 2**31
 
 
 def version() -> str:
@@ -154,6 +168,7 @@ def _net(layer: _Layer, constants: list[Any], threads: int) -> tuple[Any, Any]:
 
     net = ncnn.Net()
     net.opt.num_threads = threads
+    net.opt.use_winograd_convolution = _filters(layer)
     for narrow in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
         setattr(net.opt, f"use_{narrow}", False)
     words = " ".join(f"{key}={value}" for key, value in layer.parameters.items())

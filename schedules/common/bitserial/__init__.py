@@ -6,15 +6,15 @@ Inside the blocks (see `blocks`), for every register tile:
     tile = the bits that are left in the trees, counted and weighted
     y = tile (+ compensation, + sums of rows)
 
-left=direct packs the activations into bit planes once, as they lie in memory (input=planes: they
-come packed); copied and folded
-pack the rows of a block just before use.
+left=direct and inside pack the activations into bit planes once, as they lie in memory
+(input=planes: they come packed); copied and folded pack the rows of a block just before use.
 """
 
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import bitserial
 from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.lhs.encode import AT_SOURCE
 from lpgen.algorithms.lhs.planes import reads_planes
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
 from lpgen.errors import refuse
@@ -43,7 +43,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     sch = definition.schedule()
     given = reads_planes(op, knobs["word"], knobs["left"])
     _schedule(sch, isa, knobs, given)
-    func = replace_tile(sch.mod["main"], emit_tile(plan_of(op, isa, knobs)))
+    func = replace_tile(sch.mod["main"], emit_tile(op, plan_of(op, isa, knobs)))
     low = bitserial.planes_of_left(op)[1]
     if not given:
         func = replace_encode(func, emit_planes(isa, knobs["word"], low), 1)
@@ -51,7 +51,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
 
 
 def _schedule(sch: Schedule, isa: Isa, knobs: Knobs, given: bool) -> None:
-    copied = knobs["left"] != "direct"
+    copied = knobs["left"] not in AT_SOURCE
     order = blocks.order_blocks(sch, sch.get_sblock("tile"), knobs, copied=copied, panels=False)
     encode = None if given else sch.get_sblock("encode")
     if copied:

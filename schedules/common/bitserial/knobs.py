@@ -14,23 +14,27 @@
 | n_block | panels of a block; 0: all                                                              |
 | outer   | order of the blocks: mn (panels vary fastest) or nm                                    |
 | inner   | order of the tiles in a block, the same way                                            |
-| left    | direct: pack bit planes once, as the input lies; copied: pack a block's rows in tile   |
-|         | order; folded: the same, of an input whose kernel rows are neighbours (few channels)   |
+| left    | direct: pack bit planes once, as the input lies; inside: the same, and taps in the     |
+|         | padding are left out; copied: pack a block's rows in tile order; folded: the same, of  |
+|         | an input whose kernel rows are neighbours (few channels)                               |
 """
 
 import math
 from functools import lru_cache
 
-from lpgen.algorithms.bitserial import Tiling, is_xor, k_split_of, planes_of_left
+from lpgen.algorithms.bitserial import Tiling, is_xor, k_split_of, offset_of, planes_of_left
+from lpgen.algorithms.lhs.encode import AT_SOURCE
 from lpgen.algorithms.lhs.k_split import foldable
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.common import blocks
+from lpgen.schedules.common import blocks, inside
 from lpgen.schedules.common.bitserial.counts import Counting
 from lpgen.schedules.common.bitserial.tile import Plan
 from lpgen.space import Counts, Knobs, Space
 
 ROWS = (1, 2, 3, 4, 6)
+HIGHEST = 8
+"""Rows of a tile that is a part of a line, at most."""
 WORDS = (8, 16, 32, 64, 128)
 DEPTHS = {
     "instruction": (0, 1, 2),
@@ -67,7 +71,8 @@ def plan_of(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Plan:
         planes=(left, op.weight.bits),
         low=low,
         xor=is_xor(op),
-        direct=knobs["left"] == "direct",
+        direct=knobs["left"] in AT_SOURCE,
+        inside=knobs["left"] == "inside",
         rows=knobs["rows"],
         vectors=knobs["vectors"],
         levels=left + op.weight.bits - 2 + knobs["depth"],
@@ -85,7 +90,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
             "word": (8, 32),
             "depth": tuple(depths),
             "words": (4, *WORDS) if isa.counts_bytes else WORDS,
-            "rows": tuple(rows for rows in ROWS if rows <= matrix.m),
+            "rows": tuple(sorted({*(r for r in ROWS if r <= matrix.m), *_lines(op)})),
             "vectors": (1, 2, 4) if isa.counts_bytes else (1, 2),
             **blocks.knobs(matrix.m, matrix.n, isa.lanes),
             "left": _left(op),
@@ -106,8 +111,13 @@ def _depths(isa: Isa, count: str) -> tuple[int, ...]:
 
 
 def _left(op: Dense | Conv2d) -> tuple[str, ...]:
-    folded = foldable(op, empty=not is_xor(op))
-    return ("direct", "copied", "folded") if folded else ("direct", "copied")
+    folded = ("folded",) if foldable(op, empty=not is_xor(op)) else ()
+    return (*(AT_SOURCE if _lines(op) else AT_SOURCE[:1]), "copied", *folded)
+
+
+def _lines(op: Dense | Conv2d) -> tuple[int, ...]:
+    """Tile heights that may leave out the padding, if that adds nothing."""
+    return inside.tile_rows(op, HIGHEST) if offset_of(op) + op.zero_act == 0 else ()
 
 
 def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
@@ -116,6 +126,8 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     count, word, vectors = knobs["count"], knobs["word"], knobs["vectors"]
     if knobs["left"] not in _left(op):
         return f"the input cannot be {knobs['left']}"
+    if reason := inside.misplaced(op, knobs["left"], knobs["rows"], ROWS, _lines(op)):
+        return reason
     if count not in counts(isa):
         return f"{isa.target} has no instruction that counts bits"
     if knobs["depth"] not in _depths(isa, count):
@@ -152,7 +164,8 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     matrix, c = op.matrix, p.cut
     (left, right), sums = p.planes, p.rows * p.vectors
     tiles = matrix.groups * t.row_tiles * t.panels
-    words = tiles * c.steps
+    lines, pixels = inside.shares(op) if p.inside else (1, 1)
+    words = tiles * c.steps * lines * pixels
     merged, counted = _adders(p)
     ternary = isa.has_bit_logic
     instruction = knobs["count"] == "instruction" or isa.counts_bytes

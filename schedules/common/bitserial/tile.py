@@ -11,7 +11,7 @@ of every piece.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tvm import tirx
@@ -19,8 +19,11 @@ from tvm.sym import Analyzer
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lhs.k_split import KSplit
+from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common.bitserial.carry_save import Adders, Tree
 from lpgen.schedules.common.bitserial.counts import Counting
+from lpgen.schedules.common.inside import Taps, for_places
+from lpgen.schedules.common.places import RowPlaces, flat
 from lpgen.tir import vectors as vec
 from lpgen.tir.microkernel import Access, Site, for_k_steps
 
@@ -31,6 +34,7 @@ class Plan:
 
     planes: (left, right) bit planes, of weight 2^(p + q); low: weight of the result, 2^low;
     direct: whether the left side lies as the input does, else by tile;
+    inside: whether taps in the padding are left out;
     levels: of carry-save adders; words: of one piece of straight-line code.
     """
 
@@ -40,6 +44,7 @@ class Plan:
     low: int
     xor: bool
     direct: bool
+    inside: bool
     rows: int
     vectors: int
     levels: int
@@ -61,6 +66,8 @@ class Plan:
     def straight(self) -> int:
         """Words in straight-line code: all pieces that do not share a loop's body."""
         c, size = self.cut, self.words
+        if self.inside:
+            return c.s * min(c.kg, size + c.kg % size)
         if c.kg >= size or c.r * c.s == 1:
             return min(c.kg, size + c.kg % size)
         return c.s * c.kg if c.s * c.kg >= size or c.r == 1 else c.steps
@@ -73,7 +80,7 @@ class Plan:
     @property
     def single(self) -> bool:
         """Whether all of k is one piece."""
-        return self.cut.steps <= self.words
+        return self.cut.steps <= self.words and not self.inside
 
     @property
     def widening(self) -> bool:
@@ -96,23 +103,31 @@ class Plan:
         return self.cut.steps * self.counting.word * ((1 << p) - 1) * ((1 << q) - 1)
 
 
-def emit_tile(p: Plan) -> Callable[[Site], None]:
+def emit_tile(op: Dense | Conv2d, p: Plan) -> Callable[[Site], None]:
     """The function that emits the tile, for `replace_tile`."""
 
     def emit(site: Site) -> None:
+        if p.inside:
+            for_places(op, p.rows, site.target.outer["mo"], lambda taps: emit_sums(site, taps))
+        else:
+            emit_sums(site, None)
+
+    def emit_sums(site: Site, taps: Taps | None) -> None:
         adders, left = Adders(p.counting.isa, p.xor), _Left(site.sources["encode"], p)
         places = [[_Place(p, adders) for _ in range(p.vectors)] for _ in range(p.rows)]
 
-        def piece(groups: list[tuple]) -> None:
-            for row in places:
-                for place in row:
-                    place.enter()
-            _products(p, site, left, places, groups)
-            for row in places:
-                for place in row:
-                    place.leave()
+        def piece(groups: list[tuple], rows: Sequence[int] = range(p.rows)) -> None:
+            reached = [place for mi in rows for place in places[mi]]
+            for place in reached:
+                place.enter()
+            _products(p, site, left, places, groups, rows)
+            for place in reached:
+                place.leave()
 
-        for_k_steps((p.cut.r, p.cut.s, p.cut.kg), p.words, piece)
+        if taps is None:
+            for_k_steps((p.cut.r, p.cut.s, p.cut.kg), p.words, piece)
+        else:
+            _for_taps(taps, p, piece)
         lanes, repeat = p.counting.isa.lanes, p.counting.repeat
         for mi, row in enumerate(places):
             for v, place in enumerate(row):
@@ -125,71 +140,62 @@ def emit_tile(p: Plan) -> Callable[[Site], None]:
 
 
 class _Left:
-    """The elements of the left side.
-
-    Where they lie as the input does (`direct`), a row's place takes divisions: which line, which
-    pixel. It is computed once for a tile, into memory. That the largest of an index and 0 is the
-    index, LLVM knows; TVM does not look into the call, and is spared the comparison of all places
-    with each other when it asks which part of a buffer is in use.
-    """
+    """The elements of the left side."""
 
     def __init__(self, access: Access, p: Plan) -> None:
-        self.access, self.lanes, self.direct = access, p.counting.isa.lanes, p.direct
+        self.access, self.lanes = access, p.counting.isa.lanes
         self._bare = replace(access, outer={})
-        if not p.direct:
-            return
-        self._origin = self._flat(self._bare.at())
-        self._places = vec.scratch((p.rows,), "int32")
-        for mi in range(p.rows):
-            tb.buffer_store(self._places, self._flat(access.at(mi=mi)), [mi])
-
-    def _flat(self, indices: list) -> tirx.Expr:
-        """The indices as one, that of the buffer's elements in a row."""
-        place = indices[0]
-        for extent, index in zip(self.access.buffer.shape[1:], indices[1:], strict=True):
-            place = place * extent + index
-        return place
+        self._places = RowPlaces(access, range(p.rows)) if p.direct else access
 
     def __call__(self, mi: int, group: tuple, plane: int) -> tirx.Var:
         """Element `plane` of the k step of row `mi`, in every lane."""
-        value = vec.splat(
-            self.access.buffer[tuple(self._at(mi, group, plane))], "uint32", self.lanes
-        )
+        at = self._at(mi, group, plane)
+        value = vec.splat(self.access.buffer[tuple(at)], "uint32", self.lanes)
         return vec.bind(vec.reinterpret(f"int32x{self.lanes}", value))
 
     def _at(self, mi: int, group: tuple, plane: int) -> list:
         """The indices of an element."""
         r, s, kg = group
-        at = self.access.at(mi=mi, r=r, s=s, kg=kg, a0=plane)
-        if self.direct:
-            distance = self._flat(self._bare.at(r=r, s=s, kg=kg, a0=plane)) - self._origin
-            place = self._places[mi] + distance
-            opaque = vec.intrinsic("int32", "llvm.umax.i32", place, vec.const(0))
-            at = [0] * (len(at) - 1) + [opaque]
-        return at
+        return self._places.at(mi=mi, r=r, s=s, kg=kg, a0=plane)
 
     def several(self, mi: int, groups: list[tuple]) -> Callable[[int], tirx.Var]:
         """What gives element 0 of one of the k steps `groups` of row `mi` in every lane; those that
         are neighbours are loaded at once."""
-        count = len(groups)
-        places = [self._flat(self._bare.at(r=r, s=s, kg=kg)) for r, s, kg in groups]
+        count, shape = len(groups), self.access.buffer.shape
+        places = [flat(shape, self._bare.at(r=r, s=s, kg=kg)) for r, s, kg in groups]
         analyzer = Analyzer()
         near = (analyzer.can_prove_equal(q - places[0], i) for i, q in enumerate(places))
         if count == 1 or not all(near):
             return lambda i: self(mi, groups[i], 0)
         first = self._at(mi, groups[0], 0)
-        if not self.direct:
-            first = [0] * (len(first) - 1) + [self._flat(first)]
+        first = [0] * (len(first) - 1) + [flat(shape, first)]
         words = vec.load(self.access.buffer, first, count)
         words = vec.bind(vec.reinterpret(f"int32x{count}", words))
         parts = [words] * -(-self.lanes // count)
         return lambda i: vec.bind(vec.joined(parts, [i] * self.lanes))
 
 
+def _for_taps(taps: Taps, p: Plan, piece: Callable[[list[tuple], Sequence[int]], None]) -> None:
+    """Emit `piece` for the words of all taps inside, and the rows of the tile that each reaches."""
+    with tb.serial(0, taps.count) as i:
+        for s, span in taps.columns.items():
+
+            def words(groups: list[tuple], s: int = s, span: tuple = span) -> None:
+                piece([(taps.first + i, s, kg) for _, _, kg in groups], range(*span))
+
+            for_k_steps((1, 1, p.cut.kg), p.words, words)
+
+
 def _products(
-    p: Plan, site: Site, left: _Left, places: list[list["_Place"]], groups: list[tuple]
+    p: Plan,
+    site: Site,
+    left: _Left,
+    places: list[list["_Place"]],
+    groups: list[tuple],
+    rows: Sequence[int],
 ) -> None:
-    """All products of the words `groups`, two words at a time: adders take two products."""
+    """All products of the words `groups` in some rows of the tile, two words at a time: adders take
+    two products."""
     words, lanes = site.sources["words"], p.counting.isa.lanes
 
     def weight(group, q: int, v: int):
@@ -200,7 +206,7 @@ def _products(
 
     planes, right = p.planes
     if not p.levels and p.counting.isa.counts_bytes:
-        _counted_at_once(p, left, weight, places, groups)
+        _counted_at_once(p, left, weight, [(mi, places[mi]) for mi in rows], groups)
         return
     for start in range(0, len(groups), 2):
         pair = groups[start : start + 2]
@@ -210,7 +216,7 @@ def _products(
             for v in range(p.vectors)
             for i, group in enumerate(pair)
         }
-        for mi, plane in itertools.product(range(p.rows), range(planes)):
+        for mi, plane in itertools.product(rows, range(planes)):
             x = [left(mi, group, plane) for group in pair]
             for q, v in itertools.product(range(right), range(p.vectors)):
                 for i, value in enumerate(x):
@@ -221,17 +227,17 @@ def _counted_at_once(
     p: Plan,
     left: _Left,
     weight: Callable,
-    places: list[list["_Place"]],
+    places: list[tuple[int, list["_Place"]]],
     groups: list[tuple],
 ) -> None:
-    """Products of single planes that no adders take, word after word: few values wait, and the left
-    side comes in vectors of up to four words."""
+    """Products of single planes that no adders take, word after word, in the rows of `places`: few
+    values wait, and the left side comes in vectors of up to four words."""
     for start in range(0, len(groups), 4):
         run = groups[start : start + 4]
-        rows = [left.several(mi, run) for mi in range(p.rows)]
+        rows = [(row, left.several(mi, run)) for mi, row in places]
         for i, group in enumerate(run):
             words = [weight(group, 0, v) for v in range(p.vectors)]
-            for row, several in zip(places, rows, strict=True):
+            for row, several in rows:
                 x = several(i)
                 for place, w in zip(row, words, strict=True):
                     place.tree.push_product(0, x, w)

@@ -27,7 +27,6 @@ from functools import lru_cache
 
 from lpgen.algorithms.depthwise import one_channel_each
 from lpgen.algorithms.dot import Tiling
-from lpgen.algorithms.lhs.inside import Inside
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.algorithms.weights.panels import PLANES
 from lpgen.isa import Isa
@@ -221,13 +220,6 @@ def _kg(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> int:
     return cut(op, _kq(isa, knobs), 1, left == "folded", taps=left == "inside").kg
 
 
-@lru_cache(maxsize=256)
-def _shares(op: Conv2d) -> tuple[float, float]:
-    """The part of the kernel's rows, and of its columns, that lies inside."""
-    axes = Inside.of(op)
-    return axes.rows.share, axes.columns.share
-
-
 def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`)."""
     t = tiling(op, isa, knobs)
@@ -235,7 +227,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     matrix, chunk = op.matrix, chunk_of(knobs["step"])
     tiles = matrix.groups * t.row_tiles * t.panels
     # Rows of the kernel are left out as a whole, columns for a part of the tile.
-    lines, pixels = _shares(op) if t.inside else (1, 1)
+    lines, pixels = inside.shares(op) if t.inside else (1, 1)
     steps, sums = tiles * c.steps * lines, t.rows * t.vectors
     words = knobs["step"] == "words"
     each = 1 if isa.has_dot4 else max(1, isa.kq // 2) + (knobs["step"] == "bytes")

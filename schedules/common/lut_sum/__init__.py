@@ -14,6 +14,7 @@ from tvm.s_tir import Schedule
 
 from lpgen.algorithms import lut_sum
 from lpgen.algorithms.kernel import Kernel
+from lpgen.algorithms.lhs.encode import AT_SOURCE
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
 from lpgen.errors import refuse
 from lpgen.isa import Isa
@@ -36,9 +37,9 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     definition = lut_sum.define(op, sizes)
     sch = definition.schedule()
     _schedule(sch, isa, sizes, knobs)
-    in_tiles = sizes.left != "direct"
+    in_tiles = sizes.left not in AT_SOURCE
     tables = lut_sum.tables_of(op, sizes.inputs, sizes.digits, sizes.table_rows)
-    tile = TileCode(definition.weights, tables, sizes, isa, knobs["prefetch"])
+    tile = TileCode(op, definition.weights, tables, sizes, isa, knobs["prefetch"])
     func = replace_tile(sch.mod["main"], tile)
     code = TableCode(tables, isa, sizes.rows // tables.rows if in_tiles else 1)
     func = replace_encode(func, code, elements=2 + (tables.rows > 1), rows=in_tiles)
@@ -46,7 +47,7 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
 
 
 def _schedule(sch: Schedule, isa: Isa, sizes: lut_sum.Tiling, knobs: Knobs) -> None:
-    in_tiles = sizes.left != "direct"
+    in_tiles = sizes.left not in AT_SOURCE
     tile, encode = sch.get_sblock("tile"), sch.get_sblock("encode")
     order = blocks.order_blocks(sch, tile, knobs, copied=in_tiles, panels=sizes.unpacked)
     if in_tiles:

@@ -12,8 +12,9 @@
 | n_block | panels of a block; 0: all                                                              |
 | outer   | order of the blocks: mn (panels vary fastest) or nm                                    |
 | inner   | order of the tiles in a block, the same way                                            |
-| left    | direct: a table for every pixel, used by all taps; copied: tables in tile order, for a |
-|         | block of rows at a time; folded: the same of the folded source (few channels)          |
+| left    | direct: a table for every pixel, used by all taps; inside: the same, and taps in the   |
+|         | padding are left out; copied: tables in tile order, for a block of rows at a time;     |
+|         | folded: the same of the folded source (few channels)                                   |
 | expand  | where the packed indices are taken apart: panel (a block's, once, into the cache) or   |
 |         | register (each use)                                                                    |
 | prefetch| bytes of indices to ask for in advance, 0: none (few rows, whose weights stream by)    |
@@ -23,14 +24,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 from lpgen.algorithms.depthwise import one_channel_each
+from lpgen.algorithms.lhs.encode import AT_SOURCE
 from lpgen.algorithms.lhs.k_split import foldable
 from lpgen.algorithms.lhs.view import is_matrix, line
-from lpgen.algorithms.lut_sum import PACK, Tables, Tiling, k_split_of, tables_of
+from lpgen.algorithms.lut_sum import PACK, Tables, Tiling, k_split_of, offset_of, tables_of
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
-from lpgen.schedules.common import blocks
+from lpgen.schedules.common import blocks, inside
 from lpgen.schedules.common.cuts import cuts, fits
 from lpgen.space import Counts, Knobs, Space
 
@@ -76,16 +79,27 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
             "digits": tuple(
                 sorted({d for i in inputs for d in digit_choices(tables_of(op, i, 1))})
             ),
-            "rows": tuple(cuts(m, ROWS)),
+            "rows": tuple(sorted({*_heights(m), *_lines(op)})),
             **({"shared": (1, 2)} if sharing(op, isa) else {}),
             "vectors": tuple(_vectors(n, lanes_of(isa))),
             **blocks.knobs(m, n, lanes_of(isa)),
-            "left": ("direct", "copied", *folded),
+            "left": (*(AT_SOURCE if _lines(op) else AT_SOURCE[:1]), "copied", *folded),
             "expand": ("panel", "register"),
             "prefetch": (0, 1024, 4096, 8192) if m <= STREAMED else (0,),
         },
         lambda knobs: refuses(op, isa, knobs) is None,
     )
+
+
+@lru_cache(maxsize=256)
+def _heights(m: int) -> tuple[int, ...]:
+    """Tile heights that waste little of the last tile."""
+    return tuple(cuts(m, ROWS))
+
+
+def _lines(op: Dense | Conv2d) -> tuple[int, ...]:
+    """Tile heights that may leave out the padding, if that adds nothing."""
+    return inside.tile_rows(op, ROWS[-1]) if offset_of(op) + op.zero_act == 0 else ()
 
 
 def sharing(op: Dense | Conv2d, isa: Isa) -> bool:
@@ -135,7 +149,9 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
         return f"a tile of {rows} x {vectors} vectors exceeds {isa.registers} registers"
     if tables_of(op, inputs, digits).longest < unit:
         return f"16 bits do not hold the sums of the {unit} k steps that share a byte"
-    if knobs["left"] != "direct" and knobs["outer"] == "nm":
+    if reason := inside.misplaced(op, knobs["left"], rows, _heights(op.matrix.m), _lines(op)):
+        return reason
+    if knobs["left"] not in AT_SOURCE and knobs["outer"] == "nm":
         return "tables in tile order are made for blocks of rows: these are outside"
     if knobs["expand"] == "panel":
         if knobs["prefetch"]:
@@ -149,7 +165,7 @@ def _unshared(op: Dense | Conv2d, knobs: Knobs) -> str | None:
     """Why rows of the tile cannot share tables in pairs, or None."""
     if knobs["rows"] % 2 or knobs["inputs"] != 4 or knobs["digits"] > 1:
         return f"{knobs['rows']} rows x {knobs['digits']} digits are no pairs that share tables"
-    if knobs["left"] == "direct" and line(op) % 2 and not is_matrix(op):
+    if knobs["left"] in AT_SOURCE and line(op) % 2 and not is_matrix(op):
         return f"lines of {line(op)} pixels are no pairs that share tables"
     return None
 
@@ -162,14 +178,16 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     matrix, planes = op.matrix, op.weight.bits
     tiles = matrix.groups * t.row_tiles * t.panels
     sums = t.rows * t.vectors * t.digits
-    lookups = tiles * c.steps * planes * sums / tables.rows
+    # Rows of the kernel are left out as a whole, columns for a part of the tile.
+    lines, pixels = inside.shares(op) if t.left == "inside" else (1, 1)
+    lookups = tiles * c.steps * planes * sums / tables.rows * lines * pixels
     # Lookups in half a byte are added up as such, and then the halves.
     added = 1 if tables.rows == 1 else 1 + 1 / tables.together
     # Sums of 16 bits are in memory where registers run out.
-    inside = 3 * sums + 4 <= isa.registers
+    fit = 3 * sums + 4 <= isa.registers
     indices = tiles * c.steps * planes * t.vectors
     size = tables.entries * t.digits
-    if t.left == "direct":
+    if t.left in AT_SOURCE:
         made = math.prod(op.x_shape) / t.inputs / (tables.rows if is_matrix(op) else 1)
     else:
         made = matrix.groups * t.row_tiles * t.rows * c.steps / tables.rows
@@ -179,8 +197,8 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     return {
         "products": lookups,
         "adders": lookups * (added - 1 / tables.lookups),
-        "flush": lookups * tables.rows / tables.lookups * inside,
-        "spilled": lookups * tables.rows / tables.lookups * (not inside),
+        "flush": lookups * tables.rows / tables.lookups * fit,
+        "spilled": lookups * tables.rows / tables.lookups * (not fit),
         "unpack": indices * (not t.unpacked),
         "indices": indices * t.unpacked,
         "loads": tiles * c.steps * planes * t.rows * t.digits / tables.rows,

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.tirx.script import builder as tb
 
+from lpgen.algorithms.lhs.encode import AT_SOURCE
 from lpgen.algorithms.lut_sum import PACK, IndexWeights, Tables, Tiling
 from lpgen.isa import Isa
+from lpgen.ops import Conv2d, Dense
+from lpgen.schedules.common.inside import for_places
 from lpgen.schedules.common.lookup_sums import Sums
+from lpgen.schedules.common.places import RowPlaces
 from lpgen.tir import vectors as vec
 from lpgen.tir.microkernel import Index, Site
 from lpgen.tir.prefetch import hint
@@ -20,6 +24,7 @@ from lpgen.tir.prefetch import hint
 class TileCode:
     """Emits the tile; prefetch: bytes of indices to ask for in advance, or 0."""
 
+    op: Dense | Conv2d
     weights: IndexWeights
     tables: Tables
     tiling: Tiling
@@ -27,7 +32,11 @@ class TileCode:
     prefetch: int
 
     def __call__(self, site: Site) -> None:
-        _Tile(self, site).tile()
+        tile = _Tile(self, site)
+        if self.tiling.left == "inside":
+            for_places(self.op, self.tiling.rows, site.target.outer["mo"], tile.inside)
+        else:
+            tile.tile()
 
 
 class _Tile(Sums):
@@ -38,14 +47,15 @@ class _Tile(Sums):
         weights, self.t, self.prefetch = code.weights, code.tiling, code.prefetch
         counts = (self.t.rows // self.t.table_rows, self.t.vectors, self.t.digits)
         super().__init__(site, code.isa, weights.cut, code.tables, counts)
+        source, rows = site.sources["encode"], range(0, self.t.rows, self.t.table_rows)
+        self._places = RowPlaces(source, rows, (0, 0)) if self.t.left in AT_SOURCE else source
         self.planes = weights.format.bits
         self.unit = 1 if self.t.unpacked else PACK[self.cut.kq][0]
 
     def table(self, number: int, digit: int, group: tuple) -> tirx.Expr:
         r, s, kg = group
-        encode = self.site.sources["encode"]
-        at = encode.at(mi=number * self.t.table_rows, r=r, s=s, kg=kg, tail=[digit, 0])
-        return vec.load(encode.buffer, at, self.tables.entries)
+        at = self._places.at(mi=number * self.t.table_rows, r=r, s=s, kg=kg, tail=[digit, 0])
+        return vec.load(self.site.sources["encode"].buffer, at, self.tables.entries)
 
     def indices(self, group: tuple, plane: Index) -> list[list]:
         r, s, kg = group

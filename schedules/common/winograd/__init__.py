@@ -7,7 +7,7 @@ for image, block of register tile rows          # shared among threads
     for row tile, column tile
       for p, q                                    # places of the transformed tile
         sums = 0                                    # rows x columns x vectors registers
-        for r, s, k4: sums += dot4(patch, weights)
+        for r, s, k4: sums += dot4(patch, weights)  # r, s: taps, or products of the place
         tile[p, q] = sums
       y = A^T tile A ...
 """
@@ -20,12 +20,14 @@ from lpgen.algorithms import winograd
 from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
+from lpgen.algorithms.winograd.geometry import Geometry
 from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d
 from lpgen.schedules.common.dot import intrinsics
 from lpgen.schedules.common.finish import finished
-from lpgen.schedules.common.winograd.knobs import refuses, space, tile_of, tiling, why_not, work
+from lpgen.schedules.common.winograd import shared
+from lpgen.schedules.common.winograd.knobs import exact_tile, refuses, space, tiling, why_not, work
 from lpgen.space import Knobs
 from lpgen.tir.threads import bound_stage, number_tiles
 
@@ -40,10 +42,11 @@ LINE = 64
 def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(winograd.why_not(op) or refuses(op, isa, knobs))
-    definition = winograd.define(op, tile_of(op, knobs["tile"]), tiling(isa, knobs))
+    definition = winograd.define(op, exact_tile(op, knobs), tiling(isa, knobs))
     sch = definition.schedule()
     _schedule(sch, isa, definition, knobs["block"])
-    return finished(sch.mod["main"], definition, isa=isa)
+    func = shared.bound(sch.mod["main"], definition.lhs.sides)
+    return finished(func, definition, isa=isa)
 
 
 def _schedule(sch: Schedule, isa: Isa, definition: Definition, block: int) -> None:
@@ -74,16 +77,27 @@ def _schedule(sch: Schedule, isa: Isa, definition: Definition, block: int) -> No
     sch.compute_at(tile, co, preserve_unit_loops=True)
     p, q, r, c, nv, nl, *taps, k, kt = sch.get_loops(tile)[-10:]
     sch.reorder(p, q, *taps, k, r, c, nv, nl, kt)
+    shared.mark(sch, geometry.sides, (p, q), taps)
     if t.chunk:
         sch.compute_at(sch.get_sblock("partial"), k, preserve_unit_loops=True)
-    _transform(sch, isa, patch, pad, outer if block else None, line)
+    _transform(sch, isa, geometry.tile.words, patch, pad, outer if block else None, line)
     if t.codes:
         _transform_weights(sch, panel, definition.weights.codes.fields)
-    small = int((geometry.tile.inputs[1] + geometry.tile.offsets).max()) <= INT8_MAX
-    _multiply(sch, isa, tile, bool(t.chunk), "" if isa.mixes_signs or not small else "int8")
+    _multiply(sch, isa, tile, bool(t.chunk), _instruction(isa, geometry))
 
 
-def _multiply(sch: Schedule, isa: Isa, tile, chunked: bool, read_as: str) -> None:
+def _instruction(isa: Isa, geometry: Geometry) -> str:
+    """The tensor intrinsic of a step."""
+    tile, chunked = geometry.tile, geometry.tiling.chunk
+    if tile.words:
+        return intrinsics.dot_words(isa)
+    small = int((tile.inputs[1] + tile.offsets).max()) <= INT8_MAX
+    read_as = "" if isa.mixes_signs or not small else "int8"
+    form = intrinsics.dot_pairs if chunked else intrinsics.dot_bytes
+    return form(isa, "uint8", "int8", read_as=read_as)
+
+
+def _multiply(sch: Schedule, isa: Isa, tile, chunked: bool, instruction: str) -> None:
     """The sums of a place in registers."""
     q, first, *_, r, c, nv, nl, _ = sch.get_loops(tile)[-9:]
     # Sums of their own: those of all places are more than the registers.
@@ -95,16 +109,13 @@ def _multiply(sch: Schedule, isa: Isa, tile, chunked: bool, read_as: str) -> Non
         sch.reorder(ki, row, column, vector, lane, pair, kt)
         zero = sch.decompose_reduction(partial, ki)
         _straight(sch, sch.get_loops(partial)[-6:-3])
-        sch.tensorize(lane, intrinsics.dot_pairs(isa, "uint8", "int8", read_as=read_as))
+        sch.tensorize(lane, instruction)
         *_, row, column, vector, lane, pair = sch.get_loops(zero)
         _straight(sch, (row, column, vector))
         sch.vectorize(sch.fuse(lane, pair))
     init = sch.decompose_reduction(tile, first)
     _straight(sch, (r, c, nv))
-    if chunked:
-        sch.tensorize(nl, intrinsics.widen_pairs(isa))
-    else:
-        sch.tensorize(nl, intrinsics.dot_bytes(isa, "uint8", "int8", read_as=read_as))
+    sch.tensorize(nl, intrinsics.widen_pairs(isa) if chunked else instruction)
     for simple in (init, copy):
         *_, r, c, nv, nl = sch.get_loops(simple)
         _straight(sch, (r, c, nv))
@@ -130,14 +141,15 @@ def _straight(sch: Schedule, loops) -> None:
         sch.unroll(loop)
 
 
-def _transform(sch: Schedule, isa: Isa, patch, pad, block, line: int) -> None:
+def _transform(sch: Schedule, isa: Isa, words: bool, patch, pad, block, line: int) -> None:
     """The patches of a block, or of all before the blocks; the padded input before them."""
     if block is not None:
         sch.compute_at(patch, block, preserve_unit_loops=True)
         bound_stage(sch, sch.get_loops(patch)[-8 + 1], line)
     *outer, p, q, r, c, k = sch.get_loops(patch)
     # Pieces of the channels that are all whole: a partial one would multiply the straight code.
-    width = math.gcd(isa.bits // 8, int(sch.get(k).extent))
+    lanes = isa.bits // (16 if words else 8)
+    width = math.gcd(lanes, int(sch.get(k).extent))
     ko, ki = sch.split(k, [None, width])
     sch.reorder(r, c, ko, p, q, ki)
     if block is None and _nbytes(sch, patch) >= PARALLEL_BYTES:

@@ -2,7 +2,8 @@
 
 | knob    | meaning                                                                             |
 |---------|-------------------------------------------------------------------------------------|
-| step    | bytes: int32 sums of four products; pairsN: int16 sums of two, N steps long         |
+| step    | bytes: int32 sums of four products; pairsN: int16 sums of two, N steps long; words: |
+|         | int32 sums of two products of int16                                                 |
 | tile    | outputs of a transformed tile, high x wide; 1: no transformation of that side       |
 | rows    | transformed tiles of the register tile, below each other                            |
 | columns | and side by side                                                                    |
@@ -16,8 +17,8 @@ import math
 from functools import lru_cache
 
 from lpgen.algorithms.weights.panels import PLANES
-from lpgen.algorithms.winograd import Geometry, Tiling
 from lpgen.algorithms.winograd import why_not as never
+from lpgen.algorithms.winograd.geometry import Geometry, Tiling
 from lpgen.algorithms.winograd.sides import Matrix
 from lpgen.algorithms.winograd.tile import Tile
 from lpgen.isa import Isa
@@ -25,7 +26,8 @@ from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.space import Counts, Knobs, Space
 
-TILES = ("2x2", "3x2", "2x3", "3x3", "4x2", "2x4", "4x4", "1x2", "2x1", "1x3", "3x1", "1x4", "4x1")
+BOTH = ("2x2", "3x2", "2x3", "3x3", "4x2", "2x4", "4x3", "3x4", "4x4")
+TILES = (*BOTH, "1x2", "2x1", "1x3", "3x1", "1x4", "4x1")
 ROWS, COLUMNS, VECTORS = (1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 4)
 BLOCKS = (0, 1, 2, 4)
 CHUNKS = (2, 3, 4, 8, 16)
@@ -38,51 +40,72 @@ tile_of = lru_cache(maxsize=256)(Tile.of)
 def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     """Why the algorithm does not serve the operator."""
     reason = never(op)
-    if reason is None and not fitting(op, isa):
+    if reason is None and not _tiles(op, isa):
         reason = refuses_tile(op, isa, next(iter(possible(op))))
     return reason
 
 
 def possible(op: Conv2d) -> tuple[str, ...]:
-    """Tiles that transform some side, and only sides that have taps."""
+    """Tiles that transform some side, and only sides whose outputs share values."""
     found = []
     for name in TILES:
-        sides = zip(map(int, name.split("x")), op.kernel, (op.oh, op.ow), strict=True)
-        if all(m == 1 or (taps > 1 and size > 1) for m, taps, size in sides):
+        outputs = map(int, name.split("x"))
+        sides = zip(outputs, op.kernel, op.stride, (op.oh, op.ow), strict=True)
+        if all(m == 1 or (taps > stride and size > 1) for m, taps, stride, size in sides):
             found.append(name)
     return tuple(found) or (TILES[0],)
 
 
 @lru_cache(maxsize=256)
-def fitting(op: Conv2d, isa: Isa) -> tuple[str, ...]:
+def fitting(op: Conv2d, isa: Isa, words: bool = False) -> tuple[str, ...]:
+    """The tiles that are exact in bytes, or in words."""
+    return tuple(name for name in possible(op) if refuses_tile(op, isa, name, words) is None)
+
+
+def _tiles(op: Conv2d, isa: Isa) -> tuple[str, ...]:
     """The tiles that are exact."""
-    return tuple(name for name in possible(op) if refuses_tile(op, isa, name) is None)
+    found = {*fitting(op, isa), *(fitting(op, isa, True) if _in_words(op, isa) else ())}
+    return tuple(name for name in TILES if name in found)
+
+
+def _in_words(op: Conv2d, isa: Isa) -> bool:
+    """Whether words may pay: bytes hold no tile that is transformed on both sides."""
+    return isa.kq == 4 and isa.kq_words == 2 and not {*fitting(op, isa)} & {*BOTH}
 
 
 @lru_cache(maxsize=1024)
-def refuses_tile(op: Conv2d, isa: Isa, name: str) -> str | None:
+def refuses_tile(op: Conv2d, isa: Isa, name: str, words: bool = False) -> str | None:
     """Why a tile is not exact."""
     try:
-        tile = tile_of(op, name)
+        tile = tile_of(op, name, words)
     except ValueError as error:
         return f"tile={name}: {error}"
     reason = tile.why_not()
-    if reason is None and not isa.has_dot4 and tile.pairs == 0:
+    if reason is None and not words and not isa.has_dot4 and tile.pairs == 0:
         reason = "two products of transformed values do not fit int16"
+    if reason is None and words and tile.saving <= 1 + isa.has_dot4:
+        reason = f"{tile.saving:.2f} times fewer products, of words, are no fewer instructions"
     return reason and f"tile={name}: {reason}"
 
 
-def steps(isa: Isa) -> tuple[str, ...]:
-    """Steps that the instruction set has."""
-    return ("bytes",) if isa.has_dot4 else ("bytes", *(f"pairs{count}" for count in CHUNKS))
+def steps(op: Conv2d, isa: Isa) -> tuple[str, ...]:
+    """Steps that the instruction set has, and those of them that may pay."""
+    pairs = () if isa.has_dot4 else tuple(f"pairs{count}" for count in CHUNKS)
+    of_bytes = ("bytes", *pairs) if fitting(op, isa) else ()
+    return (*of_bytes, *(("words",) if _in_words(op, isa) else ()))
+
+
+def exact_tile(op: Conv2d, knobs: Knobs) -> Tile:
+    """The tile that the knobs mean."""
+    return tile_of(op, knobs["tile"], knobs["step"] == "words")
 
 
 def space(op: Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
     return Space(
         {
-            "step": steps(isa),
-            "tile": fitting(op, isa),
+            "step": steps(op, isa),
+            "tile": _tiles(op, isa),
             "rows": ROWS,
             "columns": COLUMNS,
             "vectors": tuple(v for v in VECTORS if v == 1 or (v - 1) * isa.lanes < op.oc),
@@ -95,19 +118,21 @@ def space(op: Conv2d, isa: Isa) -> Space:
 
 def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space."""
-    reason = refuses_tile(op, isa, knobs["tile"])
-    if reason:
+    words = knobs["step"] == "words"
+    if reason := refuses_tile(op, isa, knobs["tile"], words):
         return reason
+    if words and not _in_words(op, isa):
+        return "step=words: bytes hold tiles that save as much"
     rows, columns, vectors = knobs["rows"], knobs["columns"], knobs["vectors"]
     sums, chunk = rows * columns * vectors, chunk_of(knobs["step"])
-    pairs = tile_of(op, knobs["tile"]).pairs
+    tile = exact_tile(op, knobs)
+    pairs = tile.pairs
     if chunk > pairs:
         return f"step={knobs['step']}: an int16 holds the sums of {pairs} pairs"
     if chunk and chunk != max((c for c in CHUNKS if c <= min(pairs, -(-op.ic // 4))), default=0):
         return f"step={knobs['step']}: more steps fit, or there are fewer"
     if sums + vectors + (1 if isa.has_dot4 else 3) > isa.registers:
         return f"a tile of {rows} x {columns} x {vectors} vectors exceeds {isa.registers} registers"
-    tile = tile_of(op, knobs["tile"])
     needed = -(-op.oh // tile.high.outputs), -(-op.ow // tile.wide.outputs)
     if rows > needed[0] or columns > needed[1]:
         return f"{rows} x {columns} tiles: there are {needed[0]} x {needed[1]}"
@@ -121,11 +146,14 @@ def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
 
 def _refuses_codes(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why weights are not stored as codes."""
-    if _transformed_bytes(op, tile_of(op, knobs["tile"])) <= isa.target.l2 * blocks.NEAR:
+    tile = exact_tile(op, knobs)
+    if tile.words:
+        return "weights=codes: they are transformed to bytes"
+    if _transformed_bytes(op, tile) <= isa.target.l2 * blocks.NEAR:
         return "weights=codes: the transformed ones stay in the L2 cache"
     if knobs["block"]:
         return "weights=codes: each block would transform them again"
-    geometry = Geometry(tile_of(op, knobs["tile"]), tiling(isa, knobs))
+    geometry = Geometry(tile, tiling(isa, knobs))
     fields = 8 // min(PLANES[op.weight.bits])
     if geometry.steps % fields:
         return f"weights=codes: {fields} steps share a byte, and there are {geometry.steps}"
@@ -155,14 +183,15 @@ def chunk_of(step: str) -> int:
 
 def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`)."""
-    tile, t = tile_of(op, knobs["tile"]), tiling(isa, knobs)
+    tile, t = exact_tile(op, knobs), tiling(isa, knobs)
     geometry = Geometry(tile, t)
     panels = -(-op.oc // (t.vectors * t.lanes))
     register_tiles = op.n * math.prod(geometry.tiles)
     places, taps = tile.high.products * tile.wide.products, math.prod(tile.direct)
     count = places * taps * geometry.steps
     sums = t.rows * t.columns * t.vectors
-    each = 1 if isa.has_dot4 else 2 + 2 / t.chunk if t.chunk else 3
+    each = 1 if isa.has_dot4 else 2 + 2 / t.chunk if t.chunk else 2 if tile.words else 3
+    # A step of two words is as many bytes as one of four.
     copied = register_tiles * places * math.prod(geometry.patches) * geometry.steps * 4
     transformed = panels * places * taps * geometry.steps * 4 * t.vectors * t.lanes
     weights = transformed
@@ -182,8 +211,8 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         "loads": loops * count * (t.rows * t.columns + t.vectors),
         "stall": loops * count * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
         "copy": copied * _additions(tile.high.input, tile.wide.input) / places * 8 / isa.bits,
-        "finish": loops * sums * _additions(tile.high.output, tile.wide.output),
-        "tiles": loops * places,
+        "finish": loops * sums * _additions(tile.high.back, tile.wide.back),
+        "tiles": loops * tile.high.places * tile.wide.places,
         "stores": loops * outputs,
         "expand": op.n * transformed / (isa.bits // 8) * t.codes,
         **caches,
