@@ -122,7 +122,7 @@ def test_sums_of_pairs_are_as_long_as_they_fit():
     pairs = Tile.of(op, "2x2").pairs
     assert pairs == 32767 // (2 * 60 * 72) == 3
     found = {k["step"] for k in chosen.space(op, target).enumerate() if k["tile"] == "2x2"}
-    assert found == {"bytes", "pairs3"}
+    assert found == {"bytes", "pairs3", "words"}
     knobs = next(k for k in chosen.space(op, target).enumerate() if k["tile"] == "2x2")
     with pytest.raises(ScheduleRefused, match=r"step=pairs4: an int16 holds the sums of 3 pairs"):
         chosen.kernel(op, target, knobs | {"step": "pairs4"})

@@ -31,6 +31,9 @@ TILES = (*BOTH, "1x2", "2x1", "1x3", "3x1", "1x4", "4x1")
 ROWS, COLUMNS, VECTORS = (1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 4)
 BLOCKS = (0, 1, 2, 4)
 CHUNKS = (2, 3, 4, 8, 16)
+FEW_PAIRS = 4
+"""Steps of an int16 sum from which on it beats two products of words added to int32."""
+
 FEWEST = 4
 """Sums that hide the latency of the instruction."""
 
@@ -68,9 +71,14 @@ def _tiles(op: Conv2d, isa: Isa) -> tuple[str, ...]:
     return tuple(name for name in TILES if name in found)
 
 
+@lru_cache(maxsize=256)
 def _in_words(op: Conv2d, isa: Isa) -> bool:
-    """Whether words may pay: bytes hold no tile that is transformed on both sides."""
-    return isa.kq == 4 and isa.kq_words == 2 and not {*fitting(op, isa)} & {*BOTH}
+    """Whether words may pay: bytes hold no tile that is transformed on both sides, or their sums in
+    int16 are widened so often that products of words cost little more."""
+    if isa.kq != 4 or isa.kq_words != 2:
+        return False
+    pairs = [tile_of(op, name).pairs for name in fitting(op, isa) if name in BOTH]
+    return not pairs or (not isa.has_dot4 and max(pairs) < FEW_PAIRS)
 
 
 @lru_cache(maxsize=1024)
@@ -122,7 +130,7 @@ def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     if reason := refuses_tile(op, isa, knobs["tile"], words):
         return reason
     if words and not _in_words(op, isa):
-        return "step=words: bytes hold tiles that save as much"
+        return "step=words: bytes hold tiles that save as much for less"
     rows, columns, vectors = knobs["rows"], knobs["columns"], knobs["vectors"]
     sums, chunk = rows * columns * vectors, chunk_of(knobs["step"])
     tile = exact_tile(op, knobs)
