@@ -258,6 +258,11 @@ def test_the_command_prints_and_saves_the_table(lpgen, library, monkeypatch):
     text = lpgen("bench", DENSE, "--against", "all", "--json")
     assert json.loads(text.splitlines()[0])["workload"] == DENSE
     assert "no picture: " in text
+    few = entry("lpgen", "x86/dot", "u4", 10, 0.5)
+    made = comparison(few, entry(us=25.0), workload=DENSE)
+    monkeypatch.setattr(FakeContest, "compare", lambda *args: made)
+    text = lpgen("bench", DENSE, "--against", "all")
+    assert "u4: requantized with a scale per channel to few bits" in text
     assert "nowhere" in lpgen("bench", DENSE, "--against", "all", "--save", "nowhere/out", status=2)
 
 

@@ -172,5 +172,6 @@ def _different_outputs(report: Report) -> list[str]:
     if not theirs:
         return []
     ours = {c.ours.out for c, _ in shown}
-    kinds = [f"{kind}: {meanings[kind]}" for kind in sorted(ours | theirs)]
+    few = "requantized with a scale per channel to few bits"
+    kinds = [f"{kind}: {meanings.get(kind, few)}" for kind in sorted(ours | theirs)]
     return [f"outputs differ: lpgen writes {', '.join(sorted(ours))}, others as marked", *kinds]
