@@ -66,7 +66,7 @@ def define(op: Dense | Conv2d, tiling: Tiling) -> Definition[Lhs, LayerWeights]:
     sections = {tensor.op.name: tensor for tensor in tensors}
     kind, rows = left_type(op), None
     if is_matrix(op):
-        lhs = lhs_by_group(op, kind, -op.zero_act, weights)
+        lhs = lhs_by_group(op, kind, -op.zero_act, weights, t.rows)
         rows = _prologue(op, weights.count)
         sums = rows.tensor
     else:

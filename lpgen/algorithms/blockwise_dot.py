@@ -22,6 +22,7 @@ and compensations stream by once, in the order in which they are read.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tvm import te, tirx
@@ -108,7 +109,7 @@ def define(
     )
     tensors = placeholders(weights.sections)
     sections = {tensor.op.name: tensor for tensor in tensors}
-    lhs = lhs_by_group(op, operands.left, operands.offset, weights)
+    lhs = lhs_by_group(op, operands.left, operands.offset, weights, t.rows)
     rows = _group_terms(op, weights, start) if weights.zeros else None
     partial = _partial(lhs, sections, weights, t)
     steps = step_tensor(op) if op.lhs.group else None
@@ -117,11 +118,21 @@ def define(
     return finish(op, lhs, weights, tensors, matrix_sums(op, tile), rows=rows, steps=steps)
 
 
-def lhs_by_group(op: Dense | Conv2d, dtype: str, offset: int, weights: GroupedWeights) -> Lhs:
+PERIOD, WAYS = 4096, 8
+"""Bytes after which addresses fall into the same places of an L1 cache, and how many of these are
+kept there."""
+
+
+def lhs_by_group(
+    op: Dense | Conv2d, dtype: str, offset: int, weights: GroupedWeights, rows: int
+) -> Lhs:
     """The left side in `dtype`, every value plus `offset`; the steps of the last group may reach
-    past the row."""
-    kq = weights.kq
-    return lhs_of(op, KSplit(1, 1, op.matrix.k, weights.reach // kq, kq), dtype, offset)
+    past the row. rows: of a tile; where they would drive each other out of the L1 cache, they are
+    copied to another distance."""
+    kq, k = weights.kq, op.matrix.k
+    places = PERIOD // math.gcd(weights.reach, PERIOD)
+    apart = 64 if op.range is None and rows > places * (WAYS // 2) else 0
+    return lhs_of(op, KSplit(1, 1, k, (weights.reach + apart) // kq, kq), dtype, offset)
 
 
 def _partial(lhs: Lhs, sections: dict, weights: BlockwiseWeights, t: Tiling) -> te.Tensor:
