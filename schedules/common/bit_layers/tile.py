@@ -15,6 +15,8 @@ bit flipped then, which takes 128 off each, and the sums get 128 times that of x
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tvm import tirx
 from tvm.tirx.script import builder as tb
 
@@ -156,25 +158,45 @@ class LayersTile(GroupTile):
         self.named: dict[int, tirx.Expr] = {}
         for nv in range(self.vectors):
             self.operands.ask(site, part, nv, first)
+        # One row reads x out of memory as it multiplies: the codes of one vector of columns after
+        # the other, so that few of them are in registers. Else a value of x serves all vectors.
+        every = range(self.vectors)
+        several = [[nv] for nv in every] if self.rows == 1 and not room else [every]
         for place in range(self.operands.size(part)):
-            codes = [
-                self.operands.codes(site, part, masked, nv, first, place)
-                for nv in range(self.vectors)
-            ]
-            for vector, field, step in self.operands.order(part, place):
-                if step >= steps:
-                    continue
-                if room and used and used % room == 0:
-                    self._flush(used)
-                left = [self.left(site, mi, first + step) for mi in range(self.rows)]
-                for nv in range(self.vectors):
-                    down = self.apart == 1
-                    right = self.operands.field(codes[nv][vector], part, masked, field, down)
-                    for mi, x in enumerate(left):
-                        self._multiply(self._place(field, mi, nv, used // self.apart), x, right)
-                used += 1
+            before = used
+            for columns in several:
+                used = self._columns(site, part, masked, columns, first, steps, place, before)
         self._flush(used)
         self._settle()
+
+    def _columns(
+        self,
+        site: Site,
+        part: Part,
+        masked: bool,
+        columns: Sequence[int],
+        first,
+        steps: int,
+        place: int,
+        used: int,
+    ) -> int:
+        """Emit the products with a vector of bytes of these vectors of columns; used: how many
+        steps of the unit there were before. Returns how many there are then."""
+        room = self._room(part)
+        codes = {nv: self.operands.codes(site, part, masked, nv, first, place) for nv in columns}
+        for vector, field, step in self.operands.order(part, place):
+            if step >= steps:
+                continue
+            if room and used and used % room == 0:
+                self._flush(used)
+            left = [self.left(site, mi, first + step) for mi in range(self.rows)]
+            for nv in columns:
+                down = self.apart == 1
+                right = self.operands.field(codes[nv][vector], part, masked, field, down)
+                for mi, x in enumerate(left):
+                    self._multiply(self._place(field, mi, nv, used // self.apart), x, right)
+            used += 1
+        return used
 
     def _room(self, part: Part) -> int:
         """How many steps of vpmaddubsw an int16 holds the sum of, 0: sums are int32."""
