@@ -10,7 +10,7 @@ from lpgen.cli.app import run
 from lpgen.errors import OnnxError, PlanError
 from lpgen.onnx import read_network
 from lpgen.plans import METADATA, activations_of, groups_of, plan_of, uniform
-from lpgen.quantize.prefixes import fits
+from lpgen.quantize.layers import for_kernels
 
 
 def network_of(model: onnx.ModelProto, words: str, path, groups: int | None = None):
@@ -103,14 +103,14 @@ def test_weights_become_bit_layers(tmp_path):
     errors = []
     for count in (2, 4, 8):
         plan = uniform(groups_of(model), f"w8a8 row bit_layers={count} weight_group=8")
-        how = activations_of(plan, model, fits)
+        how = activations_of(plan, model, for_kernels)
         found = read_network(tmp_path / "model.onnx", {}, how).reference({"x": x})["y"]
         changed = with_layers(model, plan.precisions)
         (expected,) = ReferenceEvaluator(changed).run(None, {"x": x})
         assert np.abs(found - expected).max() < 0.05 * np.abs(real).max()
         errors.append(np.abs(found - real).max() / np.abs(real).max())
         asked = read_network(
-            tmp_path / "model.onnx", {}, activations_of(plan, model, fits, ask_layers=True)
+            tmp_path / "model.onnx", {}, activations_of(plan, model, for_kernels, ask_layers=True)
         )
         assert [*asked.inputs] == ["x", "layers"]
         given = {"x": x, "layers": np.array(count, np.int32)}
@@ -122,6 +122,23 @@ def test_weights_become_bit_layers(tmp_path):
     assert [step.op.residual is not None for step in steps].count(True) == 1
 
 
+def test_planes_of_signs(tmp_path):
+    """As PrecisionBatching has them."""
+    model, x = mlp(4), np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+    onnx.save(model, tmp_path / "model.onnx")
+    (real,) = ReferenceEvaluator(model).run(None, {"x": x})
+    errors = {}
+    for count in (1, 4, 16):
+        plan = uniform(groups_of(model), f"w1a8 row bit_layers={count} weight_group=8")
+        assert plan.from_toml(plan.to_toml()) == plan
+        how = activations_of(plan, model, for_kernels)
+        network = read_network(tmp_path / "model.onnx", {}, how)
+        assert all("weight=b1 layers=1..16" in s.op.name for s in network.steps if s.parameters)
+        found = network.reference({"x": x})["y"]
+        errors[count] = np.abs(found - real).max() / np.abs(real).max()
+    assert errors[16] < errors[4] < errors[1]
+
+
 def test_bit_layers_of_rotated_weights(tmp_path):
     pytest.importorskip("scipy")
     model, x = mlp(4), np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
@@ -129,7 +146,7 @@ def test_bit_layers_of_rotated_weights(tmp_path):
     (real,) = ReferenceEvaluator(model).run(None, {"x": x})
     (first, *_) = groups_of(model)
     plan = uniform([first], "w8a8 row bit_layers=8 hadamard=16")
-    how = activations_of(plan, model, fits)
+    how = activations_of(plan, model, for_kernels)
     network = read_network(tmp_path / "model.onnx", {}, how)
     assert ["hadamard=16" in step.op.name for step in network.steps][:2] == [True, True]
     assert np.abs(network.reference({"x": x})["y"] - real).max() < 0.05 * np.abs(real).max()
@@ -141,5 +158,7 @@ def test_bit_layers_that_cannot_be():
         activations_of(uniform(groups_of(model), "w8a8 row bit_layers=3"), model)
     with pytest.raises(PlanError, match="stores no weights as bit layers, whose number could be"):
         activations_of(uniform(groups_of(model), "w8a8"), model, ask_layers=True)
-    with pytest.raises(PlanError, match="bit_layers are of w8 with scales of each row: first"):
+    with pytest.raises(PlanError, match="bit_layers are of w8 or w1 with scales of each row"):
         uniform(groups_of(mlp()), "w4a8 row bit_layers=3")
+    with pytest.raises(PlanError, match="weight b1 goes with bit_layers: first"):
+        uniform(groups_of(mlp()), "w1a8 row")

@@ -264,7 +264,7 @@ def quantizing(
     except ImportError as error:
         raise UserError(f"{error}; pip install 'lpgen[onnx]'") from None
     from lpgen.plans import activations_of, plan_of, read_plan
-    from lpgen.quantize.prefixes import fits
+    from lpgen.quantize.layers import for_kernels
 
     if plan is not None and dynamic:
         raise UserError("--plan and --dynamic both say how activations are quantized: one of them")
@@ -274,7 +274,7 @@ def quantizing(
     found = read_plan(plan) if plan is not None else plan_of(loaded)
     if ask_layers and found is None:
         raise UserError(f"--ask-layers: {model} has no plan that stores weights as bit layers")
-    return "" if found is None else activations_of(found, loaded, fits, ask_layers)
+    return "" if found is None else activations_of(found, loaded, for_kernels, ask_layers)
 
 
 @contextlib.contextmanager

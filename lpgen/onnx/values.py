@@ -164,11 +164,11 @@ class Mapped:
 class Layered(NamedTuple):
     """How float weights [n, k] become bit layers: count: how many a call uses, None: that is an
     input of the network; group: neighbours in k that share what these have, 0: all; make: what
-    gives (codes [n, k], scale, offset [layers, n, groups]) of weights."""
+    gives (format, number of layers, weights, parameters) of weights."""
 
     count: int | None
     group: int
-    make: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+    make: Callable[[np.ndarray], tuple[Format, int, np.ndarray, dict[str, np.ndarray]]]
 
 
 class Activations(NamedTuple):

@@ -36,8 +36,8 @@ from lpgen.plans import FLOAT, Group, LayerGroup, Plan, Precision, activations_o
 from lpgen.plans.solve import Problem
 from lpgen.quantize import write
 from lpgen.quantize.calibration import Calibration
+from lpgen.quantize.layers import for_kernels
 from lpgen.quantize.model import quantize
-from lpgen.quantize.prefixes import fits
 from lpgen.records import Log
 from lpgen.records.choose import choose
 from lpgen.sensitivity import Journal, Table
@@ -77,7 +77,7 @@ class Compiler:
         model, how = self.calibration.model, {}
         if any(group.precision.weight is not None for group in plan.groups):
             model = quantize(self.calibration, plan).model
-            how = activations_of(plan, model, fits)
+            how = activations_of(plan, model, for_kernels)
         with scratch_folder() as folder:
             path = folder / "model.onnx"
             write(model, path)

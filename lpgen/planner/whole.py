@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from lpgen.ops import hadamard
 from lpgen.planner.errors import with_flips
 from lpgen.plans import Plan, Precision, groups_of
 from lpgen.plans.constants import Constants
 from lpgen.plans.groups import node_names
+from lpgen.quantize import layers
 from lpgen.quantize.calibration import Calibration
 from lpgen.quantize.data import Call
 from lpgen.quantize.graph import Graph
 from lpgen.quantize.model import quantize
 from lpgen.quantize.patches import Place
-from lpgen.quantize.prefixes import stored
 from lpgen.quantize.session import Session
 from lpgen.sensitivity.faked import Act, faked
 from lpgen.sensitivity.measure import Measure
@@ -42,9 +39,8 @@ def with_layers(model: onnx.ModelProto, precisions: Mapping[str, Precision]) -> 
             if layer.node in layered:
                 p, place = layered[layer.node], Place(layer, nodes[layer.node])
                 w = place.rows(constants[layer.weight])
-                real = stored(w, p.weight_group, p.hadamard).real(p.bit_layers)
-                real = hadamard.rotated(real, p.hadamard) if p.hadamard else real
-                name = graph.constant(f"{layer.node}.layers", place.restored(np.float32(real)))
+                made = place.restored(layers.real(layers.stored(w, p), p))
+                name = graph.constant(f"{layer.node}.layers", made)
                 place.node.input[1] = name
     graph.finish()
     return copy

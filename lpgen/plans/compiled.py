@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpgen.errors import PlanError
+from lpgen.formats import Format
 from lpgen.onnx.values import Activations, Layered
 from lpgen.plans.constants import Constants
 from lpgen.plans.groups import Layer, groups_of
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     import onnx
 
 
-Maker = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""Bit layers of weights [n, k], of groups along k, rotated in blocks (`quantize.prefixes.fits`)."""
+Maker = Callable[[np.ndarray, Precision], tuple[Format, int, np.ndarray, dict[str, np.ndarray]]]
+"""The bit layers of weights [n, k] (`quantize.layers.for_kernels`)."""
 
 
 def activations_of(
@@ -54,9 +55,8 @@ def activations_of(
 def _layered(precision: Precision, maker: Maker | None, ask: bool) -> Layered:
     if maker is None:
         raise PlanError(f"{precision}: bit layers are made by lpgen.quantize, which is not asked")
-    group, block = precision.weight_group, precision.hadamard
-    make = partial(maker, group=group, block=block)
-    return Layered(None if ask else precision.bit_layers, group, make)
+    make = partial(maker, precision=precision)
+    return Layered(None if ask else precision.bit_layers, precision.weight_group, make)
 
 
 def _check_weights(layer: Layer, precision: Precision, constants: Constants) -> None:

@@ -65,8 +65,11 @@ class Layer:
                     return f"{key}={value} is for matrix products: {self.node} is a convolution"
             if precision.scales != "static":
                 return f"scales of a convolution are static, not {precision.scales}: {self.node}"
-        if precision.bit_layers and (precision.weight.bits != 8 or precision.scales != "row"):
-            return f"bit_layers are of w8 with scales of each row: {self.node}"
+        layered, form = precision.bit_layers, str(precision.weight)
+        if layered and (form not in ("s8", "b1") or precision.scales != "row"):
+            return f"bit_layers are of w8 or w1 with scales of each row: {self.node}"
+        if form == "b1" and not layered:
+            return f"weight b1 goes with bit_layers: {self.node}"
         for key in ("hadamard", "act_group"):
             if (size := getattr(precision, key)) and self.k % size:
                 return f"{key}={size} does not divide k={self.k} of {self.node}"

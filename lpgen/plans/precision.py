@@ -2,13 +2,14 @@
 
 | key          | values                                                                       |
 |--------------|------------------------------------------------------------------------------|
-| weight       | s2..s8, or float: the layer is not quantized, and there is nothing else       |
+| weight       | s2..s8, or float: the layer is not quantized, and there is nothing else; b1:  |
+|              | planes of signs, which need bit_layers                                        |
 | weight_group | neighbours along k that share a scale; left out: one for each output channel  |
 | act          | u1..u8, s2..s8                                                                |
 | scales       | of the input: static (found once, from data), row (in each call, one for each |
 |              | row), groupN (in each call, one for each N neighbours along k)                |
 | hadamard     | size of the blocks along k that are transformed before the input is quantized |
-| bit_layers   | the weights are stored as bit layers, of which a call uses so many            |
+| bit_layers   | the weights, s8 or b1, are stored as bit layers, of which a call uses so many |
 
 As one text: "w4a8 row", "w4a8 static", "w4a8 row weight_group=64 hadamard=128", "float". Without
 `act=` the input has u8 where its scale is static, and s8 elsewhere.
@@ -25,9 +26,11 @@ from typing import Any
 from lpgen.errors import FormatError, PlanError
 from lpgen.formats import Format
 from lpgen.ops.hadamard import BLOCKS
+from lpgen.ops.layers import MOST_PLANES
 
-WEIGHTS = tuple(f"s{bits}" for bits in range(2, 9))
-ACTIVATIONS = (*(f"u{bits}" for bits in range(1, 9)), *WEIGHTS)
+_SIGNED = tuple(f"s{bits}" for bits in range(2, 9))
+WEIGHTS = (*_SIGNED, "b1")
+ACTIVATIONS = (*(f"u{bits}" for bits in range(1, 9)), *_SIGNED)
 SCALES = ("static", "row", "group32", "group64", "group128")
 _NUMBERS = ("weight_group", "hadamard", "bit_layers")
 KEYS = ("weight", "weight_group", "act", "scales", "hadamard", "bit_layers")
@@ -64,8 +67,9 @@ class Precision:
             raise PlanError(f"hadamard is {block}, expected one of {', '.join(map(str, BLOCKS))}")
         if block and self.scales == "static":
             raise PlanError(f"hadamard={block} needs scales found in each call, not static")
-        if self.bit_layers > 8:
-            raise PlanError(f"bit_layers is {self.bit_layers}, the limit is 8")
+        most = MOST_PLANES if str(self.weight) == "b1" else 8
+        if self.bit_layers > most:
+            raise PlanError(f"bit_layers is {self.bit_layers}, the limit is {most}")
 
     @classmethod
     def parse(cls, text: str) -> Precision:
@@ -76,7 +80,8 @@ class Precision:
         bits = re.fullmatch(r"w([0-9])a([0-9])", first)
         if not bits:
             raise PlanError(f"{text!r} is no precision, such as w4a8, w4a8 static or float")
-        values: dict[str, Any] = {"weight": f"s{bits[1]}", "scales": "row"}
+        weight = "b1" if bits[1] == "1" else f"s{bits[1]}"
+        values: dict[str, Any] = {"weight": weight, "scales": "row"}
         for word in words:
             key, equals, value = word.partition("=")
             if not equals:

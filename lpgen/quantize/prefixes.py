@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lpgen.ops import hadamard
 from lpgen.quantize.codes import joined, split, spread
 from lpgen.quantize.gptq import DAMPING, compensate
 
@@ -52,21 +51,6 @@ class BitLayers:
         k = self.codes.shape[1]
         scale, offset = (spread(v[layers], k, self.group) for v in (self.scale, self.offset))
         return (self.codes >> (BITS - layers)).astype(np.float32) * scale + offset
-
-
-def stored(w: np.ndarray, group: int = 0, block: int = 0) -> BitLayers:
-    """What a library stores of the weights w [n, k] of a plan: all numbers of layers, of weights
-    that are rotated in blocks (`ops.hadamard`), 0: that are not."""
-    return bit_layers(hadamard.rotated(w, block) if block else w, None, group, range(1, BITS + 1))
-
-
-def fits(
-    w: np.ndarray, group: int = 0, block: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same as kernels take them: codes [n, k], scales and offsets [layers, n, groups]."""
-    found, counts = stored(w, group, block), range(1, BITS + 1)
-    scale, offset = (np.stack([v[n] for n in counts]) for v in (found.scale, found.offset))
-    return found.codes, scale, offset
 
 
 def value(layers: int) -> float:

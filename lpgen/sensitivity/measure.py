@@ -12,11 +12,11 @@ from lpgen.ops import hadamard
 from lpgen.plans import LayerGroup, Precision, groups_of
 from lpgen.plans.constants import Constants
 from lpgen.plans.groups import node_names
+from lpgen.quantize import layers
 from lpgen.quantize.calibration import Calibration, Seen
 from lpgen.quantize.data import Call
 from lpgen.quantize.model import quantized_layer
 from lpgen.quantize.patches import Place
-from lpgen.quantize.prefixes import BitLayers, stored
 from lpgen.quantize.ranges import chosen
 from lpgen.quantize.session import Session
 from lpgen.sensitivity.faked import Act, faked, weights_input
@@ -124,7 +124,7 @@ class AtGroup:
         self.measure, self.group, self.seen = measure, group, seen
         self.places = measure.places(group)
         self.rest = measure.front.at(group.name)
-        self._layers: dict[tuple, BitLayers] = {}
+        self._layers: dict[tuple, layers.BitLayers | layers.Planes] = {}
 
     @cached_property
     def session(self) -> Session:
@@ -171,9 +171,8 @@ class AtGroup:
     def _in_layers(self, place: Place, w: np.ndarray, precision: Precision) -> np.ndarray:
         """The first bit layers of weights [n, k], as a library stores them: of one code, whatever
         the number is."""
-        how = precision.weight_group, precision.hadamard
+        how = str(precision.weight), precision.weight_group, precision.hadamard
         key = (place.layer.node, *how)
         if key not in self._layers:
-            self._layers[key] = stored(w, *how)
-        made = self._layers[key].real(precision.bit_layers)
-        return hadamard.rotated(made, precision.hadamard) if precision.hadamard else made
+            self._layers[key] = layers.stored(w, precision)
+        return layers.real(self._layers[key], precision)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lpgen.errors import OnnxError
-from lpgen.formats import Format
 from lpgen.onnx import matmul
 from lpgen.onnx.rules.dynamic import with_bias
 from lpgen.onnx.rules.product import Product
@@ -41,19 +40,19 @@ def product(
     rows = np.ascontiguousarray(w.T, np.float32)
     n, k = rows.shape
     size = min(layered.group or k, k)
-    codes, scale, offset = layered.make(rows)
-    bits = len(scale)
+    weight, count, weights, fits = layered.make(rows)
+    scale = fits.pop("scale")
     kind = TensorType(x.type.shape, how.form.dtype)
     zero = np.zeros((), how.form.dtype)
     imported = matmul.product(kind, np.zeros((k, n), np.uint8), zero, None)
     op = replace(
         imported.op,
         act=how.form,
-        weight=Format("u", bits),
-        layers=Range(1, bits),
+        weight=weight,
+        layers=Range(1, count),
         epilogue=(Scale(f"group{size}"),),
     )
-    imported = replace(imported, op=op, weights=codes, parameters={"offset": offset})
+    imported = replace(imported, op=op, weights=weights, parameters=fits)
     shape = imported.y.shape
     made = Product(
         *(TensorType(shape, "float32"), -np.inf, np.inf, x, imported, scale),
