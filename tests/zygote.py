@@ -6,6 +6,7 @@ starts by itself is what tests with the mark `starts` see, commands in processes
 all of `pytest -m nightly`.
 """
 
+import contextlib
 import ctypes
 import os
 import pickle
@@ -109,10 +110,17 @@ class Zygote:
 
     def fork(self, start: Start, pipe: int, output: int) -> Adopted:
         """A process with its end of a pipe and what it prints to, both file descriptors here."""
-        if self._socket is None:
-            self._begin()
-        socket.send_fds(self._socket, [pickle.dumps(tuple(start))], [pipe, output])
-        return Adopted(int(self._socket.recv(64)))
+        message = pickle.dumps(tuple(start))
+        for _ in range(2):
+            if self._socket is None:
+                self._begin()
+            with contextlib.suppress(ConnectionError):
+                socket.send_fds(self._socket, [message], [pipe, output])
+                if pid := self._socket.recv(64):
+                    return Adopted(int(pid))
+            # A command that is interrupted ends all that this process has started.
+            self._socket = None
+        raise ChildProcessError("the zygote does not start")
 
     def install(self, monkeypatch: Any) -> None:
         """From now on each Child that runs one of MODULES is a fork."""
