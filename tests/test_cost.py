@@ -16,7 +16,7 @@ from lpgen.cost.features import COUNTS, NAMES, features
 from lpgen.cost.model import Model
 from lpgen.cost.trees import Forest
 from lpgen.ops import parse
-from lpgen.records import Log, Record
+from lpgen.records import Log, Record, shipped
 from lpgen.records.choose import choose, ranking
 from lpgen.target import Target, known
 from lpgen.templates import Template
@@ -109,6 +109,19 @@ def test_trees_are_those_of_xgboost():
     assert np.allclose(forest.predict(rows), booster.predict(data), atol=1e-5)
     again = Forest.from_json(json.loads(json.dumps(forest.to_json())))
     assert np.allclose(again.predict(rows), forest.predict(rows), atol=2e-3)
+
+
+def test_prices_are_fitted_to_records():
+    from lpgen.tune.fit_cost.prices import fit_prices
+    from lpgen.tune.fit_cost.samples import samples_of
+
+    (log,) = (log for log in shipped() if log.path.stem == "avx512bw")
+    found = [r for r in log.records() if r.template in ("x86/bitserial", "x86/lut_sum")]
+    samples = samples_of(found[:24], lambda record: True)
+    prices, factors = fit_prices(samples)
+    assert set(prices) == {sample.prices for sample in samples} >= {"bitserial", "lut_sum"}
+    assert all(set(p) <= set(COUNTS) and min(p.values()) >= 0 for p in prices.values())
+    assert len(factors) == len({sample.group for sample in samples})
 
 
 def test_a_model_is_what_was_written():

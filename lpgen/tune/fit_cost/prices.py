@@ -62,7 +62,8 @@ def _fit(
     """
     from scipy.optimize import nnls
 
-    names = sorted({name for sample in samples for name in sample.counts})
+    # What only the static model asks for has no price.
+    names = sorted({name for sample in samples for name in sample.counts if name in PRIOR})
     prior = np.array([PRIOR[name] for name in names])
     rows = np.array([[s.counts.get(name, 0.0) for name in names] for s in samples])
     seconds = np.array([s.seconds / factors[s.group] for s in samples])
