@@ -31,13 +31,7 @@ model = click.Path(path_type=Path)
 @options.target
 @options.targets
 @options.log("Records to build with, before those that come with lpgen [the user's log].")
-@click.option(
-    "--trials",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0, 1_000_000),
-    help="Candidates to measure first, shared by all kernels; their records go to the log.",
-)
+@options.trials("all kernels; their records go to the log")
 @options.devices
 @options.threads
 @click.option("--name", metavar="NAME", help="What its C functions begin with [LIB].")

@@ -119,6 +119,18 @@ library = click.option(
     help="The library; its header LIB.h is written beside it.",
 )
 
+
+def trials(whose: str) -> Callable[[Callable], Callable]:
+    """The option --trials of what tunes before it does something else, for the kernels `whose`."""
+    return click.option(
+        "--trials",
+        default=0,
+        show_default=True,
+        type=click.IntRange(0, 1_000_000),
+        help=f"Candidates to measure first, shared by {whose}.",
+    )
+
+
 threads = click.option(
     "--threads",
     default=1,

@@ -61,13 +61,7 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
 @options.shapes
 @options.target
 @options.log("Records to build with, before those that come with lpgen [the user's log].")
-@click.option(
-    "--trials",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0, 1_000_000),
-    help="Candidates to measure first, shared by the kernels of all choices.",
-)
+@options.trials("the kernels of all choices")
 @click.option("--threads", default=1, show_default=True, help="Threads of a call.")
 @click.option(
     "--bit-errors",
