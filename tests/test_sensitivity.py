@@ -225,3 +225,9 @@ def test_no_metric(text, message):
 def test_a_metric_that_fails_is_one_line():
     with pytest.raises(UserError, match="metric json:loads: "):
         metric_of("json:loads")([{}], [{}], [])
+
+
+def test_layers_of_codes_and_planes_of_signs_are_two_variants():
+    for words, text in (("w8a8", "layers=4 weight_group=8"), ("w1a8", "planes=4 weight_group=8")):
+        weights, _ = parts_of(Precision.parse(f"{words} row bit_layers=4 weight_group=8"))
+        assert str(weights) == text

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lpgen.errors import PlanError, WorkloadError
 from lpgen.formats import Format
 from lpgen.ops import Dense
+from lpgen.ops.layers import MOST_PLANES
 from lpgen.plans.constants import Constants
 from lpgen.plans.plan import Group, Plan
 from lpgen.plans.precision import FLOAT, Precision
@@ -51,9 +52,11 @@ class Layer:
         """Bytes of the weights and their scales in a library, about."""
         if precision.weight is None:
             return 4 * self.count
-        stored = precision.weight.bits
-        scales = -(-self.k // precision.weight_group) if precision.weight_group else 1
-        return -(-self.count * stored // 8) + 4 * self.n * scales
+        stored, floats = precision.weight.bits, 1
+        if precision.bit_layers:  # all of them, with a scale and an offset, or a scale for each
+            stored, floats = (MOST_PLANES, MOST_PLANES) if stored == 1 else (stored, 2 * stored)
+        groups = -(-self.k // precision.weight_group) if precision.weight_group else 1
+        return -(-self.count * stored // 8) + 4 * self.n * groups * floats
 
     def why_not(self, precision: Precision) -> str | None:
         """Why no kernel computes the layer in this precision, in one line, or None."""

@@ -36,7 +36,7 @@ class Variant:
     amount: float = 0.0
 
     def __str__(self) -> str:
-        """w4, layers=3, a6 row, flips=0.001, flips=0.001 w4a8 row, noise=0.02"""
+        """w4, layers=3, planes=3 (of signs), a6 row, flips=0.001, flips=0.001 w4a8 row, noise=0.02"""
         p = self.precision
         if self.kind == "noise":
             return f"noise={self.amount:g}"
@@ -48,7 +48,8 @@ class Variant:
             words += [f"act={p.act}"] if p.act.encoding != usual else []
             return " ".join([f"a{p.act.bits} {p.scales}", *words])
         words = [f"weight_group={p.weight_group}", *words] if p.weight_group else words
-        first = f"layers={p.bit_layers}" if self.kind == "layers" else f"w{p.weight.bits}"
+        layers = f"{'planes' if p.weight.bits == 1 else 'layers'}={p.bit_layers}"
+        first = layers if self.kind == "layers" else f"w{p.weight.bits}"
         return " ".join([first, *words])
 
 
