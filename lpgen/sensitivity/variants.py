@@ -36,7 +36,7 @@ class Variant:
     amount: float = 0.0
 
     def __str__(self) -> str:
-        """w4, layers=3, planes=3 (of signs), a6 row, flips=0.001, flips=0.001 w4a8 row, noise=0.02"""
+        """w4, layers=3, planes=3, a6 row, flips=0.001, flips=0.001 w4a8 row, noise=0.02"""
         p = self.precision
         if self.kind == "noise":
             return f"noise={self.amount:g}"
