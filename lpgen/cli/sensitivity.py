@@ -175,13 +175,21 @@ def show(table: Table) -> None:
         click.echo()
     rates = [(row.name[-_WIDTH:], row.tolerated(table.reference)) for row in table.rows]
     if any(rate is not None for _, rate in rates):
-        texts = [(name, "less" if rate is None else f"{rate:.2g}") for name, rate in rates]
+        texts = [(name, _rate(rate, table)) for name, rate in rates]
         output.print_table(("group", ">rate of bit errors"), texts)
         click.echo(f"at these rates {table.metric} loses {LOSS:.0%}")
     output.note(
         f"divergence of the outputs on {output.count(table.calls, 'call')}; {table.metric} of the "
         f"float model: {table.reference:.4g}"
     )
+
+
+def _rate(rate: float | None, table: Table) -> str:
+    """A tolerated rate; "less" than the smallest one that was tried, or the largest, "or more"."""
+    if rate is None:
+        return "less"
+    tried = (float(v.split()[0][6:]) for v in table.variants if v.startswith("flips="))
+    return f"{rate:.2g}{' or more' if rate >= max(tried) else ''}"
 
 
 def _by_kind(variants: list[str]) -> list[list[str]]:
