@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from lpgen.algorithms.weights.panels import Lookup
 
 
+FEWEST = 4
+"""Channels of a vector that is transformed, at least."""
+
+
 @dataclass(frozen=True)
 class Tiling:
     """Sizes that shape the definition.
@@ -105,6 +109,7 @@ class Geometry:
 
     @property
     def steps(self) -> int:
-        """Steps of the input channels, filled up to whole chunks."""
-        chunk = self.tiling.chunk or 1
+        """Steps of the input channels, filled up to whole chunks, and to four channels, so that
+        vectors of them can be transformed."""
+        chunk = self.tiling.chunk or FEWEST // self.tile.kq
         return -(-self.tile.op.ic // (self.tile.kq * chunk)) * chunk
