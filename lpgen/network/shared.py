@@ -37,13 +37,13 @@ class SharedWeights:
         self._chooser = chooser
         self._steps: dict[Operator, Step] = {}
         self._first: dict[Operator, Operator] = {}  # whose weights an operator has
+        self._chosen: dict[Operator, Choice] = {}
         lead: dict[bytes, Operator] = {}
         for step in (step for network in networks for step in network.steps):
-            if step.weights is None or step.op in self._steps:
-                continue
-            self._steps[step.op] = step
-            self._first[step.op] = lead.setdefault(_digest(step), step.op)
-        self._chosen: dict[Operator, Choice] = {}
+            if step.weights is not None:
+                first = lead.setdefault(_digest(step), step.op)
+                if step.op not in self._steps:
+                    self._steps[step.op], self._first[step.op] = step, first
 
     def __call__(self, op: Operator) -> Choice:
         """The choice for an operator."""
@@ -55,8 +55,9 @@ class SharedWeights:
 
     def _like(self, alone: Choice, first: Choice) -> Choice:
         """The choice, or one that stores the weights as the first one does."""
-        wanted = self._bytes(first)
-        if self._bytes(alone) == wanted:
+        step = self._steps[alone.op]  # the first one has these weights, too
+        wanted = _bytes(first, step)
+        if _bytes(alone, step) == wanted:
             return alone
         own = cost.evaluate(
             alone.op, alone.target, [(templates.get(alone.template), dict(alone.knobs))]
@@ -67,7 +68,7 @@ class SharedWeights:
             try:
                 other = choice_of(alone.op, alone.target, candidate.template, candidate.knobs)
                 same = other.kernel.packed_bytes == first.kernel.packed_bytes
-                if same and self._bytes(other) == wanted:
+                if same and _bytes(other, step) == wanted:
                     return asking_ahead(other)
             except LpgenError:
                 continue
@@ -80,12 +81,13 @@ class SharedWeights:
                 return
             yield candidate
 
-    def _bytes(self, choice: Choice) -> tuple[int, bytes]:
-        """How many bytes of weights there are, and what is in them."""
-        step, layout = self._steps[choice.op], choice.kernel.layout
-        weights = np.ascontiguousarray(step.weights, choice.op.weight.dtype)
-        packed = layout.pack(weights, **choice.op.legal_parameters(step.parameters))
-        return packed.size, hashlib.sha256(packed).digest()
+
+def _bytes(choice: Choice, step: Step) -> tuple[int, bytes]:
+    """How many bytes the weights of a step take in a kernel, and what is in them."""
+    weights = np.ascontiguousarray(step.weights, choice.op.weight.dtype)
+    parameters = choice.op.legal_parameters(step.parameters)
+    packed = choice.kernel.layout.pack(weights, **parameters)
+    return packed.size, hashlib.sha256(packed).digest()
 
 
 def _digest(step: Step) -> bytes:
