@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from lpgen.records.choose import choose
+from lpgen.ops import parse
+from lpgen.records import Log, Record
+from lpgen.records.choose import choose, ranking
 from lpgen.records.cold import MORE, with_cold_weights
 
 SHAPE = "conv2d h=7 w=7 ic=512 oc=512 kernel=3 pad=1"
@@ -27,3 +29,20 @@ def test_many_weights_are_asked_for_in_advance(n, ahead):
     cold = with_cold_weights(warm)
     assert (warm.knobs["prefetch"], cold.knobs["prefetch"]) == (0, ahead)
     assert {**cold.knobs, "prefetch": 0} == warm.knobs
+
+
+def test_what_was_measured_says_more_than_what_is_expected(tmp_path):
+    """The others are slower than the model has them: the first template stays."""
+    log = Log(tmp_path / "log.jsonl")
+    op = parse(f"{SHAPE} act=u4 weight=s4 out=u4 scale=channel")
+    warm = choose(op, "icelake")
+    assert with_cold_weights(warm).template != warm.template
+    given = {"workload": op.name, "target": "icelake"}
+    first = dict(warm.knobs)
+    log.append(Record(template=warm.template, knobs=first, seconds=3e-4, best=True, **given))
+    slow = {
+        candidate.template.name: dict(candidate.knobs) for candidate in ranking(op, warm.target)
+    }
+    for name in slow.keys() - {warm.template}:
+        log.append(Record(template=name, knobs=slow[name], seconds=9e-4, **given))
+    assert with_cold_weights(choose(op, "icelake", [log]), [log]).template == warm.template

@@ -19,6 +19,7 @@ from lpgen.errors import ScheduleRefused
 from lpgen.ops import Operator, Product
 from lpgen.records.choose import choice_of, ranking
 from lpgen.records.log import Log
+from lpgen.records.record import Record
 from lpgen.target import Target
 
 FEW_CORES = 8
@@ -71,16 +72,33 @@ def _smaller(choice: Choice, logs: Iterable[Log | str | os.PathLike]) -> Choice:
     own = cost.evaluate(op, target, [(templates.get(choice.template), dict(choice.knobs))])
     if own is None:
         return choice
-    unit = _nanosecond(own, op, target, [log if isinstance(log, Log) else Log(log) for log in logs])
-    limit, best = CLEARLY * _seconds(own, choice, unit), choice
+    logs = [log if isinstance(log, Log) else Log(log) for log in logs]
+    unit, measured = _nanosecond(own, op, target, logs), _measured(op, target, logs)
+    limit, best = CLEARLY * _seconds(unit * math.exp(own.cost), choice), choice
     for candidate in _firsts(ranking(op, target)):
+        record = measured.get(candidate.template.name)
+        knobs = candidate.knobs if record is None else record.knobs
+        expected = unit * math.exp(candidate.cost) if record is None else record.seconds
         try:
-            other = choice_of(op, target, candidate.template, candidate.knobs)
+            other = choice_of(op, target, candidate.template, dict(knobs))
         except ScheduleRefused:
             continue
-        if (seconds := _seconds(candidate, other, unit)) < limit:
+        if (seconds := _seconds(expected, other)) < limit:
             limit, best = seconds, other
     return best
+
+
+def _measured(op: Product, target: Target, logs: Sequence[Log]) -> dict[str, Record]:
+    """The fastest record of each template for the operator on this target: better than what the
+    model expects."""
+    found: dict[str, Record] = {}
+    for _, record in records.ranked(op, target, logs):
+        known = found.get(record.template)
+        usable = record.threads == 1 and record.seconds is not None
+        if usable and (known is None or record.seconds < known.seconds):
+            if records.why_not(record, op, target) is None:
+                found[record.template] = record
+    return found
 
 
 def _codes_bytes(op: Product) -> int:
@@ -98,9 +116,9 @@ def _nanosecond(own: Candidate, op: Operator, target: Target, logs: Sequence[Log
     return 1e-9
 
 
-def _seconds(candidate: Candidate, choice: Choice, unit: float) -> float:
-    rate = RATES[choice.target.cores <= FEW_CORES]
-    return unit * math.exp(candidate.cost) + choice.kernel.packed_bytes / rate
+def _seconds(alone: float, choice: Choice) -> float:
+    """What a call takes that takes `alone` with its weights in the cache."""
+    return alone + choice.kernel.packed_bytes / RATES[choice.target.cores <= FEW_CORES]
 
 
 def _firsts(ranked: Iterable[Candidate]) -> Iterator[Candidate]:
