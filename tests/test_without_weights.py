@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from without_weights import OPERATORS, TEXTS, problem
 
 from lpgen import runtime
+from lpgen.build import build
 from lpgen.errors import FormatError, WorkloadError
 from lpgen.formats import REAL
 from lpgen.ops import QuantizeLinear, parse
@@ -276,6 +277,19 @@ def test_relative_errors_of_functions(function):
         size[np.abs(real) < 2.0**-125 * np.abs(x)] = 0
     usual = (size > 2.0**-125) & (np.abs(real) < 3.4e38)
     assert (np.abs(y[usual] - real[usual]) <= 1e-6 * size[usual]).all()
+
+
+def test_what_is_no_number_is_as_the_oracle_has_it(tmp_path):
+    """Comparisons of a number with itself must not be taken for true."""
+    numbers = [np.nan, 1.5, -2.5, np.inf, -np.inf, 3e9, -3e9]
+    x = np.float32(numbers * 7)
+    texts = ["erf", "gelu", "gelu_tanh", "tanh", "sigmoid", "log", "replace_nan alpha=2"]
+    texts = [f"unary size=49 function={text}" for text in texts]
+    texts += [f"cast size=49 dtype=float32 to={to}" for to in ("int32", "bool")]
+    path = build([choose(parse(text), "native") for text in texts], tmp_path / "numbers.so")
+    for name, kernel in ((name, runtime.load(path)[name]) for name in runtime.load(path)):
+        expected = parse(name).reference(x=x)
+        assert np.array_equal(kernel(x), expected, equal_nan=expected.dtype.kind == "f"), name
 
 
 def test_parameters_of_functions():

@@ -170,7 +170,7 @@ def erf(m: Any, x: Value) -> Value:
     far = m.where(size < most, polynomial(m, distance, ERF_FAR), m.const(1, x))
     far = m.where(x < zero, m.neg(far), far)
     y = m.where(size < m.const(1, x), near, far)
-    return m.name(m.where(x == x, y, x))
+    return m.name(m.where(x >= m.const(-np.inf, x), y, x))  # x == x would be taken for true
 
 
 def gelu(m: Any, x: Value) -> Value:
