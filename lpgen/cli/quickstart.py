@@ -57,8 +57,9 @@ def command(folder: Path, trials: int, seed: int) -> int:
     click.echo(f"tuning {len(labels)} layers, {trials} candidates each")
     settings = {"trials": trials, "seed": seed, "jobs": target.cores}
     results: list[TuneResult] = []
+    began = time.monotonic()
     tuning.run(labels, target, log, settings, results.append)
-    output.note(tuning.rate(results))
+    output.note(tuning.rate(results, time.monotonic() - began))
     _build(labels, target, log, library)
     click.echo("checking every kernel against the NumPy oracle, in a fresh process")
     if print_kernels(check_library(library, seed), as_json=False):

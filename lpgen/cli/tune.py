@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,14 +93,15 @@ def command(
     settings |= {"strategy": strategy or "model", "templates": templates or None}
     settings["jobs"] = jobs if jobs is not None else most_jobs(settings["threads"])
     results: list[TuneResult] = []
-    failure = None
+    failure, began = None, time.monotonic()
     try:
         with farm as settings["farm"]:
             tuning.run(labels, chosen, log, settings, results.append)
     except TuneError as error:
         failure = error  # the operators that are done are reported first
+    seconds = time.monotonic() - began
     if results:
-        report = Report(results, labels, chosen, log, settings)
+        report = Report(results, labels, chosen, log, settings, seconds)
         report.show(as_json)
         output.note(f"records: {log.path}")
         if strategy == "exhaustive":

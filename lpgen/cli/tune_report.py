@@ -25,7 +25,8 @@ _RACING = 3
 class Report:
     """Results of one run of `lpgen tune`.
 
-    labels: how operators are called; settings: the named arguments of `lpgen.tune.tune`.
+    labels: how operators are called; settings: the named arguments of `lpgen.tune.tune`; seconds:
+    how long the run took.
     """
 
     results: list[TuneResult]
@@ -33,6 +34,7 @@ class Report:
     target: Target
     log: Log
     settings: dict[str, Any]
+    seconds: float
 
     def show(self, as_json: bool) -> None:
         """Print what tuning gave, and how fast it went."""
@@ -58,7 +60,7 @@ class Report:
         names = ("layer", "template", ">us", ">GOP/s", ">of peak", ">default us", ">gain")
         if not as_json:
             output.print_table((*names, "ahead of"), rows, wide="knobs")
-        output.note(tuning.rate(self.results))
+        output.note(tuning.rate(self.results, self.seconds))
 
     def show_search(self) -> None:
         """Say what the search would have found of spaces that were measured whole."""

@@ -46,10 +46,10 @@ def run(
         tune(list(labels), target, log=log, on_event=take, **settings)
 
 
-def rate(results: list[TuneResult]) -> str:
-    """How many candidates were measured, how fast, and how many failed."""
+def rate(results: list[TuneResult], seconds: float) -> str:
+    """How many candidates were measured in the seconds of a run, in which several operators may
+    have been under way at once, and how many failed."""
     trials = sum(result.trials - result.resumed for result in results)
-    seconds = sum(result.elapsed for result in results)
     a_minute = f": {trials / seconds * 60:.0f} a minute" if trials and seconds else ""
     failed = sum(sum(result.failed.values()) for result in results)
     return f"{trials} candidates in {seconds:.0f} s{a_minute}; {failed} failed"
