@@ -95,3 +95,18 @@ def test_strides_above_the_kernel_of_signed_values(name, act):
     """LLVM never came to an end with an offset added beside a constant row."""
     shape = "h=6 w=3 ic=11 oc=11 kernel=1x3 stride=2 groups=11 pad=2x0x1x2"
     assert_exact(name, parse(f"conv2d {shape} act={act} weight=s3"))
+
+
+def test_weights_that_stay_in_registers_are_loaded_once():
+    chosen, target = template("avx512vnni/depthwise")
+    op = depthwise(64, "u8", "s8", h=16, w=16)
+    few = {**chosen.default(op, target), "rows": 1, "columns": 1}
+    many = {**few, "columns": 14}
+    loaded = {
+        (name, order): chosen.work(op, target, {**knobs, "order": order})["weights"]
+        for name, knobs in (("few", few), ("many", many))
+        for order in ("cm", "mc")
+    }
+    assert loaded["few", "cm"] == 0 < loaded["few", "mc"]
+    # 28 sums and 6 weights are more than the 32 registers.
+    assert loaded["many", "cm"] == loaded["many", "mc"] > 0

@@ -2,10 +2,9 @@
 
     python tests/two_devices.py [WORKLOAD] [--trials N]
 
-Candidates a minute of tuning with one runner here, and on one and on two servers, while there are
-candidates: neither the first ones, beside which others are timed, nor the race count. Builders
-share the cores with the servers, which boards do not; so a kernel should take longer to time than
-to build.
+Candidates a minute of tuning here, where one process times, and on one and on two servers, while
+there are candidates: neither the first ones, beside which others are timed, nor the race count.
+Builders share the cores with the servers, which those of boards do not.
 """
 
 import argparse
@@ -47,7 +46,9 @@ def main() -> None:
     given = parser.parse_args()
     op, cores = parse(given.workload), allowed_cores()
     alone = rate(op, given.trials, 1)
-    print(f"one runner here, one builder: {alone:.0f} a minute", flush=True)
+    print(f"here, one process that builds and times: {alone:.0f} a minute", flush=True)
+    found = rate(op, given.trials, len(cores))
+    print(f"here, {len(cores)} that build: {found:.0f}, {found / alone:.2f} of that", flush=True)
     for count in (1, 2):
         with servers(count) as there, Farm(there.tracker, KEY) as farm:
             pinned(there, cores)

@@ -14,7 +14,10 @@ from lpgen.records import Record, RunnerUp, this_cpu
 from lpgen.space import Counts
 from lpgen.target import Target, detect
 
-MACHINES = {"GenuineIntel 6-167-1 ": {"l1d": 48 << 10, "l2": 2 << 20, "l3": 105 << 20}}
+MACHINES = {
+    "GenuineIntel 6-167-1 ": {"l1d": 48 << 10, "l2": 2 << 20, "l3": 105 << 20},
+    "AuthenticAMD 25-17-1 ": {"l1d": 32 << 10, "l2": 1 << 20, "l3": 32 << 20},
+}
 """Caches of the CPUs whose records come with lpgen: rows of the table have others."""
 
 OWN = ("amx", "avx512vnni", "generic")

@@ -115,9 +115,13 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     size = pairs.count * pairs.width * pairs.panels * t.panel * 2
     copied = pairs.blocks * pairs.count * pairs.width * pairs.panels * t.panel * 2
     tiles = pairs.blocks * t.block * pairs.column_tiles * pairs.panels
-    # With channels outside, what a tile reads has been there since the last panel, but each time
-    # all lines of the result are visited, far apart.
+    weights = window.count * op.kernel[1] * t.vectors
+    # With channels outside, what a tile reads has been there since the last panel, and its weights
+    # stay in registers (where products need none of their own), but each time all lines of the
+    # result are visited, far apart.
     span, written = size, 0
+    if knobs["order"] == "cm" and isa.has_dot4 and outputs + weights + 2 <= isa.registers:
+        weights = 0
     if knobs["order"] == "cm" and pairs.panels > 1:
         span = size / pairs.panels
         result = 4 * math.prod(op.y_extents)
@@ -125,7 +129,7 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     return {
         "products": tiles * window.steps * each * t.vectors,
         "loads": tiles * len(window.columns) * window.count * t.vectors,
-        "weights": tiles * window.count * op.kernel[1] * t.vectors,
+        "weights": tiles * weights,
         "spilled": tiles * max(0, outputs - isa.registers * 3 // 4),
         "copy": copied / isa.bits * 8,
         "rows": pairs.blocks * pairs.count * pairs.panels,
