@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -49,6 +50,9 @@ GHZ = 3.0
 
 HOPELESS = 0.7
 """As the log of a factor: what the cost model expects of a template that is not looked into."""
+
+PATIENCE = 0.1
+"""What a candidate that was looked at takes from the lead of its template."""
 
 HIDDEN = 0.7
 """What of the bytes from the L2 cache comes while the hot loop computes."""
@@ -125,13 +129,20 @@ def search(op: Any, target: Any, serving: Sequence[Template], count: int) -> Ite
     for c in _with_best_blocks(op, target, hopeful):
         waiting.setdefault(c.template, []).append(Candidate(c.template, c.knobs))
     best: dict[Template, float] = dict.fromkeys(waiting, 0.0)
+    tried: Counter[Template] = Counter()
+
+    def hope(template: Template) -> float:
+        """How soon it is its turn: of what was looked at often more is expected of others."""
+        return best[template] * (1 + PATIENCE * tried[template])
+
     for _ in range(count):
-        ahead = min((t for t in waiting if waiting[t]), key=best.get, default=None)
+        ahead = min((t for t in waiting if waiting[t]), key=hope, default=None)
         if ahead is None:
             return
         [found] = model(op, target, [waiting[ahead].pop(0)])
         known = [cycles for cycles in (best[ahead], found.cycles) if cycles]
         best[ahead] = min(known, default=math.inf)
+        tried[ahead] += 1
         yield found
 
 
