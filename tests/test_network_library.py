@@ -16,6 +16,8 @@ from lpgen import runtime
 from lpgen.build import Choice
 from lpgen.errors import LibraryError, NetworkError
 from lpgen.network import Network, TensorType, build
+from lpgen.network.check import check_network
+from lpgen.network.examples import inputs_of
 from lpgen.ops import parse
 from lpgen.target import Target
 
@@ -319,3 +321,19 @@ def test_weights_that_cannot_be_packed_are_said(tmp_path):
 def test_names_that_c_does_not_take_are_said(tmp_path, name):
     with pytest.raises(NetworkError, match="name"):
         build(networks.two_layers(), "native", tmp_path / f"{name or '-'}.so", name=name)
+
+
+def test_random_inputs_name_rows_that_a_table_has(tmp_path):
+    """Also where they are cast before."""
+    rng = np.random.default_rng(0)
+    steps = (
+        networks.step(rng, "cast", "cast size=50 dtype=int64 to=int32", "index", x="ids"),
+        networks.step(
+            rng, "rows", "gather rows=5 columns=3 count=50 dtype=float32", "y", index="index"
+        ),
+    )
+    ids, y = TensorType((50,), "int64"), TensorType((50, 3), "float32")
+    path = build(Network({"ids": ids}, {"y": y}, steps), "native", tmp_path / "rows.so")
+    inputs = inputs_of(runtime.load(path).network, rng)
+    assert set(inputs["ids"]) == set(range(5))
+    assert all(checked.failure is None for checked in check_network(path))

@@ -14,6 +14,8 @@ from lpgen import runtime
 from lpgen.errors import NetworkError
 from lpgen.formats import Format
 from lpgen.ops import parse
+from lpgen.ops.cast import Cast
+from lpgen.ops.movement import Gather
 
 
 class Between(NamedTuple):
@@ -60,8 +62,8 @@ def inputs_of(
     given: Mapping[str, np.ndarray | Between] = {},
 ) -> dict[str, np.ndarray]:
     """The inputs that are given, others random: codes are values of the format in which the first
-    step reads them. Raises NetworkError for a name that no input has, and for arrays of another
-    shape or dtype."""
+    step reads them, and places those of the rows of the table that they are looked up in. Raises
+    NetworkError for a name that no input has, and for arrays of another shape or dtype."""
     if unknown := sorted(set(given) - {*network.inputs}):
         names = ", ".join(network.inputs)
         raise NetworkError(f"the network has no input {unknown[0]!r}; its inputs: {names}")
@@ -105,7 +107,23 @@ def _random(
                 if argument.limits is not None and ":" not in argument.format:
                     return Format.parse(argument.format).random(rng, tensor.shape)
     limits = np.iinfo(tensor.dtype)
-    return rng.integers(limits.min, limits.max, tensor.shape, tensor.dtype, endpoint=True)
+    low, high = _places(network, tensor.name) or (limits.min, limits.max)
+    return rng.integers(low, high, tensor.shape, tensor.dtype, endpoint=True)
+
+
+def _places(network: runtime.Network, name: str) -> tuple[int, int] | None:
+    """The least and the largest row of a table that a tensor of integers may name, cast or not;
+    None where it names none."""
+    found = None
+    for step in network.steps:
+        if name not in step.inputs.values():
+            continue
+        op = parse(step.workload)
+        if isinstance(op, Cast):
+            found = _places(network, step.output) or found
+        elif isinstance(op, Gather) and step.inputs.get("index") == name:
+            found = 0, op.rows - 1
+    return found
 
 
 def read_inputs(
