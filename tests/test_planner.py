@@ -217,7 +217,7 @@ def test_the_command(lpgen, files, quick):
     assert sum('"seconds w' in line for line in lines) == 2
     asked = ("--min-metric", "0.9", "-o", "plan.toml", "--json")
     whole = json.loads(lpgen("plan", *GIVEN, *asked).splitlines()[0])
-    assert set(whole) == {"predicted", "measured", "front", "groups"}
+    assert set(whole) == {"predicted", "measured", "front", "groups", "protected"}
     assert (files / "plan.jsonl").read_text().splitlines() == lines
 
 
