@@ -127,7 +127,7 @@ def test_what_a_device_refuses(lpgen, library, tracker, at, tmp_path, monkeypatc
     text = lpgen("check", "none.so", *at, status=2)
     assert "is not a library (no ELF file)" in text
     text = lpgen("bench", DENSE, *at, "--against", "all", status=2)
-    assert "--against, --model and --untuned are for this machine" in text
+    assert "--against, --model, --variants and --untuned are for this machine" in text
     monkeypatch.setattr(protocol, "version", lambda package: "0.0.1")
     text = lpgen("check", str(library), *at, status=2)
     assert ", this machine 0.0.1: install the same on both" in text
