@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from lpgen.cli import output
 
 
 def bench(path: Path, given: tuple[str, ...], threads: int, as_json: bool) -> None:
     """Time them in turns, print them, and keep their times beside the library."""
+    import numpy as np
+
     from lpgen.bench.measure import pinned
     from lpgen.network.examples import inputs_of, read_given
     from lpgen.runtime import load

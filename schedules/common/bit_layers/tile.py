@@ -202,7 +202,8 @@ class LayersTile(GroupTile):
         """How many steps of vpmaddubsw an int16 holds the sum of, 0: sums are int32."""
         if self.isa.has_dot4:
             return 0
-        return INT16_MAX // (2 * ((1 << part.bits) - 1) * (255 if self.flips else 128))
+        largest = 255 if self.left_type == "uint8" else 128
+        return INT16_MAX // (2 * ((1 << part.bits) - 1) * largest)
 
     def _flush(self, used: int) -> None:
         """Emit the addition of what `used` steps have left in int16, if any."""
