@@ -38,8 +38,8 @@ def choose(
     The best record of `logs`, read in their order, then of the logs that come with lpgen. Where
     they hold none of the target, that of the nearest other target whose code runs there; of
     each target also the record of the operator without its epilogue (`borrowed`), which decides
-    nearly all of the time. A record of a target that had the same templates and knobs to choose
-    from is taken as it is, another one where the cost model expects nothing clearly faster.
+    nearly all of the time. Another target's record stands where the cost model expects nothing
+    clearly faster: what that target's tuning did not have to choose from, or what only pays here.
     What the static model ranked for the target (`lpgen tune --offline`) counts where nobody
     measured. Without any record the model chooses. `Choice.origin` says which it was; `seconds`
     is None but for a record of the target and the operator itself. A record that no longer fits
@@ -60,10 +60,8 @@ def choose(
     if (recorded is None or recorded.lender) and target in lenders:
         if modelled := _modelled(op, target, found, use_shipped):
             return modelled
-    if recorded is not None:
-        lender = recorded.lender
-        if lender is None or same_choices(op, target, Target.parse(lender)):
-            return recorded
+    if recorded is not None and recorded.lender is None:
+        return recorded
     return _expected(op, target, recorded)
 
 
@@ -129,15 +127,6 @@ def _alike(op: Operator) -> list[Operator]:
     where a call has a range of them, each without the epilogue."""
     likes = [op, op.with_rows(1)] if op.range and op.kind == "conv2d" else [op]
     return list(dict.fromkeys([*likes, *(like.plain for like in likes)]))
-
-
-def same_choices(op: Operator, target: Target, other: Target) -> bool:
-    """Whether another target had the same templates and knobs to choose from for the operator, so
-    that nothing which it could not try can be better."""
-    serving = templates.templates_for(op, target)
-    if serving != templates.templates_for(op, other):
-        return False
-    return all(t.space(op, target).knobs == t.space(op, other).knobs for t in serving)
 
 
 def _expected(op: Operator, target: Target, recorded: Choice | None) -> Choice:
