@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from emulated_device import CPU, Unavailable, set_up
 from farm_machines import Machines
+from processes import wait_for
 
 from lpgen.build.link import linker_of
 from lpgen.errors import LibraryError
+from lpgen.farm import Address, listed
 from lpgen.records import Log
 from lpgen.target import Target
 
@@ -40,33 +42,43 @@ def board(tmp_path_factory):
         machines.close()
 
 
+@pytest.fixture
+def on_board(board, lpgen):
+    """Runs a command with the board, which is slow to come back when a session has ended."""
+    host, port = board.split(":")
+
+    def run(*arguments: str, status: int = 0) -> str:
+        wait_for(lambda: listed(Address(host, int(port))), START)
+        return lpgen(*arguments, "--rpc", board, status=status)
+
+    return run
+
+
 def objects(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
-def test_tuning_for_arm_from_here(board, lpgen):
-    at = "--rpc", board, "--key", KEY
-    (found,) = objects(lpgen("devices", "--rpc", board, "--json"))
+def test_tuning_for_arm_from_here(on_board):
+    (found,) = objects(on_board("devices", "--json"))
     assert found["described"][0]["arch"] == "aarch64"
     assert found["described"][0]["machine"]["features"] == ["neon"]
     tuning = "--target", CPU, "--trials", "3", "--jobs", "1", "--log", "log.jsonl"
-    lpgen("tune", WORKLOAD, *tuning, "--timeout", "60", *at)
+    on_board("tune", WORKLOAD, *tuning, "--timeout", "60", "--key", KEY)
     records = Log("log.jsonl").records()
     assert sum(record.best for record in records) == 1
     assert {record.target for record in records} == {CPU}
     assert all("0xd08" in record.cpu for record in records if record.seconds)
-    assert "lacks fullfp16, rdm, dotprod" in lpgen(
-        "tune", WORKLOAD, "--target", "cortex-a76", *at, status=2
-    )
+    refused = on_board("tune", WORKLOAD, "--target", "cortex-a76", "--key", KEY, status=2)
+    assert "lacks fullfp16, rdm, dotprod" in refused
 
 
-def test_a_library_is_checked_and_timed_there(board, lpgen):
-    at = "--rpc", board, "--key", KEY
+def test_a_library_is_checked_and_timed_there(on_board, lpgen):
     lpgen("build", WORKLOAD, "--target", CPU, "-o", "lib.so")
-    (checked,) = objects(lpgen("check", "lib.so", *at, "--json"))
+    (checked,) = objects(on_board("check", "lib.so", "--key", KEY, "--json"))
     assert checked["exact"]
-    (timed,) = objects(lpgen("bench", "lib.so", *at, "--json"))
+    (timed,) = objects(on_board("bench", "lib.so", "--key", KEY, "--json"))
     assert (timed["target"], timed["us_best"] > 0) == (CPU, True)
     assert "0xd08" in timed["cpu"]
     lpgen("build", WORKLOAD, "--target", "cortex-a76", "-o", "newer.so")
-    assert "lacks fullfp16, rdm, dotprod" in lpgen("check", "newer.so", *at, status=2)
+    refused = on_board("check", "newer.so", "--key", KEY, status=2)
+    assert "lacks fullfp16, rdm, dotprod" in refused
