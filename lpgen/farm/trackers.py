@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,10 @@ from lpgen.errors import TuneError
 
 ANSWER = 5.0
 """Seconds in which a tracker has to answer."""
+
+
+RETURN = 20.0
+"""Seconds in which a server that a session has ended may come back."""
 
 
 class Address(NamedTuple):
@@ -63,11 +68,17 @@ def listed(tracker: Address) -> list[Listed]:
 
 
 def devices_of(tracker: Address, key: str) -> Listed:
-    """The devices of a key. Raises TuneError where there is none, with the keys that there are."""
-    known = listed(tracker)
-    for found in known:
-        if found.key == key and found.addresses:
+    """The devices of a key; of one that had some a while ago they are waited for. Raises TuneError
+    where there is none, with the keys that there are."""
+    end = time.monotonic() + RETURN
+    while True:
+        known = listed(tracker)
+        found = next((entry for entry in known if entry.key == key), None)
+        if found is not None and found.addresses:
             return found
+        if found is None or time.monotonic() > end:
+            break
+        time.sleep(0.2)
     names = ", ".join(entry.key for entry in known if entry.addresses) or "none at all"
     raise TuneError(f"tracker {tracker} has no device of key {key}; keys of its devices: {names}")
 
