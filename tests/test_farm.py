@@ -12,9 +12,10 @@ from farm_machines import KEY, Machines, family, free_port
 from processes import wait_for
 
 from lpgen.errors import TuneError
-from lpgen.farm import Address, Farm, cooling, devices_of, health, listed
+from lpgen.farm import Address, Farm, cooling, devices_of, health, listed, trackers
 from lpgen.farm.device import Device, describe
 from lpgen.farm.protocol import Description, Timed, packed
+from lpgen.farm.trackers import Listed
 from lpgen.ops import parse
 from lpgen.records import Log
 from lpgen.target import Target
@@ -102,6 +103,28 @@ def test_a_device_that_is_switched_off_costs_no_record(machines, tmp_path):
     assert result.trials == 12
     assert not result.failed
     assert len([r for r in log.records() if not r.best]) == 12
+
+
+def test_a_server_that_comes_back_is_waited_for(monkeypatch):
+    tracker, there = Address("127.0.0.1", 9190), Listed("board", ("127.0.0.1:9090",), 1, 0)
+    gone, seen = there._replace(addresses=(), free=0), []
+
+    def summaries(address):
+        seen.append(address)
+        return [gone if len(seen) < 3 else there]
+
+    monkeypatch.setattr(trackers, "listed", summaries)
+    assert devices_of(tracker, "board") == there
+    assert len(seen) == 3
+    # A key that nobody ever had is refused at once, one that is gone after a while.
+    seen.clear()
+    with pytest.raises(TuneError, match="no device of key other; keys of its devices: none at all"):
+        devices_of(tracker, "other")
+    assert len(seen) == 1
+    seen.clear()
+    monkeypatch.setattr(trackers, "RETURN", 0.0)
+    with pytest.raises(TuneError, match="no device of key board"):
+        devices_of(tracker, "board")
 
 
 def test_what_a_farm_refuses(machines, home):

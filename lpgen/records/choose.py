@@ -17,7 +17,7 @@ from lpgen.target import Target
 from lpgen.templates import Template
 
 PREFERRED = 1.25
-"""How many times faster than a lesser target's record the model has to expect something else."""
+"""How many times faster than another target's record the model has to expect something else."""
 
 
 class DefaultWarning(UserWarning):
@@ -130,7 +130,7 @@ def _alike(op: Operator) -> list[Operator]:
 
 
 def _expected(op: Operator, target: Target, recorded: Choice | None) -> Choice:
-    """What the cost model expects to be fast. recorded: the choice that a lesser target's record
+    """What the cost model expects to be fast. recorded: the choice that another target's record
     names, which stands, in the best template of its algorithm, unless something else is clearly
     faster."""
     ranked = ranking(op, target)

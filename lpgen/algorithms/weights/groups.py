@@ -9,6 +9,7 @@ is stored so, or as the bits of bfloat16.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class GroupedWeights(Sectioned):
+class GroupedWeights(Sectioned, ABC):
     """Weights of `op` in panels of vectors x lanes columns, by groups of k; panels: of each group
     of a convolution."""
 
@@ -92,13 +93,13 @@ class GroupedWeights(Sectioned):
     # ---- TIR
 
     @property
+    @abstractmethod
     def given(self) -> tuple[str, ...]:
         """The parameters that are packed with the weights."""
-        raise NotImplementedError
 
+    @abstractmethod
     def te_sections(self, w: te.Tensor, given: dict[str, te.Tensor]) -> list[te.Tensor]:
         """The sections out of the weights and the parameters."""
-        raise NotImplementedError
 
     def te_module(self) -> IRModule:
         """The packer as TIR: "main"(weights, *parameters, packed), see `Layout`."""
