@@ -66,11 +66,8 @@ def test_the_longest_chunk_is_exact_at_the_extremes(name, act, weight):
 @pytest.mark.parametrize("act", ["u8", "s8", "u7", "u1"])
 def test_chunks_of_masked_weights_are_as_long_as_int16_holds(act, weight):
     op = Dense(8, 16, 4096, act=act, weight=weight)
-    largest = max(
-        telescoped.nibble_mask(plane, field)
-        for plane in dense_planes(op.weight)
-        for field in range(plane.fields)
-    )
+    parts = [part for plane in dense_planes(op.weight) for part in plane.slices]
+    largest = max(map(telescoped.nibble_mask, parts))
     values = op.act.values().astype(int) + telescoped.left_offset(op, AVX2)
     ends = [2 * largest * int(value) for value in (values.min(), values.max())]
     length = telescoped.chunk(op, AVX2)

@@ -157,9 +157,9 @@ class FieldTile(ABC):
         dtype = f"{left_type(self.isa)}x{4 * lanes}"
         return vectors.bind(tirx.reinterpret(dtype, tirx.Broadcast(word, lanes)))
 
-    def weights(self, site: Site, plane: int, place: dict) -> tirx.Expr:
+    def weights(self, site: Site, plane: int, byte: int, place: dict) -> tirx.Expr:
         access = site.sources[f"plane{plane}"]
-        *outer, first = access.at(**place)
+        *outer, first = access.at((byte, 0, 0), **place)
         if self.ahead:
             tb.add_to_parent(hint(access.buffer[(*outer, first + self.ahead)]))
         return vectors.bind(vectors.load(access.buffer, [*outer, first], 4 * self.isa.lanes))

@@ -41,13 +41,17 @@ def largest_product(op: Dense | Conv2d) -> int:
     return (op.weight.levels - 1) * (max(op.act.max, 0) + left_offset(op))
 
 
+def spacing(op: Dense | Conv2d) -> int:
+    """The bit at which the second code of a byte begins."""
+    return spread_planes(op.weight)[0].slices[1].at
+
+
 def chunk(op: Dense | Conv2d, isa: Isa) -> int:
     """How many steps the two sums of a lane stay apart, and in int16."""
-    (plane,) = spread_planes(op.weight)
-    largest, low = largest_product(op), (1 << plane.spacing) - 1
+    largest, low = largest_product(op), (1 << spacing(op)) - 1
     if isa.has_dot4:
         return low // (4 * largest)
-    return min(low, INT16_MAX // (1 + (1 << plane.spacing))) // (2 * largest)
+    return min(low, INT16_MAX // (1 + (1 << spacing(op)))) // (2 * largest)
 
 
 def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
@@ -58,8 +62,7 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
         return f"act={op.act.short}: its codes do not fit int8"
     if chunk(op, isa) < SHORTEST:
         return f"sums of {op.weight.short} x {op.act.short} overlap after {chunk(op, isa)} steps"
-    (plane,) = spread_planes(op.weight)
-    longest = (INT32_MAX >> plane.spacing) // largest_product(op)
+    longest = (INT32_MAX >> spacing(op)) // largest_product(op)
     if op.matrix.k > longest:
         return f"k={op.matrix.k}: the sums of two columns fit int32 up to k={longest}"
     return dot_knobs.why_not(op, isa)
@@ -71,7 +74,7 @@ class LanePack(fields.FieldTile):
     def __init__(self, isa: Isa, definition, knobs: Knobs) -> None:
         super().__init__(isa, definition, knobs)
         self.chunk = chunk(definition.op, isa)
-        self.shift = self.layout.planes[0].spacing
+        self.shift = spacing(definition.op)
         self.bytes = self.vectors // 2
 
     def start(self) -> None:
@@ -82,7 +85,7 @@ class LanePack(fields.FieldTile):
 
     def multiply(self, site, place: dict, planes) -> None:
         # All weights of a step in registers, and one left value after the other.
-        weights = [self.weights(site, 0, {**place, "nv": 2 * i}) for i in range(self.bytes)]
+        weights = [self.weights(site, 0, 0, {**place, "nv": 2 * i}) for i in range(self.bytes)]
         for mi in range(self.rows):
             x = self.left(site, mi, place)
             for i, packed in enumerate(weights):

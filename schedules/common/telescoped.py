@@ -1,14 +1,15 @@
 """Products of few rows: weights of few bits separated by masks alone.
 
-A byte q holds a code of b bits for each of 8 / b vectors of columns. y_f is the sum of x * (field
-f), x a signed byte.
+A byte q holds slices of codes, slice i from bit p_i on: p_0 = 0, p_(i+1) is where slice i ends. y_i
+is the sum of x * (slice i), x a signed byte.
 
-* With vpdpbusd the operands are q masked with 2^((f + 1) b) - 1, for the last field q itself. Their
-  sums s_f collect sum over g <= f of 2^(g b) y_g, so that y_f = (s_f - s_(f-1)) / 2^(f b): one AND
-  for each field but the last, and no shift. Sums wrap modulo 2^32; the difference is exact as long
-  as 2^(f b) y_f fits int32.
-* With vpmaddubsw, whose sums of two products have to fit int16, the operands are q, or q shifted
-  right by 4, masked with (2^b - 1) 2^(f b mod 4): at most 15. A few steps are added up in int16.
+* With vpdpbusd the operands are q masked with 2^p_(i+1) - 1, for the last slice q itself. Their
+  sums s_i collect sum over j <= i of 2^p_j y_j, so that y_i = (s_i - s_(i-1)) / 2^p_i: one AND for
+  each slice but the last, and no shift. Sums wrap modulo 2^32; the difference is exact as long as
+  2^p_i y_i fits int32.
+* With vpmaddubsw, whose sums of two products have to fit int16, slices lie in a half of a byte. The
+  operands are q, or q shifted right by 4, masked with (2^width - 1) 2^(p_i mod 4): at most 15. A
+  few steps are added up in int16.
 
 The knobs are those of `lpgen.schedules.common.bit_fields`.
 """
@@ -17,7 +18,7 @@ from tvm import tirx
 
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.k_split import cut
-from lpgen.algorithms.weights.bit_fields import Plane, dense_planes
+from lpgen.algorithms.weights.bit_fields import Plane, Slice, dense_planes, whole_codes
 from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
@@ -65,9 +66,7 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
 def chunk(op: Dense | Conv2d, isa: Isa) -> int:
     """How many steps of vpmaddubsw an int16 holds the sum of: each adds two products of a masked
     weight and an activation. Negative sums have room for one more than positive ones."""
-    largest = max(
-        nibble_mask(p, field) for p in dense_planes(op.weight) for field in range(p.fields)
-    )
+    largest = max(nibble_mask(s) for p in dense_planes(op.weight) for s in p.slices)
     # Padding adds the value 0 to those of the format; at least 1 stands for no values at all.
     low = min(op.act.min, 0) + left_offset(op, isa)
     high = max(max(op.act.max, 0) + left_offset(op, isa), 1)
@@ -75,57 +74,72 @@ def chunk(op: Dense | Conv2d, isa: Isa) -> int:
     return min(room, INT16_MIN // (2 * largest * low)) if low < 0 else room
 
 
-def nibble_mask(plane: Plane, field: int) -> int:
-    """What separates a field from the others of its nibble."""
-    return ((1 << plane.width) - 1) << field * plane.width % 4
+def nibble_mask(part: Slice) -> int:
+    """What separates a slice from the others of its half of a byte."""
+    return ((1 << part.width) - 1) << part.at % 4
 
 
 class Telescoped(fields.FieldTile):
-    """The form for dot4: int32 sums of all planes in registers."""
+    """The form for dot4: int32 sums of all slices in registers."""
 
     def start(self) -> None:
-        count = self.rows * self.vectors * len(self.layout.planes)
-        self.sums = fields.Registers(count, "int32", self.isa.lanes)
+        counts = [self.rows * self.slices(plane) for plane in range(len(self.layout.planes))]
+        self.first = [sum(counts[:plane]) for plane in range(len(counts))]
+        self.sums = fields.Registers(sum(counts), "int32", self.isa.lanes)
         self.sums.zero()
 
-    def place(self, plane: int, vector: int, mi: int) -> int:
-        """Which accumulator belongs to a plane, a vector of columns and a row."""
-        return (plane * self.vectors + vector) * self.rows + mi
+    def slices(self, plane: int) -> int:
+        """How many slices of a plane the vectors of a step have."""
+        p = self.layout.planes[plane]
+        return self.vectors // p.fields * len(p.slices)
+
+    def place(self, plane: int, vector: int, number: int, mi: int) -> int:
+        """Which accumulator belongs to a slice, by its number among those of `vector`'s bytes."""
+        p = self.layout.planes[plane]
+        slot = vector // p.fields * len(p.slices) + number
+        return self.first[plane] + slot * self.rows + mi
 
     def multiply(self, site, place: dict, planes) -> None:
         left = [self.left(site, mi, place) for mi in range(self.rows)]
         for number in planes:
-            for vector in range(0, self.vectors, self.layout.planes[number].fields):
-                weights = self.weights(site, number, {**place, "nv": vector})
-                self.step(number, vector, weights, left)
+            p = self.layout.planes[number]
+            for vector in range(0, self.vectors, p.fields):
+                slot = 0
+                for i, byte in enumerate(p.bytes):
+                    weights = self.weights(site, number, i, {**place, "nv": vector})
+                    self.step(byte, weights, left, self.place(number, vector, slot, 0))
+                    slot += len(byte)
 
-    def step(self, plane: int, vector: int, weights: tirx.Expr, left: list[tirx.Expr]) -> None:
-        """Multiply packed weights, whose first field is that of `vector`, with the left values."""
-        p = self.layout.planes[plane]
-        for field in range(p.fields):
+    def step(self, byte: tuple[Slice, ...], weights: tirx.Expr, left: list, first: int) -> None:
+        """Multiply packed weights with the left values; first: the accumulator of the first."""
+        for number, part in enumerate(byte):
             operand = weights
-            if field < p.fields - 1:
-                mask = (1 << (field + 1) * p.width) - 1
+            if number < len(byte) - 1:
+                mask = (1 << part.at + part.width) - 1
                 operand = vectors.bind(weights & vectors.splat(mask, "uint8", 4 * self.isa.lanes))
             for mi, x in enumerate(left):
-                i = self.place(plane, vector + field, mi)
+                i = first + number * self.rows + mi
                 self.sums[i] = self.isa.dot4(self.sums[i], operand, x)
 
     def finish(self, site) -> None:
         for mi in range(self.rows):
             for nv in range(self.vectors):
-                parts = [self._field(plane, nv, mi) for plane in range(len(self.layout.planes))]
+                parts = [
+                    self._slice(plane, nv, number, mi)
+                    for plane, p in enumerate(self.layout.planes)
+                    for number, part in enumerate(p.slices)
+                    if part.field == nv % p.fields
+                ]
                 self.store(site, mi, nv, sum(parts[1:], parts[0]))
 
-    def _field(self, plane: int, nv: int, mi: int) -> tirx.Expr:
-        """The sum of products with a plane of codes, at its weight."""
-        p, lanes = self.layout.planes[plane], self.isa.lanes
-        value = self.sums[self.place(plane, nv, mi)]
-        field = nv % p.fields
-        if field:
-            value = value - self.sums[self.place(plane, nv - 1, mi)]
-            value = value >> vectors.splat(field * p.width, "int32", lanes)
-        return value << vectors.splat(p.low, "int32", lanes) if p.low else value
+    def _slice(self, plane: int, nv: int, number: int, mi: int) -> tirx.Expr:
+        """The sum of products with a slice, at its weight in the code."""
+        part, lanes = self.layout.planes[plane].slices[number], self.isa.lanes
+        value = self.sums[self.place(plane, nv, number, mi)]
+        if part.at:
+            value = value - self.sums[self.place(plane, nv, number - 1, mi)]
+            value = value >> vectors.splat(part.at, "int32", lanes)
+        return value << vectors.splat(part.low, "int32", lanes) if part.low else value
 
 
 class Nibbles(Telescoped):
@@ -144,36 +158,44 @@ class Nibbles(Telescoped):
     def begin(self) -> None:
         self.halves.zero()
 
-    def step(self, plane: int, vector: int, weights: tirx.Expr, left: list[tirx.Expr]) -> None:
-        p, count = self.layout.planes[plane], 4 * self.isa.lanes
+    def multiply(self, site, place: dict, planes) -> None:
+        (plane,) = planes
+        self.base = self.first[plane]
+        super().multiply(site, place, planes)
+
+    def step(self, byte: tuple[Slice, ...], weights: tirx.Expr, left: list, first: int) -> None:
+        count = 4 * self.isa.lanes
         high = vectors.bind(weights >> vectors.splat(4, "uint8", count))
-        for field in range(p.fields):
-            nibble = high if field * p.width >= 4 else weights
-            mask = vectors.splat(nibble_mask(p, field), "uint8", count)
-            operand = vectors.bind(nibble & mask)
+        for number, part in enumerate(byte):
+            mask = vectors.splat(nibble_mask(part), "uint8", count)
+            operand = vectors.bind((high if part.at >= 4 else weights) & mask)
             for mi, x in enumerate(left):
-                i = self.place(0, vector + field, mi)
+                i = first - self.base + number * self.rows + mi
                 self.halves[i] = self.isa.add_pairs(self.halves[i], operand, x)
 
     def end(self, plane: int) -> None:
-        first = self.place(plane, 0, 0)
+        first = self.first[plane]
         for i in range(self.halves.count):
             self.sums[first + i] = self.sums[first + i] + self.isa.sum2(self.halves[i])
 
-    def _field(self, plane: int, nv: int, mi: int) -> tirx.Expr:
-        p = self.layout.planes[plane]
-        value = self.sums[self.place(plane, nv, mi)]
-        shift = p.low - nv % p.fields * p.width % 4
+    def _slice(self, plane: int, nv: int, number: int, mi: int) -> tirx.Expr:
+        part = self.layout.planes[plane].slices[number]
+        value = self.sums[self.place(plane, nv, number, mi)]
+        shift = part.low - part.at % 4
         amount = vectors.splat(abs(shift), "int32", self.isa.lanes)
         return value << amount if shift > 0 else value >> amount
 
 
 def in_one_pass(op: Dense | Conv2d, isa: Isa) -> bool:
-    """Whether dot4 sums all planes at once: one instruction does it, and the narrowest tile has
-    registers for the sums of each plane."""
-    planes = dense_planes(op.weight)
-    sums = max(plane.fields for plane in planes) * len(planes)
-    return isa.has_dot4 and sums + 1 + BESIDE <= isa.registers
+    """Whether dot4 sums all slices at once: one instruction does it, and the narrowest tile has
+    registers for the sums of each slice."""
+    (plane,) = whole_codes(op.weight)
+    return isa.has_dot4 and len(plane.slices) + 1 + BESIDE <= isa.registers
+
+
+def planes_of(op: Dense | Conv2d, isa: Isa) -> tuple[Plane, ...]:
+    """What the bytes of the weights hold: whole codes, or halves of bytes in each plane."""
+    return whole_codes(op.weight) if in_one_pass(op, isa) else dense_planes(op.weight)
 
 
 def space(op: Dense | Conv2d, isa: Isa) -> Space:
@@ -182,7 +204,7 @@ def space(op: Dense | Conv2d, isa: Isa) -> Space:
     return Space(
         {
             "rows": tuple(rows for rows in tile_rows(m) if rows < isa.registers),
-            "vectors": fields.vector_choices(n, isa, dense_planes(op.weight)),
+            "vectors": fields.vector_choices(n, isa, planes_of(op, isa)),
             **blocks.knobs(m, n, isa.lanes),
             "left": blocks.left_choices(op),
             "prefetch": distances(m),
@@ -195,27 +217,25 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space; None if it is."""
     rows, width = knobs["rows"], knobs["vectors"]
     one_pass = in_one_pass(op, isa)
-    planes = dense_planes(op.weight) if one_pass else (None,)
+    (plane,) = whole_codes(op.weight)
+    sums = width // plane.fields * len(plane.slices) if one_pass else width
     # The left values of all rows, and what a step holds; else also the bytes shifted.
-    if rows * width * len(planes) + rows + BESIDE + (not one_pass) > isa.registers:
+    if rows * sums + rows + BESIDE + (not one_pass) > isa.registers:
         return f"a tile of {rows} x {width} vectors exceeds {isa.registers} registers"
     return blocks.refuses(op, rows, width * isa.lanes, knobs)
 
 
 def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`)."""
-    t, planes, one_pass = (
-        fields.tiling(op, isa, knobs),
-        dense_planes(op.weight),
-        in_one_pass(op, isa),
-    )
+    t, planes, one_pass = fields.tiling(op, isa, knobs), planes_of(op, isa), in_one_pass(op, isa)
     c = cut(op, t.kq, 1, t.folded)
     tiles = op.matrix.groups * t.row_tiles * t.panels
     steps = tiles * c.steps
-    bytes_ = sum(t.vectors // plane.fields for plane in planes)  # vectors of packed weights
-    operands = len(planes) * t.vectors
+    # Vectors of packed weights, and operands of the products with them.
+    bytes_ = sum(t.vectors // plane.fields * len(plane.bytes) for plane in planes)
+    operands = sum(t.vectors // plane.fields * len(plane.slices) for plane in planes)
     chunks = c.r * c.s * (1 if one_pass else -(-c.kg // min(chunk(op, isa), c.kg)))
-    sums = t.rows * t.vectors * len(planes)
+    sums = t.rows * operands
     return {
         "products": steps * sums * (1 if one_pass else 2),
         "unpack": steps * (operands - bytes_ if one_pass else operands + bytes_),
@@ -231,4 +251,4 @@ def kernel(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     """The scheduled kernel. Raises ScheduleRefused for knobs outside of the space."""
     refuse(refuses(op, isa, knobs))
     form = Telescoped if in_one_pass(op, isa) else Nibbles
-    return fields.scheduled(op, isa, knobs, dense_planes(op.weight), left_offset(op, isa), form)
+    return fields.scheduled(op, isa, knobs, planes_of(op, isa), left_offset(op, isa), form)
