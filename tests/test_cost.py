@@ -124,6 +124,35 @@ def test_prices_are_fitted_to_records():
     assert len(factors) == len({sample.group for sample in samples})
 
 
+def test_a_model_goes_on_learning(tmp_path):
+    pytest.importorskip("xgboost")
+    from lpgen.tune.fit_cost import fit_on
+    from lpgen.tune.fit_cost.samples import samples_of
+
+    op, target, log = parse(OPERATORS[1]), Target.parse("avx2"), Log(tmp_path / "log.jsonl")
+    template, model = Template("x86", "dot"), cost.shipped()
+    rng, space = np.random.default_rng(1), template.space(op, target)
+    points = list({repr(point): point for point in (space.sample(rng) for _ in range(96))}.values())
+
+    def costs(model: Model) -> np.ndarray:
+        counts = [template.work(op, target, knobs) for knobs in points]
+        return model.costs(op, template, target, points, counts)
+
+    # Copies of the left side take thrice as long as the model thinks.
+    slower = np.array([3.0 if knobs["left"] == "copied" else 1.0 for knobs in points])
+    assert len(set(slower)) == 2
+    for knobs, seconds in zip(points, np.exp(costs(model)) * 1e-9 * slower, strict=True):
+        log.append(Record(op.name, target.name, template.name, knobs=knobs, seconds=seconds))
+    samples = samples_of(log.records(), lambda record: True)
+    learned = fit_on(samples, model)
+    change = costs(learned) - costs(model)
+    assert change[slower == 3].mean() > change[slower == 1].mean() + 0.3
+    assert learned.prices == model.prices
+    assert learned.made["added"][-1] == {"candidates": len(points), "operators": 1}
+    kept = len(model.forest.value)
+    assert np.array_equal(learned.forest.value[:kept], model.forest.value)
+
+
 def test_a_model_is_what_was_written():
     model = cost.shipped()
     again = Model.from_json(json.loads(json.dumps(model.to_json())))
@@ -138,9 +167,10 @@ def test_a_model_is_what_was_written():
     assert costs[0] == pytest.approx(costs[1], abs=1e-3)
 
 
-def record(log: Log, template: Template, target: Target, op, knobs=None) -> dict:
+def record(log: Log, template: Template, target: Target, op, knobs=None, trials=1) -> dict:
     knobs = knobs or template.default(op, target)
-    log.append(Record(op.name, target.name, template.name, knobs=knobs, seconds=1e-5, best=True))
+    fields = {"knobs": knobs, "seconds": 1e-5, "best": True, "trials": trials}
+    log.append(Record(op.name, target.name, template.name, **fields))
     return knobs
 
 
@@ -162,6 +192,17 @@ def test_a_record_of_a_lesser_level_serves_where_nothing_faster_is_expected(tmp_
     choice = choose(op, "avx512vnni", [log], use_shipped=False)
     assert (choice.template, choice.knobs) == (best.template.name, best.knobs)
     assert choice.origin == "record of avx512bw"
+
+
+def test_a_record_of_many_trials_says_more_than_one_of_few(tmp_path):
+    op, lesser = parse(OPERATORS[1]), Target.parse("avx512bw")
+    ranked = ranking(op, Target.parse("avx512vnni"))
+    near = (c for c in ranked if 0.04 < c.cost - ranked[0].cost < 0.13)
+    worse = next(c for c in near if c.knobs in c.template.space(op, lesser))
+    for trials, origin in ((64, "record of avx512bw"), (2, "model")):
+        log = Log(tmp_path / f"{trials}.jsonl")
+        record(log, worse.template, lesser, op, worse.knobs, trials)
+        assert choose(op, "avx512vnni", [log], use_shipped=False).origin == origin
 
 
 def test_a_new_instruction_is_not_given_up_for_a_record(tmp_path):

@@ -37,7 +37,10 @@ LIKE = {"inside": "direct"}
 """Choices that came after the trees were fitted, and what each is most like."""
 
 SIZES = ("m", "n", "k", "taps", "groups", "act bits", "weight bits", "few rows")
-NAMES = (*ALGORITHMS, *COUNTS, "pairs", "words step", *NUMBERS, *WORDS, *SIZES)
+LATER = ("winograd", "tile down", "tile across", "transformed", "inside", "stride")
+"""What the first trees were not shown: they end before it."""
+
+NAMES = (*ALGORITHMS, *COUNTS, "pairs", "words step", *NUMBERS, *WORDS, *SIZES, *LATER)
 ABSENT = -1.0
 
 
@@ -60,8 +63,20 @@ def features(
         *(_place(words, knobs.get(name)) for name, words in WORDS.items()),
         *(math.log2(size) for size in (m, n, k, taps, op.matrix.groups)),
         *(op.act.bits, op.weight.bits, float(m <= 4)),
+        *_later(op, algorithm, knobs),
     ]
     return np.array(values, np.float32)
+
+
+def _later(op: Any, algorithm: str, knobs: Knobs) -> list[float]:
+    down, _, across = str(knobs.get("tile", "")).partition("x")
+    return [
+        float(algorithm == "winograd"),
+        *(float(side) if side.isdigit() else 0.0 for side in (down, across)),
+        float(knobs.get("weights") == "transformed"),
+        float(knobs.get("left") == "inside"),
+        float(getattr(op, "stride", (1, 1))[0]),
+    ]
 
 
 def _is_int(value: Any) -> bool:

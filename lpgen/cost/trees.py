@@ -32,6 +32,14 @@ class Forest:
             at = 2 * at + 1 + right
         return self.value[number, at - nodes].sum(axis=1, dtype=np.float64)
 
+    def extended(self, other: Forest) -> Forest:
+        """These trees and those of another forest of the same depth."""
+        both = (np.concatenate(p) for p in zip(self._parts(), other._parts(), strict=True))
+        return Forest(*both)
+
+    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.feature, self.threshold, self.value
+
     def to_json(self) -> dict[str, Any]:
         """As JSON values; thresholds with all digits, values to four."""
         return {

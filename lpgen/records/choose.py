@@ -16,8 +16,9 @@ from lpgen.records import Log, RecordWarning
 from lpgen.target import Target
 from lpgen.templates import Template
 
-PREFERRED = 1.25
-"""How many times faster than another target's record the model has to expect something else."""
+PREFERRED, TRIALS = 1.15, 64
+"""How many times faster than another target's record the model has to expect something else, where
+the record is the best of so many candidates: one of fewer is nearer to the model's own choice."""
 
 
 class DefaultWarning(UserWarning):
@@ -56,13 +57,14 @@ def choose(
     target = target if isinstance(target, Target) else Target.parse(target)
     found = [log if isinstance(log, Log) else Log(log) for log in logs]
     lenders = (target, *target.lenders()) if lenders is None else lenders
-    recorded = next(_recorded(op, target, lenders, found, threads, use_shipped), None)
-    if (recorded is None or recorded.lender) and target in lenders:
+    recorded = _recorded(op, target, lenders, found, threads, use_shipped)
+    choice, trials = next(recorded, (None, 0))
+    if (choice is None or choice.lender) and target in lenders:
         if modelled := _modelled(op, target, found, use_shipped):
             return modelled
-    if recorded is not None and recorded.lender is None:
-        return recorded
-    return _expected(op, target, recorded)
+    if choice is not None and choice.lender is None:
+        return choice
+    return _expected(op, target, choice, PREFERRED ** min(1, trials / TRIALS))
 
 
 def _recorded(
@@ -72,8 +74,9 @@ def _recorded(
     logs: list[Log],
     threads: int,
     use_shipped: bool,
-) -> Iterator[Choice]:
-    """The choices that records name, the nearest target's first."""
+) -> Iterator[tuple[Choice, int]]:
+    """The choices that records name, each with the trials it is the best of, the nearest target's
+    first."""
     for lender in lenders:
         for like in _alike(op):
             record = records.best(
@@ -91,11 +94,12 @@ def _recorded(
                 warnings.warn(text, RecordWarning, stacklevel=3)
                 continue
             if like == op and lender is target:
-                yield replace(choice, seconds=record.seconds, threads=record.threads)
+                choice = replace(choice, seconds=record.seconds, threads=record.threads)
+                yield choice, record.trials
                 continue
             name = None if lender is target else lender.name
             borrowed = like == like.plain and op != op.plain
-            yield replace(choice, borrowed=borrowed, lender=name)
+            yield replace(choice, borrowed=borrowed, lender=name), record.trials
 
 
 def lent(
@@ -107,7 +111,7 @@ def lent(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecordWarning)
         found = [*_recorded(op, target, lenders, list(logs), threads, True)]
-    others = (choice for choice in found if choice.borrowed or choice.lender)
+    others = (choice for choice, _ in found if choice.borrowed or choice.lender)
     return [point for choice in others for point in _lent(op, target, choice, serving)]
 
 
@@ -129,15 +133,15 @@ def _alike(op: Operator) -> list[Operator]:
     return list(dict.fromkeys([*likes, *(like.plain for like in likes)]))
 
 
-def _expected(op: Operator, target: Target, recorded: Choice | None) -> Choice:
+def _expected(op: Operator, target: Target, recorded: Choice | None, preferred: float) -> Choice:
     """What the cost model expects to be fast. recorded: the choice that another target's record
-    names, which stands, in the best template of its algorithm, unless something else is clearly
-    faster."""
+    names, which stands, in the best template of its algorithm, unless something else is
+    `preferred` times as fast."""
     ranked = ranking(op, target)
     if recorded is not None:
         lent = _lent(op, target, recorded, [candidate.template for candidate in ranked])
         best = cost.evaluate(op, target, lent)
-        if best is not None and ranked[0].cost + math.log(PREFERRED) > best.cost:
+        if best is not None and ranked[0].cost + math.log(preferred) > best.cost:
             if best.template.name == recorded.template:
                 return recorded
             choice = choice_of(op, target, best.template, best.knobs)

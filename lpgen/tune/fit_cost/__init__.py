@@ -7,7 +7,7 @@ from dataclasses import replace
 from lpgen.cost.model import ELSE, Model
 from lpgen.tune.fit_cost.prices import PRIOR, fit_prices
 from lpgen.tune.fit_cost.samples import Sample, losers
-from lpgen.tune.fit_cost.trees import fit_trees
+from lpgen.tune.fit_cost.trees import fit_trees, more_trees
 
 
 def fit(samples: Sequence[Sample]) -> Model:
@@ -23,3 +23,11 @@ def fit(samples: Sequence[Sample]) -> Model:
     }
     model = Model(prices | {ELSE: PRIOR}, None, made)
     return replace(model, forest=fit_trees([*samples, *lost], model, factors))
+
+
+def fit_on(samples: Sequence[Sample], model: Model) -> Model:
+    """A model that goes on learning from measured candidates, of other CPUs or templates: its
+    prices and trees stay, and trees are added for what it gets wrong."""
+    added = {"candidates": len(samples), "operators": len({s.op.name for s in samples})}
+    made = {**model.made, "added": [*model.made.get("added", ()), added]}
+    return replace(model, forest=more_trees(samples, model), made=made)

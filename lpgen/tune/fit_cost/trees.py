@@ -19,6 +19,9 @@ from lpgen.tune.fit_cost.samples import Sample
 TREES = {"max_depth": 4, "eta": 0.06, "subsample": 0.7, "colsample_bytree": 0.5}
 TREES |= {"min_child_weight": 6, "lambda": 4.0, "nthread": 1, "verbosity": 0, "seed": 1}
 COUNT = 80
+MORE, LEAST = 160, 10
+"""Trees that are added to a model, and the least weight of the candidates in a leaf of these."""
+
 FARTHEST = 1.5
 """The largest log that trees are shown."""
 
@@ -29,33 +32,53 @@ LESSON = 0.35
 def fit_trees(samples: Sequence[Sample], model: Model, factors: dict[str, float]) -> Forest:
     """Trees for the logs of what a candidate took beside its price.
 
-    Measured candidates of a run compare with each other. A winner's run is known by its end alone:
-    points that the prices like better than the winner were no faster, as a rule.
+    model: the prices alone. A winner's run is known by its end alone: points that the prices like
+    better than the winner were no faster, as a rule.
     """
-    import xgboost
-
-    rows, labels, weights = [], [], []
-    runs: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        runs[sample.group if not sample.best else ""].append(sample)
-    for winner in runs.pop("", []):
+    rows, labels, weights = _measured([s for s in samples if not s.best], model)
+    for winner in (s for s in samples if s.best):
         rows_, labels_ = _lesson(winner, model, factors[winner.group])
         rows += rows_
         labels += labels_
         weights += [LESSON / np.sqrt(len(labels_))] * len(labels_)
+    return _trained(rows, labels, weights, COUNT)
+
+
+def more_trees(samples: Sequence[Sample], model: Model) -> Forest:
+    """The trees of a model and others behind them, for the logs of what measured candidates took
+    beside its costs: what it was right about stays as it is."""
+    more = _trained(*_measured(samples, model), MORE, min_child_weight=LEAST)
+    return more if model.forest is None else model.forest.extended(more)
+
+
+def _measured(
+    samples: Sequence[Sample], model: Model
+) -> tuple[list[np.ndarray], list[float], list[float]]:
+    """Rows, labels and weights of measured candidates; those of a run compare with each other."""
+    rows, labels, weights = [], [], []
+    runs: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        runs[sample.group].append(sample)
     for own in runs.values():
-        priced = [model.nanoseconds(s.template, s.target, s.counts) for s in own]
-        logs = [np.log(s.seconds * 1e9 / price) for s, price in zip(own, priced, strict=True)]
+        found = [model.costs(s.op, s.template, s.target, [s.knobs], [s.counts])[0] for s in own]
+        logs = [np.log(s.seconds * 1e9) - cost for s, cost in zip(own, found, strict=True)]
         # What is far behind the fastest decides nothing.
         near = [min(s.seconds for s in own) / s.seconds for s in own]
         middle = np.average(logs, weights=near)
         rows += [_features(s, s.knobs, s.counts, model) for s in own]
         labels += [float(np.clip(log - middle, -0.7, 0.7)) for log in logs]
         weights += near
+    return rows, labels, weights
+
+
+def _trained(
+    rows: list[np.ndarray], labels: list[float], weights: list[float], count: int, **changes: Any
+) -> Forest:
+    import xgboost
+
     data = xgboost.DMatrix(np.array(rows), label=labels, weight=weights)
-    parameters = TREES | {"objective": "reg:squarederror", "base_score": 0.0}
-    booster = xgboost.train(parameters, data, COUNT)
-    return forest_of(booster)
+    parameters = TREES | {"objective": "reg:squarederror", "base_score": 0.0} | changes
+    return forest_of(xgboost.train(parameters, data, count))
 
 
 def _lesson(winner: Sample, model: Model, factor: float) -> tuple[list[np.ndarray], list[float]]:
