@@ -47,6 +47,35 @@ def test_streamed_weights_are_prefetched(name, weight):
     assert "prefetcht0" in asm
 
 
+@pytest.mark.parametrize(
+    ("name", "op", "asked"),
+    [
+        ("avx512vnni/dot", Dense(24, 40, 1024, act="u8", weight="s8"), True),
+        ("avx512vnni/dot", Dense(24, 70, 4096, act="u8", weight="s3"), True),  # two planes
+        ("avx2/dot", parse("conv2d h=5 w=9 ic=64 oc=72 kernel=3 pad=1 act=u8 weight=s8"), True),
+        ("avx2/dot", Dense(24, 40, 64, act="u8", weight="s8"), False),  # in the L1 cache
+        ("avx2/dot", Dense(1, 40, 1024, act="u8", weight="s8"), False),  # one tile of rows
+        (
+            "avx512vnni/winograd",
+            parse("conv2d h=9 w=7 ic=70 oc=40 kernel=3 pad=1 act=u8 weight=s8"),
+            True,
+        ),
+    ],
+)
+def test_the_next_panel_is_asked_for(name, op, asked):
+    from lpgen.build.lower import jit_module
+
+    chosen, target = template(name)
+    space = chosen.space(op, target)
+    fixed = {"prefetch": 0, "left": "direct", "expand": "register"}
+    fixed = {knob: choice for knob, choice in fixed.items() if choice in space.knobs.get(knob, ())}
+    points = iter(space.narrowed(fixed))
+    knobs = next(p for p in points if not asked or (p["rows"] <= 8 and p.get("inner") != "mn"))
+    assert_exact(name, op, knobs)
+    asm = jit_module(chosen.kernel(op, target, knobs), target).inspect_source("asm")
+    assert ("prefetcht0" in asm) == asked
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_knobs_outside_of_the_space_are_refused(name):
     chosen, target = template(name)

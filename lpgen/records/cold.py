@@ -2,9 +2,11 @@
 
 Records and the cost model are of kernels that are called again and again, with weights in the cache
 wherever these fit. In a network other layers run in between: what a kernel stores comes from the L3
-cache first, and one that stores more than the codes (transformed, expanded) pays for it. Asking for
-them in advance costs up to 3 % where they are in the cache, and saves 6 to 25 % where they are not
-(one thread of an Ice Lake server, 2026-11-28, 0.6 to 2.4 MB in L3: `prefetch` 0 and 4096).
+cache or from memory first, and one that stores more than the codes (transformed, expanded) pays for
+it. Kernels of several tiles of rows ask for the next panel while they work on one
+(`lpgen.tir.prefetch`); asking for some KiB in advance besides costs up to 3 % where weights are in
+the cache, and saved 6 to 25 % where they are not, before there was the former (one thread of an Ice
+Lake server, 2026-11-28, 0.6 to 2.4 MB in L3: `prefetch` 0 and 4096).
 """
 
 import math
@@ -23,9 +25,10 @@ from lpgen.records.record import Record
 from lpgen.target import Target
 
 FEW_CORES = 8
-RATES = {True: 30e9, False: 12e9}
-"""Bytes a second that one thread reads of the L3 cache beside its work, about: of one that few
-cores share (Zen 4), and of the mesh of a server (Ice Lake)."""
+RATES = {True: 100e9, False: 12e9}
+"""Bytes a second that one thread reads beside its work, about: of the L3 cache of few cores or of
+memory (Zen 4: 1.2 to 3.9 MB out of memory cost 8 to 40 microseconds), and of the mesh of a server
+(Ice Lake, where kernels did not ask for the next panel yet)."""
 
 MORE = 2**19
 """Bytes beyond the codes that are worth a second look: some 40 microseconds."""
@@ -73,12 +76,15 @@ def _smaller(choice: Choice, logs: Iterable[Log | str | os.PathLike]) -> Choice:
     if own is None:
         return choice
     logs = [log if isinstance(log, Log) else Log(log) for log in logs]
-    unit, measured = _nanosecond(own, op, target, logs), _measured(op, target, logs)
+    known, measured = _record(own, op, target, logs), _measured(op, target, logs)
+    unit = known.seconds / math.exp(own.cost) if known else 1e-9
     limit, best = CLEARLY * _seconds(unit * math.exp(own.cost), choice), choice
     for candidate in _firsts(ranking(op, target)):
         record = measured.get(candidate.template.name)
         knobs = candidate.knobs if record is None else record.knobs
         expected = unit * math.exp(candidate.cost) if record is None else record.seconds
+        if record is None and known is not None:
+            expected = max(expected, _least(known, candidate))
         try:
             other = choice_of(op, target, candidate.template, dict(knobs))
         except ScheduleRefused:
@@ -106,14 +112,21 @@ def _codes_bytes(op: Product) -> int:
     return math.prod(op.w_shape) * op.weight.bits // 8
 
 
-def _nanosecond(own: Candidate, op: Operator, target: Target, logs: Sequence[Log]) -> float:
-    """Seconds that the model's unit is, by the record of the operator or that without an
-    epilogue."""
+def _record(own: Candidate, op: Operator, target: Target, logs: Sequence[Log]) -> Record | None:
+    """The record that the choice is of: of the operator or of that without an epilogue."""
     for like in dict.fromkeys((op, op.plain)):
         record = records.best(like, target, logs)
         if record is not None and record.template == own.template.name:
-            return record.seconds / math.exp(own.cost)
-    return 1e-9
+            return record
+    return None
+
+
+def _least(known: Record, candidate: Candidate) -> float:
+    """Seconds that a candidate takes at least: tuning found none of its template, or of none but
+    the best one, that is faster."""
+    if candidate.template.name == known.template:
+        return known.seconds
+    return known.runner_up.seconds if known.runner_up else 0.0
 
 
 def _seconds(alone: float, choice: Choice) -> float:

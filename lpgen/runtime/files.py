@@ -23,6 +23,7 @@ import numpy as np
 import tvm_ffi
 
 from lpgen.errors import LibraryError
+from lpgen.runtime.pages import in_huge_pages
 
 SCHEMA = 5
 """The version of the manifest that this package reads."""
@@ -188,6 +189,7 @@ def load_module(path: Path, data: bytes, number: int) -> Any:
         try:
             with open(file, "wb", closefd=False) as copy:
                 copy.write(data)
+            in_huge_pages(file, len(data))
             # The loader compares names, and file numbers come again: the bits of `number`, as ways
             # to write a slash, tell the names apart.
             slashes = "".join("//" if bit == "1" else "/." for bit in f"{number:b}")

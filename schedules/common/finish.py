@@ -10,7 +10,7 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.isa import Isa
 from lpgen.schedules.common import inside
 from lpgen.schedules.common.narrow import narrow_together
-from lpgen.tir.prefetch import prefetch_weights
+from lpgen.tir.prefetch import prefetch_next, prefetch_weights
 from lpgen.tir.quotient import quotient
 from lpgen.tir.tails import peel_partial_vectors
 
@@ -25,14 +25,16 @@ def finished(
 ) -> Kernel:
     """Kernel of the scheduled function `func`, by the passes that all templates share.
 
-    prefetch: bytes of weights that loops over k ask for in advance (`prefetch_weights`), 0: none;
+    prefetch: bytes of weights that loops over k ask for in advance (`prefetch_weights`), 0: none
+        but those of the next panel (`prefetch_next`);
     isa: whose vectors of quantized values are narrowed together (`narrow_together`,
         `quantize_input`) and divided by multiplications, None: each is narrowed for itself;
     unrolled: without a loop over rows.
     """
     op, layout = definition.op, definition.layout
+    weights = {section.name for section in definition.weights.sections}
+    func = prefetch_next(func, weights)
     if prefetch:
-        weights = {section.name for section in definition.weights.sections}
         func = prefetch_weights(func, weights, prefetch)
     func = inside.skip_padding(func, op)
     if isa and isa.has_fma:

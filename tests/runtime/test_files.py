@@ -16,7 +16,7 @@ from loaded import BIPOLAR, BYTES, LARGE
 from lpgen import runtime
 from lpgen.build import Choice, build, header_path
 from lpgen.errors import LibraryError
-from lpgen.runtime import files
+from lpgen.runtime import files, pages
 from lpgen.target import Target, cpu_features, known
 
 
@@ -127,6 +127,20 @@ def test_a_library_is_loaded_once_and_unloaded(path, tmp_path):
     del run
     gc.collect()
     assert loaded("once.so") == 0
+
+
+@pytest.mark.parametrize("nbytes", [0, 4095, pages.LEAST - 1, pages.LEAST, 5 * 2**20 + 3])
+def test_a_file_in_huge_pages_has_the_same_bytes(nbytes):
+    data = np.random.default_rng(0).integers(0, 256, nbytes, np.uint8).tobytes()
+    with open(os.memfd_create("pages"), "w+b") as file:
+        file.write(data)
+        file.flush()
+        huge = pages.in_huge_pages(file.fileno(), nbytes)
+        file.seek(0)
+        written = file.read()
+    assert written[:nbytes] == data
+    assert not any(written[nbytes:])
+    assert not (huge and nbytes < pages.LEAST)
 
 
 def test_many_libraries_fit_in_a_process(path, tmp_path):
