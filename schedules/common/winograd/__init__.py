@@ -153,7 +153,8 @@ def _transform(sch: Schedule, isa: Isa, words: bool, patch, pad, block, line: in
     ko, ki = sch.split(k, [None, width])
     sch.reorder(r, c, ko, p, q, ki)
     if block is None and _nbytes(sch, patch) >= PARALLEL_BYTES:
-        sch.parallel(sch.fuse(*outer[:2]))
+        # In the order of the products, which a thread finds in its own caches.
+        sch.parallel(sch.fuse(*outer[:3]))
     down = sch.get_sblock("down")
     sch.compute_at(down, ko, preserve_unit_loops=True)
     _straight(sch, (p, q))
