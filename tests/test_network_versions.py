@@ -1,7 +1,9 @@
 """Networks for several sizes of their inputs in one library."""
 
 import ctypes
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -76,6 +78,19 @@ def test_the_shapes_of_inputs_say_which_version_runs(library, model):
         assert np.array_equal(out, expected)
 
 
+def test_a_network_that_nobody_holds_is_gone_at_once(library):
+    """Its arena, too: no reference cycle keeps it until the garbage is collected."""
+    network = runtime.Library(library).network
+    network(np.zeros(SIZES[2], np.float32))
+    gone = [weakref.ref(version) for version in network.versions]
+    gc.disable()
+    try:
+        del network
+        assert [version() for version in gone] == [None] * 3
+    finally:
+        gc.enable()
+
+
 def test_other_shapes_are_an_error_that_names_those_that_are_there(library):
     network = runtime.load(library).network
     message = r"^network model: x \[1, 3, 8, 8\]: it was compiled for x \[1, 3, 12, 20\]; x \[2, "
@@ -83,10 +98,13 @@ def test_other_shapes_are_an_error_that_names_those_that_are_there(library):
         network(np.zeros((1, 3, 8, 8), np.float32))
 
 
-def test_weights_are_there_once(library, model):
-    one = library.with_name("one.so")
-    build(read_network(model, {"x": SIZES[0]}), "native", one)
-    sizes = [runtime.load(path).network.constant_bytes for path in (one, library)]
+def test_weights_are_there_once(model, tmp_path):
+    """Where the kernels for all sizes have one layout, as the portable ones do."""
+    networks = [read_network(model, {"x": size}) for size in SIZES]
+    one, all_ = tmp_path / "one.so", tmp_path / "all.so"
+    build(networks[0], "generic", one)
+    build(networks, "generic", all_)
+    sizes = [runtime.load(path).network.constant_bytes for path in (one, all_)]
     assert sizes[1] <= sizes[0] + 64 * 8  # scales and the like differ
 
 

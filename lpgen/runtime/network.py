@@ -1,9 +1,5 @@
 """The network of a loaded library."""
 
-import contextlib
-import hashlib
-import os
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,42 +10,45 @@ import tvm_ffi
 
 from lpgen.errors import LibraryError
 from lpgen.runtime import arrays
-from lpgen.runtime.ecc import corrected_file
-from lpgen.runtime.files import Code, as_text
+from lpgen.runtime.constants import Constants
+from lpgen.runtime.files import Code
 from lpgen.runtime.kernel import MAX_THREADS
 from lpgen.runtime.memory import KeptMemory, aligned
 from lpgen.runtime.steps import NetworkInterface, Step, Tensor
-
-_HEADER = struct.Struct("<24s32s8x")
-"""Of a file of weights: what weights.c compares, and the SHA-256 of what is behind it."""
 
 
 class Network(NetworkInterface):
     """What runs all of a network: `NetworkInterface` says what is in it.
 
-    target: whose kernels it runs. versions: of a library for several sizes of inputs the networks
-    for each; the first one calls the one that the shapes of its inputs ask for. Threads may share
-    it; each has its own arena, which is kept. Weights that lie beside the library are mapped by the
-    first call; corrected_words: how many words of 8 bytes of them had a wrong bit, where there are
-    check bytes, None: nothing was read.
+    target: whose kernels it runs. Threads may share it; each has its own arena, which is kept.
+    Weights that lie beside the library are mapped by the first call.
     """
 
     def __init__(
-        self, code: Code, interface: dict, path: Path, target: str, first: "Network | None" = None
+        self,
+        code: Code,
+        interface: dict,
+        path: Path,
+        target: str,
+        constants: Constants | None = None,
     ) -> None:
         super().__init__(interface, path, target)
         self._code = code  # keeps it loaded
         self._run = code.get_function(f"{self.name}_run")
         self._arena_bytes = code.get_function(f"{self.name}_arena_bytes")
         self._kept = KeptMemory()
-        self._mapped = self.weights is None
-        self.corrected_words: int | None = None
-        self._first = first or self
-        self.versions: tuple[Network, ...] = (self,)
+        self._constants = constants or Constants(code, self.name, self.weights, self.checks)
+        self._others: tuple[Network, ...] = ()
 
     def __repr__(self) -> str:
         takes, gives = ", ".join(map(str, self.inputs.values())), ", ".join(self.outputs)
         return f"<lpgen network {self.name}: {len(self.steps)} steps, {takes} -> {gives}>"
+
+    @property
+    def versions(self) -> "tuple[Network, ...]":
+        """Of a library for several sizes of inputs the networks for each; the first one calls the
+        one that the shapes of its inputs ask for."""
+        return (self, *self._others)
 
     def arena_bytes(self, threads: int = 1) -> int:
         """Bytes of memory that a call on `threads` threads uses."""
@@ -120,7 +119,7 @@ class Network(NetworkInterface):
 
     def _fitting(self, given: Mapping[str, Any]) -> "Network":
         """The version for inputs of these shapes. Raises LibraryError where there is none."""
-        if len(self.versions) == 1:
+        if not self._others:
             return self
         shapes = {name: tuple(getattr(value, "shape", ())) for name, value in given.items()}
         for version in self.versions:
@@ -130,52 +129,18 @@ class Network(NetworkInterface):
         asked = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise LibraryError(f"network {self.name}: {asked}: it was compiled for {known}")
 
-    def _map(self) -> None:
-        """Map the file of the constants, if there is one and this was not done. Raises LibraryError
-        unless it is whole and unchanged."""
-        if self._first is not self:
-            self._first._map()
-            return
-        path = self.weights
-        if self._mapped:
-            return
-        try:
-            with path.open("rb") as file:
-                head = file.read(_HEADER.size)
-                digest = hashlib.file_digest(file, "sha256").digest()
-        except OSError as error:
-            raise LibraryError(f"{path}: {error.strerror}; it holds the weights") from None
-        damaged = len(head) < _HEADER.size or _HEADER.unpack(head)[1] != digest
-        if damaged and self.checks is None:
-            raise LibraryError(f"{path}: is damaged, or no file of weights")
-        with contextlib.ExitStack() as stack:
-            mapped = stack.enter_context(self._right(path)) if damaged else path
-            try:
-                self._code.get_function(f"{self.name}_map_weights")(as_text(mapped))
-            except RuntimeError:
-                raise LibraryError(f"{path}: holds the weights of another library") from None
-        self.corrected_words = self.corrected_words or 0
-        self._mapped = True
-
-    @contextlib.contextmanager
-    def _right(self, path: Path) -> Iterator[Path]:
-        """A copy of a file of weights with what its check bytes set right; what goes without them
-        may have errors. Raises LibraryError where a word has more than one."""
-        data, self.corrected_words = corrected_file(path, self.checks)
-        descriptor = os.memfd_create("lpgen-weights", os.MFD_CLOEXEC)
-        try:
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(data)
-            yield Path(f"/proc/self/fd/{descriptor}")
-        finally:
-            os.close(descriptor)
-
     def constant(self, offset: int, nbytes: int) -> np.ndarray:
         """A copy of constants, uint8[nbytes] on a 64-byte boundary."""
-        self._map()
+        self._constants.map()
         data = aligned(nbytes)
         self._code.get_function(f"{self.name}_constant")(offset, tvm_ffi.from_dlpack(data))
         return data
+
+    @property
+    def corrected_words(self) -> int | None:
+        """How many words of 8 bytes of the file of weights had a wrong bit, where there are check
+        bytes, None: nothing was read."""
+        return self._constants.corrected_words
 
     def _given(self, inputs: tuple, named: Mapping[str, Any]) -> dict[str, Any]:
         """What a call gives, by the names of the inputs."""
@@ -217,7 +182,7 @@ class Network(NetworkInterface):
 
     def call(self, *arguments: Any) -> None:
         """Call the library's function; what the library refuses is a LibraryError."""
-        self._map()
+        self._constants.map()
         try:
             self._run(*arguments)
         except (RuntimeError, TypeError) as error:
@@ -235,8 +200,8 @@ def versions_of(
     if not entries:
         return ()
     first = Network(code, entries[0], path, target)
-    others = (Network(code, entry, path, target, first) for entry in entries[1:])
-    first.versions = (first, *others)
+    shared = first._constants
+    first._others = tuple(Network(code, entry, path, target, shared) for entry in entries[1:])
     return first.versions
 
 
