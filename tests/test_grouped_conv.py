@@ -89,6 +89,17 @@ def test_groups_share_vectors():
 
 
 @TEMPLATES
+def test_empty_lanes_have_no_results(name):
+    """They would be those of the next tile, which another thread may have computed before."""
+    chosen, target = template(name)
+    op = grouped(8, 6, 6, h=4, w=4)
+    knobs = chosen.default(op, target) | {"rows": 1, "columns": 2}
+    text = str(chosen.kernel(op, target, knobs).module)
+    assert text.count('T.sblock("y")') == 1
+    assert_exact(name, op, knobs)
+
+
+@TEMPLATES
 def test_other_operators_are_refused(name):
     chosen, target = template(name)
     for text, reason in (
@@ -96,6 +107,7 @@ def test_other_operators_are_refused(name):
         ("conv2d h=4 w=4 ic=8 oc=8 kernel=3", "one group"),
         ("conv2d h=4 w=4 ic=8 oc=8 kernel=3 groups=8", "a depthwise kernel fits"),
         ("conv2d h=4 w=4 ic=8 oc=512 kernel=3 groups=2", "256 output channels"),
+        ("conv2d h=4 w=4 ic=8 oc=68 kernel=3 groups=2", "lanes empty, more than dot does"),
         ("conv2d h=4 w=4 ic=160 oc=2 kernel=3 groups=2", "too far apart"),
         ("conv2d h=4 w=300 ic=8 oc=8 kernel=1x300 groups=2", "kernel=1x300"),
     ):

@@ -55,8 +55,9 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     lanes = _lanes(op, isa, "bytes")
     if lanes.outs > MOST_OUTS:
         return f"{lanes.outs} output channels of a group fill vectors by themselves"
-    if 2 * lanes.width <= isa.lanes < lanes.outs:
-        return f"{lanes.outs} output channels of a group are no whole vectors"
+    if lanes.outs > isa.lanes and lanes.width * -(-lanes.outs // isa.lanes) < lanes.outs:
+        empty = f"{isa.lanes - lanes.width} of {isa.lanes} lanes empty"
+        return f"{lanes.outs} output channels of a group leave {empty}, more than dot does"
     if any(_lanes(op, isa, step).width == 1 for step in steps(op, isa)):
         return f"{lanes.ins} input channels of a group with one output channel are too far apart"
     if op.kernel[1] > STRAIGHT // 2:

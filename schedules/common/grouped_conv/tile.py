@@ -16,13 +16,14 @@ from tvm.s_tir import SBlockRealize
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.definition import Definition
-from lpgen.algorithms.grouped_conv import Rows
+from lpgen.algorithms.grouped_conv import Rows, Tiling
 from lpgen.algorithms.lhs.view import rows_loop
+from lpgen.algorithms.weights.lanes import Lanes
 from lpgen.isa import Isa
 from lpgen.schedules.common.bit_fields import Registers
 from lpgen.tir import vectors
 from lpgen.tir.microkernel import Site, replace_tile
-from lpgen.tir.rewrite import generated, like, loads, replace_nest
+from lpgen.tir.rewrite import generated, like, loads, replace_nest, uses
 
 TILE = (
     *("image", "rt", "ct", "panel", "vector", "i", "j", "lane"),
@@ -47,8 +48,43 @@ def use_windows(
     """`func` with the loops of the blocks "pad", but for those over images and blocks, and "tile"
     replaced."""
     body = replace_nest(func.body, "pad", lambda *nest: _copy(definition.lhs, *nest))
+    sizes = definition.lhs.tiling, definition.lhs.lanes
+    body = replace_nest(body, "y", lambda *nest: _whole_vectors(*nest, *sizes))
     tile = _Tile(isa, definition, step, pieces)
     return replace_tile(func.with_body(body), tile.emit, "tile", TILE, TILE[:4])
+
+
+def _whole_vectors(
+    loops: list[tirx.For], realize: SBlockRealize, tiling: Tiling, lanes: Lanes
+) -> tirx.Stmt:
+    """The loops of "y", the last ones over vectors and lanes, without what TVM adds to them: it
+    asks for the results of all lanes of a tile, but those of empty ones are the next tile's."""
+    if len(loops) == 1:  # what has been replaced is visited from inside again
+        return loops[0]
+    *around, vector, lane = loops
+    within = [
+        part
+        for part in _conjuncts(realize.predicate)
+        if not uses(part, vector.loop_var) and not uses(part, lane.loop_var)
+    ]
+    channels = lanes.groups * lanes.outs
+    if lanes.panels(tiling.vectors) * tiling.vectors * lanes.width > channels:
+        within.append(realize.iter_values[-1] < channels)
+    predicate = tirx.all(*within) if within else tirx.const(True, "bool")
+    body = like(lane, SBlockRealize(realize.iter_values, predicate, realize.block))
+    count = min(int(vector.extent), tiling.vectors)
+    body = tirx.For(
+        vector.loop_var, vector.min, count, vector.kind, body, annotations=vector.annotations
+    )
+    for loop in reversed(around):
+        body = like(loop, body)
+    return body
+
+
+def _conjuncts(condition: tirx.Expr) -> list[tirx.Expr]:
+    if isinstance(condition, tirx.And):
+        return _conjuncts(condition.a) + _conjuncts(condition.b)
+    return [condition]
 
 
 class _Tile:
