@@ -48,6 +48,12 @@ def conv2d_f32(op: RealConv2d, isa: Isa, vectors: int) -> Rows:
     return _depthwise(op, isa, vectors) if op.depthwise else _Blocks.of(op, isa, vectors).rows()
 
 
+def tile(op: RealConv2d, isa: Isa, vectors: int) -> tuple[int, int]:
+    """Pixels of a register tile, and its vectors."""
+    blocks = _Blocks.of(op, isa, vectors)
+    return blocks.height, blocks.wide * PANEL // isa.lanes
+
+
 def _bounded(op: RealConv2d, value: tirx.Expr, bias: tirx.Expr) -> tirx.Expr:
     """What is stored of a vector of sums."""
     value = value + bias

@@ -22,13 +22,18 @@ BLOCK = 8
 """Rows and columns of b that are transposed together."""
 
 
+def tile(op: MatMul, isa: Isa, vectors: int) -> tuple[int, int]:
+    """Rows of a register tile, and its vectors."""
+    # Of the registers one is the product, one a number of a; the rest are sums and a row of b.
+    return max(1, (isa.registers - 2) // vectors - 1), min(vectors, -(-op.n // isa.lanes))
+
+
 def matmul(op: MatMul, isa: Isa, vectors: int) -> Rows:
     """Panels of columns of y, of each batch: `vectors` vectors wide."""
     m, n, k = op.m, op.n, op.k
     panel = min(vectors * isa.lanes, n)
     panels = -(-n // panel)
-    # Of the registers one is the product, one a number of a; the rest are sums and a row of b.
-    height = max(1, (isa.registers - 2) // vectors - 1)
+    height = tile(op, isa, vectors)[0]
 
     def columns(batch: Index, start: Index, count: int, a, b, y) -> None:
         widths = parts_of(count, isa.lanes)
