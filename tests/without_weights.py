@@ -32,6 +32,19 @@ real = st.just("f32")
 
 
 @st.composite
+def softmaxes(draw):
+    """Of x alone, or with masks of some rows."""
+    groups, times, added = draw(few), draw(few), draw(st.integers(0, 3))
+    return rowwise.Softmax(
+        rows=groups * times * (added or 1),
+        columns=draw(size),
+        added=added,
+        times=times if added else 1,
+        nan=draw(st.sampled_from([None, 0.0, 2.5])),
+    )
+
+
+@st.composite
 def pools(draw):
     """Small images, any windows."""
     kernel = draw(st.tuples(few, few))
@@ -170,7 +183,7 @@ OPERATORS = {
     "unary": st.builds(
         Unary, size=st.integers(1, 200), function=st.sampled_from(sorted(functions.FUNCTIONS))
     ),
-    "softmax": st.builds(rowwise.Softmax, rows=few, columns=size),
+    "softmax": softmaxes(),
     "layer_norm": st.builds(
         rowwise.LayerNorm, rows=few, columns=size, epsilon=st.sampled_from([1e-12, 1e-5, 0.3])
     ),
@@ -238,7 +251,10 @@ TEXTS = {
     ],
     "unary": [f"unary size={200 + i} function={name}" for i, name in enumerate(functions.FUNCTIONS)]
     + ["unary size=9000 function=clip alpha=-0.1 beta=inf"],
-    "softmax": ["softmax rows=5 columns=1000", "softmax columns=37", "softmax rows=9 columns=1"],
+    "softmax": [
+        *("softmax rows=5 columns=1000", "softmax columns=37", "softmax rows=9 columns=1 nan=0"),
+        *("softmax rows=30 columns=77 added=3 times=5", "softmax rows=9 columns=70 added=9 nan=2"),
+    ],
     "layer_norm": [
         "layer_norm rows=5 columns=384 epsilon=1e-12",
         "layer_norm columns=77",

@@ -1,10 +1,10 @@
 """Steps that become one: what is added behind a product goes into its epilogue, and so does a ReLU;
 a number that real results are multiplied by goes into its scales; the arithmetic of a GELU is the
-function.
+function; a mask is added by the softmax behind it.
 
-Additions and ReLU are exact: the fused operator gives the same bits (`lpgen.ops.epilogue.Middle`,
-or a residual of float32). A GELU differs in the last bits from its parts (`lpgen.ops.functions`),
-and so do scales that are multiplied first.
+Additions, ReLU and masks are exact: the fused operator gives the same bits
+(`lpgen.ops.epilogue.Middle`, or a residual of float32). A GELU differs in the last bits from its
+parts (`lpgen.ops.functions`), and so do scales that are multiplied first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lpgen.network import gelu
+from lpgen.network import gelu, softmax
 from lpgen.network.network import Network, Step
 from lpgen.ops import Operator, Product
 from lpgen.ops.add import Add
@@ -36,6 +36,7 @@ def fused(network: Network) -> Network:
             _with_product(step, steps, readers)
             or _with_scale(step, steps, readers)
             or gelu.found(step, steps, readers)
+            or softmax.found(step, steps, readers)
         )
         if made is not None:
             step, gone = made

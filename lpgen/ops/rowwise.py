@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from lpgen.formats import REAL
-from lpgen.ops.functions import Numbers, exp, larger, row_totals
+from lpgen.ops.functions import FUNCTIONS, Numbers, exp, larger, row_totals
 from lpgen.ops.signature import Argument, Role, Signature
 from lpgen.ops.unary import REAL_NUMBER
 from lpgen.ops.unweighted import Unweighted
-from lpgen.ops.words import NUMBER, Word, one_of
+from lpgen.ops.words import COUNT, NUMBER, Word, one_of
 
 
 def _real(name: str, shape: tuple[int, ...], role: Role = Role.INPUT) -> Argument:
@@ -25,31 +25,58 @@ def _sum(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Softmax(Unweighted):
-    """y[rows, columns] = e * (1 / sum of e), e = exp(x - the largest x of the row).
+    """y[rows, columns] = e * (1 / sum of e), e = exp(s - the largest s of the row), s = x or
+    x + added.
 
-    Raises WorkloadError when a size is outside its limits.
+    added: how many rows of the second input follow each other, such as one for each query of
+    attention; times: for how many times as many rows of x these serve, such as those of its heads;
+    then come the next ones. 0: there is no such input. nan: what stands for results that are no
+    numbers. Raises WorkloadError when a size is outside its limits, or rows are no multiple of
+    added * times.
     """
 
     rows: int = 1
     columns: int
+    added: int = 0
+    times: int = 1
+    nan: float | None = None
 
     kind: ClassVar[str] = "softmax"
-    WORDS: ClassVar[dict[str, Word]] = {"rows": NUMBER, "columns": NUMBER}
+    WORDS: ClassVar[dict[str, Word]] = {
+        **dict.fromkeys(("rows", "columns"), NUMBER),
+        **dict.fromkeys(("added", "times"), COUNT),
+        "nan": REAL_NUMBER,
+    }
 
     def __post_init__(self) -> None:
-        for key in ("rows", "columns"):
+        for key in ("rows", "columns", "times"):
             self._take_sizes(key, 1)
+        self._take_sizes("added", 0)
         self._check_elements(x=(self.rows, self.columns))
+        if self.times > 1 and not self.added:
+            self._fail(f"times={self.times}: nothing is added")
+        if self.added and self.rows % (self.added * self.times):
+            self._fail(f"rows={self.rows} is no multiple of {self.added} x {self.times}")
+        if self.nan is not None:
+            self._set("nan", float(np.float32(self.nan)))
+            if not np.isfinite(self.nan):
+                self._fail(f"nan={self.nan} is not a finite number")
 
     @property
     def signature(self) -> Signature:
-        """(x, y)"""
+        """(x, added, y)"""
         shape = (self.rows, self.columns)
-        return Signature((_real("x", shape), _real("y", shape, Role.OUTPUT)))
+        more = [_real("added", (self.rows // self.times, self.columns))] if self.added else []
+        return Signature((_real("x", shape), *more, _real("y", shape, Role.OUTPUT)))
 
-    def _result(self, x: np.ndarray) -> np.ndarray:
+    def _result(self, x: np.ndarray, added: np.ndarray | None = None) -> np.ndarray:
+        if added is not None:
+            several = (-1, 1, self.added, self.columns)
+            heads = x.reshape(-1, self.times, self.added, self.columns)
+            x = (heads + added.reshape(several)).reshape(x.shape)
         e = exp(Numbers, x - row_totals(x, larger, -np.inf))
-        return e * (np.float32(1) / _sum(e))
+        y = e * (np.float32(1) / _sum(e))
+        return y if self.nan is None else FUNCTIONS["replace_nan"][0](Numbers, y, self.nan)
 
 
 @dataclass(frozen=True, kw_only=True)

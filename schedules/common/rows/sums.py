@@ -40,14 +40,21 @@ def softmax(op: Softmax, isa: Isa, vectors: int) -> Rows:
     """Rows: the largest, then the powers and their sum, then the products."""
     columns, lanes = op.columns, isa.lanes
 
-    def row(number: Index, x, y) -> None:
+    def row(number: Index, x, *others) -> None:
+        *more, y = others
         at = number * columns
-        largest = _total(
-            columns, lanes, float("-inf"), tirx.Max, lambda m, i, w: vec.load(x, [at + i], w)
-        )
+        if more:
+            own = number // (op.added * op.times) * op.added + number % op.added
+            beside = vec.bind(own * columns)
+
+        def given(m: Vectors, place: Index, width: int) -> tirx.Expr:
+            value = vec.load(x, [at + place], width)
+            return m.name(value + vec.load(more[0], [beside + place], width)) if more else value
+
+        largest = _total(columns, lanes, float("-inf"), tirx.Max, given)
 
         def power(m: Vectors, place: Index, width: int) -> tirx.Expr:
-            v = m.name(vec.load(x, [at + place], width) - spread(largest, width))
+            v = m.name(given(m, place, width) - spread(largest, width))
             e = exp(m, v)
             vec.store(y, [at + place], e, width)
             return e
@@ -56,8 +63,10 @@ def softmax(op: Softmax, isa: Isa, vectors: int) -> Rows:
         factor = vec.bind(tirx.const(1, "float32") / total)
 
         def scaled(m: Vectors, place: Index, width: int) -> None:
-            e = vec.load(y, [at + place], width)
-            vec.store(y, [at + place], e * spread(factor, width), width)
+            value = m.name(vec.load(y, [at + place], width) * spread(factor, width))
+            if op.nan is not None:
+                value = FUNCTIONS["replace_nan"][0](m, value, op.nan)
+            vec.store(y, [at + place], value, width)
 
         _each(columns, lanes, vectors, scaled)
 
