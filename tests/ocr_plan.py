@@ -15,7 +15,7 @@ import numpy as np
 import ocr_models
 import onnx
 
-CALIBRATE, SCORE = (7, 48), (3, 100)
+CALIBRATE, SCORE = (7, 48), (3, 300)
 """Seeds and numbers of lines."""
 
 

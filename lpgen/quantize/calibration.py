@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lpgen.errors import QuantizeError
+from lpgen.quantize.biases import Biases
 from lpgen.quantize.data import Call
 from lpgen.quantize.patches import Place
 from lpgen.quantize.session import Session
@@ -128,7 +129,7 @@ class Calibration:
     ) -> None:
         if not calls:
             raise QuantizeError("there are no calls to calibrate with")
-        self.model, self.calls = model, calls
+        self.model, self.calls, self.biases = model, calls, Biases(model)
         self._most_bytes, self._seed = most_bytes, seed
         self._seen: dict[tuple, Seen] = {}
         self._values: dict[str, Values] = {}

@@ -14,6 +14,7 @@ the other, and what they cost the places behind comes as one matrix product.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,13 +36,36 @@ Rounding = Callable[[np.ndarray, int], np.ndarray]
 """(weights [n] of a place, the place) -> what they become, [n]."""
 
 
+class Factor(NamedTuple):
+    """Of a hessian: the places along k in the order in which they are rounded, and the `upper`
+    factor of its inverse in that order."""
+
+    order: np.ndarray
+    upper: np.ndarray
+
+
+def factored(hessian: np.ndarray, damping: float = DAMPING) -> Factor:
+    """The order and the factor for a hessian [k, k]. Raises QuantizeError where it is singular in
+    spite of the damping."""
+    order = np.argsort(-np.diag(hessian), kind="stable")
+    return Factor(order, inverse_factor(hessian[np.ix_(order, order)], damping))
+
+
 def gptq(
     w: np.ndarray, hessian: np.ndarray, form: Format, group: int = 0, damping: float = DAMPING
 ) -> Codes:
     """Codes of w [n, k] for inputs of this hessian [k, k], X^T X; one scale for each row, or group
-    of neighbours along k. Raises QuantizeError where H is singular in spite of the damping."""
-    k = w.shape[1]
-    scale = clipped_scale(split(w.astype(np.float64), group), form).astype(np.float32)
+    of neighbours along k, with the least error of the weights. Raises QuantizeError where H is
+    singular in spite of the damping."""
+    scale = clipped_scale(split(w.astype(np.float64), group), form)
+    return with_scale(w, factored(hessian, damping), form, scale, group)
+
+
+def with_scale(
+    w: np.ndarray, factor: Factor, form: Format, scale: np.ndarray, group: int = 0
+) -> Codes:
+    """`gptq` with scales [n, groups] that are known."""
+    k, scale = w.shape[1], scale.astype(np.float32)
     each = np.broadcast_to(spread(scale, k, group), w.shape).T.astype(np.float64)
     codes = np.empty((k, len(w)), np.int8)
 
@@ -50,7 +74,7 @@ def gptq(
         codes[i] = found
         return found * each[i]
 
-    compensate(w, hessian, place, damping)
+    compensate(w, factor, place)
     return Codes(np.ascontiguousarray(codes.T), scale, form, group)
 
 
@@ -75,13 +99,10 @@ def gptq_each(w: np.ndarray, hessians: np.ndarray, form: Format, damping: float 
     return Codes(found.reshape(w.shape).astype(np.int8), scale[:, None], form)
 
 
-def compensate(
-    w: np.ndarray, hessian: np.ndarray, rounding: Rounding, damping: float = DAMPING
-) -> None:
+def compensate(w: np.ndarray, factor: Factor, rounding: Rounding) -> None:
     """Round all places of w [n, k], each in its turn, by `rounding`, which gets the weights as the
     errors of those before have left them."""
-    order = np.argsort(-np.diag(hessian), kind="stable")
-    upper = inverse_factor(hessian[np.ix_(order, order)], damping)
+    order, upper = factor
     rest = np.ascontiguousarray(w.T[order], np.float64)  # [k, n]
     for first in range(0, len(rest), _BLOCK):
         last = min(first + _BLOCK, len(rest))

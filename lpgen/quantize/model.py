@@ -134,7 +134,8 @@ def quantized_layer(
     settings: Settings = Settings(),
 ) -> Quantized:
     """One layer, whose weights are w [n, k]: quantized once for all plans that have it so."""
-    node, how = place.layer.node, (settings.method, settings.damping)
+    node, bias = place.layer.node, calibration.biases.of(place.node, place.layer.n)
+    how = settings.method, settings.damping, settings.correct and bias is not None
     key = (node, precision.weight, precision.weight_group, precision.hadamard, *how)
     if key not in calibration.made:
         try:

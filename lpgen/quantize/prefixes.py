@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lpgen.quantize.codes import joined, split, spread
-from lpgen.quantize.gptq import DAMPING, compensate
+from lpgen.quantize.gptq import DAMPING, compensate, factored
 
 BITS = 8
 LAYERS = (1, 2, 3, 4, 6, 8)
@@ -123,7 +123,7 @@ def _compensated(
         codes[:, i] = table.codes(values, j)
         return table.means(codes[:, i], j)
 
-    compensate(w, hessian, place, damping)
+    compensate(w, factored(hessian, damping), place)
     return codes
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from lpgen.ops import hadamard
 from lpgen.plans import Precision
+from lpgen.quantize.biases import Biases
 from lpgen.quantize.graph import Graph
 from lpgen.quantize.patches import Place
 from lpgen.quantize.ranges import Range
@@ -28,7 +29,7 @@ class Writer:
     """Layers of a graph, one after the other; inputs that they share are quantized once."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+        self.graph, self._biases = graph, Biases(graph.model)
         self._inputs: dict[tuple, str] = {}
 
     def layer(
@@ -101,18 +102,6 @@ class Writer:
         return graph.add("DequantizeLinear", [codes, scale, zero], f"{edge}.seen")
 
     def _correct(self, node: onnx.NodeProto, shift: np.ndarray) -> None:
-        """The layer's own bias with the mean that results lost; a product without a bias goes
-        without, as an addition would cost time."""
-        from onnx import numpy_helper
-
-        known = {tensor.name: tensor for tensor in self.graph.model.graph.initializer}
-        if node.op_type == "MatMul":
-            return
-        if len(node.input) > 2 and node.input[2]:
-            if node.input[2] not in known:
-                return
-            shift = numpy_helper.to_array(known[node.input[2]]).reshape(-1) + shift
-            node.input[2] = self.graph.constant(f"{node.input[2]}.corrected", np.float32(shift))
-        elif node.op_type == "Conv":
-            bias = self.graph.constant(f"{node.output[0]}.bias", np.float32(shift))
-            node.input[:] = [*node.input[:2], bias]
+        """The bias with the mean that results lost, where there is one."""
+        if bias := self._biases.of(node, len(shift)):
+            bias.replace(self.graph.constant(f"{bias.name}.corrected", bias.corrected(shift)))

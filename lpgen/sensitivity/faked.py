@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lpgen.ops import hadamard
-from lpgen.plans import Precision
+from lpgen.plans import Layer, Precision
 from lpgen.plans.groups import node_names
+from lpgen.quantize.biases import Biases
 from lpgen.quantize.graph import Graph
 from lpgen.quantize.ranges import Range
 from lpgen.quantize.simulation import by_row
@@ -33,10 +34,11 @@ class Act(NamedTuple):
 
 
 def faked(
-    model: onnx.ModelProto, acts: Mapping[str, Act], given: Iterable[str] = ()
+    model: onnx.ModelProto, acts: Mapping[str, Act], given: Iterable[Layer] = ()
 ) -> onnx.ModelProto:
     """A copy of a model whose layers, by name, see their inputs so; given: layers whose weights are
-    inputs of the model, called `weights_input(node)`."""
+    inputs of the model, called `weights_input(node)`, and their biases, where they have any
+    (`Biases`), called `bias_input(node)`."""
     from onnx import TensorProto, helper
 
     copy = type(model)()
@@ -50,10 +52,15 @@ def faked(
         if key not in made:
             made[key] = _seen(graph, edge, act)
         nodes[name].input[0] = made[key]
-    for name in given:
+    biases = Biases(copy)
+    for name, n in ((layer.node, layer.n) for layer in given):
         nodes[name].input[1] = weights_input(name)
-        kind = helper.make_tensor_value_info(weights_input(name), TensorProto.FLOAT, None)
-        copy.graph.input.append(kind)
+        inputs = [weights_input(name)]
+        if bias := biases.of(nodes[name], n):
+            bias.replace(bias_input(name))
+            inputs.append(bias_input(name))
+        kinds = (helper.make_tensor_value_info(each, TensorProto.FLOAT, None) for each in inputs)
+        copy.graph.input.extend(kinds)
     graph.finish()
     return copy
 
@@ -61,6 +68,11 @@ def faked(
 def weights_input(node: str) -> str:
     """The name of the input for the weights of a node."""
     return f"{node}:weights"
+
+
+def bias_input(node: str) -> str:
+    """The name of the input for the bias of a node."""
+    return f"{node}:bias"
 
 
 def _seen(graph: Graph, edge: str, act: Act) -> str:

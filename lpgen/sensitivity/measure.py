@@ -19,7 +19,7 @@ from lpgen.quantize.model import quantized_layer
 from lpgen.quantize.patches import Place
 from lpgen.quantize.ranges import chosen
 from lpgen.quantize.session import Session
-from lpgen.sensitivity.faked import Act, faked, weights_input
+from lpgen.sensitivity.faked import Act, bias_input, faked, weights_input
 from lpgen.sensitivity.journal import Journal
 from lpgen.sensitivity.metrics import Metric, Outputs, divergence
 from lpgen.sensitivity.rest import Front
@@ -128,8 +128,8 @@ class AtGroup:
 
     @cached_property
     def session(self) -> Session:
-        """The rest of the model, to which the weights of the group are given."""
-        return Session(faked(self.rest, {}, self.group.nodes))
+        """The rest of the model, to which the weights and biases of the group are given."""
+        return Session(faked(self.rest, {}, self.group.layers))
 
     def result(self, variant: Variant) -> Result:
         """What a variant does."""
@@ -137,7 +137,7 @@ class AtGroup:
             session, given = Session(self._seeing(variant.precision)), {}
         else:
             session = self.session
-            given = {weights_input(p.layer.node): self._weights(p, variant) for p in self.places}
+            given = {k: v for place in self.places for k, v in self._given(place, variant)}
         measure = self.measure
         pairs = zip(measure.reference, measure.front.calls, strict=True)
         return measure.result([before | session(call | given) for before, call in pairs])
@@ -150,23 +150,26 @@ class AtGroup:
             scope = chosen(sample, precision.act)
         return faked(self.rest, dict.fromkeys(self.group.nodes, Act(precision, scope)))
 
-    def _weights(self, place: Place, variant: Variant) -> np.ndarray:
-        """The weights of a layer as ONNX has them."""
-        w = place.rows(self.measure.constants[place.layer.weight])
-        rng = np.random.default_rng(list(f"{place.layer.node} {variant}".encode()))
+    def _given(self, place: Place, variant: Variant) -> Iterator[tuple[str, np.ndarray]]:
+        """The weights of a layer as ONNX has them, and its bias, if it has one."""
+        layer, calibration = place.layer, self.measure.calibration
+        w, shift = place.rows(self.measure.constants[layer.weight]), np.zeros(layer.n)
+        rng = np.random.default_rng(list(f"{layer.node} {variant}".encode()))
         if variant.kind == "noise":
             made = noisy(w, variant.amount, rng)
         elif variant.kind == "layers":
             made = self._in_layers(place, w, variant.precision)
         else:
-            seen = self.seen[place.layer.node]
-            made = quantized_layer(self.measure.calibration, place, w, variant.precision, seen)
-            codes = made.codes
+            seen = self.seen[layer.node]
+            made = quantized_layer(calibration, place, w, variant.precision, seen)
+            codes, shift = made.codes, made.shift
             if variant.kind == "flips":
                 codes = flipped(codes, variant.amount, rng)
             block = variant.precision.hadamard
             made = hadamard.rotated(codes.real(), block) if block else codes.real()
-        return place.restored(np.ascontiguousarray(made, np.float32))
+        yield weights_input(layer.node), place.restored(np.ascontiguousarray(made, np.float32))
+        if bias := calibration.biases.of(place.node, layer.n):
+            yield bias_input(layer.node), bias.corrected(shift)
 
     def _in_layers(self, place: Place, w: np.ndarray, precision: Precision) -> np.ndarray:
         """The first bit layers of weights [n, k], as a library stores them: of one code, whatever
