@@ -50,6 +50,7 @@ class Isa:
     (`dot1`);
     has_dot4: whether `dot4` is one instruction, and so exact for all bytes;
     has_bit_logic: whether any function of three bits is one instruction;
+    has_moved_bits: whether the bits of every byte are moved, or cleared, by one instruction;
     has_count_bits: whether an instruction counts the bits of 32-bit words; counts_bytes: of bytes;
     has_fma: whether float32 is multiplied and added with one rounding by an instruction;
     shifts_bytes: whether bytes are shifted by an instruction.
@@ -68,6 +69,7 @@ class Isa:
     kq_words: ClassVar[int] = 2
     has_dot4: ClassVar[bool] = False
     has_bit_logic: ClassVar[bool] = False
+    has_moved_bits: ClassVar[bool] = False
     has_count_bits: ClassVar[bool] = False
     counts_bytes: ClassVar[bool] = False
     has_fma: ClassVar[bool] = False
@@ -166,6 +168,19 @@ class Isa:
             if table >> i & 1:
                 first, *rest = (v if i & 4 >> k else ~v for k, v in enumerate(operands))
                 total = total | (first & rest[0] & rest[1])
+        return total
+
+    def moved_bits(self, words: tirx.Expr, places: Sequence[int | None]) -> tirx.Expr:
+        """int32 whose bytes have bit places[i] of the same byte of `words` in place i; None: 0."""
+        words, lanes = vec.bind(words), _lanes(words)
+        total = vec.splat(0, "int32", lanes)
+        moves = [(i, i - place) for i, place in enumerate(places) if place is not None]
+        for by in sorted({move for _, move in moves}):
+            byte = sum(1 << i for i, move in moves if move == by)
+            mask = int.from_bytes(bytes([byte] * 4), "little", signed=True)
+            shift = vec.splat(abs(by), "int32", lanes)
+            moved = words << shift if by > 0 else words >> shift if by else words
+            total = total | (moved & vec.splat(mask, "int32", lanes))
         return total
 
     def count_bits(self, words: tirx.Expr) -> tirx.Expr:

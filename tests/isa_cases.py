@@ -102,6 +102,11 @@ def bits(isa: Isa) -> list[Case]:
                 x, y, z = (v if i >> k & 1 else ~v for v, k in ((a, 2), (b, 1), (c, 0)))
                 result |= x & y & z
         cases.append(Case("bit_logic", (a, b, c), result, logic(int(table))))
+    for places in (range(8), (2, 3, 0, 1, 6, 7, 4, 5), (7, None, 0, 0, 1, None, 3, 2)):
+        given = np.unpackbits(a.view(np.uint8)[:, None], axis=1, bitorder="little")
+        moved = [given[:, 0] * 0 if place is None else given[:, place] for place in places]
+        result = np.packbits(np.stack(moved, 1), 1, "little").ravel().view(np.int32)
+        cases.append(Case("moved_bits", (a,), result, moving(tuple(places))))
     chosen = random("uint8", min(64, 4 * n), 0, 1)
     word = np.packbits(chosen, bitorder="little").view(np.uint16 if chosen.size == 16 else "u4")
     word = word.view(np.uint64) if chosen.size == 64 else word.astype(np.uint32)
@@ -111,6 +116,10 @@ def bits(isa: Isa) -> list[Case]:
 
 def logic(table: int) -> Callable:
     return lambda isa, operation, *operands: operation(table, *operands)
+
+
+def moving(places: tuple) -> Callable:
+    return lambda isa, operation, words: operation(words, places)
 
 
 def to_word(isa: Isa, operation: Callable, chosen: tirx.Expr) -> tirx.Expr:
@@ -144,6 +153,7 @@ MAKERS = {
         "lookup128": lookups,
         "count_bits": bits,
         "bit_logic": bits,
+        "moved_bits": bits,
     },
     **{"bits_to_word": bits, "narrow4": narrowing},
 }

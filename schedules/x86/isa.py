@@ -37,6 +37,14 @@ PSHUFB = {
 """table[index & 15] in every 128-bit lane, 0 if the index's top bit is set."""
 
 
+AFFINE = {
+    128: "llvm.x86.vgf2p8affineqb.128",
+    256: "llvm.x86.vgf2p8affineqb.256",
+    512: "llvm.x86.vgf2p8affineqb.512",
+}
+"""A matrix of bits times every byte."""
+
+
 class X86(Isa):
     """What all levels have. needs: the feature of a target that tells of the level."""
 
@@ -46,6 +54,10 @@ class X86(Isa):
     @property
     def has_count_bits(self) -> bool:
         return "avx512vpopcntdq" in self.target.features
+
+    @property
+    def has_moved_bits(self) -> bool:
+        return "gfni" in self.target.features
 
     @property
     def has_fma(self) -> bool:
@@ -66,6 +78,18 @@ class X86(Isa):
     def sum4(self, counts):
         # Two bytes fit int16: nothing saturates.
         return self.sum2(self._pairs(counts, vec.splat(1, "int8", 4 * self.lanes)))
+
+    def moved_bits(self, words, places):
+        if not self.has_moved_bits:
+            return super().moved_bits(words, places)
+        # The rows of the matrix are bytes of 64 bits, that of the highest bit first.
+        rows = [0 if place is None else 1 << place for place in reversed(places)]
+        nbytes = self.bits // 8
+        matrix = vec.splat(int.from_bytes(bytes(rows), "little", signed=True), "int64", nbytes // 8)
+        operands = (vec.reinterpret(f"int8x{nbytes}", each) for each in (words, matrix))
+        name, none = AFFINE[self.bits], vec.const(0, "int8")
+        moved = vec.intrinsic(f"int8x{nbytes}", name, *operands, none)
+        return vec.reinterpret(f"int32x{self.lanes}", moved)
 
     def lookup16(self, table, index):
         nbytes = self.bits // 8

@@ -17,6 +17,9 @@ Two planes of one bit, a over b, become one of two bits by `joined`: as bytes of
 vectors of 4 then, the fields of planes of two bits lie in that order where there are such,
 
     step 8 i + 2 f + v   is field f of vector 2 i + v            (else step 4 i + f is field f of i)
+
+in the first slice of two bits, and field f ^ s in slice s: so that what two slices have of a step
+is often beside each other where they are joined (`lpgen.schedules.common.bit_layers.operands`).
 """
 
 from __future__ import annotations
@@ -68,13 +71,17 @@ class LayerWeights(GroupedWeights):
         """The lowest bit of the code in a plane."""
         return self.op.weight.bits - sum(self.widths[: plane + 1])
 
-    def place(self, width: int, step: Index) -> tuple[Index, Index]:
-        """(vector of bytes, shift) of a step's field in a plane of that width."""
-        if width == 1:
+    def slice(self, plane: int) -> int:
+        """The slice of two bits that a plane is, or is a part of."""
+        return plane - (self.top == 1 and self.op.weight.bits % 2 == 0 and plane > 0)
+
+    def place(self, plane: int, step: Index) -> tuple[Index, Index]:
+        """(vector of bytes, shift) of a step's field in a plane."""
+        if self.widths[plane] == 1:
             return step // 8, step % 8
         if self.unit == 4:
-            return step // 4, step % 4 * 2
-        return step // 8 * 2 + step % 2, step % 8 // 2 * 2
+            return step // 4, (step % 4 ^ self.slice(plane)) * 2
+        return step // 8 * 2 + step % 2, (step % 8 // 2 ^ self.slice(plane)) * 2
 
     @cached_property
     def sections(self) -> list[Section]:
@@ -120,7 +127,7 @@ class LayerWeights(GroupedWeights):
         shape = self.sections[number].shape[-6:]  # of one of the planes of signs
         found = np.zeros(shape, np.uint8)
         for step in range(self.steps):
-            place, shift = self.place(width, step)
+            place, shift = self.place(number, step)
             bits = codes[:, :, :, :, step] >> low & (1 << width) - 1
             found[:, :, place] |= bits << np.uint8(shift)
         return found
@@ -132,12 +139,12 @@ class LayerWeights(GroupedWeights):
         0 for nothing; plane: which of those of signs."""
         panel, group, step, *rest = index
         if self.op.bit_layers.of_signs:
-            place, shift = self.place(1, step)
+            place, shift = self.place(0, step)
             byte = sections["plane0"][(plane, panel, group, place, *rest)].astype("int32")
             return byte >> shift & 1
         total = None
         for number, width in enumerate(self.widths):
-            place, shift = self.place(width, step)
+            place, shift = self.place(number, step)
             byte = sections[f"plane{number}"][(panel, group, place, *rest)].astype("int32")
             bits = (byte >> shift & ((1 << width) - 1)) << self.low(number)
             total = bits if total is None else total + bits
@@ -166,6 +173,7 @@ class LayerWeights(GroupedWeights):
         from tvm import te, tirx
 
         op, width, zero = self.op, self.widths[number], tirx.const(0, "uint8")
+        slice_ = self.slice(number)
         mask, low = tirx.const((1 << width) - 1, "uint8"), tirx.const(self.low(number), "uint8")
 
         def byte(*index):
@@ -175,9 +183,9 @@ class LayerWeights(GroupedWeights):
                 if width == 1:
                     step = place * 8 + field
                 elif self.unit == 4:
-                    step = place * 4 + field
+                    step = place * 4 + (field ^ slice_)
                 else:
-                    step = place // 2 * 8 + field * 2 + place % 2
+                    step = place // 2 * 8 + (field ^ slice_) * 2 + place % 2
                 at = step * self.kq + kt
                 inside = tirx.all(self.inside(j, at), there)
                 value = w[(column, *plane, j * op.group_size + at)]

@@ -1,8 +1,17 @@
-"""The operands of bit layers: vectors of codes out of the planes of a prefix, in registers."""
+"""The operands of bit layers: vectors of codes out of the planes of a prefix, in registers.
+
+Field f of slice s is that of step f ^ s. So where the fields of slice a are chosen in odd places,
+and those of b, the next slice, in the even ones, both halves of a field of four bits belong to one
+step: one instruction. With the places the other way round they do too, but the halves lie
+crosswise. In the same way two vectors of four bits become two of eight. An instruction that moves
+bits in a byte puts right what lies crosswise, however often it was joined, and leaves out the other
+field of a byte; without it a and b are shifted before they are chosen from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from tvm import tirx
 from tvm.tirx.script import builder as tb
@@ -16,11 +25,35 @@ from lpgen.tir.microkernel import Access, Site
 from lpgen.tir.prefetch import hint
 
 
+class Code(NamedTuple):
+    """A vector of fields; crossed: bit i of a byte lies in place i ^ crossed."""
+
+    words: tirx.Expr
+    crossed: int = 0
+
+
+_STEPS = {
+    1: (tuple(range(8)),),
+    2: (tuple(range(4)),),
+    4: ((1, 3), (0, 2)),
+    8: ((3,), (1,), (2,), (0,)),
+}
+"""By the bits of a field: for each vector of codes of how many steps it has fields, of a part that
+begins with the first slice; of one that begins with slice s, step i is i ^ s."""
+
+
+def _upper(width: int) -> int:
+    """The upper `width` bits of every 2 * width of a byte."""
+    return sum(((1 << width) - 1) << at for at in range(width, 8, 2 * width))
+
+
 class Operands:
     """Emits them; right_type: of the operands; flips: whether the top bit of 8 is flipped; ahead:
-    bytes of each plane to ask for in advance, or 0; plane: which of those of signs."""
+    bytes of each plane to ask for in advance, or 0; moves: whether what lies crosswise is put right
+    by moving bits; plane: which of those of signs."""
 
     plane: tirx.Expr | int = 0
+    moves = False
 
     def __init__(
         self, isa: Isa, weights: LayerWeights, right_type: str, flips: bool, ahead: int
@@ -34,36 +67,56 @@ class Operands:
 
     def order(self, part: Part, place: int) -> Iterator[tuple[int, int, int]]:
         """(vector of `codes`, field, step in the unit) of what a vector of bytes holds."""
-        count = {1: 1, 2: 1, 4: 2, 8: 4}[part.bits]  # vectors
-        for vector in range(count):
-            # Joining takes even and odd fields apart: the bits of the vector's number, mirrored.
-            base = {1: (0,), 2: (0, 1), 4: (0, 2, 1, 3)}[count][vector]
-            for field in range(8 // part.bits):
-                number = field * count + base
+        first = part.slices[0]
+        for vector, fields in enumerate(_STEPS[part.bits]):
+            for field, step in enumerate(fields):
                 if part.bits == 1 or self.weights.unit == 4:
-                    yield vector, field, number
+                    yield vector, field, step ^ first
                 else:
-                    yield vector, field, number * 2 + place
+                    yield vector, field, (step ^ first) * 2 + place
 
-    def codes(self, site: Site, part: Part, masked: bool, nv: int, first, place: int) -> list:
+    def codes(self, site: Site, part: Part, masked: bool, nv: int, first, place: int) -> list[Code]:
         """Vectors of fields of codes, `order` says of which steps; masked: without the lower bits
         of the last slice, but where `field` leaves them out for nothing."""
         if part.bits == 1:
-            return [self._load(site, 0, nv, first)]
+            return [Code(self._load(site, 0, nv, first))]
         slices = [self._slice(site, number, nv, first, place) for number in part.slices]
         if self.flips and len(slices) > 2:
             slices[0] = vectors.bind(slices[0] ^ self._mask(0xAA))
         if masked and len(slices) == 4:
             slices[-1] = vectors.bind(slices[-1] & self._mask(0xAA))
-        if len(slices) == 1:
-            return slices
-        pairs = [self._joined(*slices[i : i + 2], 2) for i in range(0, len(slices) // 2 * 2, 2)]
-        if len(slices) == 3:
-            pairs.append(self._joined(slices[2], None, 2, 0x88 if masked else 0xCC))
-        if len(pairs) == 1:
-            return pairs[0]
-        high, low = pairs
-        return [code for a, b in zip(high, low, strict=True) for code in self._joined(a, b, 4)]
+        codes = [Code(words) for words in slices]
+        if len(codes) > 1:
+            pairs = [self._pair(*codes[i : i + 2], 2) for i in range(0, len(codes) // 2 * 2, 2)]
+            if len(codes) == 3:
+                pairs.append(self._alone(codes[2], 0x88 if masked else 0xCC))
+            codes = pairs[0]
+            if len(pairs) > 1:
+                codes = [code for a, b in zip(*pairs, strict=True) for code in self._pair(a, b, 4)]
+        return codes
+
+    def _pair(self, high: Code, low: Code, width: int) -> list[Code]:
+        """Two vectors with fields of 2 * width bits, the second one with its halves crosswise."""
+        upper, by = _upper(width), vectors.splat(width, "int32", self.lanes)
+        first = self._chosen(upper, high.words, low.words)
+        if self.moves:
+            second = self._chosen(upper, low.words, high.words)
+        else:
+            second = self._chosen(upper, high.words << by, low.words >> by)
+        crossed = high.crossed + width if self.moves else 0
+        return [
+            Code(vectors.bind(first), high.crossed),
+            Code(vectors.bind(second), crossed),
+        ]
+
+    def _alone(self, code: Code, upper: int) -> list[Code]:
+        """`_pair` of a slice and nothing."""
+        words, by = code.words, vectors.splat(2, "int32", self.lanes)
+        second = words & self._mask(upper >> 2) if self.moves else (words << by) & self._mask(upper)
+        return [
+            Code(vectors.bind(words & self._mask(upper))),
+            Code(vectors.bind(second), 2 if self.moves else 0),
+        ]
 
     def _slice(self, site: Site, number: int, nv: int, first, place: int) -> tirx.Expr:
         """Two bits of the codes of 4 steps."""
@@ -74,38 +127,38 @@ class Operands:
             return self._load(site, number + (1 if even else 0), nv, first + place)
         low = self._load(site, 1 if even else 0, nv, first)
         high = self._load(site, 0, nv, first) if even else None
-        return self._joined(high, low, 1)[place]
+        return self._halves(high, low)[place]
 
-    def _joined(self, high, low, width: int, upper: int | None = None) -> list[tirx.Expr]:
-        """Vectors with the even and the odd fields of two with fields of `width` bits, None: 0;
-        upper: the bits that are those of `high`."""
-        if upper is None:
-            upper = sum(((1 << width) - 1) << at for at in range(width, 8, 2 * width))
-        by = vectors.splat(width, "int32", self.lanes)
+    def _halves(self, high: tirx.Expr | None, low: tirx.Expr) -> list[tirx.Expr]:
+        """Vectors with the even and the odd fields of two with fields of a bit, None: 0."""
+        one = vectors.splat(1, "int32", self.lanes)
         return [
-            vectors.bind(self._chosen(upper, high if high is None else high << by, low)),
-            vectors.bind(self._chosen(upper, high, low if low is None else low >> by)),
+            vectors.bind(self._chosen(0xAA, None if high is None else high << one, low)),
+            vectors.bind(self._chosen(0xAA, high, low >> one)),
         ]
 
-    def _chosen(self, mask: int, a: tirx.Expr | None, b: tirx.Expr | None) -> tirx.Expr:
-        """Bits of a where the mask has them, else of b."""
-        if b is None:
-            return a & self._mask(mask)
+    def _chosen(self, mask: int, a: tirx.Expr | None, b: tirx.Expr) -> tirx.Expr:
+        """Bits of a where the mask has them, else of b; None: 0."""
         if a is None:
             return b & self._mask(~mask & 0xFF)
         if self.isa.has_bit_logic:
             return self.isa.bit_logic(0xCA, self._mask(mask), a, b)
         return (a & self._mask(mask)) | (b & self._mask(~mask & 0xFF))
 
-    def field(self, code: tirx.Expr, part: Part, masked: bool, field: int, down: bool) -> tirx.Expr:
+    def field(self, code: Code, part: Part, masked: bool, field: int, down: bool) -> tirx.Expr:
         """Emit the operand of a field: shifted down, or where it is."""
-        mask, at = (1 << part.bits) - 1, field * part.bits
-        mask -= masked and part.bits in (2, 4)
-        if down and at:
-            code = code >> vectors.splat(at, "int32", self.lanes)
-            at = 0
-        code = code if part.bits == 8 else code & self._mask(mask << at)
-        return vectors.bind(tirx.reinterpret(f"{self.right_type}x{BYTES * self.lanes}", code))
+        at, below = field * part.bits, masked and part.bits in (2, 4)
+        words, to = code.words, 0 if down else at
+        if code.crossed:
+            wanted = range(to + below, to + part.bits)
+            places = [(i - to + at) ^ code.crossed if i in wanted else None for i in range(8)]
+            words = self.isa.moved_bits(words, places)
+        else:
+            words = words >> vectors.splat(at, "int32", self.lanes) if to != at else words
+            mask = (1 << part.bits) - (1 << below)
+            words = words if part.bits == 8 else words & self._mask(mask << to)
+        words = vectors.bind(words)
+        return vectors.bind(tirx.reinterpret(f"{self.right_type}x{BYTES * self.lanes}", words))
 
     def _mask(self, byte: int) -> tirx.Expr:
         word = int.from_bytes(bytes([byte] * 4), "little", signed=True)

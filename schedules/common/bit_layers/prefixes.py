@@ -1,13 +1,8 @@
 """What a number of layers reads: slices of two bits, joined to parts.
 
-The planes of a prefix are *slices* of two bits. Slices a over b, with fields of w bits in the same
-order, become two vectors of fields of 2 w bits by a shift and a choice of bits each (`_joined`):
-
-    even fields:  upper half ? a << w : b            odd fields:  upper half ? a : b >> w
-
-so that four slices, whose bytes hold 4 steps each, become four vectors of codes of 8 bits by four
-such joints, 4 instructions a vector. An odd number of layers leaves out the lower bits of the last
-slice: codes are twice as large, and so are the sums.
+The planes of a prefix are *slices* of two bits. Two slices become two vectors of fields of four
+bits, and two times two of these four vectors of codes of 8 bits (`operands`). An odd number of
+layers leaves out the lower bits of the last slice: codes are twice as large, and so are the sums.
 """
 
 from __future__ import annotations

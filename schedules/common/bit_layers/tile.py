@@ -41,6 +41,9 @@ CHAINS, TOGETHER = 4, 8
 """Most sums of the same fields, and as many multiplications as hide how long one takes: 4 or 5
 cycles, of one or two a cycle."""
 
+MOVING = 2
+"""Rows up to which bits are moved by the instruction for it: Zen 4 has it where it multiplies."""
+
 BESIDE = 6
 """Registers beside sums and left values: slices that are joined, and masks."""
 
@@ -65,6 +68,7 @@ class LayersTile(GroupTile):
 
     def partial(self, site: Site) -> None:
         """Emit the sums of a group, for every number of layers; the registers are the same."""
+        self.operands.moves = self.isa.has_moved_bits and self.rows <= MOVING
         counts = list(self.op.bit_layers.all)
         tile, prefixes = self.rows * self.vectors, map(self._prefix, counts)
         most = max(self._apart(p) * self._chains(p) for p in prefixes)
