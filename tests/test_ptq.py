@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from float_models import image_model, images, rows, text_model
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from plan_models import swish_cnn
 
 from lpgen.errors import PlanError, QuantizeError
@@ -17,6 +17,7 @@ from lpgen.onnx import read_network
 from lpgen.plans import Group, Plan, Precision, groups_of, plan_of, uniform
 from lpgen.quantize import Calibration, Kept, Settings, quantize, write
 from lpgen.quantize.between import Between, Coded, ranges_between
+from lpgen.quantize.biases import Biases
 from lpgen.quantize.ranges import chosen
 from lpgen.quantize.session import Session
 
@@ -207,3 +208,62 @@ def test_mistakes_are_said_in_one_line(rng):
     )
     with pytest.raises(QuantizeError, match="layer query: weights are not finite"):
         quantize(Calibration(model, calls), plan)
+
+
+def product(nodes: list[onnx.NodeProto], **constants: np.ndarray) -> onnx.ModelProto:
+    """A model x [rows, 32] -> y of some nodes and constants."""
+    values = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("x", "y")
+    ]
+    tensors = [numpy_helper.from_array(np.float32(v), name) for name, v in constants.items()]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
+    opsets = [helper.make_opsetid("", 21)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def test_the_constant_behind_a_product_is_its_bias(rng):
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="product"),
+        helper.make_node("Add", ["b", "h"], ["y"], name="add"),
+    ]
+    w, b = rng.normal(size=(32, 8)), rng.normal(size=(1, 8))
+    model, x = (
+        product(nodes, w=w, b=b),
+        np.float32(rng.normal(size=(300, 32)) + rng.normal(size=32)),
+    )
+    calibration = Calibration(model, [{"x": x}])
+    plan = uniform(groups_of(model), "w2a8")
+    runs = [
+        Session(quantize(calibration, plan, Settings(correct=correct)).model)
+        for correct in (False, True)
+    ]
+    expected = x @ w + b
+    without, corrected = (np.abs((run({"x": x})["y"] - expected).mean(0)) for run in runs)
+    assert corrected.max() < 1e-4 < 0.01 < without.max()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "place"),
+    [
+        ([("Gemm", "x w b", "y", {})], ("y", 2)),
+        ([("Gemm", "x w b", "y", {"beta": 0.5})], None),
+        ([("Gemm", "x w", "y", {})], None),
+        ([("Gemm", "x w column", "y", {})], None),
+        ([("MatMul", "x w", "h", {}), ("Add", "h b", "y", {})], ("y", 1)),
+        ([("MatMul", "x w", "h", {}), ("Add", "one h", "y", {})], ("y", 0)),
+        ([("MatMul", "x w", "h", {}), ("Add", "h h", "y", {})], None),
+        ([("MatMul", "x w", "h", {}), ("Mul", "h b", "y", {})], None),
+        ([("MatMul", "x w", "h", {}), ("Add", "h b", "y", {}), ("Relu", "h", "z", {})], None),
+        ([("MatMul", "x w", "y", {}), ("Add", "y b", "z", {})], None),
+    ],
+)
+def test_where_a_bias_is(nodes, place):
+    made = [helper.make_node(kind, x.split(), [y], **how) for kind, x, y, how in nodes]
+    zeros = {"w": (32, 8), "b": (8,), "one": (1,), "column": (8, 1)}
+    model = product(made, **{name: np.zeros(shape) for name, shape in zeros.items()})
+    found = Biases(model).of(model.graph.node[0], 8)
+    assert (found and (found.node.output[0], found.place)) == place
+    if found:
+        found.replace("other")
+        assert found.node.input[found.place] == "other"
+        assert np.array_equal(found.corrected(np.arange(8)).ravel(), np.arange(8))

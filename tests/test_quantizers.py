@@ -14,6 +14,7 @@ from lpgen.quantize.codes import nearest, split
 from lpgen.quantize.gptq import gptq, gptq_each, inverse_factor
 from lpgen.quantize.greedy import planes, refitted
 from lpgen.quantize.prefixes import bit_layers
+from lpgen.quantize.scales import errors, searched
 
 S4, S3, S2 = (Format("s", bits) for bits in (4, 3, 2))
 
@@ -215,3 +216,25 @@ def test_codes_of_prefixes_are_the_best_of_all_256(rng):
         )
         own = objective[found.codes[i, j]]
         assert own <= objective.min() + 0.05  # scales were fitted once more since
+
+
+@pytest.mark.parametrize("group", [0, 20])
+@pytest.mark.parametrize("form", [S3, S4])
+def test_scales_by_the_error_of_results_lose_less_in_every_row(rng, form, group):
+    w, x = rng.standard_t(4, size=(24, 70)), inputs(rng, 400, 70)
+    hessian = x.T @ x
+    found, plain = (each(w, hessian, form, group) for each in (searched, gptq))
+    before, after = (errors(w - q.real(), hessian) for q in (plain, found))
+    assert (after <= before * (1 + 1e-6)).all()
+    assert after.sum() < 0.95 * before.sum()
+    for part in (0.98, 1.02):  # one factor for a row is the best there is
+        assert (errors(w - part * found.real(), hessian) >= after).all()
+    assert found.codes.min() >= form.min
+    assert found.codes.max() <= form.max
+
+
+def test_scales_of_what_is_zero(rng):
+    w = np.stack([np.zeros(8), rng.normal(size=8)])
+    found = searched(w, np.zeros((8, 8)), S4)
+    assert not found.codes[0].any()
+    assert (found.scale > 0).all()
