@@ -85,7 +85,44 @@ def test_groups_share_vectors():
     assert (far.together, far.width, far.steps) == (2, 4, 8)
     several = Lanes(groups=2, ins=8, outs=24, lanes=16, kq=4)
     assert (several.together, several.width, several.panels(2)) == (1, 12, 2)
-    assert [several.group(panel, 3, 2) for panel in range(2)] == [0, 1]
+    assert [several.group(panel, 1, 3, 2) for panel in range(2)] == [0, 1]
+
+
+def test_vectors_without_empty_lanes_hold_whole_groups_together():
+    lanes = Lanes(groups=4, ins=24, outs=24, lanes=16, kq=4, dense=True)
+    assert (lanes.period, lanes.width, lanes.panels(3), lanes.behind(3)) == (3, 16, 2, 0)
+    assert [sorted({*lanes.groups_of(vector)}) for vector in range(3)] == [[0], [0, 1], [1]]
+    assert [lanes.group(1, vector, 8, 3) for vector in range(3)] == [2, 3, 3]
+    odd = Lanes(groups=3, ins=6, outs=6, lanes=16, kq=4, dense=True)
+    assert (odd.period, odd.panels(3), odd.behind(3)) == (3, 1, 5)
+
+
+@TEMPLATES
+@pytest.mark.parametrize(
+    ("groups", "ins", "outs", "words"),
+    [
+        (9, 6, 6, {"w": 2}),  # the last panel lacks groups
+        (4, 12, 12, {"stride": 2, "act": "u7"}),
+        (2, 24, 24, {}),
+        (5, 3, 20, {"h": 2, "w": 2}),
+    ],
+)
+def test_tiles_without_empty_lanes_are_exact(name, groups, ins, outs, words):
+    chosen, target = template(name)
+    op = grouped(groups, ins, outs, **{"h": 4, "w": 4, **words})
+    space = chosen.space(op, target)
+    points = [p for p in space.enumerate() if p["vectors"] == space.knobs["vectors"][-1]]
+    for knobs in (points[0], points[len(points) // 2], points[-1]):
+        assert_exact(name, op, knobs)
+
+
+def test_tiles_without_empty_lanes_are_whole():
+    chosen, target = template("avx512vnni/grouped_conv")
+    op = grouped(8, 24, 24, h=6, w=6)
+    assert chosen.space(op, target).knobs["vectors"] == (1, 2, 3)
+    knobs = chosen.default(op, target) | {"rows": 1, "columns": 4, "vectors": 3, "block": 0}
+    with pytest.raises(ScheduleRefused, match="1 x 4 are partly outside of 6 x 6"):
+        chosen.kernel(op, target, knobs)
 
 
 @TEMPLATES

@@ -8,7 +8,8 @@ of the input, `kq` channels of each of these groups, repeated over the lanes of 
     V[l] = input(row, column, group of l, channels r * kq .. r * kq + kq - 1)
 
 A window is used by all outputs of a register tile of `rows` x `columns` outputs that have it under
-a tap, and by all vectors of the tile where a group has several:
+a tap, and by all vectors of the tile where a group has several. Where the vectors of a tile hold
+whole groups together, and no lane is empty, each has a window of its own.
 
     tile[i, j, lane] = sum over (kr, s, r, kt) of input(i * stride + kr, j * stride + s, group of
                        lane, r * kq + kt) * weight[r, kr, s, lane, kt]
@@ -116,8 +117,7 @@ class Rows:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         t, lanes = self.tiling, self.lanes
-        panels = lanes.panels(t.vectors) if lanes.together > 1 else 0
-        behind = max(0, panels * lanes.together - self.op.groups) * lanes.ins + REACH
+        behind = lanes.behind(t.vectors) * lanes.ins + REACH
         return (self.op.n, self.blocks, self.count, self.width * self.op.ic + behind)
 
     def row(self, block: tirx.Expr, row: tirx.Expr) -> tirx.Expr:
@@ -138,9 +138,17 @@ class Rows:
         return te.compute(self.shape, value, name="pad")
 
 
+def lanes_of(op: Conv2d, lanes: int, kq: int, vectors: int = 1) -> Lanes:
+    """How the channels fall into panels of `vectors` vectors: without empty lanes where that many
+    hold whole groups, and not a part of one."""
+    sizes = (op.groups, op.ic // op.groups, op.oc // op.groups, lanes, kq)
+    sparse = Lanes(*sizes)
+    return Lanes(*sizes, dense=sparse.width < lanes and vectors == sparse.period > 1)
+
+
 def define(op: Conv2d, operands: Operands, t: Tiling) -> Definition[Rows, LaneWeights]:
     """The tensor expressions of `op`: stages pad, tile and y."""
-    lanes = Lanes(op.groups, op.ic // op.groups, op.oc // op.groups, t.lanes, t.kq)
+    lanes = lanes_of(op, t.lanes, t.kq, t.vectors)
     rows = Rows(op, t, lanes, operands.left, operands.offset)
     weights = LaneWeights(op.w_shape, op.weight, lanes, t.vectors, operands.right)
     sections = placeholders(weights.sections)
@@ -158,7 +166,7 @@ def _tile(rows: Rows, pad: te.Tensor, weights: te.Tensor) -> te.Tensor:
     def product(image, rt, ct, panel, vector, i, j, lane):
         row = (rt % t.block * t.rows + i) * down + kr * below
         column = (ct * t.columns + j) * across + s * beside
-        channel = lanes.group(panel, lane, t.vectors) * lanes.ins + r * t.kq + kt
+        channel = lanes.group(panel, vector, lane, t.vectors) * lanes.ins + r * t.kq + kt
         value = pad[image, rt // t.block, row, column * op.ic + channel].astype("int32")
         weight = weights[panel, r, kr, s, vector, lane, kt].astype("int32")
         return te.sum(value * weight, axis=[kr, s, r, kt])

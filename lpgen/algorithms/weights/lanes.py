@@ -2,14 +2,15 @@
 
     main[panel][step][kernel row][kernel column][vector][lane][kt]
 
-A vector holds the output channels of several whole groups, or an even part of one group. A panel is
-what a register tile computes: vectors whose lanes read the same channels. Weights are stored as
-operands, one or two bytes each: a group has few, read again for every tile, and the bits that
-narrower codes would save are nothing beside the activations.
+A vector holds the output channels of several whole groups, or an even part of one group, and some
+lanes are empty. Or none is: the vectors of a panel hold whole groups together. A panel is what a
+register tile computes. Weights are stored as operands, one or two bytes each: a group has few, read
+again for every tile, and what narrower codes would save is nothing beside the activations.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -26,13 +27,20 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Lanes:
     """`groups` of `ins` input and `outs` output channels in vectors of `lanes` lanes, each of which
-    multiplies `kq` input channels in a step."""
+    multiplies `kq` input channels in a step; dense: without empty lanes, `period` vectors a panel.
+    """
 
     groups: int
     ins: int
     outs: int
     lanes: int
     kq: int
+    dense: bool = False
+
+    @property
+    def period(self) -> int:
+        """Vectors that hold whole groups and have no empty lane."""
+        return self.outs // math.gcd(self.outs, self.lanes)
 
     @property
     def together(self) -> int:
@@ -48,6 +56,8 @@ class Lanes:
     @cached_property
     def width(self) -> int:
         """Lanes of a vector that are output channels, the first ones."""
+        if self.dense:
+            return self.lanes
         if self.outs <= self.lanes:
             return self.together * self.outs
         return max(width for width in range(1, self.lanes + 1) if self.outs % width == 0)
@@ -56,11 +66,33 @@ class Lanes:
         """Panels of `vectors` vectors; the last one may lack some groups."""
         return -(-self.groups * self.outs // (vectors * self.width))
 
-    def group(self, panel, lane, vectors: int):
+    def group(self, panel, vector, lane, vectors: int):
         """The group of a lane; in empty lanes one that may not exist."""
+        if self.dense:
+            return ((panel * vectors + vector) * self.lanes + lane) // self.outs
         if self.outs > self.lanes:
             return panel * (vectors * self.width) // self.outs
         return panel * self.together + lane // self.outs
+
+    def groups_of(self, vector: int) -> list[int]:
+        """The group of each lane, counted from the panel's first; empty lanes may have any."""
+        if self.dense:
+            return [(vector * self.lanes + lane) // self.outs for lane in range(self.lanes)]
+        return [min(lane // self.outs, self.together - 1) for lane in range(self.lanes)]
+
+    @property
+    def near(self) -> bool:
+        """Whether each vector's lanes read two groups at most, or what lies within a vector."""
+        apart = [
+            self.groups_of(vector)[-1] - self.groups_of(vector)[0]
+            for vector in range(self.period if self.dense else 1)
+        ]
+        return all(n < 2 or n * self.ins + self.kq <= self.lanes * self.kq for n in apart)
+
+    def behind(self, vectors: int) -> int:
+        """Groups of the last panel that do not exist."""
+        of_panel = vectors * self.lanes // self.outs if self.dense else self.together
+        return max(0, self.panels(vectors) * of_panel - self.groups) if of_panel > 1 else 0
 
 
 @dataclass(frozen=True)

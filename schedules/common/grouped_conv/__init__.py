@@ -11,7 +11,8 @@ for image, block of row tiles           # parallel
 | step    | the instruction, as in `dot.knobs`; pairs: sums of a piece of the code in int16     |
 | rows    | rows of outputs in the register tile                                                |
 | columns | columns of outputs in the register tile                                             |
-| vectors | vectors of output channels in the register tile, of a group with several            |
+| vectors | vectors of output channels in the register tile: of a group with several, or as     |
+|         | many as hold whole groups without empty lanes                                       |
 | block   | row tiles whose input is copied together; 0: all, and copied before                 |
 | order   | of the tiles in a block: mc (channels vary fastest) or cm                           |
 """
@@ -42,6 +43,10 @@ BLOCKS = (0, 1, 2, 4, 8, 16)
 MOST_OUTS = 128
 """Output channels of a group beyond which tiles of several vectors serve as well."""
 
+MOST_DENSE = 3
+"""Vectors without empty lanes, at most, in a tile of groups smaller than one: each has a window of
+its own, which takes a permutation. Those of larger groups are broadcasts."""
+
 STRAIGHT = 384
 """Multiplications up to which a tile is straight-line code; loops take what is beyond."""
 
@@ -55,7 +60,8 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     lanes = _lanes(op, isa, "bytes")
     if lanes.outs > MOST_OUTS:
         return f"{lanes.outs} output channels of a group fill vectors by themselves"
-    if lanes.outs > isa.lanes and lanes.width * -(-lanes.outs // isa.lanes) < lanes.outs:
+    full = -(-lanes.outs // isa.lanes)
+    if lanes.outs > isa.lanes and lanes.width * full < lanes.outs:
         empty = f"{isa.lanes - lanes.width} of {isa.lanes} lanes empty"
         return f"{lanes.outs} output channels of a group leave {empty}, more than dot does"
     if any(_lanes(op, isa, step).width == 1 for step in steps(op, isa)):
@@ -65,8 +71,19 @@ def why_not(op: Dense | Conv2d, isa: Isa) -> str | None:
     return None
 
 
-def _lanes(op: Conv2d, isa: Isa, step: str) -> Lanes:
-    return Lanes(op.groups, op.ic // op.groups, op.oc // op.groups, isa.lanes, _kq(step))
+def _lanes(op: Conv2d, isa: Isa, step: str, vectors: int = 1) -> Lanes:
+    return grouped_conv.lanes_of(op, isa.lanes, _kq(step), vectors)
+
+
+def _dense(op: Conv2d, isa: Isa) -> tuple[int, ...]:
+    """The vectors of a tile without empty lanes; none where it has no fewer of them in all."""
+    lanes = _lanes(op, isa, "bytes")
+    each = [_lanes(op, isa, step, lanes.period) for step in steps(op, isa)]
+    many = lanes.period > (MOST_DENSE if lanes.outs < isa.lanes else max(ROWS))
+    if many or not all(dense.dense and dense.near for dense in each):
+        return ()
+    fewer = each[0].panels(lanes.period) * lanes.period < lanes.panels(1)
+    return (lanes.period,) if fewer else ()
 
 
 def _kq(step: str) -> int:
@@ -113,7 +130,7 @@ def space(op: Conv2d, isa: Isa) -> Space:
             "step": steps(op, isa),
             "rows": tuple(rows for rows in ROWS if rows <= op.oh),
             "columns": tuple(cuts(op.ow, COLUMNS)),
-            "vectors": tuple(v for v in VECTORS if vectors % v == 0),
+            "vectors": (*(v for v in VECTORS if vectors % v == 0), *_dense(op, isa)),
             "block": tuple(block for block in BLOCKS if block < op.oh),
             "order": ("mc", "cm"),
         },
@@ -128,6 +145,9 @@ def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     extra = 2 if isa.has_dot4 else 3
     if rows * columns * vectors + extra > isa.registers:
         return f"a tile of {rows} x {columns} x {vectors} vectors exceeds {isa.registers} registers"
+    if (op.oh % rows or op.ow % columns) and vectors in _dense(op, isa):
+        # LLVM moves the products of what may be outside behind the branch, and spills windows.
+        return f"tiles of {rows} x {columns} are partly outside of {op.oh} x {op.ow}"
     if pieces(op, isa, knobs) is None:
         tile = f"a tile of {rows} x {columns} x {vectors} vectors"
         return f"{tile} is too long for straight-line code, or for sums in int16"
@@ -136,13 +156,18 @@ def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
 
 def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     """What a kernel with these knobs does (`Template.work`)."""
-    t, lanes = _tiling(op, isa, knobs), _lanes(op, isa, knobs["step"])
+    t, lanes = _tiling(op, isa, knobs), _lanes(op, isa, knobs["step"], knobs["vectors"])
     rows = grouped_conv.Rows(op, t, lanes, "uint8", 0)
     (kh, kw), (down, across), (below, beside) = op.kernel, op.stride, op.dilation
     lines = {i * down + k * below for i in range(t.rows) for k in range(kh)}
     places = {j * across + s * beside for j in range(t.columns) for s in range(kw)}
     alone = t.rows == 1  # rows of the kernel one after the other
     windows = kh * len(places) if alone else len(lines) * len(places)
+    # Vectors that have a window of their own, and those of them that are no two broadcasts.
+    own = range(t.vectors if lanes.dense else 1)
+    groups = [lanes.groups_of(vector) for vector in own]
+    shuffled = sum(read[-1] - read[0] > lanes.dense for read in groups)
+    loads = shuffled or len({group for read in groups for group in read})
     outputs = t.rows * t.columns * t.vectors
     weights = kw * t.vectors * (1 if alone else kh)
     each = {"bytes": 1 if isa.has_dot4 else 3, "pairs": 2, "words": 2}[knobs["step"]]
@@ -153,8 +178,8 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     steps = tiles * lanes.steps
     return {
         "products": steps * outputs * kh * kw * each,
-        "loads": steps * (windows + kh * kw * t.vectors),
-        "shuffles": steps * windows * (lanes.together > 1),
+        "loads": steps * (windows * loads + kh * kw * t.vectors),
+        "shuffles": steps * windows * shuffled,
         "spilled": steps * spilled,
         "copy": copied / (2 * isa.lanes),
         "tiles": tiles,
@@ -181,7 +206,7 @@ def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     t = _tiling(op, isa, knobs)
     definition = grouped_conv.define(op, operands_of(op, isa, knobs["step"]), t)
     sch = definition.schedule()
-    _schedule(sch, knobs, t.block, _lanes(op, isa, knobs["step"]).width)
+    _schedule(sch, knobs, t.block, definition.lhs.lanes.width)
     func = use_windows(sch.mod["main"], isa, definition, knobs["step"], pieces(op, isa, knobs))
     return finished(func, definition, isa=isa)
 

@@ -131,12 +131,12 @@ class _Tile:
         for r, (pixel, outputs) in itertools.product(
             range(self.pieces.steps), sorted(self._users().items())
         ):
-            window = self._window(pixel, step + r, row)
+            windows = self._windows(pixel, step + r, row)
             for i, j, kr, s in outputs:
                 for vector in range(self.tiling.vectors):
                     at = self.main.at(vector=vector, r=step + r, kr=row + kr, s=s)
                     weights = vectors.load(self.main.buffer, at, self.isa.lanes * self.tiling.kq)
-                    self._multiply(self._number(vector, i, j), window, weights)
+                    self._multiply(self._number(vector, i, j), windows[vector], weights)
         if self.narrow:
             for i in range(self.narrow.count):
                 self.sums[i] = self.sums[i] + self.isa.sum2(self.narrow[i])
@@ -162,54 +162,68 @@ class _Tile:
 
     # ---- windows
 
-    def _window(self, pixel: tuple[int, int], step, row) -> tirx.Expr:
-        """The window of step `step` at a pixel, counted from the tile's first one in kernel row
-        `row`."""
+    def _windows(self, pixel: tuple[int, int], step, row) -> list[tirx.Expr]:
+        """The window of each vector of step `step` at a pixel, counted from the tile's first one in
+        kernel row `row`."""
         *outer, line, first = self.pad.at(kr=row, r=step)
         index = [*outer, line + pixel[0], first + pixel[1] * self.op.ic]
+        if self.lanes.dense:
+            return [self._window(index, vector) for vector in range(self.tiling.vectors)]
+        return [self._window(index, 0)] * self.tiling.vectors
+
+    def _window(self, index: list, vector: int) -> tirx.Expr:
+        """What the lanes of a vector read; index: of the channels of the panel's first group."""
         lanes, kq = self.lanes, self.tiling.kq
-        if lanes.together == 1:
+        groups = lanes.groups_of(vector)
+        first, span = groups[0], groups[-1] - groups[0]
+        places = [group - first for group in groups]
+        index = [*index[:-1], index[-1] + first * lanes.ins]
+        if span == 0:
             value = tirx.Broadcast(self._unit(index), self.isa.lanes)
-        elif ((lanes.together - 1) * lanes.ins + kq) * self.size <= SHUFFLED:
-            value = self._shuffled(index)
+        elif (span * lanes.ins + kq) * self.size <= SHUFFLED:
+            value = self._shuffled(index, places)
+        elif span == 1:
+            value = self._joined(index, places)
         else:
-            value = self._picked(index)
+            value = self._picked(index, places)
         number = f"{self.left}x{self.isa.lanes * kq}"
         return vectors.bind(vectors.reinterpret(number, value))
-
-    def _group(self, lane: int) -> int:
-        """Which of the groups of a vector a lane belongs to; empty lanes may take any."""
-        return min(lane // self.lanes.outs, self.lanes.together - 1)
 
     def _unit(self, index: list) -> tirx.Var:
         """The channels of one group in a step as an int32."""
         four = vectors.load(self.pad.buffer, index, self.tiling.kq)
         return vectors.bind(vectors.reinterpret("int32", four))
 
-    def _shuffled(self, index: list) -> tirx.Expr:
+    def _joined(self, index: list, places: list[int]) -> tirx.Expr:
+        """The channels of two groups, each in its lanes."""
+        lanes = self.isa.lanes
+        second = [*index[:-1], index[-1] + self.lanes.ins]
+        both = [vectors.bind(tirx.Broadcast(self._unit(at), lanes)) for at in (index, second)]
+        return vectors.joined(both, [place * lanes + lane for lane, place in enumerate(places)])
+
+    def _shuffled(self, index: list, places: list[int]) -> tirx.Expr:
         """Sixteen bytes, repeated, and of each lane's copy the bytes of its group."""
         lanes = self.isa.lanes
         piece = vectors.load(self.pad.buffer, index, SHUFFLED // self.size)
         piece = vectors.bind(vectors.reinterpret(f"int8x{SHUFFLED}", piece))
         table = vectors.bind(vectors.repeat(piece, SHUFFLED, lanes // 4))
-        indices = vectors.constants(self._order(1), "int8")
+        indices = vectors.constants(self._order(1, places), "int8")
         return self.isa.lookup16(table, indices)
 
-    def _picked(self, index: list) -> tirx.Expr:
+    def _picked(self, index: list, places: list[int]) -> tirx.Expr:
         """A vector of the input, and of it the bytes of each lane's group."""
         lanes = self.isa.lanes
         unit = next(unit for unit in (4, 2, 1) if self.lanes.ins * self.size % unit == 0)
         piece = vectors.load(self.pad.buffer, index, lanes * self.tiling.kq)
         number = f"int{8 * unit}x{4 * lanes // unit}"
         piece = vectors.bind(vectors.reinterpret(number, piece))
-        return vectors.shuffle(piece, self._order(unit))
+        return vectors.shuffle(piece, self._order(unit, places))
 
-    def _order(self, unit: int) -> list[int]:
+    def _order(self, unit: int, places: list[int]) -> list[int]:
         """Where the values of each lane begin behind those of the first group, in units of so many
         bytes."""
         apart = self.lanes.ins * self.size // unit
-        places = range(4 // unit)
-        return [self._group(lane) * apart + i for lane in range(self.isa.lanes) for i in places]
+        return [place * apart + i for place in places for i in range(4 // unit)]
 
 
 @contextlib.contextmanager
