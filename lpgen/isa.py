@@ -49,6 +49,7 @@ class Isa:
     (`add_twos`, `add_each`), or 1 (`add_scaled`); kq_words: int16 likewise, 2 (`dot2`) or 1
     (`dot1`);
     has_dot4: whether `dot4` is one instruction, and so exact for all bytes;
+    halves: how many multiplications `dot4` and `add_pairs` take for a vector;
     has_bit_logic: whether any function of three bits is one instruction;
     has_moved_bits: whether the bits of every byte are moved, or cleared, by one instruction;
     has_count_bits: whether an instruction counts the bits of 32-bit words; counts_bytes: of bytes;
@@ -68,6 +69,7 @@ class Isa:
     kq: ClassVar[int] = 4
     kq_words: ClassVar[int] = 2
     has_dot4: ClassVar[bool] = False
+    halves: ClassVar[int] = 1
     has_bit_logic: ClassVar[bool] = False
     has_moved_bits: ClassVar[bool] = False
     has_count_bits: ClassVar[bool] = False

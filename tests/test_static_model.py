@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from lpgen import records, templates
+from lpgen import cost, records, templates
 from lpgen.algorithms.kernel import Function
-from lpgen.build import mca
-from lpgen.build.assembly import hot_loops
+from lpgen.build import mca, mca_tables
+from lpgen.build.assembly import PAIRING, hot_loops
 from lpgen.build.lower import lower
 from lpgen.errors import RecordError, UserError
 from lpgen.ops import parse
@@ -18,7 +18,7 @@ from lpgen.records import Log, Record
 from lpgen.records.choose import choose
 from lpgen.target import Target
 from lpgen.templates import templates_for
-from lpgen.tune import offline
+from lpgen.tune import judging, offline
 from lpgen.tune.events import Foreseen
 from lpgen.tune.messages import Candidate
 from lpgen.tune.race import foreseen
@@ -66,6 +66,93 @@ def test_what_llvm_mca_does_not_know_is_one_line(has_mca):
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="has no table of zen99; a newer LLVM may have one"):
         mca.loop(["\tnop"], replace(HASWELL, llvm_cpu="zen99"))
+
+
+def test_what_the_table_of_zen_4_has_wrong():
+    loop = [
+        ".LBB0_1:",
+        "\tvpbroadcastd\t-4(%rax,%rcx), %zmm0",
+        "\tvpmovzxbw\t(%rax), %zmm1",
+        "\tvpdpbusd\t(%rax){1to16}, %zmm1, %zmm2",
+        "\tvpopcntd\t%zmm2, %zmm3",
+        "\tvpsrlw\t$4, %zmm3, %zmm3",
+        "\tvpternlogd\t$150, 64(%rax), %zmm2, %zmm3",
+        "\tvmovdqu64\t%zmm3, (%rdi)",
+        "\tvmovdqu\t%ymm3, 64(%rdi)",
+        "\tjne\t.LBB0_1",
+    ]
+    assert mca_tables.rewritten("znver4", loop)[1:-3] == [
+        "\tvmovdqu64\t-4(%rax,%rcx), %zmm0",
+        "\tvmovdqu64\t(%rax), %zmm1\n\tvpshufb\t%zmm1, %zmm1, %zmm1",
+        "\tvfmadd231ps\t(%rax){1to16}, %zmm1, %zmm2",
+        "\tvplzcntd\t%zmm2, %zmm3",
+        "\tvprold\t$4, %zmm3, %zmm3",
+        "\tvmovdqu64\t64(%rax), %zmm4",
+        "\tvpternlogd\t$150, %zmm4, %zmm2, %zmm3",
+    ]
+    assert mca_tables.units("znver4", loop) == 3.0  # stores; loads 0.5 + 1 + 0.5 + 1
+    assert mca_tables.units("znver4", loop[:7]) == 3.0
+    assert mca_tables.units("znver4", loop[:4]) == 2.0
+    assert mca_tables.rewritten("znver3", loop) == loop
+    assert mca_tables.units("znver3", loop) == 0.0
+
+
+def test_the_table_of_zen_4_put_right(has_mca):
+    """What was measured on the CPU, of twelve independent instructions."""
+    zen4 = Target.parse("zen4")
+
+    def cycles(line: str) -> float:
+        return mca.loop([line.format(i) for i in range(3, 15)], zen4).cycles / 12
+
+    assert cycles("\tvpdpbusd\t%zmm1, %zmm2, %zmm{}") == pytest.approx(1, abs=0.05)
+    assert cycles("\tvpopcntd\t%zmm1, %zmm{}") == pytest.approx(1, abs=0.05)
+    assert cycles("\tvpbroadcastd\t(%rax), %zmm{}") == pytest.approx(0.5, abs=0.05)
+    shuffles = "\tvbroadcasti32x4\t(%rax), %zmm{0}\n\tvpshufb\t%zmm1, %zmm2, %zmm{0}"
+    assert cycles(shuffles) == pytest.approx(2, abs=0.1)
+    assert cycles("\tvmovdqu64\t%zmm{}, (%rax)") == pytest.approx(2, abs=0.05)
+
+
+ARM_MULTIPLIES = re.compile(r"\s+(\w*?)(dot|mul|mla)l?2?\s+v\d+\.(\d+)")
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize("target", ["avx2", "avx512bw", "zen4", "cortex-a53", "cortex-a76"])
+@pytest.mark.parametrize(
+    ("template", "step", "text"),
+    [
+        ("dot", "bytes", "dense m=16 n=64 k=256 act=u4 weight=s4"),
+        ("dot", "words", "dense m=16 n=64 k=256 act=u8 weight=s8"),
+        ("telescoped", None, "dense m=16 n=64 k=256 act=u8 weight=s4"),
+        ("grouped_conv", "bytes", "conv2d h=14 w=14 ic=64 oc=64 kernel=3 pad=1 groups=16 act=u4"),
+        ("blockwise_dot", None, "dense m=16 n=64 k=256 act=u8 weight=s4 out=f32 scale=group32"),
+    ],
+)
+def test_the_loop_runs_as_often_as_the_products_say(template, step, text, target):
+    """Products of an iteration by its instructions, times the iterations that the model counts,
+    are those of the operator."""
+    cpu = Target.parse(target)
+    op = parse(text if "weight" in text else f"{text} weight=s4")
+    found = templates.get(f"{cpu.families[0]}/{template}")
+    space = found.space(op, cpu)
+    if step and step not in space.knobs.get("step", ()):
+        pytest.skip(f"{target} has no step={step}")
+    knobs = cost.candidates(op, cpu, [found], chosen={"step": step} if step else {})[0].knobs
+    functions = {"kernel": found.kernel(op, cpu, knobs).function}
+    loops = hot_loops(lower(functions, cpu).compile().inspect_source("asm"))
+    loop, often = offline._repeated(found, found.work(op, cpu, knobs), loops)
+    products = sum(_products(line, bool(loop.holds(PAIRING))) for line in loop.lines)
+    # Some more: tiles are whole, and scales are multiplied.
+    assert products * often == pytest.approx(op.ops / 2, rel=0.08)
+
+
+def _products(line: str, paired: bool) -> int:
+    """How many an instruction makes; where vpmaddubsw does, vpmaddwd adds them up."""
+    if arm := ARM_MULTIPLIES.match(line):
+        return 16 if arm[2] == "dot" else int(arm[3])
+    size = 64 if "%zmm" in line else 32
+    if "vpdpbusd" in line or "vpmaddubsw" in line:
+        return size
+    return size // 2 if ("vpmaddwd" in line and not paired) or "vpdpwssd" in line else 0
 
 
 def test_without_llvm_mca_one_line_says_what_to_install(lpgen, without_mca):
@@ -154,11 +241,12 @@ def test_the_model_is_judged_by_what_was_measured(tmp_path, monkeypatch):
         log.append(modelled(None, knobs=knobs, seconds=1e-6 * (place + 1)))
     monkeypatch.setattr(offline.mca, "find", lambda: "mca")
     monkeypatch.setattr(offline, "cycles", lambda op, cpu, c: offline.Modelled(c, cycles[c.key]))
-    (judged,) = offline.judge(DENSE, NATIVE, log, 64)
+    (judged,) = judging.judge(DENSE, NATIVE, log, 64)
     assert (judged.template, judged.candidates) == (template.name, 12)
     assert judged.spearman == pytest.approx(1 - 6 * (11**2 + 11) / (12 * (12**2 - 1)))
     assert judged.regret == pytest.approx(1.0)  # 2 us and not 1
-    assert offline.judge(DENSE, NATIVE, log, 4) == []
+    assert judged.ordered == pytest.approx(1 - 11 / 66)  # all but those with the first
+    assert judging.judge(DENSE, NATIVE, log, 4) == []
 
 
 @pytest.mark.parametrize(

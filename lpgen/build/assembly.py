@@ -5,15 +5,19 @@ from typing import NamedTuple
 
 # Instructions that a low-precision kernel is about: x86 in AT&T syntax as LLVM prints it, Arm,
 # RISC-V.
-KEY = re.compile(
-    r"v?p(dpbusd|dpwssd|maddubsw|maddwd|mull[wdq]|muldq|muludq|shufb)s?"
-    r"|vperm[it]?2?b|tdpb[su]{2}d|vpternlog[dq]|v?popcnt[bwdlq]?"
-    r"|[su]?ml[as]l?2?|[su]mull2?|mul|[su]dot|usdot|[su]mmla|usmmla|cnt|tb[lx]"
-    r"|v(mull|mlal|mul|mla|cnt|tb[lx])\.\w+"
-    r"|v(wmacc|wmul|macc|mul)(u|us|su)?\.v[vx]|vrgather(ei16)?\.v[vxi]|vcpop\.v"
+MULTIPLYING = re.compile(
+    r"v?p(dpbusd|dpwssd|maddubsw|maddwd|mull[wdq]|muldq|muludq)s?|tdpb[su]{2}d"
+    r"|[su]?ml[as]l?2?|[su]mull2?|mul|[su]dot|usdot|[su]mmla|usmmla"
+    r"|v(mull|mlal|mul|mla)\.\w+|v(wmacc|wmul|macc|mul)(u|us|su)?\.v[vx]"
 )
+PAIRING = re.compile(r"v?pmaddubsw")
+"""Of these what leaves it to others to add up its products: where there is one, vpmaddwd adds."""
+LOOKING_UP = re.compile(r"v?pshufb|vperm[it]?2?b|tb[lx]|vtb[lx]\.\w+|vrgather(ei16)?\.v[vxi]")
 COUNTING = re.compile(r"v?popcnt[bwdlq]?|v?pshufb|v?cnt(\.\w+)?|vrgather\.v[vxi]|vcpop\.v")
-"""Of them what counts bits, or looks up how many a byte has."""
+"""What counts bits, or looks up how many a byte has."""
+KEY = re.compile(
+    "|".join((MULTIPLYING.pattern, LOOKING_UP.pattern, COUNTING.pattern, "vpternlog[dq]"))
+)
 
 # Elsewhere it computes addresses.
 _SCALAR = re.compile(r"imul[lq]?|mulw?")
@@ -27,6 +31,10 @@ _STORE = re.compile(
     r"|v?st[1-4rp]\w*(?:\.\d+)?\s+(?!.*\[sp).*[qdv]\d+\b"
     # RISC-V; whole registers (vs1r.v) go to the stack.
     r"|vss?e(?:g\de)?\d+\.v\s+v\d+).*[(\[]"
+)
+_SPILL = re.compile(
+    r"\s+(?:v?mov\w+\s+%[xyz]mm\d+, .*\(%rsp|v?st[1-4rp]\w*(?:\.\d+)?\s.*[qdv]\d+\b.*\[sp"
+    r"|vs[1248]r\.v\s)"
 )
 _COMMENT = re.compile(r"\s*(?:#|//|@) .*")
 _INSTRUCTION = re.compile(r"\s+([a-z][\w.]*)")
@@ -47,6 +55,11 @@ class Loop(NamedTuple):
     def stores(self) -> int:
         """Vectors that it writes to memory; what lies on the stack had no register."""
         return sum(_STORE.match(line) is not None for line in self.lines)
+
+    @property
+    def spilled(self) -> int:
+        """Writes of vectors that had no register."""
+        return sum(_SPILL.match(line) is not None for line in self.lines)
 
 
 def functions(assembly: str) -> dict[str, list[str]]:
@@ -99,14 +112,14 @@ def hot_loops(assembly: str) -> list[Loop]:
     return sorted(hot, key=lambda loop: -loop.key_instructions / len(loop.lines))
 
 
-def product_loop(loops: list[Loop]) -> Loop:
-    """The loop that sums up products: that with most key instructions, among those that do not
-    write results (those make tables, bit planes or operands)."""
-    summing = [loop for loop in loops if 4 * loop.stores <= loop.key_instructions]
-    return max(summing or loops, key=lambda loop: loop.key_instructions)
+def product_loop(loops: list[Loop], key: re.Pattern[str] = KEY) -> Loop:
+    """The loop that sums up products: that with most of the key instructions, among those that
+    write at most half as many results (others make tables, bit planes or operands)."""
+    summing = [loop for loop in loops if 2 * loop.stores <= loop.holds(key)]
+    return max(summing or loops, key=lambda loop: loop.holds(key))
 
 
 def _count(lines: list[str], key: re.Pattern[str]) -> int:
-    found = (line for line in lines if key is not KEY or not _ADDRESS.match(line))
+    found = (line for line in lines if key is _SCALAR or not _ADDRESS.match(line))
     names = (m[1] for line in found if (m := _INSTRUCTION.match(line)))
     return sum(key.fullmatch(name) is not None for name in names)

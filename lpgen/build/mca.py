@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from lpgen.build import mca_tables
 from lpgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,13 +61,14 @@ def slowness(target: Target) -> float:
 def loop(lines: Sequence[str], target: Target) -> Loop:
     """How long an iteration of a loop takes, all of whose data are in the L1 cache.
 
-    lines: its instructions and labels (`assembly.Loop`). Raises UserError where llvm-mca is not
+    lines: its instructions and labels (`assembly.Loop`); those that LLVM's table is known to be
+    wrong about count as `mca_tables` says. Raises UserError where llvm-mca is not
     there, does not know the CPU, or does not take an instruction.
     """
     command = [find(), f"-mtriple={target.triple}", f"-mcpu={target.llvm_cpu}"]
     command += [f"-mattr={','.join(target.mattr)}"] if target.mattr else []
     command += [f"-iterations={_ITERATIONS}", "-instruction-info=0", "-resource-pressure=0"]
-    text = "\n".join(lines) + "\n"
+    text = "\n".join(mca_tables.rewritten(target.llvm_cpu, lines)) + "\n"
     try:
         done = subprocess.run(
             command, input=text, capture_output=True, text=True, timeout=_SECONDS, check=False
@@ -81,4 +83,5 @@ def loop(lines: Sequence[str], target: Target) -> Loop:
     if done.returncode != 0 or found is None or bound is None:
         said = next((x for x in done.stderr.splitlines() if "error" in x), "it says nothing")
         raise UserError(f"{command[0]} does not take the hot loop: {said.strip()[:200]}")
-    return Loop(int(found[1]) / _ITERATIONS, float(bound[1]))
+    least = mca_tables.units(target.llvm_cpu, lines)
+    return Loop(max(least, int(found[1]) / _ITERATIONS), max(least, float(bound[1])))

@@ -66,19 +66,22 @@ def _serving(op: Operator, target: Target, among: Iterable[str] | None) -> list[
 
 def judge(labels: dict[Operator, str], target: Target, log: Log, most: int, as_json: bool) -> None:
     """Print how well the static model ranks what the log holds, and medians of each template."""
-    from lpgen.tune import offline
+    from lpgen.tune import judging
 
-    found = [(op, judged) for op in labels for judged in offline.judge(op, target, log, most)]
+    found = [(op, judged) for op in labels for judged in judging.judge(op, target, log, most)]
     for op, judged in found:
         if as_json:
             output.print_json({"workload": op.name} | judged._asdict())
     if as_json:
         return
     rows = [
-        (labels[op], j.template, str(j.candidates), f"{j.spearman:.2f}", output.percent(j.regret))
+        (
+            *(labels[op], j.template, str(j.candidates), f"{j.spearman:.2f}"),
+            *(output.percent(j.ordered) or "", output.percent(j.regret)),
+        )
         for op, j in found
     ]
-    names = ("layer", "template", ">candidates", ">spearman", ">regret of its top 5")
+    names = ("layer", "template", ">candidates", ">spearman", ">ordered", ">regret of its top 5")
     output.print_table(names, rows)
     for template in dict.fromkeys(judged.template for _, judged in found):
         own = [judged for _, judged in found if judged.template == template]
@@ -89,4 +92,4 @@ def judge(labels: dict[Operator, str], target: Target, log: Log, most: int, as_j
             f"{output.count(len(own), 'layer')}): {verdict} (from {SPEARMAN} and up to 5 %)"
         )
     if not found:
-        output.note(f"no template has {offline.FEWEST} candidates that were measured")
+        output.note(f"no template has {judging.FEWEST} candidates that were measured")

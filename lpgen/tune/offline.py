@@ -7,28 +7,33 @@ what it reads from beyond the L1 cache, costs what the fitted cost model says
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from scipy.stats import spearmanr
-
-from lpgen import cost, templates
+from lpgen import cost
 from lpgen.build import mca
-from lpgen.build.assembly import COUNTING, hot_loops, product_loop
+from lpgen.build.assembly import (
+    COUNTING,
+    LOOKING_UP,
+    MULTIPLYING,
+    PAIRING,
+    Loop,
+    hot_loops,
+    product_loop,
+)
 from lpgen.build.compiler import compile_apart
 from lpgen.errors import LpgenError, UserError
-from lpgen.records import Log, Record
+from lpgen.records import Record
 from lpgen.space import Counts
 from lpgen.templates import Template
-from lpgen.tune.compare import measured_table
 from lpgen.tune.messages import Candidate
 
 INSIDE = frozenset(
     (
         "products",
+        "multiplied",
         "adders",
         "counts",
         "counting",
@@ -42,8 +47,19 @@ INSIDE = frozenset(
 )
 """What of a template's counts lies in the hot loop."""
 
-SPILLS_BESIDE = frozenset(("lut_product", "lut_sum", "lut_weight"))
-"""Algorithms that spill wide sums behind the loop, where narrow ones are added to them."""
+OF_TILES = frozenset(("tiles", "runs", "stores"))
+"""What lies in it too where k is so short that the loop is one over tiles, and stores results."""
+
+LOOKUPS = frozenset(("lut_product", "lut_sum", "lut_weight"))
+"""Algorithms whose products are looked up. They spill wide sums behind the loop, where narrow ones
+are added to them."""
+
+NEAR = frozenset(("l2", "l3", "far", "written"))
+"""Bytes from the caches beyond the first, which a CPU that executes out of order asks for in
+time."""
+
+IN_ORDER = ("cortex-a7", "cortex-a53", "cortex-a55")
+"""LLVM's names of CPUs that do not."""
 
 GHZ = 3.0
 """Cycles of a nanosecond of the cost model."""
@@ -55,7 +71,14 @@ PATIENCE = 0.1
 """What a candidate that was looked at takes from the lead of its template."""
 
 HIDDEN = 0.7
-"""What of the bytes from the L2 cache comes while the hot loop computes."""
+"""What of the bytes from the L2 cache comes while the hot loop of a CPU in order computes."""
+
+SPILL = 1.0
+"""Cycles that a vector is waited for that was written because it had no register: llvm-mca takes
+what is read again for something else."""
+
+BESIDE = 0.1
+"""What counts of the shorter of computing and reading from memory."""
 
 
 class Modelled(NamedTuple):
@@ -89,54 +112,81 @@ def cycles(op: Any, target: Any, candidate: Candidate) -> Modelled:
     loops = hot_loops(compiled.assembly)
     if not loops:
         raise UserError(f"{what}: its code has no hot loop")
-    loop = product_loop(loops)
+    loop, often = _repeated(template, counts, loops)
+    if not often:
+        raise UserError(f"{what}: its hot loop has no products")
     hot = mca.loop(loop.lines, target)
+    each = hot.cycles + SPILL * loop.spilled
+    total = beside(template, target, counts, each * often, bool(loop.stores))
+    return Modelled(candidate, total, bound=min(1.0, hot.bound / each))
+
+
+def _repeated(template: Template, counts: Counts, loops: list[Loop]) -> tuple[Loop, float]:
+    """The hot loop and how many times it runs (0: nobody knows): the products that the template
+    counts over those that it holds."""
     if "counting" in counts:  # adders take most of the products, and LLVM any instruction for those
-        keys, held = counts["counting"], loop.holds(COUNTING)
+        key, keys = COUNTING, counts["counting"]
+    elif template.algorithm in LOOKUPS:
+        key, keys = LOOKING_UP, counts["products"]
     else:
-        keys, held = (
-            counts.get("products", 0.0) + counts.get("shuffles", 0.0),
-            loop.key_instructions,
-        )
-    if not held:
-        raise UserError(f"{what}: its hot loop counts no bits")
-    total = hot.cycles / held * keys + around(template, target, counts)
-    return Modelled(candidate, total, bound=min(1.0, hot.bound / hot.cycles))
+        key, keys = MULTIPLYING, counts.get("multiplied", counts.get("products", 0.0))
+    loop = product_loop(loops, key)
+    held = loop.holds(key)
+    if key is MULTIPLYING:
+        held = loop.holds(PAIRING) or held
+    return loop, keys / held if held else 0.0
 
 
-def around(template: Template, target: Any, counts: Counts) -> float:
-    """Cycles of what is not in the hot loop."""
-    inside = INSIDE - {"spilled"} if template.algorithm in SPILLS_BESIDE else INSIDE
-    outside = {
-        name: count * (1 - HIDDEN if name == "l2" else 1)
-        for name, count in counts.items()
-        if name not in inside
-    }
-    nanoseconds = cost.shipped().nanoseconds(template, target, outside)
-    return GHZ * nanoseconds * mca.slowness(target)
+def beside(
+    template: Template, target: Any, counts: Counts, hot: float, stores: bool = False
+) -> float:
+    """Cycles of a kernel whose hot loop takes `hot` in all.
+
+    stores: whether that stores the results. Bytes from memory come while a CPU that executes out of
+    order computes: the longer of both counts, and little of the other.
+    """
+    inside = INSIDE
+    if stores:
+        inside = inside | OF_TILES | {"flush"}
+    elif template.algorithm in LOOKUPS:
+        inside = inside - {"spilled"}
+    outside = {name: count for name, count in counts.items() if name not in inside}
+    if target.llvm_cpu in IN_ORDER:
+        outside["l2"] = outside.get("l2", 0.0) * (1 - HIDDEN)
+        return hot + _priced(template, target, outside)
+    memory = {"dram": outside.pop("dram", 0.0)}
+    near = {name: count for name, count in outside.items() if name not in NEAR}
+    both = sorted((hot + _priced(template, target, near), _priced(template, target, memory)))
+    return both[1] + BESIDE * both[0]
+
+
+def _priced(template: Template, target: Any, counts: Counts) -> float:
+    """Cycles of what was counted, as the fitted cost model has it."""
+    return GHZ * cost.shipped().nanoseconds(template, target, counts) * mca.slowness(target)
 
 
 def search(op: Any, target: Any, serving: Sequence[Template], count: int) -> Iterator[Modelled]:
-    """The cycles of `count` candidates: the best of each template that the cost model does not
-    think hopeless, for it was fitted to other CPUs, then other tiles of the template that is ahead,
-    each with the blocks that cost least: they do not change the hot loop. Portable loops, which the
-    model cannot tell apart, are left out; nothing where none else serves.
+    """The cycles of `count` candidates: the best of each kind that the cost model does not think
+    hopeless, for it was fitted to other CPUs, then other tiles of the kind that is ahead, each with
+    the blocks that cost least: they do not change the hot loop. A kind is a template with a place
+    where it reads the left side. Portable loops, which the model cannot tell apart, are left out;
+    nothing where none else serves.
     """
-    counted = [template for template in serving if template.counted]
-    ranked = [c for c in cost.candidates(op, target, counted) if c.template.counted]
-    waiting: dict[Template, list[Candidate]] = {}
+    ranked = _ranked(op, target, serving)
+    waiting: dict[tuple, list[Candidate]] = {}
     hopeful = [c for c in ranked if c.cost <= ranked[0].cost + HOPELESS]
     for c in _with_best_blocks(op, target, hopeful):
-        waiting.setdefault(c.template, []).append(Candidate(c.template, c.knobs))
-    best: dict[Template, float] = dict.fromkeys(waiting, 0.0)
-    tried: Counter[Template] = Counter()
+        kind = c.template, c.knobs.get("left")
+        waiting.setdefault(kind, []).append(Candidate(c.template, c.knobs))
+    best: dict[tuple, float] = dict.fromkeys(waiting, 0.0)
+    tried: Counter[tuple] = Counter()
 
-    def hope(template: Template) -> float:
+    def hope(kind: tuple) -> float:
         """How soon it is its turn: of what was looked at often more is expected of others."""
-        return best[template] * (1 + PATIENCE * tried[template])
+        return best[kind] * (1 + PATIENCE * tried[kind])
 
     for _ in range(count):
-        ahead = min((t for t in waiting if waiting[t]), key=hope, default=None)
+        ahead = min((kind for kind in waiting if waiting[kind]), key=hope, default=None)
         if ahead is None:
             return
         [found] = model(op, target, [waiting[ahead].pop(0)])
@@ -146,13 +196,26 @@ def search(op: Any, target: Any, serving: Sequence[Template], count: int) -> Ite
         yield found
 
 
+def _ranked(op: Any, target: Any, serving: Sequence[Template]) -> list[cost.Candidate]:
+    """What the cost model likes best of each kind, the best first."""
+    own = [t for t in serving if t.counted and t.family != target.families[-1]]
+    found = []
+    for template in own or [t for t in serving if t.counted]:
+        space = template.space(op, target)
+        for left in space.knobs.get("left", (None,)):
+            chosen = {"left": left} if left else {}
+            if next(iter(space.narrowed(chosen)), None):
+                found += cost.candidates(op, target, [template], chosen=chosen)
+    return sorted(found, key=lambda candidate: candidate.cost)
+
+
 def _with_best_blocks(
     op: Any, target: Any, ranked: Iterable[cost.Candidate]
 ) -> list[cost.Candidate]:
     """One candidate of each register tile, in the order of their firsts."""
     best: dict[tuple, tuple[float, cost.Candidate]] = {}
     for c in ranked:
-        least = around(c.template, target, c.template.work(op, target, c.knobs))
+        least = beside(c.template, target, c.template.work(op, target, c.knobs), 0.0)
         tile = cost.tile_of(c)
         if tile not in best or least < best[tile][0]:
             best[tile] = least, c
@@ -176,55 +239,3 @@ def records_of(op: Any, target: Any, modelled: Sequence[Modelled]) -> list[Recor
         )
         for m in known
     ]
-
-
-class Judged(NamedTuple):
-    """The static model beside what was measured, of the candidates of one template.
-
-    spearman: the rank correlation of cycles with seconds; regret: how much longer the best of the
-    five with fewest cycles takes than the best of all (0: it is among them).
-    """
-
-    template: str
-    candidates: int
-    spearman: float
-    regret: float
-
-
-TOP = 5
-FEWEST = 8
-"""Candidates of a template below which a rank correlation says nothing."""
-
-
-def judge(op: Any, target: Any, log: Log, most: int) -> list[Judged]:
-    """The model beside the candidates of each template that the log holds for this CPU, of which
-    at most `most` are looked at, evenly from the fastest to the slowest."""
-    timed: dict[str, list[tuple[float, Candidate]]] = {}
-    for (name, knobs), seconds in measured_table(op, target, log).items():
-        template = templates.get(name)
-        if seconds is not None and template.counted:
-            timed.setdefault(name, []).append((seconds, Candidate(template, json.loads(knobs))))
-    found = []
-    for name, entries in timed.items():
-        entries = sorted(entries, key=lambda entry: entry[0])
-        step = max(1.0, len(entries) / most)
-        some = [entries[int(i * step)] for i in range(min(most, len(entries)))]
-        pairs = [
-            (seconds, m.cycles)
-            for seconds, m in zip(
-                (seconds for seconds, _ in some),
-                model(op, target, (c for _, c in some)),
-                strict=True,
-            )
-            if m.cycles
-        ]
-        if len(pairs) >= FEWEST:
-            found.append(Judged(name, len(pairs), *_beside(pairs)))
-    return found
-
-
-def _beside(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """(Spearman, regret) of (seconds, cycles)."""
-    seconds, cycles = zip(*pairs, strict=True)
-    top = sorted(pairs, key=lambda pair: pair[1])[:TOP]
-    return float(spearmanr(seconds, cycles).statistic), min(top)[0] / min(seconds) - 1

@@ -39,6 +39,7 @@ class Neon(Isa):
     within = 4
     kq = 2
     kq_words = 1
+    halves = 2
     counts_bytes = True
     shifts_bytes = True
 
@@ -138,6 +139,7 @@ class Dotprod(Neon):
 
     level, needs = "dotprod", "dotprod"
     has_dot4 = True
+    halves = 1
     kq = 4
 
     def dot4(self, acc, a, b):

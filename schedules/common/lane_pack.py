@@ -178,6 +178,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     chunks = c.r * c.s * -(-c.kg // min(chunk(op, isa), c.kg))
     return {
         "products": steps * sums * (1 if isa.has_dot4 else 2),
+        "multiplied": steps * sums * isa.halves,
         "loads": steps * (t.rows + packed),
         "flush": tiles * chunks * sums,
         "stall": steps * max(0, 5 - sums / 2) if isa.has_dot4 else 0,

@@ -238,6 +238,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     sums = t.rows * operands
     return {
         "products": steps * sums * (1 if one_pass else 2),
+        "multiplied": steps * sums * isa.halves,
         "unpack": steps * (operands - bytes_ if one_pass else operands + bytes_),
         "loads": steps * (t.rows * (1 if one_pass else len(planes)) + bytes_),
         "flush": tiles * chunks * sums * (not one_pass),

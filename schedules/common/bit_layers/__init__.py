@@ -73,6 +73,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     tiles, near = groups * t.row_tiles * t.panels, (t.row_tiles, t.panels, t.rows * k)
     return {
         "products": tiles * steps * planes * sums * (1 if isa.has_dot4 else 4),
+        "multiplied": tiles * steps * planes * sums * isa.halves,
         "unpack": tiles * steps * t.vectors * bits / 2,
         "loads": tiles * steps * planes * (t.rows + t.vectors),
         "flush": tiles * count * planes * sums * 2,

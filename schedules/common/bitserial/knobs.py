@@ -170,13 +170,15 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     ternary = isa.has_bit_logic
     instruction = knobs["count"] == "instruction" or isa.counts_bytes
     pieces = tiles * -(-c.steps // p.words) * sums
+    # A piece counts what leaves its top level, and what is left in all where it is the whole tile.
+    counting = max(words * sums * counted, pieces) + (tiles * sums * p.levels if p.single else 0)
     columns = t.vectors * t.lanes
     encoded = matrix.groups * (math.prod(op.x_shape) if p.direct else matrix.m * matrix.k)
     return {
         "products": words * sums * left * right * (0.5 if ternary else 1.0),
         "adders": words * sums * merged * (2 if ternary else 5),
         "counts": words * sums * counted * (2 if instruction else 8),
-        "counting": words * sums * counted * (1 if instruction else 2),
+        "counting": counting * (1 if instruction else 2),
         "loads": words * (p.rows * left + p.vectors * right),
         "runs": tiles * c.r * c.s
         if p.counting.halves and not p.levels and not p.widening  # counters stay in registers

@@ -89,6 +89,7 @@ def work(op: Dense, isa: Isa, knobs: Knobs) -> Counts:
     panel = t.vectors * isa.lanes * (of_tile * BYTES * op.weight.bits / 8 + 4 * count)
     return {
         "products": steps * sums * (1 if isa.has_dot4 else 2),
+        "multiplied": steps * sums * isa.halves,
         "unpack": steps * t.vectors * (op.weight.bits < 8),
         "loads": steps * (t.rows + t.vectors),
         "flush": tiles * count * sums,

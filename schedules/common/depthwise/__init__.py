@@ -128,6 +128,7 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         written = result if result > isa.target.l2 * blocks.NEAR else 0
     return {
         "products": tiles * window.steps * each * t.vectors,
+        "multiplied": tiles * window.steps * t.vectors * isa.halves,
         "loads": tiles * len(window.columns) * window.count * t.vectors,
         "weights": tiles * weights,
         "spilled": tiles * max(0, outputs - isa.registers * 3 // 4),

@@ -244,6 +244,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     panel = t.vectors * isa.lanes * c.steps * t.kq * bits / 8 * size
     return {
         "products": steps * sums * each * pixels,
+        "multiplied": steps * sums * pixels,
         "loads": steps * (t.rows * pixels + t.vectors),
         "unpack": steps * t.vectors * unpacking * (knobs["expand"] == "register"),
         "flush": tiles * -(-c.steps // chunk) * sums * lines * pixels if chunk else 0,

@@ -178,6 +178,7 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     steps = tiles * lanes.steps
     return {
         "products": steps * outputs * kh * kw * each,
+        "multiplied": steps * outputs * kh * kw * isa.halves,
         "loads": steps * (windows * loads + kh * kw * t.vectors),
         "shuffles": steps * windows * shuffled,
         "spilled": steps * spilled,

@@ -216,6 +216,7 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     caches = blocks.by_distance(uses, isa.target)
     return {
         "products": loops * count * sums * each,
+        "multiplied": loops * count * sums * isa.halves,
         "loads": loops * count * (t.rows * t.columns + t.vectors),
         "stall": loops * count * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
         "copy": copied * _additions(tile.high.input, tile.wide.input) / places * 8 / isa.bits,
