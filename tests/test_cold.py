@@ -46,3 +46,14 @@ def test_what_was_measured_says_more_than_what_is_expected(tmp_path):
     for name in slow.keys() - {warm.template}:
         log.append(Record(template=name, knobs=slow[name], seconds=9e-4, **given))
     assert with_cold_weights(choose(op, "icelake", [log]), [log]).template == warm.template
+
+
+def test_winograd_reads_all_weights_once():
+    """Blocks of rows read them again and again: from the cache that costs nothing."""
+    warm = choose(
+        "conv2d h=14 w=14 ic=256 oc=256 kernel=3 pad=1 act=u4 weight=s4 out=u4 scale=channel",
+        "zen4",
+    )
+    assert (warm.template, warm.knobs["block"]) == ("x86/winograd", 1)
+    cold = with_cold_weights(warm)
+    assert cold.knobs == {**warm.knobs, "block": 0}

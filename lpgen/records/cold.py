@@ -53,12 +53,18 @@ def with_cold_weights(choice: Choice, logs: Iterable[Log | str | os.PathLike] = 
 
 
 def asking_ahead(choice: Choice) -> Choice:
-    """The choice with the knob that asks for weights in advance, where they are many."""
+    """The choice with the knob that asks for weights in advance, where they are many; of winograd
+    without blocks, each of which reads all weights again."""
     op, target, template = choice.op, choice.target, templates.get(choice.template)
-    if choice.kernel.packed_bytes < LARGE or "prefetch" not in choice.knobs:
-        return choice
-    space = template.space(op, target)
-    knobs = {**choice.knobs, "prefetch": max(space.knobs["prefetch"])}
+    knobs, space, nbytes = (
+        dict(choice.knobs),
+        template.space(op, target),
+        choice.kernel.packed_bytes,
+    )
+    if nbytes >= LARGE and "prefetch" in knobs:
+        knobs["prefetch"] = max(space.knobs["prefetch"])
+    if nbytes >= MORE and template.algorithm == "winograd":
+        knobs["block"] = 0
     if knobs == choice.knobs or knobs not in space:
         return choice
     try:

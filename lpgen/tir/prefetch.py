@@ -26,9 +26,13 @@ LINE = 64
 WORTH = 2**15
 """Bytes of weights from which on they are asked for panel by panel: more than an L1 cache."""
 
-MOST_TILES = 64
-"""Tiles of rows up to which the next panel is asked for: of more the first takes hardly any of the
-time."""
+TILES = range(3, 65)
+"""Tiles of rows with which the next panel is asked for. Of more the first takes hardly any of the
+time; two are done before as many bytes come out of memory, and so many requests are in the way of
+others (3x3 512@7, u4 x s4: 347 us from memory, 388 so)."""
+
+AHEAD = 4096
+"""Bytes in front of a loop over k that are asked for where nothing else was measured."""
 
 
 def prefetch_weights(func: tirx.PrimFunc, sections: set[str], ahead: int) -> tirx.PrimFunc:
@@ -59,8 +63,8 @@ def prefetch_weights(func: tirx.PrimFunc, sections: set[str], ahead: int) -> tir
 def prefetch_next(func: tirx.PrimFunc, sections: set[str]) -> tirx.PrimFunc:
     """`func` with a prefetch in each step of the innermost loop over k, for each buffer named in
     `sections` that the loop reads: all tiles of rows together ask for as many bytes as they read,
-    those that lie behind the panel, or the panels, that they share. `func` itself where no tiles
-    share any, or too many.
+    those that lie behind the panel, or the panels, that they share. `func` itself where so few or
+    so many share any that it does not pay.
     """
     loops, places = _stream(func.body, (), sections)
     if not all(isinstance(loop.extent, tirx.IntImm) for loop in loops):
@@ -74,7 +78,7 @@ def prefetch_next(func: tirx.PrimFunc, sections: set[str]) -> tirx.PrimFunc:
     while outer and shared[outer - 1] and loops[outer - 1].kind == tirx.ForKind.SERIAL:
         outer -= 1
     tiles = loops[outer:first]
-    if not tiles or _count(tiles) > MOST_TILES:
+    if _count(tiles) not in TILES:
         return func
     hints = [hint(place) for place in _next(panel, tiles, places)]
 

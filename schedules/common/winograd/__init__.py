@@ -24,11 +24,13 @@ from lpgen.algorithms.winograd.geometry import Geometry
 from lpgen.errors import refuse
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d
+from lpgen.schedules.common import blocks
 from lpgen.schedules.common.dot import intrinsics
 from lpgen.schedules.common.finish import finished
 from lpgen.schedules.common.winograd import shared
 from lpgen.schedules.common.winograd.knobs import exact_tile, refuses, space, tiling, why_not, work
 from lpgen.space import Knobs
+from lpgen.tir.prefetch import AHEAD
 from lpgen.tir.threads import bound_stage, number_tiles
 
 __all__ = ["kernel", "space", "why_not", "work"]
@@ -46,7 +48,8 @@ def kernel(op: Conv2d, isa: Isa, knobs: Knobs) -> Kernel:
     sch = definition.schedule()
     _schedule(sch, isa, definition, knobs["block"])
     func = shared.bound(sch.mod["main"], definition.lhs.sides)
-    return finished(func, definition, isa=isa)
+    far = definition.layout.nbytes > isa.target.l2 * blocks.NEAR
+    return finished(func, definition, prefetch=AHEAD if far else 0, isa=isa)
 
 
 def _schedule(sch: Schedule, isa: Isa, definition: Definition, block: int) -> None:
