@@ -97,6 +97,7 @@ def test_vectors_without_empty_lanes_hold_whole_groups_together():
     assert (odd.period, odd.panels(3), odd.behind(3)) == (3, 1, 5)
 
 
+@pytest.mark.sample(2)
 @TEMPLATES
 @pytest.mark.parametrize(
     ("groups", "ins", "outs", "words"),
