@@ -13,7 +13,7 @@ from lpgen.cli import options, output
 
 if TYPE_CHECKING:
     from lpgen.network import Network
-    from lpgen.onnx.lowering import Unserved
+    from lpgen.onnx.unserved import Unserved
 
 
 @click.command("import")

@@ -26,9 +26,10 @@ QLinearAdd is computed as it is defined; onnxruntime's own differs by 1 now and 
 """
 
 from lpgen.onnx.imported import Imported
-from lpgen.onnx.lowering import UnservedNodes, lower, read_network
+from lpgen.onnx.lowering import lower, read_network
 from lpgen.onnx.model import Model, read_model
 from lpgen.onnx.nodes import import_node
+from lpgen.onnx.unserved import UnservedNodes
 from lpgen.ops.tensor_type import TensorType
 
 __all__ = [

@@ -7,7 +7,7 @@ import os
 from collections.abc import Hashable, Mapping, Sequence
 from collections.abc import Set as Names
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from lpgen.onnx.nodes import import_node, kinds
 from lpgen.onnx.rotation import unrotated
 from lpgen.onnx.rules import bodies
 from lpgen.onnx.tensors import Tensors
+from lpgen.onnx.unserved import Unserved, UnservedNodes
 from lpgen.onnx.values import Activations, Constant, Pending, Stored, Trail, Value
 from lpgen.ops.layers import NAME
 
@@ -32,24 +33,6 @@ if TYPE_CHECKING:
 
 Quantizing = str | Mapping[str, Activations]
 """How activations of float32 are quantized: a format for all of them, or for each node; "": not."""
-
-
-class Unserved(NamedTuple):
-    """A node that no operator computes, and why."""
-
-    operator: str
-    node: str
-    reason: str
-
-
-class UnservedNodes(OnnxError):
-    """A model with nodes that no operator computes: `nodes` lists them."""
-
-    def __init__(self, nodes: Sequence[Unserved]) -> None:
-        first = nodes[0]
-        more = f" (and {len(nodes) - 1} more: lpgen import)" if len(nodes) > 1 else ""
-        super().__init__(f"{first.operator} {first.node} is not served: {first.reason}{more}")
-        self.nodes = tuple(nodes)
 
 
 def read_network(

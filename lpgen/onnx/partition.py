@@ -22,8 +22,9 @@ from lpgen.network.fusion import fused
 from lpgen.network.network import alive
 from lpgen.network.ort import DOMAIN
 from lpgen.onnx.checks import type_name
-from lpgen.onnx.lowering import Lowering, Quantizing, Unserved, needed
+from lpgen.onnx.lowering import Lowering, Quantizing, needed
 from lpgen.onnx.model import Model, read_model
+from lpgen.onnx.unserved import Unserved
 from lpgen.onnx.values import Constant, Stored
 
 if TYPE_CHECKING:

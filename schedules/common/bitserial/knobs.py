@@ -29,7 +29,7 @@ from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks, inside
 from lpgen.schedules.common.bitserial.counts import Counting
-from lpgen.schedules.common.bitserial.tile import Plan
+from lpgen.schedules.common.bitserial.plan import Plan
 from lpgen.space import Counts, Knobs, Space
 
 ROWS = (1, 2, 3, 4, 6)
