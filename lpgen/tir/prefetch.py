@@ -106,6 +106,8 @@ def _next(panel: Sequence[tirx.For], tiles: Sequence[tirx.For], places: Sequence
         start = [substitute(index, starts) for index in place.indices]
         second = [substitute(index, {**starts, panel[-1].loop_var: 1}) for index in place.indices]
         step = analyzer.simplify(_flat(second, buffer.shape) - _flat(start, buffer.shape))
+        if not isinstance(step, tirx.IntImm):
+            continue
         each = -(-int(step) // _count(tiles))
         start[-1] = start[-1] + int(step) * _count(panel) + number * each
         found.append(buffer[tuple(start)])
