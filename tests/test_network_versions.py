@@ -98,12 +98,12 @@ def test_other_shapes_are_an_error_that_names_those_that_are_there(library):
         network(np.zeros((1, 3, 8, 8), np.float32))
 
 
-def test_weights_are_there_once(model, tmp_path):
-    """Where the kernels for all sizes have one layout, as the portable ones do."""
+@pytest.mark.parametrize("target", ["generic", "native"])
+def test_weights_are_there_once(model, tmp_path, target):
     networks = [read_network(model, {"x": size}) for size in SIZES]
     one, all_ = tmp_path / "one.so", tmp_path / "all.so"
-    build(networks[0], "generic", one)
-    build(networks, "generic", all_)
+    build(networks[0], target, one)
+    build(networks, target, all_)
     sizes = [runtime.load(path).network.constant_bytes for path in (one, all_)]
     assert sizes[1] <= sizes[0] + 64 * 8  # scales and the like differ
 

@@ -4,9 +4,9 @@ Records and the cost model are of kernels that are called again and again, with 
 wherever these fit. In a network other layers run in between: what a kernel stores comes from the L3
 cache or from memory first, and one that stores more than the codes (transformed, expanded) pays for
 it. Kernels of several tiles of rows ask for the next panel while they work on one
-(`lpgen.tir.prefetch`); asking for some KiB in advance besides costs up to 3 % where weights are in
-the cache, and saved 6 to 25 % where they are not, before there was the former (one thread of an Ice
-Lake server, 2026-11-28, 0.6 to 2.4 MB in L3: `prefetch` 0 and 4096).
+(`lpgen.tir.prefetch`). Asking for some KiB in advance besides costs up to 3 % where weights are in
+the cache, and saves 6 to 25 % where they are not in kernels that do not ask for the next panel (one
+thread of an Ice Lake server, 2026-11-28, 0.6 to 2.4 MB in L3: `prefetch` 0 and 4096).
 """
 
 import math
