@@ -296,6 +296,21 @@ def test_what_is_no_number_is_as_the_oracle_has_it(tmp_path):
         assert np.array_equal(kernel(x), expected, equal_nan=expected.dtype.kind == "f"), name
 
 
+def test_a_softmax_of_rows_with_what_is_no_number(tmp_path):
+    """One number of such a row makes nothing but it none; rows of the same block are as ever."""
+    x = np.random.default_rng(0).normal(size=(37, 20)).astype(np.float32)
+    x[::3] *= 100
+    for row, numbers in {2: [np.nan], 9: [5000, np.nan], 17: [np.inf], 33: [-np.inf] * 20}.items():
+        x[row, -len(numbers) :] = numbers
+    texts = ["softmax rows=37 columns=20", "softmax rows=37 columns=20 nan=0.25"]
+    path = build([choose(parse(text), "native") for text in texts], tmp_path / "softmax.so")
+    for text, none in zip(texts, (np.nan, 0.25), strict=True):
+        y = runtime.load(path)[str(parse(text))](x)
+        np.testing.assert_array_equal(y, parse(text).reference(x=x))
+        np.testing.assert_array_equal(y[[2, 9, 17, 33]], np.float32(none))
+        assert np.abs(y.sum(axis=1) - 1)[[0, 1, 3, 16, 32, 34, 36]].max() < 1e-6
+
+
 def test_parameters_of_functions():
     op = parse("unary size=3 function=leaky_relu")
     assert str(op) == "unary size=3 function=leaky_relu alpha=0.00999999978"

@@ -254,10 +254,12 @@ TEXTS = {
     "softmax": [
         *("softmax rows=5 columns=1000", "softmax columns=37", "softmax rows=9 columns=1 nan=0"),
         *("softmax rows=30 columns=77 added=3 times=5", "softmax rows=9 columns=70 added=9 nan=2"),
+        *("softmax rows=48 columns=32 added=16 times=3", "softmax rows=37 columns=131 nan=0.5"),
+        *("softmax rows=33 columns=20 added=11 times=3", "softmax rows=40 columns=61 nan=0"),
     ],
     "layer_norm": [
         "layer_norm rows=5 columns=384 epsilon=1e-12",
-        "layer_norm columns=77",
+        *("layer_norm columns=77", "layer_norm rows=39 columns=77", "layer_norm rows=32 columns=9"),
         "layer_norm rows=2 columns=1 epsilon=0.5",
     ],
     "reduce": [

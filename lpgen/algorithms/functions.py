@@ -54,6 +54,10 @@ class Vectors:
         return cast("float32", value)
 
     @staticmethod
+    def not_negative(value: tirx.Expr) -> tirx.Expr:
+        return tirx.Max(value, vec.splat(0, "int32", int(value.ty.dtype.lanes)))
+
+    @staticmethod
     def bits(value: tirx.Expr) -> tirx.Expr:
         return vec.reinterpret(vec.vector("int32", int(value.ty.dtype.lanes)), value)
 

@@ -9,11 +9,12 @@ from tvm import tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.functions import Vectors
-from lpgen.algorithms.rows import Accumulators, Rows, chunks, spread
+from lpgen.algorithms.rows import Accumulators, Rows, chunks, real, spread
 from lpgen.isa import Isa
-from lpgen.ops.functions import FUNCTIONS, PARTS, exp
+from lpgen.ops.functions import FUNCTIONS, PARTS, exp_below
+from lpgen.schedules.common.rows import totals
 from lpgen.tir import vectors as vec
-from lpgen.tir.strips import Index, parts_of, side_by_side, strips
+from lpgen.tir.strips import Index, side_by_side, strips
 
 if TYPE_CHECKING:
     from lpgen.ops.rowwise import LayerNorm, Reduce, Softmax
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 CHUNK = 4096
 
 TOGETHER = 4
-"""Vectors of which a function is computed in turns, an instruction of each after the other: in a
-vector nearly all wait for the one before (Zen 4: gelu, softmax in 0.7 of the time with AVX2 and
-SSE, 0.9 with AVX-512, where it is two)."""
+"""Registers for each vector of those of which a function is computed in turns, an instruction of
+each after the other: in a vector nearly all wait for the one before, and a CPU does not look far
+enough ahead to find others (Zen 4: eight vectors of AVX-512, exp in 0.72 of the time of one, gelu
+in 0.80; four of AVX2, softmax in 0.7)."""
 
 
 def unary(op: Unary, isa: Isa, vectors: int) -> Rows:
@@ -43,81 +45,158 @@ def unary(op: Unary, isa: Isa, vectors: int) -> Rows:
 
 def _wide(isa: Isa) -> int:
     """Numbers in that many vectors, which compilers take apart instruction by instruction."""
-    return min(PARTS, TOGETHER * isa.lanes)
+    return max(1, 1 << (isa.registers // TOGETHER).bit_length() - 1) * isa.lanes
 
 
 def softmax(op: Softmax, isa: Isa, vectors: int) -> Rows:
     """Rows: the largest, then the powers and their sum, then the products."""
     columns, lanes = op.columns, _wide(isa)
+    tensors = 3 if op.added else 2
 
-    def row(number: Index, x, *others) -> None:
-        *more, y = others
-        at = number * columns
-        if more:
-            own = number // (op.added * op.times) * op.added + number % op.added
-            beside = vec.bind(own * columns)
+    def beside(row: Index) -> Index:
+        """Where what is added to a row begins."""
+        return vec.bind((row // (op.added * op.times) * op.added + row % op.added) * columns)
 
-        def given(m: Vectors, place: Index, width: int) -> tirx.Expr:
-            value = vec.load(x, [at + place], width)
-            return m.name(value + vec.load(more[0], [beside + place], width)) if more else value
+    def given(rows: Sequence[Index], x, more) -> totals.Value:
+        added = [beside(row) for row in rows] if more else []
 
-        largest = _total(columns, lanes, float("-inf"), tirx.Max, given)
+        def value(m: Vectors, place: Index, width: int) -> tirx.Expr:
+            values = _joined([vec.load(x, [row * columns + place], width) for row in rows])
+            if not more:
+                return m.name(values)
+            return m.name(values + _joined([vec.load(*more, [i + place], width) for i in added]))
+
+        return value
+
+    def powers(rows: Sequence[Index], most: Sequence[tirx.Expr], x, more, y) -> totals.Value:
+        value = given(rows, x, more)
 
         def power(m: Vectors, place: Index, width: int) -> tirx.Expr:
-            v = m.name(given(m, place, width) - spread(largest, width))
-            e = exp(m, v)
-            vec.store(y, [at + place], e, width)
+            largest = _joined([spread(each, width) for each in most])
+            e = exp_below(m, m.name(value(m, place, width) - largest))
+            for i, row in enumerate(rows):
+                part = vec.shuffle(e, range(i * width, (i + 1) * width))
+                vec.store(y, [row * columns + place], part, width)
             return e
 
-        total = _total(columns, lanes, 0, _plus, power)
-        factor = vec.bind(tirx.const(1, "float32") / total)
+        return power
 
-        def scaled(m: Vectors, place: Index, width: int) -> None:
-            value = m.name(vec.load(y, [at + place], width) * spread(factor, width))
-            if op.nan is not None:
-                value = FUNCTIONS["replace_nan"][0](m, value, op.nan)
-            vec.store(y, [at + place], value, width)
+    def scaled(row: Index, total: tirx.Expr, factor: tirx.Expr, y) -> None:
+        def value(m: Vectors, place: Index, width: int) -> None:
+            v = vec.load(y, [row * columns + place], width)
+            vec.store(y, [row * columns + place], v * spread(factor, width), width)
 
-        _each(columns, lanes, vectors, scaled)
+        def instead(m: Vectors, place: Index, width: int) -> None:
+            vec.store(y, [row * columns + place], real(op.nan, width), width)
 
-    return Rows(op.rows, row)
+        if op.nan is None:
+            _each(columns, lanes, vectors, value)
+            return
+        with tb.If(total >= 0.0):  # what is no number makes all of its row none
+            with tb.Then():
+                _each(columns, lanes, vectors, value)
+            with tb.Else():
+                _each(columns, lanes, vectors, instead)
+
+    def one(row: Index, x, *others) -> None:
+        *more, y = others
+        most = totals.total(columns, lanes, float("-inf"), tirx.Max, given([row], x, more))
+        sums = totals.total(columns, lanes, 0, totals.plus, powers([row], [most], x, more, y))
+        scaled(row, sums, vec.bind(tirx.const(1, "float32") / sums), y)
+
+    def several(first: Index, x, *others) -> None:
+        *more, y = others
+
+        def large(rows: Sequence[Index]) -> totals.Value:
+            return given([first + i for i in rows], x, more)
+
+        def power(rows: Sequence[Index]) -> totals.Value:
+            largest = [vec.bind(most[i]) for i in rows]
+            return powers([first + i for i in rows], largest, x, more, y)
+
+        most = totals.totals(columns, isa, lanes, float("-inf"), tirx.Max, large)
+        sums = totals.totals(columns, isa, lanes, 0, totals.plus, power)
+        factors = vec.scratch((isa.lanes,), "float32")
+        vec.store(factors, [0], real(1, isa.lanes) / vec.load(sums, [0], isa.lanes), isa.lanes)
+        with tb.serial(0, isa.lanes) as i:
+            scaled(first + i, vec.bind(sums[i]), vec.bind(factors[i]), y)
+
+    size = totals.block(isa, op.rows, 4 * columns * tensors)
+    return totals.in_blocks(op.rows, size, several, one)
+
+
+def _joined(parts: Sequence[tirx.Expr]) -> tirx.Expr:
+    """Vectors of rows, one behind the other."""
+    lanes = sum(int(part.ty.dtype.lanes) for part in parts)
+    return parts[0] if len(parts) == 1 else vec.joined(parts, range(lanes))
 
 
 def layer_norm(op: LayerNorm, isa: Isa, vectors: int) -> Rows:
     """Rows: the mean, then the variance, then the values."""
-    columns, lanes = op.columns, isa.lanes
-    count = tirx.const(columns, "float32")
+    columns, lanes = op.columns, min(PARTS, _wide(isa))
 
-    def row(number: Index, x, scale, bias, y) -> None:
-        at = number * columns
-        mean = vec.bind(
-            _total(columns, lanes, 0, _plus, lambda m, i, w: vec.load(x, [at + i], w)) / count
+    def each(width: int) -> tirx.Expr:
+        return real(columns, width)
+
+    def given(rows: Sequence[Index], x) -> totals.Value:
+        return lambda m, place, width: _joined(
+            [vec.load(x, [row * columns + place], width) for row in rows]
         )
 
-        def centred(m: Vectors, place: Index, width: int) -> tirx.Expr:
-            return m.name(vec.load(x, [at + place], width) - spread(mean, width))
+    def centred(rows: Sequence[Index], means: Sequence[tirx.Expr], x) -> totals.Value:
+        def value(m: Vectors, place: Index, width: int) -> tirx.Expr:
+            mean = _joined([spread(each, width) for each in means])
+            return m.name(given(rows, x)(m, place, width) - mean)
 
+        return value
+
+    def squares(rows: Sequence[Index], means: Sequence[tirx.Expr], x) -> totals.Value:
         def square(m: Vectors, place: Index, width: int) -> tirx.Expr:
-            v = centred(m, place, width)
-            return m.mul(v, v)
+            v = centred(rows, means, x)(m, place, width)
+            return m.name(m.mul(v, v))
 
-        variance = _total(columns, lanes, 0, _plus, square) / count
-        root = Vectors.sqrt(variance + tirx.const(op.epsilon, "float32"))
-        factor = vec.bind(tirx.const(1, "float32") / root)
+        return square
 
+    def factor(squares: tirx.Expr, width: int) -> tirx.Expr:
+        root = Vectors.sqrt(squares / each(width) + real(op.epsilon, width))
+        return real(1, width) / root
+
+    def values(row: Index, mean: tirx.Expr, factor: tirx.Expr, x, scale, bias, y) -> None:
         def value(m: Vectors, place: Index, width: int) -> None:
-            v = m.mul(centred(m, place, width), spread(factor, width))
+            v = m.mul(centred([row], [mean], x)(m, place, width), spread(factor, width))
             v = m.mul(v, vec.load(scale, [place], width)) + vec.load(bias, [place], width)
-            vec.store(y, [at + place], v, width)
+            vec.store(y, [row * columns + place], v, width)
 
-        _each(columns, lanes, vectors, value)
+        _each(columns, isa.lanes, vectors, value)
 
-    return Rows(op.rows, row)
+    def one(row: Index, x, *others) -> None:
+        mean = vec.bind(totals.total(columns, lanes, 0, totals.plus, given([row], x)) / each(1))
+        sums = totals.total(columns, lanes, 0, totals.plus, squares([row], [mean], x))
+        values(row, mean, vec.bind(factor(sums, 1)), x, *others)
+
+    def several(first: Index, x, *others) -> None:
+        width = isa.lanes
+
+        def sums_of(value: Callable[[Sequence[Index]], totals.Value]) -> tirx.Var:
+            return totals.totals(columns, isa, lanes, 0, totals.plus, value)
+
+        def square(rows: Sequence[Index]) -> totals.Value:
+            return squares([first + i for i in rows], [vec.bind(means[i]) for i in rows], x)
+
+        means = sums_of(lambda rows: given([first + i for i in rows], x))
+        vec.store(means, [0], vec.load(means, [0], width) / each(width), width)
+        sums = sums_of(square)
+        vec.store(sums, [0], factor(vec.load(sums, [0], width), width), width)
+        with tb.serial(0, width) as i:
+            values(first + i, vec.bind(means[i]), vec.bind(sums[i]), x, *others)
+
+    size = totals.block(isa, op.rows, 4 * columns)
+    return totals.in_blocks(op.rows, size, several, one)
 
 
 def reduce(op: Reduce, isa: Isa, vectors: int) -> Rows:
     """Each outer: along the row, or over the axis for vectors of inner ones."""
-    first, combine = (float("-inf"), tirx.Max) if op.how == "max" else (0, _plus)
+    first, combine = (float("-inf"), tirx.Max) if op.how == "max" else (0, totals.plus)
 
     def end(value: tirx.Expr, width: int) -> tirx.Expr:
         if op.how != "mean":
@@ -126,7 +205,9 @@ def reduce(op: Reduce, isa: Isa, vectors: int) -> Rows:
 
     def along(number: Index, x, y) -> None:
         at = number * op.axis
-        total = _total(op.axis, isa.lanes, first, combine, lambda m, i, w: vec.load(x, [at + i], w))
+        total = totals.total(
+            *(op.axis, isa.lanes, first, combine), lambda m, i, w: vec.load(x, [at + i], w)
+        )
         tb.buffer_store(y, end(total, 1), [number])
 
     def across(number: Index, x, y) -> None:
@@ -144,10 +225,6 @@ def reduce(op: Reduce, isa: Isa, vectors: int) -> Rows:
     return Rows(op.outer, along if op.inner == 1 else across)
 
 
-def _plus(a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
-    return a + b
-
-
 def _each(
     columns: int, lanes: int, vectors: int, value: Callable[[Vectors, Index, int], None]
 ) -> None:
@@ -158,37 +235,3 @@ def _each(
             value(Vectors(), place, width)
 
     strips(columns, lanes, vectors, step)
-
-
-def _total(
-    columns: int,
-    lanes: int,
-    first: float,
-    combine: Callable[[tirx.Expr, tirx.Expr], tirx.Expr],
-    value: Callable[[Vectors, Index, int], tirx.Expr],
-) -> tirx.Expr:
-    """Emit the combination of value(arithmetic, place, width) of all columns, in the order of
-    PARTS; a scalar."""
-    acc = Accumulators("float32", [lanes] * (PARTS // lanes), first)
-
-    def combined(place: Index, part: int, width: int) -> None:
-        own = vec.load(acc.memory, [part], width)
-        vec.store(acc.memory, [part], combine(own, value(Vectors(), place, width)), width)
-
-    whole, rest = divmod(columns, PARTS)
-    if whole:
-        with tb.serial(0, whole) as i:
-            for part in range(0, PARTS, lanes):
-                combined(i * PARTS + part, part, lanes)
-    part = 0
-    for width in parts_of(rest, lanes):
-        combined(whole * PARTS + part, part, width)
-        part += width
-    half = PARTS // 2
-    while half:
-        for part, width in side_by_side(0, parts_of(half, lanes)):
-            low = vec.load(acc.memory, [part], width)
-            high = vec.load(acc.memory, [part + half], width)
-            vec.store(acc.memory, [part], combine(low, high), width)
-        half //= 2
-    return vec.bind(acc.memory[0])
