@@ -53,7 +53,6 @@ class Isa:
     has_bit_logic: whether any function of three bits is one instruction;
     has_moved_bits: whether the bits of every byte are moved, or cleared, by one instruction;
     has_count_bits: whether an instruction counts the bits of 32-bit words; counts_bytes: of bytes;
-    has_fma: whether float32 is multiplied and added with one rounding by an instruction;
     shifts_bytes: whether bytes are shifted by an instruction.
     """
 
@@ -74,7 +73,6 @@ class Isa:
     has_moved_bits: ClassVar[bool] = False
     has_count_bits: ClassVar[bool] = False
     counts_bytes: ClassVar[bool] = False
-    has_fma: ClassVar[bool] = False
     shifts_bytes: ClassVar[bool] = False
 
     def serving(self, algorithm: str) -> Self:

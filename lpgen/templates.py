@@ -23,6 +23,7 @@ kernels.
 import importlib
 import pkgutil
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -217,6 +218,14 @@ def explain(op: Any, target: Any) -> dict[Template, str | None]:
         if answers[template] is None:
             serving[template.algorithm] = template.name
     return answers
+
+
+def no_template(op: Any, target: Any, reasons: Mapping[Template, str | None]) -> str:
+    """The message that none of these serves an operator: the reasons of those that are for such
+    operators at all, or of all."""
+    own = {template: why for template, why in reasons.items() if op.kind in template.serves}
+    listed = "; ".join(f"{template.name}: {why}" for template, why in (own or reasons).items())
+    return f"{op.name}: no template applies on {target.name}: {listed}"
 
 
 def templates_for(op: Any, target: Any) -> list[Template]:

@@ -20,6 +20,7 @@ from lpgen.ops.add import Add
 from lpgen.ops.binary import Binary
 from lpgen.ops.cast import Cast
 from lpgen.ops.conv2d_f32 import RealConv2d
+from lpgen.ops.fused import ROUNDED
 from lpgen.ops.lookup import Lookup
 from lpgen.ops.mul import Mul
 from lpgen.ops.pool import Pool
@@ -94,6 +95,7 @@ def convolutions(draw):
         groups=ic if deep else groups,
         low=low,
         high=high,
+        rounded=draw(st.sampled_from(ROUNDED)),
     )
 
 
@@ -195,7 +197,11 @@ OPERATORS = {
         how=st.sampled_from(["sum", "mean", "max"]),
     ),
     "matmul": st.builds(
-        rowwise.MatMul, batch=few, m=size, n=size, k=size, order=st.sampled_from(["kn", "nk"])
+        rowwise.MatMul,
+        **dict.fromkeys("mnk", size),
+        batch=few,
+        order=st.sampled_from(["kn", "nk"]),
+        rounded=st.sampled_from(ROUNDED),
     ),
     "lstm_cell": st.builds(
         cell.LstmCell, rows=few, columns=size, part=st.sampled_from(["state", "output"])

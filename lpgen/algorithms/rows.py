@@ -14,8 +14,10 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as tb
 
+from lpgen.algorithms.result.epilogue import product
 from lpgen.algorithms.sections import argument_buffer
 from lpgen.tir import vectors as vec
+from lpgen.tir.fma import fma
 from lpgen.tir.views import wrapped
 
 if TYPE_CHECKING:
@@ -90,6 +92,11 @@ def cast(dtype: str, value: tirx.Expr) -> tirx.Expr:
 def spread(value: tirx.Expr, lanes: int) -> tirx.Expr:
     """A scalar expression in every lane."""
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+def with_product(total: tirx.Expr, a: tirx.Expr, b: tirx.Expr, rounded: str) -> tirx.Expr:
+    """total + a * b of float32; rounded: as the operators that sum products say."""
+    return fma(a, b, total) if rounded == "sum" else total + product(a, b)
 
 
 def real(value: float, lanes: int) -> tirx.Expr:

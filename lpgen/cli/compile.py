@@ -204,9 +204,11 @@ def tune_network(
     """Tune the kernels of a network, or of its versions, that cost most, on a farm or here, and say
     what the whole may gain."""
     from lpgen.cli import tuning
+    from lpgen.network.rounding import rounded_for
     from lpgen.network.trials import costs, shares
     from lpgen.tune import most_jobs
 
+    networks = [rounded_for(network, [target]) for network in networks]
     uses = Counter(step.op for network in networks for step in network.steps)
     expected = costs(uses, target)
     found = shares(expected, trials)

@@ -24,6 +24,7 @@ from lpgen.build.foreign import ForeignLibrary
 from lpgen.errors import LibraryError, LpgenError, NetworkError
 from lpgen.network.examples import inputs_of
 from lpgen.network.network import Network
+from lpgen.network.rounding import rounded_for
 from lpgen.runtime.steps import NetworkInterface
 from lpgen.supervise import Child, Gone, connect
 from lpgen.target import Target
@@ -61,6 +62,7 @@ def check_network(
         raise LibraryError(f"{path}: holds no network")
     built = _versions(library, plan)[version]
     if network is not None:
+        network = rounded_for(network, [Target.parse(name) for name in library.targets])
         _check_same(built, network)
     given = str(path), str(seed), target or "", cpu.name if cpu else NATIVE, str(version)
     given += (plan,)

@@ -19,6 +19,7 @@ from lpgen.network.network import Network
 from lpgen.network.ort import Nodes
 from lpgen.network.plans import Plans, check_alike
 from lpgen.network.program import Program, suffixes
+from lpgen.network.rounding import rounded_for
 from lpgen.network.shared import SharedWeights
 from lpgen.ops import Operator
 from lpgen.records import Log
@@ -72,7 +73,7 @@ def build(
             raise NetworkError(
                 f"{path.with_suffix(suffix)} is a folder, and weights are written there"
             )
-    networks = [network] if isinstance(network, Network) else [*network]
+    networks = _rounded([network] if isinstance(network, Network) else network, targets)
     if exposed is not None and not weights_beside:
         raise NetworkError("check bytes are for weights beside the library: in it all are checked")
     program = Program.of(networks, name, weights_beside, exposed)
@@ -98,12 +99,15 @@ def build_plans(
     The other arguments and errors are those of `build`; NetworkError, too, for plans whose inputs
     or outputs differ.
     """
-    versions = {p: [n] if isinstance(n, Network) else [*n] for p, n in plans.items()}
+    targets = _targets(target)
+    versions = {
+        p: _rounded([n] if isinstance(n, Network) else n, targets) for p, n in plans.items()
+    }
     check_alike(versions)
     name, path = default_name(out, name), kernels.check_output(out)
     programs = {p: Program.of(n, default_name(out, f"{name}_{p}")) for p, n in versions.items()}
     networks = [network for of_plan in versions.values() for network in of_plan]
-    choosers = _choosers(_targets(target), logs, threads)
+    choosers = _choosers(targets, logs, threads)
     if len(networks) > len(plans):
         choosers = [SharedWeights(networks, chosen) for chosen in choosers]
     return _build(networks, Plans(programs), choosers, path, on_progress)
@@ -123,9 +127,15 @@ def build_nodes(
     The other arguments and errors are those of `build`; `lpgen.onnx.partition` gives networks, and
     the model with these nodes.
     """
-    programs = [Program.of([n], default_name(out, name)) for name, n in networks.items()]
-    choosers = _choosers(_targets(target), logs, threads)
-    return _build([*networks.values()], Nodes(programs), choosers, out, on_progress)
+    targets = _targets(target)
+    rounded = _rounded(networks.values(), targets)
+    names = [default_name(out, name) for name in networks]
+    programs = [Program.of([n], name) for n, name in zip(rounded, names, strict=True)]
+    return _build(rounded, Nodes(programs), _choosers(targets, logs, threads), out, on_progress)
+
+
+def _rounded(networks: Iterable[Network], targets: Sequence[Target]) -> list[Network]:
+    return [rounded_for(network, targets) for network in networks]
 
 
 def _targets(target: Target | str | Sequence[Target]) -> Sequence[Target]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lpgen.formats import REAL
 from lpgen.ops.functions import Numbers, clip
+from lpgen.ops.fused import ROUNDED, ROUNDED_WORD, Sums
 from lpgen.ops.signature import Argument, Role, Signature
 from lpgen.ops.unary import REAL_NUMBER
 from lpgen.ops.unweighted import Unweighted
@@ -23,8 +24,9 @@ PANEL = 16
 class RealConv2d(Unweighted):
     """y[n, oh, ow, oc] = the sums of x[n, h, w, ic] times weights, plus bias[oc], within low..high.
 
-    Each sum begins with 0 and takes the products, rounded, one after the other: row by row of the
-    kernel, in each the taps, in each the channels; padding adds nothing. Then comes the bias. Words
+    Each sum begins with 0 and takes the products one after the other: row by row of the kernel, in
+    each the taps, in each the channels; padding adds nothing. Then comes the bias. rounded: what of
+    products and sums (`fused.ROUNDED`), "sum" needs a CPU with an instruction for it. Other words
     are those of conv2d. Weights are what `arranged` makes of [oc, kh, kw, ic / groups]: constants
     of every call. Raises WorkloadError when a size is outside its limits, the kernel is larger than
     the padded input, or `groups` does not divide the channels.
@@ -42,6 +44,7 @@ class RealConv2d(Unweighted):
     groups: int = 1
     low: float = -math.inf
     high: float = math.inf
+    rounded: str = "product"
 
     kind: ClassVar[str] = "conv2d_f32"
     WORDS: ClassVar[dict[str, Word]] = {
@@ -53,6 +56,7 @@ class RealConv2d(Unweighted):
         "groups": NUMBER._replace(quiet=True),
         "low": REAL_NUMBER,
         "high": REAL_NUMBER,
+        "rounded": ROUNDED_WORD,
     }
 
     def __post_init__(self) -> None:
@@ -65,6 +69,8 @@ class RealConv2d(Unweighted):
             self._set(key, float(np.float32(getattr(self, key))))
         if not self.low <= self.high:
             self._fail(f"low={self.low:g} is above high={self.high:g}")
+        if self.rounded not in ROUNDED:
+            self._fail(f"rounded={self.rounded} is unknown; known: {', '.join(ROUNDED)}")
         for key in ("ic", "oc"):
             if getattr(self, key) % self.groups:
                 self._fail(f"groups={self.groups} does not divide {key}={getattr(self, key)}")
@@ -154,18 +160,20 @@ class RealConv2d(Unweighted):
     def _result(self, x: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
         n, oh, ow, oc = self.y_shape
         (top, left, bottom, right), (down, across) = self.pad, self.stride
-        padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+        sums = Sums(self.rounded, x, weights)
+        padded = np.pad(sums.a, ((0, 0), (top, bottom), (left, right), (0, 0)))
+        factors = sums.b
         if not self.depthwise:  # as [depth, groups, channels of a group]
-            weights = weights.transpose(2, 0, 1, 3).reshape(self.depth, self.groups, -1)
-            weights = weights[:, :, : oc // self.groups]
-        rows = iter(weights.reshape(self.depth, self.groups, -1))
+            factors = factors.transpose(2, 0, 1, 3).reshape(self.depth, self.groups, -1)
+            factors = factors[:, :, : oc // self.groups]
+        rows = iter(factors.reshape(self.depth, self.groups, -1))
         y = np.zeros((n, oh, ow, self.groups, oc // self.groups), np.float32)
         for r, s in np.ndindex(self.kernel):
             i, j = r * self.dilation[0], s * self.dilation[1]
             taps = padded[:, i : i + oh * down : down, j : j + ow * across : across]
             taps = taps[:, :oh, :ow].reshape(n, oh, ow, self.groups, -1)
             for channel in range(taps.shape[-1]):
-                y += taps[..., channel, None] * next(rows)
+                y = sums(y, taps[..., channel, None], next(rows))
         y = y.reshape(self.y_shape) + bias
         if (self.low, self.high) == (-math.inf, math.inf):
             return y

@@ -9,6 +9,7 @@ import numpy as np
 
 from lpgen.formats import REAL
 from lpgen.ops.functions import FUNCTIONS, Numbers, exp, larger, row_totals
+from lpgen.ops.fused import ROUNDED, ROUNDED_WORD, Sums
 from lpgen.ops.signature import Argument, Role, Signature
 from lpgen.ops.unary import REAL_NUMBER
 from lpgen.ops.unweighted import Unweighted
@@ -169,7 +170,8 @@ class Reduce(Unweighted):
 class MatMul(Unweighted):
     """y[batch, m, n] = a[batch, m, k] * b[batch, k, n], or b[batch, n, k] with order=nk; float32.
 
-    Each sum begins with 0 and takes the products, rounded, one after the other along k.
+    Each sum begins with 0 and takes the products one after the other along k. rounded: what of
+    products and sums (`fused.ROUNDED`), "sum" needs a CPU with an instruction for it.
     Raises WorkloadError when a size is outside its limits.
     """
 
@@ -178,11 +180,13 @@ class MatMul(Unweighted):
     n: int
     k: int
     order: str = "kn"
+    rounded: str = "product"
 
     kind: ClassVar[str] = "matmul"
     WORDS: ClassVar[dict[str, Word]] = {
         **dict.fromkeys(("batch", "m", "n", "k"), NUMBER),
         "order": Word(one_of("kn", "nk"), str),
+        "rounded": ROUNDED_WORD,
     }
 
     def __post_init__(self) -> None:
@@ -190,6 +194,8 @@ class MatMul(Unweighted):
             self._take_sizes(key, 1)
         if self.order not in ("kn", "nk"):
             self._fail(f"order={self.order} is unknown; known: kn, nk")
+        if self.rounded not in ROUNDED:
+            self._fail(f"rounded={self.rounded} is unknown; known: {', '.join(ROUNDED)}")
         batch, m, n, k = self.batch, self.m, self.n, self.k
         self._check_elements(a=(batch, m, k), b=(batch, n, k), y=(batch, m, n))
 
@@ -212,7 +218,7 @@ class MatMul(Unweighted):
 
     def _result(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         b = b if self.order == "kn" else b.transpose(0, 2, 1)
-        y = np.zeros((self.batch, self.m, self.n), np.float32)
+        y, sums = np.zeros((self.batch, self.m, self.n), np.float32), Sums(self.rounded, a, b)
         for i in range(self.k):
-            y += a[:, :, i, None] * b[:, i, None, :]
+            y = sums(y, sums.a[:, :, i, None], sums.b[:, i, None, :])
         return y

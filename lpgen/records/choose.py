@@ -200,6 +200,6 @@ def ranking(op: Operator, target: Target) -> list[Candidate]:
     """
     serving = templates.templates_for(op, target)
     if not serving:
-        reasons = "; ".join(f"{t.name}: {why}" for t, why in templates.explain(op, target).items())
-        raise UserError(f"{op.name}: no template applies on {target.name}: {reasons}")
+        reasons = templates.explain(op, target)
+        raise UserError(templates.no_template(op, target, reasons))
     return cost.candidates(op, target, serving)

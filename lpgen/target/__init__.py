@@ -78,6 +78,12 @@ class Target:
         return max(self.l2, self.l3)
 
     @property
+    def has_fma(self) -> bool:
+        """Whether an instruction multiplies and adds float32 with one rounding."""
+        feature = ARCHITECTURES[self.architecture].fma
+        return not feature or feature in self.features
+
+    @property
     def families(self) -> tuple[str, ...]:
         """The families of templates that serve it, best first; the last is "generic"."""
         return ARCHITECTURES[self.architecture].families_of(self.features)

@@ -52,7 +52,8 @@ class Architecture:
     linux: Linux's name of an extension (/proc/cpuinfo) -> LLVM's, where they differ;
     permitted: those of a CPU's features that the system lets this process use, and such as the
         system does not list;
-    emulator: the program that runs its code elsewhere (qemu-user), "": none is known.
+    emulator: the program that runs its code elsewhere (qemu-user), "": none is known;
+    fma: the feature that multiplies and adds float32 with one rounding, "": all CPUs have it.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Architecture:
     permitted: Callable[[frozenset[str]], frozenset[str]] = _all
     abi: str = ""
     emulator: str = ""
+    fma: str = ""
 
     def families_of(self, features: tuple[str, ...]) -> tuple[str, ...]:
         """The families of templates that serve a CPU with `features`; the last is "generic"."""

@@ -92,4 +92,5 @@ ARMV7 = Architecture(
     levels={"neon": "neon"},
     linux={"vfpv4": "vfp4", "idiva": "hwdiv-arm"},
     emulator="qemu-arm",
+    fma="vfp4",
 )

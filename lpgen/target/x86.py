@@ -107,4 +107,5 @@ X86 = Architecture(
         "avx_ne_convert": "avxneconvert",
     },
     permitted=_permitted,
+    fma="fma",
 )

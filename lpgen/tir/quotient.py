@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from lpgen.tir.fma import fma
 from lpgen.tir.vectors import splat
 
 SMALLEST, LARGEST = 2.0**-40, 2.0**63
@@ -25,20 +26,15 @@ def quotient(v: tirx.Expr, divisor: tirx.Expr) -> tirx.Expr:
     lanes = int(v.ty.dtype.lanes)
     one = tirx.const(1, "float32")
     inverse = one / divisor
-    rest = _fma(-inverse, divisor, one) * inverse
+    rest = fma(-inverse, divisor, one) * inverse
     inverse, rest, divisor = (
         splat(number, "float32", lanes) for number in (inverse, rest, divisor)
     )
-    near = _fma(v, inverse, v * rest)
-    return _fma(_fma(-near, divisor, v), inverse, near)
+    near = fma(v, inverse, v * rest)
+    return fma(fma(-near, divisor, v), inverse, near)
 
 
 def divides(divisor: tirx.Expr) -> tirx.Expr:
     """Whether `quotient` takes the divisor."""
     low, high = (tirx.const(bound, "float32") for bound in (SMALLEST, LARGEST))
     return tirx.all(divisor >= low, divisor <= high)
-
-
-def _fma(a: tirx.Expr, b: tirx.Expr, c: tirx.Expr) -> tirx.Expr:
-    """a * b + c, rounded once."""
-    return tirx.call_llvm_pure_intrin(str(a.ty.dtype), "llvm.fma", a, b, c)

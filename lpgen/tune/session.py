@@ -158,6 +158,5 @@ def _serving(op: Operator, target: Target, chosen: list[Template] | None) -> lis
         explained = {template: template.why_not(op, target) for template in chosen}
     serving = [template for template, reason in explained.items() if reason is None]
     if not serving:
-        reasons = "; ".join(f"{t.name}: {reason}" for t, reason in explained.items())
-        raise TuneError(f"{op.name}: no template applies on {target.name}: {reasons}")
+        raise TuneError(registry.no_template(op, target, explained))
     return serving

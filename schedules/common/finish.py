@@ -37,7 +37,7 @@ def finished(
     if prefetch:
         func = prefetch_weights(func, weights, prefetch)
     func = inside.skip_padding(func, op)
-    if isa and isa.has_fma:
+    if isa and isa.target.has_fma:
         func = _divided_once(func)
     if isa:
         func = narrow_together(func, op, isa, unrolled)

@@ -39,7 +39,7 @@ def default(op: Operator, target: Target) -> Knobs:
 
 def kernel(op: Operator, target: Target, knobs: Knobs) -> Kernel:
     """The scheduled kernel."""
-    tensors = elementwise.define(op, fused="fma" in target.features)
+    tensors = elementwise.define(op, fused=target.has_fma)
     sch = Schedule(IRModule({"main": te.create_prim_func(tensors)}))
     row, column = sch.get_loops(sch.get_sblock("y"))
     rows, columns = (int(sch.get(loop).extent) for loop in (row, column))

@@ -59,10 +59,6 @@ class X86(Isa):
     def has_moved_bits(self) -> bool:
         return "gfni" in self.target.features
 
-    @property
-    def has_fma(self) -> bool:
-        return "fma" in self.target.features
-
     def dot4(self, acc, a, b):
         return acc + self.sum2(self._pairs(a, b))
 

@@ -223,7 +223,7 @@ class FloatBits(BlockwiseTile):
         """Whether it is exact for `op`, and the instruction exists."""
         largest = op.bound // op.k * min(op.sum_group, op.k)
         columns = op.zero_weight != "group"
-        return isa.has_fma and op.parameters["scale"].short and largest < 2**22 and columns
+        return isa.target.has_fma and op.parameters["scale"].short and largest < 2**22 and columns
 
     def _scale(self, nv: int):
         scale, lanes = super()._scale(nv), self.isa.lanes

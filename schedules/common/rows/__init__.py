@@ -37,9 +37,14 @@ FEWEST_SUMS = 8
 
 SERVES = tuple(DEFINITIONS)
 
+PRODUCTS = ("conv2d_f32", "matmul")
+"""Those that say what of a sum of products is rounded."""
+
 
 def why_not(op: Operator, isa: Isa) -> str | None:
-    """None: the template serves every one."""
+    """None, or the reason why the CPU does not serve `op`."""
+    if op.kind in PRODUCTS and op.rounded == "sum" and not isa.target.has_fma:
+        return f"{op.kind} with rounded=sum: {isa.target} has no instruction for that"
     return None
 
 

@@ -16,8 +16,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.functions import Vectors
-from lpgen.algorithms.result.epilogue import product
-from lpgen.algorithms.rows import Accumulators, Rows, spread
+from lpgen.algorithms.rows import Accumulators, Rows, spread, with_product
 from lpgen.isa import Isa
 from lpgen.ops.conv2d_f32 import PANEL
 from lpgen.ops.functions import clip
@@ -76,7 +75,7 @@ def _depthwise(op: RealConv2d, isa: Isa, vectors: int) -> Rows:
                     for i, (place, width) in enumerate(side_by_side(0, widths)):
                         factor = vec.load(weights, [of + place], width)
                         value = vec.load(x, [source(r, s) + start + place], width)
-                        acc[i] = acc[i] + product(value, factor)
+                        acc[i] = with_product(acc[i], value, factor, op.rounded)
 
                 taps(op, rows, columns, tap)
                 for i, (place, width) in enumerate(side_by_side(0, widths)):
@@ -103,9 +102,10 @@ class _Blocks:
 
     @classmethod
     def of(cls, op: RealConv2d, isa: Isa, vectors: int) -> _Blocks:
-        # Of the registers one is the product, one a number of x; the rest are sums and weights.
+        # Of the registers one is a number of x, one the product; the rest are sums and weights.
+        beside = 2 if op.rounded == "product" else 1
         heights = {
-            wide: max(1, (isa.registers - 2) // (wide * PANEL // isa.lanes) - 1)
+            wide: max(1, (isa.registers - beside) // (wide * PANEL // isa.lanes) - 1)
             for wide in range(1, min(op.panels, max(1, vectors * isa.lanes // PANEL)) + 1)
         }
         wide = max(w for w, height in heights.items() if w == 1 or height >= TALL)
@@ -151,7 +151,7 @@ class _Blocks:
         self, left, at: Index, pitch: int, weights, start: Index, wide: int, height: int
     ) -> list[Accumulators]:
         """Emit the sums of a tile: for each pixel its vectors."""
-        depth, lanes = self.op.depth, self.lanes
+        depth, lanes, rounded = self.op.depth, self.lanes, self.op.rounded
         each = PANEL // lanes
         acc = [Accumulators("float32", [lanes] * each * wide, 0) for _ in range(height)]
         with tb.serial(0, depth) as i:
@@ -163,7 +163,8 @@ class _Blocks:
             for pixel in range(height):
                 number = vec.bind(left[at + pixel * pitch + i])
                 for v, factors in enumerate(line):
-                    acc[pixel][v] = acc[pixel][v] + product(spread(number, lanes), factors)
+                    factor = spread(number, lanes)
+                    acc[pixel][v] = with_product(acc[pixel][v], factor, factors, rounded)
         return acc
 
     def _store(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from tvm.tirx.script import builder as tb
 
-from lpgen.algorithms.result.epilogue import product
-from lpgen.algorithms.rows import Accumulators, Rows, spread
+from lpgen.algorithms.rows import Accumulators, Rows, spread, with_product
 from lpgen.isa import Isa
 from lpgen.tir import vectors as vec
 from lpgen.tir.strips import Index, parts_of, side_by_side, strips
@@ -24,8 +23,9 @@ BLOCK = 8
 
 def tile(op: MatMul, isa: Isa, vectors: int) -> tuple[int, int]:
     """Rows of a register tile, and its vectors."""
-    # Of the registers one is the product, one a number of a; the rest are sums and a row of b.
-    return max(1, (isa.registers - 2) // vectors - 1), min(vectors, -(-op.n // isa.lanes))
+    # Of the registers one is a number of a, one the product; the rest are sums and a row of b.
+    beside = 2 if op.rounded == "product" else 1
+    return max(1, (isa.registers - beside) // vectors - 1), min(vectors, -(-op.n // isa.lanes))
 
 
 def matmul(op: MatMul, isa: Isa, vectors: int) -> Rows:
@@ -53,8 +53,8 @@ def matmul(op: MatMul, isa: Isa, vectors: int) -> Rows:
                 for j in range(tall):
                     number = vec.bind(a[(batch * m + row + j) * k + i])
                     for v, value in enumerate(line):
-                        each = product(spread(number, widths[v]), value)
-                        acc[j][v] = acc[j][v] + each
+                        factor = spread(number, widths[v])
+                        acc[j][v] = with_product(acc[j][v], factor, value, op.rounded)
             for j in range(tall):
                 places = side_by_side((batch * m + row + j) * n + start, widths)
                 for v, (place, width) in enumerate(places):

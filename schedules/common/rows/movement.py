@@ -264,7 +264,7 @@ def _converted(op: Transpose, isa: Isa, rows: Callable[[Converted], Rows]) -> Ro
         scales, zeros = given
         return divided(value, scales[0], zeros[0], op.out)
 
-    if not isa.has_fma:
+    if not isa.target.has_fma:
         return rows(plain)
     slow, quick = rows(plain), rows(fast)
 
