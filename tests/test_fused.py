@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from lpgen import runtime
 from lpgen.build import build
 from lpgen.errors import UserError
-from lpgen.network import Network, Step, TensorType
-from lpgen.network.rounding import rounded_for
+from lpgen.network import Network, Step, TensorType, rounded_for
 from lpgen.ops import parse
 from lpgen.ops.fused import Sums
 from lpgen.records.choose import choose

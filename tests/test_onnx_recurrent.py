@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx_graphs import OPSETS  # noqa: E402
 
 from lpgen.onnx import UnservedNodes, read_network  # noqa: E402
+from lpgen.target import Target  # noqa: E402
 
 STEPS, BATCH, INPUTS, COLUMNS = 5, 2, 7, 9
 
@@ -85,13 +86,14 @@ def test_steps_in_time_share_their_kernels(tmp_path):
 
 
 def test_a_compiled_layer(tmp_path):
-    from lpgen.network import build
+    from lpgen.network import build, rounded_for
     from lpgen.runtime import load
 
-    model = recurrent_model("LSTM")
+    model, target = recurrent_model("LSTM"), Target.parse("native")
     onnx.save(model, tmp_path / "model.onnx")
     network, inputs = read_network(tmp_path / "model.onnx"), inputs_of(model)
-    library = load(build(network, "native", tmp_path / "model.so")).network
+    library = load(build(network, target, tmp_path / "model.so")).network
+    network = rounded_for(network, [target])
     found, expected = library(inputs), network.reference(inputs)
     for name, y in expected.items():
         np.testing.assert_array_equal(found[name], y)

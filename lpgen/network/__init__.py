@@ -10,6 +10,7 @@ _PUBLIC = {
     "build_nodes": "library",
     "build_plans": "library",
     "default_name": "library",
+    "rounded_for": "rounding",
 }
 """Name -> the module that has it."""
 
