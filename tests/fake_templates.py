@@ -62,6 +62,7 @@ class Tiles(Uncounted):
 
     family: str = "fake"
     algorithm: str = "tiles"
+    serves = ("dense", "conv2d")
 
     def why_not(self, op, target):
         return None if op.kind == "dense" else "serves dense only"
