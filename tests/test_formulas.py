@@ -12,6 +12,7 @@ from without_weights import OPERATORS, problem
 from lpgen.formats import REAL
 from lpgen.ops import QuantizeLinear, parse
 from lpgen.ops.resize import COORDINATES, ROUNDINGS, Resize, places_of
+from lpgen.ops.rounded import ROUNDED
 from lpgen.ops.unary import Unary
 
 seeds = st.integers(0, 2**32 - 1)
@@ -243,14 +244,16 @@ REAL_FUNCTIONS = {
 }
 
 
+@pytest.mark.parametrize("rounded", ROUNDED)
 @pytest.mark.parametrize("function", REAL_FUNCTIONS)
-def test_relative_errors_of_functions(function):
+def test_relative_errors_of_functions(function, rounded):
     """On all exponents, and around 1."""
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 2**32, 20000, dtype=np.uint32).view(np.float32)
     x = np.concatenate([bits[np.isfinite(bits)], rng.normal(0, 4, 20000).astype(np.float32)])
     x = np.abs(x) if function in ("log", "sqrt") else x
-    y = Unary(size=x.size, function=function).reference(x).astype(float)
+    op = Unary(size=x.size, function=function, rounded=rounded)
+    y = op.reference(x).astype(float)
     with np.errstate(all="ignore"):
         real = REAL_FUNCTIONS[function](x.astype(float))
     size = np.abs(x if "gelu" in function else real)

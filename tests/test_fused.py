@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from without_weights import problem
 
 from lpgen import runtime
 from lpgen.build import build
 from lpgen.errors import UserError
 from lpgen.network import Network, Step, TensorType, rounded_for
 from lpgen.ops import parse
+from lpgen.ops.cell import GruCell, LstmCell
+from lpgen.ops.functions import FUNCTIONS, adds_products
 from lpgen.ops.fused import Sums
 from lpgen.records.choose import choose
 from lpgen.target import Target
@@ -99,6 +102,34 @@ def test_kernels_round_once(target, tmp_path):
         assert np.array_equal(found[-1], op.reference(*given), equal_nan=True), text
     for y in (found[0].ravel(), found[1].ravel(), np.diagonal(found[2].reshape(count, count))):
         assert np.array_equal(y, sums(a, b, c), equal_nan=True)
+
+
+@pytest.mark.parametrize("target", ["avx2", "native"])
+def test_functions_and_rows_round_once(target, tmp_path):
+    """On all exponents, around 1, and on what is no number."""
+    rng = np.random.default_rng(1)
+    bits = rng.integers(0, 2**32, 300, dtype=np.uint32).view(np.float32)
+    x = np.concatenate([bits, rng.normal(0, 4, 700).astype(np.float32)])
+    names = [name for name in FUNCTIONS if adds_products(name)]
+    assert {"exp", "log", "tanh", "gelu", "hard_sigmoid"} <= set(names)
+    assert "relu" not in names
+    texts = [f"unary size=1000 function={name} rounded=sum" for name in names]
+    texts += ["softmax rows=21 columns=35 rounded=sum", "softmax rows=3 columns=5 rounded=sum"]
+    cells = [("lstm_cell", LstmCell.PARTS), ("gru_cell", GruCell.PARTS)]
+    texts += [f"{kind} columns=37 part={part} rounded=sum" for kind, of in cells for part in of]
+    choices = [choose(parse(text), target) for text in texts]
+    library = runtime.load(build(choices, tmp_path / "functions.so"))
+    for text in texts:
+        op = parse(text)
+        given = {"x": x} if op.kind == "unary" else problem(op)[0]
+        with np.errstate(all="ignore"):
+            y = op.reference(**given)
+            assert np.array_equal(library[str(op)](**given), y, equal_nan=True), text
+
+
+def test_where_nothing_is_added_nothing_is_said():
+    assert str(parse("unary size=3 function=relu rounded=sum")) == "unary size=3 function=relu"
+    assert parse("unary size=3 function=exp rounded=sum") != parse("unary size=3 function=exp")
 
 
 def test_a_cpu_without_it_refuses():

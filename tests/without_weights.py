@@ -20,16 +20,16 @@ from lpgen.ops.add import Add
 from lpgen.ops.binary import Binary
 from lpgen.ops.cast import Cast
 from lpgen.ops.conv2d_f32 import RealConv2d
-from lpgen.ops.fused import ROUNDED
 from lpgen.ops.lookup import Lookup
 from lpgen.ops.mul import Mul
 from lpgen.ops.pool import Pool
 from lpgen.ops.resize import Fold, Resize
+from lpgen.ops.rounded import ROUNDED
 from lpgen.ops.unary import Unary
 from lpgen.templates import Template
 
 few, size = st.integers(1, 3), st.integers(1, 70)
-real = st.just("f32")
+real, rounded = st.just("f32"), st.sampled_from(ROUNDED)
 
 
 @st.composite
@@ -42,6 +42,7 @@ def softmaxes(draw):
         added=added,
         times=times if added else 1,
         nan=draw(st.sampled_from([None, 0.0, 2.5])),
+        rounded=draw(rounded),
     )
 
 
@@ -95,7 +96,7 @@ def convolutions(draw):
         groups=ic if deep else groups,
         low=low,
         high=high,
-        rounded=draw(st.sampled_from(ROUNDED)),
+        rounded=draw(rounded),
     )
 
 
@@ -183,7 +184,10 @@ OPERATORS = {
     "transpose": transposes(),
     "binary": pairs(Binary, function=st.sampled_from(sorted(binary.FUNCTIONS))),
     "unary": st.builds(
-        Unary, size=st.integers(1, 200), function=st.sampled_from(sorted(functions.FUNCTIONS))
+        Unary,
+        size=st.integers(1, 200),
+        function=st.sampled_from(sorted(functions.FUNCTIONS)),
+        rounded=rounded,
     ),
     "softmax": softmaxes(),
     "layer_norm": st.builds(
@@ -201,13 +205,21 @@ OPERATORS = {
         **dict.fromkeys("mnk", size),
         batch=few,
         order=st.sampled_from(["kn", "nk"]),
-        rounded=st.sampled_from(ROUNDED),
+        rounded=rounded,
     ),
     "lstm_cell": st.builds(
-        cell.LstmCell, rows=few, columns=size, part=st.sampled_from(["state", "output"])
+        cell.LstmCell,
+        rows=few,
+        columns=size,
+        part=st.sampled_from(["state", "output"]),
+        rounded=rounded,
     ),
     "gru_cell": st.builds(
-        cell.GruCell, rows=few, columns=size, part=st.sampled_from([*cell.GruCell.PARTS])
+        cell.GruCell,
+        rows=few,
+        columns=size,
+        part=st.sampled_from([*cell.GruCell.PARTS]),
+        rounded=rounded,
     ),
     "resize": st.builds(
         Resize,

@@ -7,7 +7,7 @@ from typing import Any
 from tvm import tirx
 
 from lpgen.algorithms.result.epilogue import product
-from lpgen.algorithms.rows import cast, spread
+from lpgen.algorithms.rows import cast, spread, with_product
 from lpgen.tir import vectors as vec
 
 
@@ -15,8 +15,14 @@ class Vectors:
     """Vectors of float32 in TIR, as `ops.functions.Numbers`; one for a piece of straight-line
     code, in which it emits the values that are named."""
 
-    def __init__(self) -> None:
-        self._names = vec.Names()
+    def __init__(self, rounded: str = "product", names: vec.Names | None = None) -> None:
+        self._rounded, self._names = rounded, names or vec.Names()
+
+    def rounding(self, rounded: str) -> Vectors:
+        return Vectors(rounded, self._names)
+
+    def plus(self, total: tirx.Expr, a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
+        return with_product(total, a, b, self._rounded)
 
     @staticmethod
     def const(value: float, like: tirx.Expr) -> tirx.Expr:

@@ -9,18 +9,19 @@ import numpy as np
 
 from lpgen.formats import REAL
 from lpgen.ops.functions import Numbers, sigmoid, tanh
+from lpgen.ops.rounded import ROUNDED_WORD, Rounded
 from lpgen.ops.signature import Argument, Role, Signature
-from lpgen.ops.unweighted import Unweighted
 from lpgen.ops.words import NUMBER, Word, one_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell(Unweighted):
+class Cell(Rounded):
     """y[rows, columns] of float32: a part of a cell, from x and r [rows, gates, columns], the parts
     of the gates that come from the input and from the last state, and a state [rows, columns]. Of
     some parts r has the first gates alone.
 
-    A subclass states its parts, each with its gates and its formula. Raises WorkloadError when a
+    A subclass states its parts, each with its gates and its formula. rounded: what of products and
+    sums is (`Rounded`). Raises WorkloadError when a
     size is outside its limits, and for a part that is none.
     """
 
@@ -40,6 +41,7 @@ class Cell(Unweighted):
             self._take_sizes(key, 1)
         if self.part not in self.PARTS:
             self._fail(f"part={self.part} is unknown; known: {', '.join(self.PARTS)}")
+        self._take_rounded()
         self._check_elements(x=(self.rows, self.GATES, self.columns))
 
     @property
@@ -61,18 +63,20 @@ class Cell(Unweighted):
         return self.PARTS[self.part](m, x, r, state)
 
     def _result(self, x: np.ndarray, r: np.ndarray, state: np.ndarray) -> np.ndarray:
-        return self.value(Numbers, lambda gate: x[:, gate], lambda gate: r[:, gate], state)
+        m = Numbers.rounding(self.rounded)
+        return self.value(m, lambda gate: x[:, gate], lambda gate: r[:, gate], state)
 
 
 def _words(parts: dict[str, Any]) -> dict[str, Word]:
-    return {"rows": NUMBER, "columns": NUMBER, "part": Word(one_of(*parts), str)}
+    part = Word(one_of(*parts), str)
+    return {"rows": NUMBER, "columns": NUMBER, "part": part, "rounded": ROUNDED_WORD}
 
 
 def _lstm_state(m: Any, x: Any, r: Any, state: Any) -> Any:
     """f c + i g"""
     keep = m.mul(sigmoid(m, m.name(x(2) + r(2))), state)
-    enter = m.mul(sigmoid(m, m.name(x(0) + r(0))), tanh(m, m.name(x(3) + r(3))))
-    return m.name(keep + enter)
+    enter = sigmoid(m, m.name(x(0) + r(0))), tanh(m, m.name(x(3) + r(3)))
+    return m.name(m.plus(keep, *enter))
 
 
 def _lstm_output(m: Any, x: Any, r: Any, state: Any) -> Any:
@@ -82,9 +86,8 @@ def _lstm_output(m: Any, x: Any, r: Any, state: Any) -> Any:
 
 def _gru_output(m: Any, x: Any, r: Any, state: Any) -> Any:
     """n + z (h - n)"""
-    new = m.mul(sigmoid(m, m.name(x(1) + r(1))), r(2))
-    new = tanh(m, m.name(x(2) + new))
-    return m.name(new + m.mul(sigmoid(m, m.name(x(0) + r(0))), m.name(state - new)))
+    new = tanh(m, m.name(m.plus(x(2), sigmoid(m, m.name(x(1) + r(1))), r(2))))
+    return m.name(m.plus(new, sigmoid(m, m.name(x(0) + r(0))), m.name(state - new)))
 
 
 def _gru_reset(m: Any, x: Any, r: Any, state: Any) -> Any:
@@ -95,7 +98,7 @@ def _gru_reset(m: Any, x: Any, r: Any, state: Any) -> Any:
 def _gru_late(m: Any, x: Any, r: Any, state: Any) -> Any:
     """n + z (h - n), where r of n is that of what _gru_reset gave"""
     new = tanh(m, m.name(x(2) + r(2)))
-    return m.name(new + m.mul(sigmoid(m, m.name(x(0) + r(0))), m.name(state - new)))
+    return m.name(m.plus(new, sigmoid(m, m.name(x(0) + r(0))), m.name(state - new)))
 
 
 _LSTM = {"state": _lstm_state, "output": _lstm_output}

@@ -10,10 +10,10 @@ import numpy as np
 
 from lpgen.formats import REAL
 from lpgen.ops.functions import Numbers, clip
-from lpgen.ops.fused import ROUNDED, ROUNDED_WORD, Sums
+from lpgen.ops.fused import Sums
+from lpgen.ops.rounded import ROUNDED_WORD, Rounded
 from lpgen.ops.signature import Argument, Role, Signature
 from lpgen.ops.unary import REAL_NUMBER
-from lpgen.ops.unweighted import Unweighted
 from lpgen.ops.words import EDGES, KERNEL, NUMBER, PAIR, Word, as_edges, as_pair
 
 PANEL = 16
@@ -21,12 +21,12 @@ PANEL = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class RealConv2d(Unweighted):
+class RealConv2d(Rounded):
     """y[n, oh, ow, oc] = the sums of x[n, h, w, ic] times weights, plus bias[oc], within low..high.
 
     Each sum begins with 0 and takes the products one after the other: row by row of the kernel, in
     each the taps, in each the channels; padding adds nothing. Then comes the bias. rounded: what of
-    products and sums (`fused.ROUNDED`), "sum" needs a CPU with an instruction for it. Other words
+    products and sums (`Rounded`). Other words
     are those of conv2d. Weights are what `arranged` makes of [oc, kh, kw, ic / groups]: constants
     of every call. Raises WorkloadError when a size is outside its limits, the kernel is larger than
     the padded input, or `groups` does not divide the channels.
@@ -44,7 +44,6 @@ class RealConv2d(Unweighted):
     groups: int = 1
     low: float = -math.inf
     high: float = math.inf
-    rounded: str = "product"
 
     kind: ClassVar[str] = "conv2d_f32"
     WORDS: ClassVar[dict[str, Word]] = {
@@ -69,8 +68,7 @@ class RealConv2d(Unweighted):
             self._set(key, float(np.float32(getattr(self, key))))
         if not self.low <= self.high:
             self._fail(f"low={self.low:g} is above high={self.high:g}")
-        if self.rounded not in ROUNDED:
-            self._fail(f"rounded={self.rounded} is unknown; known: {', '.join(ROUNDED)}")
+        self._take_rounded()
         for key in ("ic", "oc"):
             if getattr(self, key) % self.groups:
                 self._fail(f"groups={self.groups} does not divide {key}={getattr(self, key)}")

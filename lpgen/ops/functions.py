@@ -3,7 +3,7 @@
 A function is written once, on an arithmetic `m`: `Numbers` here is NumPy's, the oracle; kernels
 have one of vectors (`lpgen.algorithms.functions`) whose operations round in the same way. Sums and
 quotients are Python's operators, products are `m.mul`, so that no CPU makes one rounding of a
-product and a sum. Coefficients are those of Cephes (S. Moshier, https://www.netlib.org/cephes,
+product and a sum but where it is asked to: `m.plus`. Coefficients are those of Cephes (S. Moshier, https://www.netlib.org/cephes,
 single/), for tanh and erf those of Eigen, for gelu our own. Largest relative errors, on all
 exponents: exp, log 1e-7, sigmoid 2e-7, erf 5e-7, tanh 5e-7, gelu 3e-7 of |x|, gelu_tanh 5e-7.
 Results below 2^-125 may be 0.
@@ -12,9 +12,12 @@ Results below 2^-125 may be 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
+
+from lpgen.ops import fused
 
 Value = Any
 
@@ -74,6 +77,16 @@ class Numbers:
         return a * b
 
     @staticmethod
+    def plus(total: Value, a: Value, b: Value) -> Value:
+        """total + a * b, the product rounded, too."""
+        return total + a * b
+
+    @staticmethod
+    def rounding(rounded: str) -> type[Numbers]:
+        """The arithmetic that rounds of products and sums what this says (`rounded.ROUNDED`)."""
+        return FusedNumbers if rounded == "sum" else Numbers
+
+    @staticmethod
     def neg(value: Value) -> Value:
         """The value with the other sign."""
         return -value
@@ -114,11 +127,20 @@ class Numbers:
         return np.asarray(value, np.int32).view(np.float32)
 
 
+class FusedNumbers(Numbers):
+    """The same with one rounding for a product and the sum that it is added to."""
+
+    @staticmethod
+    def plus(total: Value, a: Value, b: Value) -> Value:
+        """total + a * b, rounded once."""
+        return fused.plus(total, a, b)
+
+
 def polynomial(m: Any, x: Value, coefficients: Sequence[float]) -> Value:
     """Horner's scheme, the highest power first."""
     total = m.const(coefficients[0], x)
     for number in coefficients[1:]:
-        total = m.name(m.mul(total, x) + m.const(number, x))
+        total = m.name(m.plus(m.const(number, x), total, x))
     return total
 
 
@@ -135,8 +157,8 @@ def exp_below(m: Any, x: Value) -> Value:
     n = m.name(m.to_int(m.mul(bounded, m.const(LOG2_E, x))))
     real = m.to_float(n)
     r = bounded - real * m.const(LN2_HIGH, x)  # a product of few bits, which is exact
-    r = m.name(r - m.mul(real, m.const(LN2_LOW, x)))
-    y = m.mul(polynomial(m, r, EXP), m.mul(r, r)) + r + m.const(1, x)
+    r = m.name(m.plus(r, real, m.const(-LN2_LOW, x)))
+    y = m.plus(r, polynomial(m, r, EXP), m.mul(r, r)) + m.const(1, x)
     # 2^128 is no float32, 2^127 is. Bits of n = -126 and below are those of 0.
     return m.name(m.mul(y + y, m.of_bits(m.not_negative(n + 126) << 23)))
 
@@ -152,9 +174,9 @@ def log(m: Any, x: Value) -> Value:
     squares = m.name(m.mul(z, z))
     real = m.name(m.to_float(e) - m.where(small, m.const(23, x), m.const(0, x)))
     y = m.mul(m.mul(z, squares), polynomial(m, z, LOG))
-    y = y + m.mul(real, m.const(LN2_LOW, x))
-    y = z + (y - m.mul(squares, m.const(0.5, x)))
-    y = y + m.mul(real, m.const(LN2_HIGH, x))
+    y = m.plus(y, real, m.const(LN2_LOW, x))
+    y = z + m.plus(y, squares, m.const(-0.5, x))
+    y = m.plus(y, real, m.const(LN2_HIGH, x))
     zero = m.const(0, x)
     y = m.where(x == zero, m.const(-np.inf, x), m.where(x < zero, m.const(np.nan, x), y))
     return m.name(m.where(x < m.const(np.inf, x), y, x + x))
@@ -204,8 +226,8 @@ def gelu(m: Any, x: Value) -> Value:
 
 def gelu_tanh(m: Any, x: Value) -> Value:
     """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))"""
-    cubes = m.mul(m.mul(m.mul(x, x), x), m.const(0.044715, x))
-    inner = tanh(m, m.mul(m.name(x + cubes), m.const((2 / np.pi) ** 0.5, x)))
+    sum_ = m.name(m.plus(x, m.mul(m.mul(x, x), x), m.const(0.044715, x)))
+    inner = tanh(m, m.mul(sum_, m.const((2 / np.pi) ** 0.5, x)))
     return m.name(m.mul(m.mul(x, m.const(0.5, x)), m.const(1, x) + inner))
 
 
@@ -217,7 +239,7 @@ def clip(m: Any, x: Value, low: float, high: float) -> Value:
 
 def hard_sigmoid(m: Any, x: Value, alpha: float, beta: float) -> Value:
     """alpha x + beta between 0 and 1."""
-    return clip(m, m.name(m.mul(x, m.const(alpha, x)) + m.const(beta, x)), 0, 1)
+    return clip(m, m.name(m.plus(m.const(beta, x), x, m.const(alpha, x))), 0, 1)
 
 
 def leaky_relu(m: Any, x: Value, alpha: float) -> Value:
@@ -248,6 +270,22 @@ FUNCTIONS: dict[str, tuple[Callable[..., Value], tuple[float, ...]]] = {
 }
 """For each name f(m, x, *parameters) and the usual parameters: of clip its bounds, else alpha and
 beta of ONNX."""
+
+
+@cache
+def adds_products(name: str) -> bool:
+    """Whether a function adds a product to something: it has two ways to round."""
+    function, parameters = FUNCTIONS[name]
+    found = []
+
+    class Watched(Numbers):
+        @staticmethod
+        def plus(total: Value, a: Value, b: Value) -> Value:
+            found.append(name)
+            return Numbers.plus(total, a, b)
+
+    function(Watched, np.ones(1, np.float32), *parameters)
+    return bool(found)
 
 
 PARTS = 32

@@ -15,24 +15,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from lpgen.ops.words import Word, one_of
-
-ROUNDED = ("product", "sum")
-"""What of a sum of products is rounded: each product and each sum; or sums alone (fused)."""
-
-ROUNDED_WORD = Word(one_of(*ROUNDED), str, quiet=True)
-
 SMALLEST = float(np.finfo(np.float32).smallest_normal)
 
 TIED = 1 << 28
 """The bits of float64 that float32 lacks, where they lie in the middle of two numbers."""
 
 
+def plus(total: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """total + a * b of float32, rounded once, with the rules of NumPy for shapes."""
+    return _plus(total, np.asarray(a, np.float64), np.asarray(b, np.float64), careful=True)
+
+
 class Sums:
     """What adds products to sums, one after the other.
 
-    rounded: of ROUNDED; a, b: all that will be multiplied, float32. `sums(c, a, b)` is c + a * b of
-    float32, with the rules of NumPy for shapes; a, b: `sums.a` and `sums.b`, or parts of them.
+    rounded: of `rounded.ROUNDED`; a, b: all that will be multiplied, float32. `sums(c, a, b)` is
+    c + a * b of float32, with the rules of NumPy for shapes; a, b: `sums.a` and `sums.b`, or parts
+    of them.
     """
 
     def __init__(self, rounded: str, a: np.ndarray, b: np.ndarray) -> None:
@@ -42,20 +41,23 @@ class Sums:
         self._careful = self._fused and _least(self.a) * _least(self.b) < 2.0**-70
 
     def __call__(self, c: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            product = a * b
-            total = product + c
-            if not self._fused:
-                return total
-            near = total.astype(np.float32)
-            doubtful = (total.view(np.int64) & (2 * TIED - 1)) == TIED
-            if self._careful:
-                doubtful |= np.abs(total) < SMALLEST
-            if doubtful.any():
-                at = np.nonzero(doubtful)
-                c = np.broadcast_to(c, total.shape)[at].astype(np.float64)
-                near[at] = _to_odd(product[at], c).astype(np.float32)
-        return near
+        return _plus(c, a, b, self._careful) if self._fused else c + a * b
+
+
+def _plus(c: np.ndarray, a: np.ndarray, b: np.ndarray, careful: bool) -> np.ndarray:
+    """c + a * b; a, b: float64 of float32 values; careful: sums may be below SMALLEST."""
+    with np.errstate(all="ignore"):
+        product = a * b
+        total = product + c
+        near = total.astype(np.float32)
+        doubtful = (total.view(np.int64) & (2 * TIED - 1)) == TIED
+        if careful:
+            doubtful |= np.abs(total) < SMALLEST
+        if doubtful.any():
+            at = np.nonzero(doubtful)
+            c = np.broadcast_to(c, total.shape)[at].astype(np.float64)
+            near[at] = _to_odd(product[at], c).astype(np.float32)
+    return near
 
 
 def _least(values: np.ndarray) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 
 from lpgen.formats import REAL
 from lpgen.ops.functions import FUNCTIONS, Numbers, exp, larger, row_totals
-from lpgen.ops.fused import ROUNDED, ROUNDED_WORD, Sums
+from lpgen.ops.fused import Sums
+from lpgen.ops.rounded import ROUNDED_WORD, Rounded
 from lpgen.ops.signature import Argument, Role, Signature
 from lpgen.ops.unary import REAL_NUMBER
 from lpgen.ops.unweighted import Unweighted
@@ -25,15 +26,15 @@ def _sum(values: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Softmax(Unweighted):
+class Softmax(Rounded):
     """y[rows, columns] = e * (1 / sum of e), e = exp(s - the largest s of the row), s = x or
     x + added.
 
     added: how many rows of the second input follow each other, such as one for each query of
     attention; times: for how many times as many rows of x these serve, such as those of its heads;
     then come the next ones. 0: there is no such input. nan: what stands for results that are no
-    numbers. Raises WorkloadError when a size is outside its limits, or rows are no multiple of
-    added * times.
+    numbers. rounded: what is in exp (`Rounded`). Raises WorkloadError when a size is outside its
+    limits, or rows are no multiple of added * times.
     """
 
     rows: int = 1
@@ -47,6 +48,7 @@ class Softmax(Unweighted):
         **dict.fromkeys(("rows", "columns"), NUMBER),
         **dict.fromkeys(("added", "times"), COUNT),
         "nan": REAL_NUMBER,
+        "rounded": ROUNDED_WORD,
     }
 
     def __post_init__(self) -> None:
@@ -54,6 +56,7 @@ class Softmax(Unweighted):
             self._take_sizes(key, 1)
         self._take_sizes("added", 0)
         self._check_elements(x=(self.rows, self.columns))
+        self._take_rounded()
         if self.times > 1 and not self.added:
             self._fail(f"times={self.times}: nothing is added")
         if self.added and self.rows % (self.added * self.times):
@@ -75,7 +78,7 @@ class Softmax(Unweighted):
             several = (-1, 1, self.added, self.columns)
             heads = x.reshape(-1, self.times, self.added, self.columns)
             x = (heads + added.reshape(several)).reshape(x.shape)
-        e = exp(Numbers, x - row_totals(x, larger, -np.inf))
+        e = exp(Numbers.rounding(self.rounded), x - row_totals(x, larger, -np.inf))
         y = e * (np.float32(1) / _sum(e))
         return y if self.nan is None else FUNCTIONS["replace_nan"][0](Numbers, y, self.nan)
 
@@ -167,11 +170,11 @@ class Reduce(Unweighted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatMul(Unweighted):
+class MatMul(Rounded):
     """y[batch, m, n] = a[batch, m, k] * b[batch, k, n], or b[batch, n, k] with order=nk; float32.
 
     Each sum begins with 0 and takes the products one after the other along k. rounded: what of
-    products and sums (`fused.ROUNDED`), "sum" needs a CPU with an instruction for it.
+    products and sums (`Rounded`).
     Raises WorkloadError when a size is outside its limits.
     """
 
@@ -180,7 +183,6 @@ class MatMul(Unweighted):
     n: int
     k: int
     order: str = "kn"
-    rounded: str = "product"
 
     kind: ClassVar[str] = "matmul"
     WORDS: ClassVar[dict[str, Word]] = {
@@ -194,8 +196,7 @@ class MatMul(Unweighted):
             self._take_sizes(key, 1)
         if self.order not in ("kn", "nk"):
             self._fail(f"order={self.order} is unknown; known: kn, nk")
-        if self.rounded not in ROUNDED:
-            self._fail(f"rounded={self.rounded} is unknown; known: {', '.join(ROUNDED)}")
+        self._take_rounded()
         batch, m, n, k = self.batch, self.m, self.n, self.k
         self._check_elements(a=(batch, m, k), b=(batch, n, k), y=(batch, m, n))
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from lpgen.formats import REAL
-from lpgen.ops.functions import FUNCTIONS, Numbers
+from lpgen.ops.functions import FUNCTIONS, Numbers, adds_products
+from lpgen.ops.rounded import ROUNDED_WORD, Rounded
 from lpgen.ops.signature import Argument, Role, Signature
-from lpgen.ops.unweighted import Unweighted
 from lpgen.ops.words import NUMBER, Word, one_of
 
 
@@ -23,11 +23,12 @@ REAL_NUMBER = Word(read_real, lambda value: f"{value:.9g}", quiet=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unary(Unweighted):
+class Unary(Rounded):
     """y[size] = function(x[size]) in float32 (`lpgen.ops.functions` has them, with their errors).
 
     alpha, beta: the parameters of those that have any; of clip its bounds. By default ONNX's, and
-    0 and 6. Raises WorkloadError for an unknown function, and parameters that it has not.
+    0 and 6. rounded: what of products and sums (`Rounded`), "product" where the function has no
+    such sum. Raises WorkloadError for an unknown function, and parameters that it has not.
     """
 
     size: int
@@ -41,12 +42,16 @@ class Unary(Unweighted):
         "function": Word(one_of(*FUNCTIONS), str),
         "alpha": REAL_NUMBER,
         "beta": REAL_NUMBER,
+        "rounded": ROUNDED_WORD,
     }
 
     def __post_init__(self) -> None:
         self._take_sizes("size", 1)
         if self.function not in FUNCTIONS:
             self._fail(f"function={self.function} is unknown; known: {', '.join(FUNCTIONS)}")
+        self._take_rounded()
+        if not adds_products(self.function):
+            self._set("rounded", "product")
         usual = FUNCTIONS[self.function][1]
         for key, value in zip(("alpha", "beta"), (*usual, None, None), strict=False):
             given = getattr(self, key)
@@ -74,4 +79,5 @@ class Unary(Unweighted):
         return np.abs(x) if self.function in ("log", "sqrt") else x  # else results are no numbers
 
     def _result(self, x: np.ndarray) -> np.ndarray:
-        return FUNCTIONS[self.function][0](Numbers, x, *self.parameters)
+        arithmetic = Numbers.rounding(self.rounded)
+        return FUNCTIONS[self.function][0](arithmetic, x, *self.parameters)

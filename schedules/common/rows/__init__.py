@@ -8,6 +8,7 @@ from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.rows import Rows, entry
 from lpgen.isa import Isa
 from lpgen.ops import Operator
+from lpgen.ops.rounded import Rounded
 from lpgen.schedules.common.rows import cells, conv, matmul, movement, sums, tables, windows
 from lpgen.space import Counts, Knobs, Space
 
@@ -37,13 +38,10 @@ FEWEST_SUMS = 8
 
 SERVES = tuple(DEFINITIONS)
 
-PRODUCTS = ("conv2d_f32", "matmul")
-"""Those that say what of a sum of products is rounded."""
-
 
 def why_not(op: Operator, isa: Isa) -> str | None:
     """None, or the reason why the CPU does not serve `op`."""
-    if op.kind in PRODUCTS and op.rounded == "sum" and not isa.target.has_fma:
+    if isinstance(op, Rounded) and op.rounded == "sum" and not isa.target.has_fma:
         return f"{op.kind} with rounded=sum: {isa.target} has no instruction for that"
     return None
 

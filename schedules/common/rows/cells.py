@@ -24,7 +24,7 @@ def cell(op: Cell, isa: Isa, vectors: int) -> Rows:
     def row(number: Index, x, r, state, y) -> None:
         def step(start: Index, widths: Sequence[int]) -> None:
             for place, width in side_by_side(start, widths):
-                m = Vectors()
+                m = Vectors(op.rounded)
                 own = number * columns + place
 
                 def of(buffer, gates, place=place, width=width) -> Callable[[int], tirx.Expr]:

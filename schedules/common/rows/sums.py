@@ -36,7 +36,8 @@ def unary(op: Unary, isa: Isa, vectors: int) -> Rows:
     def chunk(start: Index, count: int, x, y) -> None:
         def value(m: Vectors, place: Index, width: int) -> None:
             v = m.name(vec.load(x, [start + place], width))
-            vec.store(y, [start + place], function(m, v, *op.parameters), width)
+            result = function(m.rounding(op.rounded), v, *op.parameters)
+            vec.store(y, [start + place], result, width)
 
         _each(count, _wide(isa), vectors, value)
 
@@ -73,7 +74,7 @@ def softmax(op: Softmax, isa: Isa, vectors: int) -> Rows:
 
         def power(m: Vectors, place: Index, width: int) -> tirx.Expr:
             largest = _joined([spread(each, width) for each in most])
-            e = exp_below(m, m.name(value(m, place, width) - largest))
+            e = exp_below(m.rounding(op.rounded), m.name(value(m, place, width) - largest))
             for i, row in enumerate(rows):
                 part = vec.shuffle(e, range(i * width, (i + 1) * width))
                 vec.store(y, [row * columns + place], part, width)
