@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tvm import tirx
 from tvm.ir.expr import Call, StringImm
+from tvm.tirx.script import builder as tb
 from tvm_ffi import structural_map
 
 _BOUNDED = "lpgen.bounded"
@@ -20,11 +21,20 @@ _BOUNDS = "lpgen_bounds"
 
 def bounded(loop: tirx.For, first: tirx.Expr, count: tirx.Expr) -> tirx.Stmt:
     """The loop, with only the iterations from `first` on when it runs."""
-    call = tirx.call_extern("int32", _BOUNDS, first, count)
     marked = tirx.For(
         loop.loop_var, loop.min, loop.extent, loop.kind, loop.body, annotations={_BOUNDED: 1}
     )
-    return tirx.SeqStmt([tirx.Evaluate(call), marked])
+    return tirx.SeqStmt([tirx.Evaluate(_bounds(first, count)), marked])
+
+
+def serial(extent: int, first: tirx.Expr, count: tirx.Expr):
+    """The same of a loop that is emitted: `with serial(...) as variable`."""
+    tb.evaluate(_bounds(first, count))
+    return tb.serial(0, extent, annotations={_BOUNDED: 1})
+
+
+def _bounds(first: tirx.Expr, count: tirx.Expr) -> tirx.Expr:
+    return tirx.call_extern("int32", _BOUNDS, first, count)
 
 
 def bound_loops(func: tirx.PrimFunc) -> tirx.PrimFunc:

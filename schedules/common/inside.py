@@ -21,7 +21,7 @@ from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.lhs.inside import Inside
 from lpgen.ops import Conv2d, Dense
-from lpgen.tir.ranges import bounded
+from lpgen.tir.ranges import bounded, serial
 from lpgen.tir.rewrite import substitute
 
 _ROW, _COLUMN, _PIXEL = (f"lpgen.{name}" for name in ("kernel_row", "kernel_column", "pixel"))
@@ -121,12 +121,17 @@ def _bounded(loop: tirx.For, op: Conv2d, rows: int) -> tirx.Stmt:
 
 @dataclass(frozen=True)
 class Taps:
-    """The taps that a tile reaches: kernel rows first <= r < first + count, as expressions;
-    columns: {column of the kernel: (first, stop) of the tile's rows}."""
+    """The taps that a tile reaches: of the kernel's rows (`taps`) first <= r < first + count, as
+    expressions; columns: {column of the kernel: (first, stop) of the tile's rows}."""
 
+    taps: int
     first: tirx.Expr
     count: tirx.Expr
     columns: dict[int, tuple[int, int]]
+
+    def rows(self):
+        """The loop over the rows of the kernel: `with taps.rows() as r`."""
+        return serial(self.taps, self.first, self.count)
 
 
 def for_places(op: Conv2d, rows: int, tile: tirx.Expr, emit: Callable[[Taps], None]) -> None:
@@ -140,7 +145,8 @@ def for_places(op: Conv2d, rows: int, tile: tirx.Expr, emit: Callable[[Taps], No
     ends = [start for start, _ in places[1:]]
 
     def place(number: int) -> None:
-        emit(Taps(first, count, {s: span for run, span in places[number][1] for s in run}))
+        columns = {s: span for run, span in places[number][1] for s in run}
+        emit(Taps(op.kernel[0], first, count, columns))
 
     def from_place(number: int) -> None:
         if number == len(ends):

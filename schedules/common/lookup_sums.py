@@ -154,8 +154,8 @@ class Sums(ABC):
             s: range(first // rows, -(-stop // rows)) for s, (first, stop) in taps.columns.items()
         }
         self.clear()
-        with tb.serial(0, taps.count) as i:
-            parts = [(Box((taps.first + i, s, 0), (1, 1, kg)), span) for s, span in spans.items()]
+        with taps.rows() as r:
+            parts = [(Box((r, s, 0), (1, 1, kg)), span) for s, span in spans.items()]
             if kg * len(parts) <= most:
                 self.block(parts, add=True)
             else:
