@@ -232,7 +232,8 @@ def test_candidates_are_modelled_and_logged(lpgen, has_mca, tmp_path):
 
 
 def test_the_model_is_judged_by_what_was_measured(tmp_path, monkeypatch):
-    """Rank correlation, and what the best of the first five lacks."""
+    """Rank correlation, and what the best of the first five lacks; of two measurements, the second
+    of which has the second and the third in another order."""
     log, template = Log(tmp_path / "log.jsonl"), templates.get(modelled(1).template)
     space = [k for _, k in zip(range(12), template.space(DENSE, NATIVE), strict=False)]
     cycles = {}
@@ -241,10 +242,13 @@ def test_the_model_is_judged_by_what_was_measured(tmp_path, monkeypatch):
         log.append(modelled(None, knobs=knobs, seconds=1e-6 * (place + 1)))
     monkeypatch.setattr(offline.mca, "find", lambda: "mca")
     monkeypatch.setattr(offline, "cycles", lambda op, cpu, c: offline.Modelled(c, cycles[c.key]))
+    second = [1e-6, 2.9e-6, 2.8e-6, *(1e-6 * place for place in range(4, 13))]
+    monkeypatch.setattr(judging, "again", lambda op, cpu, known: second[: len(known)])
     (judged,) = judging.judge(DENSE, NATIVE, log, 64)
     assert (judged.template, judged.candidates) == (template.name, 12)
     assert judged.spearman == pytest.approx(1 - 6 * (11**2 + 11) / (12 * (12**2 - 1)))
-    assert judged.regret == pytest.approx(1.0)  # 2 us and not 1
+    assert judged.repeat == pytest.approx(1 - 6 * 2 / (12 * (12**2 - 1)))
+    assert judged.regret == pytest.approx((2 * 2.9) ** 0.5 - 1)  # that of 2 and 2.9 us and not of 1
     assert judged.ordered == pytest.approx(1 - 11 / 66)  # all but those with the first
     assert judging.judge(DENSE, NATIVE, log, 4) == []
 

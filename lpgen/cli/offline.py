@@ -77,11 +77,12 @@ def judge(labels: dict[Operator, str], target: Target, log: Log, most: int, as_j
     rows = [
         (
             *(labels[op], j.template, str(j.candidates), f"{j.spearman:.2f}"),
-            *(output.percent(j.ordered) or "", output.percent(j.regret)),
+            *(f"{j.repeat:.2f}", output.percent(j.ordered) or "", output.percent(j.regret)),
         )
         for op, j in found
     ]
-    names = ("layer", "template", ">candidates", ">spearman", ">ordered", ">regret of its top 5")
+    names = ("layer", "template", ">candidates", ">spearman", ">repeat", ">ordered")
+    names += (">regret of its top 5",)
     output.print_table(names, rows)
     for template in dict.fromkeys(judged.template for _, judged in found):
         own = [judged for _, judged in found if judged.template == template]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,22 +13,25 @@ from scipy.stats import spearmanr
 from lpgen import templates
 from lpgen.records import Log
 from lpgen.tune.compare import measured_table
-from lpgen.tune.messages import Candidate
+from lpgen.tune.messages import Candidate, Measure
 from lpgen.tune.offline import model
+from lpgen.tune.pool import Pool
 
 
 class Judged(NamedTuple):
     """The static model beside what was measured, of the candidates of one template.
 
-    spearman: the rank correlation of cycles with seconds; ordered: of the pairs whose seconds are
-    far enough apart to be no noise, the part that is in that order by cycles, ties by half (None:
-    there are none); regret: how much longer the best of the five with fewest cycles takes than the
-    best of all (0: it is among them).
+    spearman: the rank correlation of cycles with seconds; repeat: that of the seconds with those of
+    a second measurement, what noise leaves of an order; ordered: of the pairs whose seconds are far
+    enough apart to be no noise, the part that is in that order by cycles, ties by half (None: there
+    are none); regret: how much longer the best of the five with fewest cycles takes than the best
+    of all (0: it is among them).
     """
 
     template: str
     candidates: int
     spearman: float
+    repeat: float
     ordered: float | None
     regret: float
 
@@ -35,13 +39,16 @@ class Judged(NamedTuple):
 TOP = 5
 APART = 1.05
 """By how many times the seconds of a pair differ that are far enough apart."""
+TIMEOUT = 60.0
+"""Seconds to build a candidate, and to time it, that was measured before."""
 FEWEST = 8
 """Candidates of a template below which a rank correlation says nothing."""
 
 
 def judge(op: Any, target: Any, log: Log, most: int) -> list[Judged]:
     """The model beside the candidates of each template that the log holds for this CPU, of which
-    at most `most` are looked at, evenly from the fastest to the slowest."""
+    at most `most` are looked at, evenly from the fastest to the slowest. They are measured once
+    more; the geometric mean of both times counts."""
     timed: dict[str, list[tuple[float, Candidate]]] = {}
     for (name, knobs), seconds in measured_table(op, target, log).items():
         template = templates.get(name)
@@ -52,17 +59,34 @@ def judge(op: Any, target: Any, log: Log, most: int) -> list[Judged]:
         entries = sorted(entries, key=lambda entry: entry[0])
         step = max(1.0, len(entries) / most)
         some = [entries[int(i * step)] for i in range(min(most, len(entries)))]
-        pairs = [
-            (seconds, m.cycles)
-            for seconds, m in zip(
-                (seconds for seconds, _ in some),
-                model(op, target, (c for _, c in some)),
-                strict=True,
+        if len(some) < FEWEST:
+            continue
+        known = [
+            (seconds, second, m.cycles)
+            for (seconds, _), second, m in zip(
+                some, again(op, target, some), model(op, target, (c for _, c in some)), strict=True
             )
-            if m.cycles
+            if m.cycles and second
         ]
-        if len(pairs) >= FEWEST:
-            found.append(Judged(name, len(pairs), *_beside(pairs)))
+        if len(known) >= FEWEST:
+            first, second, cycles = zip(*known, strict=True)
+            both = [math.sqrt(a * b) for a, b in zip(first, second, strict=True)]
+            repeat = float(spearmanr(first, second).statistic)
+            spearman, *rest = _beside([*zip(both, cycles, strict=True)])
+            found.append(Judged(name, len(known), spearman, repeat, *rest))
+    return found
+
+
+def again(op: Any, target: Any, known: Sequence[tuple[float, Candidate]]) -> list[float | None]:
+    """Seconds of candidates whose seconds are known, measured once more as a search does: each
+    beside the fastest. None: it failed."""
+    reference = min(known, key=lambda entry: entry[0])
+    found = []
+    with Pool(1, TIMEOUT) as pool:
+        for _, candidate in known:
+            beside = reference[1], reference[0]
+            pool.submit(Measure(op, target, candidate, 0, reference[0], beside, 1))
+            found.append(pool.answer()[1].seconds)
     return found
 
 
