@@ -135,6 +135,26 @@ def test_matmul_is_near_the_formula(op, seed):
     near(y, a @ (b if op.order == "kn" else b.transpose(0, 2, 1)), 1e-5)
 
 
+@given(OPERATORS["attention"], seeds)
+def test_attention_is_near_the_formula(op, seed):
+    inputs, y = problem(op, seed)
+    q, k, v = (inputs[name].astype(float) for name in ("queries", "keys", "values"))
+    q, k, v = (
+        x.transpose(0, 2, 1, 3)[:, place.first : place.first + op.heads]
+        if place.form == "beside"
+        else x
+        for place, x in zip((op.queries, op.keys, op.values), (q, k, v), strict=True)
+    )
+    scores = q @ (k if op.keys.form == "turned" else k.swapaxes(2, 3)) * op.factor
+    if op.added:
+        masks = inputs["added"].reshape(-1, 1, op.added, op.n)
+        several = np.broadcast_to(masks, (len(masks), op.times, op.added, op.n))
+        scores = scores + several.reshape(scores.shape)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    expected = weights / weights.sum(-1, keepdims=True) @ v
+    near(y, expected.transpose(0, 2, 1, 3) if op.result.form == "beside" else expected, 2e-5)
+
+
 @given(OPERATORS["conv2d_f32"], seeds)
 def test_float_convolutions_are_near_the_formula(op, seed):
     rng = np.random.default_rng(seed)

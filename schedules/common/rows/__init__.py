@@ -9,10 +9,20 @@ from lpgen.algorithms.rows import Rows, entry
 from lpgen.isa import Isa
 from lpgen.ops import Operator
 from lpgen.ops.rounded import Rounded
-from lpgen.schedules.common.rows import cells, conv, matmul, movement, sums, tables, windows
+from lpgen.schedules.common.rows import (
+    attention,
+    cells,
+    conv,
+    matmul,
+    movement,
+    sums,
+    tables,
+    windows,
+)
 from lpgen.space import Counts, Knobs, Space
 
 DEFINITIONS: dict[str, Callable[[Operator, Isa, int], Rows]] = {
+    "attention": attention.attention,
     "concat": movement.concat,
     "conv2d_f32": conv.conv2d_f32,
     "fold": windows.fold,
@@ -73,6 +83,8 @@ def _tiles(op: Operator, isa: Isa, vectors: int, counts: Counts) -> Counts:
     times as fast as others)."""
     if op.kind == "matmul":
         (height, wide), rows = matmul.tile(op, isa, vectors), op.m
+    elif op.kind == "attention":
+        (height, wide), rows = attention.tile(op, isa, vectors), op.m
     elif op.kind == "conv2d_f32" and not op.depthwise:
         (height, wide), rows = conv.tile(op, isa, vectors), op.pixels
     else:

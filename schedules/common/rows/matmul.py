@@ -3,9 +3,10 @@ of a panel."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+from tvm import tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.rows import Accumulators, Rows, spread, with_product
@@ -23,9 +24,26 @@ BLOCK = 8
 
 def tile(op: MatMul, isa: Isa, vectors: int) -> tuple[int, int]:
     """Rows of a register tile, and its vectors."""
+    return tallest(op.rounded, isa, vectors), min(vectors, -(-op.n // isa.lanes))
+
+
+def tallest(rounded: str, isa: Isa, vectors: int) -> int:
+    """Rows of the highest register tile."""
     # Of the registers one is a number of a, one the product; the rest are sums and a row of b.
-    beside = 2 if op.rounded == "product" else 1
-    return max(1, (isa.registers - beside) // vectors - 1), min(vectors, -(-op.n // isa.lanes))
+    beside = 2 if rounded == "product" else 1
+    return max(1, (isa.registers - beside) // vectors - 1)
+
+
+class Lines(NamedTuple):
+    """Rows of a matrix in a buffer: where the first one begins, and from one to the next."""
+
+    buffer: tirx.Var
+    at: Index
+    pitch: int
+
+    def moved(self, rows: Index, columns: Index = 0) -> Lines:
+        """The same from another row and column on."""
+        return self._replace(at=self.at + rows * self.pitch + columns)
 
 
 def matmul(op: MatMul, isa: Isa, vectors: int) -> Rows:
@@ -38,29 +56,13 @@ def matmul(op: MatMul, isa: Isa, vectors: int) -> Rows:
     def columns(batch: Index, start: Index, count: int, a, b, y) -> None:
         widths = parts_of(count, isa.lanes)
         if op.order == "nk":
-            b, at, pitch = _copy(op, batch, start, count, b), 0, count
+            copy = vec.scratch((k * count,), "float32")
+            right = Lines(copy, 0, count)
+            turned(Lines(b, (batch * n + start) * k, k), count, k, right)
         else:
-            at, pitch = batch * k * n + start, n
-
-        def rows(row: Index, some: Sequence[int]) -> None:
-            (tall,) = some
-            acc = [Accumulators("float32", widths, 0) for _ in range(tall)]
-            with tb.serial(0, k) as i:
-                line = [
-                    vec.bind(vec.load(b, [place], width))
-                    for place, width in side_by_side(at + i * pitch, widths)
-                ]
-                for j in range(tall):
-                    number = vec.bind(a[(batch * m + row + j) * k + i])
-                    for v, value in enumerate(line):
-                        factor = spread(number, widths[v])
-                        acc[j][v] = with_product(acc[j][v], factor, value, op.rounded)
-            for j in range(tall):
-                places = side_by_side((batch * m + row + j) * n + start, widths)
-                for v, (place, width) in enumerate(places):
-                    vec.store(y, [place], acc[j][v], width)
-
-        _heights(m, height, rows)
+            right = Lines(b, batch * k * n + start, n)
+        left, result = Lines(a, batch * m * k, k), Lines(y, batch * m * n + start, n)
+        product_of(left, right, result, m, k, widths, height, op.rounded)
 
     def row(number: Index, a, b, y) -> None:
         batch, start = number // panels, number % panels * panel
@@ -76,28 +78,54 @@ def matmul(op: MatMul, isa: Isa, vectors: int) -> Rows:
     return Rows(op.batch * panels, row)
 
 
-def _heights(rows: int, height: int, body) -> None:
-    """Emit body(row, [height]) until all rows are done; the last tile has what is left."""
+def product_of(
+    a: Lines,
+    b: Lines,
+    y: Lines,
+    rows: int,
+    depth: int,
+    widths: Sequence[int],
+    height: int,
+    rounded: str,
+    end: Callable[[tirx.Expr], tirx.Expr] = lambda value: value,
+) -> None:
+    """Emit vectors of these widths, side by side, of y[rows] = a[rows, depth] * b[depth], in tiles
+    of `height` rows; rounded: what is; end: what is made of each vector of sums."""
+
+    def tile(row: Index, tall: int) -> None:
+        acc = [Accumulators("float32", widths, 0) for _ in range(tall)]
+        with tb.serial(0, depth) as i:
+            line = [
+                vec.bind(vec.load(b.buffer, [place], width))
+                for place, width in side_by_side(b.at + i * b.pitch, widths)
+            ]
+            for j in range(tall):
+                number = vec.bind(a.buffer[a.at + (row + j) * a.pitch + i])
+                for v, value in enumerate(line):
+                    acc[j][v] = with_product(acc[j][v], spread(number, widths[v]), value, rounded)
+        for j in range(tall):
+            places = side_by_side(y.at + (row + j) * y.pitch, widths)
+            for v, (place, width) in enumerate(places):
+                vec.store(y.buffer, [place], end(acc[j][v]), width)
+
     whole, rest = divmod(rows, height)
     if whole:
         with tb.serial(0, whole) as i:
-            body(i * height, [height])
+            tile(i * height, height)
     if rest:
-        body(whole * height, [rest])
+        tile(whole * height, rest)
 
 
-def _copy(op: MatMul, batch: Index, start: Index, count: int, b):
-    """Emit the copy [k, count] of `count` rows of b[n, k], transposed."""
-    panel = vec.scratch((op.k * count,), "float32")
+def turned(x: Lines, rows: int, columns: int, y: Lines) -> None:
+    """Emit the transposed copy y[columns] of x[rows, columns]."""
 
     def block(at: Index, widths: Sequence[int]) -> None:
         for column, width in side_by_side(at, widths):
-            for row, height in side_by_side(0, parts_of(count, BLOCK)):
+            for row, height in side_by_side(0, parts_of(rows, BLOCK)):
                 name = vec.Names()
-                places = [(batch * op.n + start + row + i) * op.k + column for i in range(height)]
-                lines = [name(vec.load(b, [place], width)) for place in places]
+                places = [x.at + (row + i) * x.pitch + column for i in range(height)]
+                lines = [name(vec.load(x.buffer, [place], width)) for place in places]
                 for i, value in enumerate(transposed_block(lines, name)):
-                    vec.store(panel, [(column + i) * count + row], value, height)
+                    vec.store(y.buffer, [y.at + (column + i) * y.pitch + row], value, height)
 
-    strips(op.k, BLOCK, 1, block)
-    return panel
+    strips(columns, BLOCK, 1, block)

@@ -51,18 +51,33 @@ def _wide(isa: Isa) -> int:
 
 def softmax(op: Softmax, isa: Isa, vectors: int) -> Rows:
     """Rows: the largest, then the powers and their sum, then the products."""
+    one, several = soft_rows(op, isa, vectors, lambda row: row * op.columns, lambda row: row)
+    size = totals.block(isa, op.rows, 4 * op.columns * (3 if op.added else 2))
+    return totals.in_blocks(op.rows, size, several, one)
+
+
+def soft_rows(
+    op: Softmax,
+    isa: Isa,
+    vectors: int,
+    start: Callable[[Index], Index],
+    number: Callable[[Index], Index],
+) -> tuple[Callable[..., None], Callable[..., None]]:
+    """(one(row, *buffers), several(first row, *buffers)) of what emits a row, or as many as a
+    vector has lanes; start(row): where it begins in x and y; number(row): which one of the operator
+    it is."""
     columns, lanes = op.columns, _wide(isa)
-    tensors = 3 if op.added else 2
 
     def beside(row: Index) -> Index:
         """Where what is added to a row begins."""
+        row = number(row)
         return vec.bind((row // (op.added * op.times) * op.added + row % op.added) * columns)
 
     def given(rows: Sequence[Index], x, more) -> totals.Value:
         added = [beside(row) for row in rows] if more else []
 
         def value(m: Vectors, place: Index, width: int) -> tirx.Expr:
-            values = _joined([vec.load(x, [row * columns + place], width) for row in rows])
+            values = _joined([vec.load(x, [start(row) + place], width) for row in rows])
             if not more:
                 return m.name(values)
             return m.name(values + _joined([vec.load(*more, [i + place], width) for i in added]))
@@ -77,18 +92,18 @@ def softmax(op: Softmax, isa: Isa, vectors: int) -> Rows:
             e = exp_below(m.rounding(op.rounded), m.name(value(m, place, width) - largest))
             for i, row in enumerate(rows):
                 part = vec.shuffle(e, range(i * width, (i + 1) * width))
-                vec.store(y, [row * columns + place], part, width)
+                vec.store(y, [start(row) + place], part, width)
             return e
 
         return power
 
     def scaled(row: Index, total: tirx.Expr, factor: tirx.Expr, y) -> None:
         def value(m: Vectors, place: Index, width: int) -> None:
-            v = vec.load(y, [row * columns + place], width)
-            vec.store(y, [row * columns + place], v * spread(factor, width), width)
+            v = vec.load(y, [start(row) + place], width)
+            vec.store(y, [start(row) + place], v * spread(factor, width), width)
 
         def instead(m: Vectors, place: Index, width: int) -> None:
-            vec.store(y, [row * columns + place], real(op.nan, width), width)
+            vec.store(y, [start(row) + place], real(op.nan, width), width)
 
         if op.nan is None:
             _each(columns, lanes, vectors, value)
@@ -122,8 +137,7 @@ def softmax(op: Softmax, isa: Isa, vectors: int) -> Rows:
         with tb.serial(0, isa.lanes) as i:
             scaled(first + i, vec.bind(sums[i]), vec.bind(factors[i]), y)
 
-    size = totals.block(isa, op.rows, 4 * columns * tensors)
-    return totals.in_blocks(op.rows, size, several, one)
+    return one, several
 
 
 def _joined(parts: Sequence[tirx.Expr]) -> tirx.Expr:
