@@ -9,7 +9,7 @@ int8 with a scale for each channel). resnet18.w4a4, resnet18.w2a2, resnet50.w4a4
 NAME.onnx: uint4 or uint2 behind each ReLU, int4 or int2 weights with a scale for each channel, the
 first and the last layer with 8 bits, as quantization-aware training makes them. Opset 25, whose
 QuantizeLinear and DequantizeLinear have these types; with `.qonnx` behind it, NAME.qonnx.onnx,
-nodes `Quant` of QONNX instead.
+nodes `Quant` of QONNX instead, and of one bit, `BipolarQuant` for weights.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 SIZE = 224
 CODES = {2: (TensorProto.UINT2, TensorProto.INT2), 4: (TensorProto.UINT4, TensorProto.INT4)}
 TYPES = {**CODES, 8: (TensorProto.UINT8, TensorProto.INT8)}
+QONNX = "qonnx.custom_op.general"
 
 
 class Graph:
@@ -147,6 +148,10 @@ class FewBits(Graph):
         scale = scale.astype(np.float32)
         if self.qonnx:
             scale = scale.reshape(-1, *[1] * (w.ndim - 1))
+            if bits == 1:
+                mean = np.abs(w).mean(axis=tuple(range(1, w.ndim)), keepdims=True)
+                inputs = [self.constant(w, "w"), self.constant(mean, "s")]
+                return self.node("BipolarQuant", inputs, w.shape, domain=QONNX)
             return self._quantized(self.constant(w, "w"), scale, bits, True, w.shape)
         codes = np.rint(w / scale.reshape(-1, *[1] * (w.ndim - 1)))
         codes = np.clip(codes, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1).astype(int)
@@ -161,9 +166,8 @@ class FewBits(Graph):
         if self.qonnx:
             rest = [self.constant(np.float32(v), "q") for v in (zero_point, bits)]
             inputs = [x, self.constant(scale, "s"), *rest]
-            domain = "qonnx.custom_op.general"
             how = {"signed": int(signed), "narrow": 0, "rounding_mode": "ROUND"}
-            return self.node("Quant", inputs, shape, domain=domain, **how)
+            return self.node("Quant", inputs, shape, domain=QONNX, **how)
         zero = f"z{len(self.constants)}"
         self.constants.append(helper.make_tensor(zero, TYPES[bits][signed], (), [zero_point]))
         how = [self.constant(scale, "s"), zero]
@@ -245,7 +249,7 @@ def few_bits(
 ) -> onnx.ModelProto:
     graph = FewBits(weight, act, qonnx, size=size)
     y = NETWORKS[name](graph)
-    return graph.model(y, {"": 17, "qonnx.custom_op.general": 1} if qonnx else {"": 25})
+    return graph.model(y, {"": 17, QONNX: 1} if qonnx else {"": 25})
 
 
 def smooth(seed: int, count: int, size: int = SIZE) -> list[np.ndarray]:

@@ -24,6 +24,7 @@ from lpgen.build.foreign import ForeignLibrary
 from lpgen.errors import LibraryError, LpgenError, NetworkError
 from lpgen.network.examples import inputs_of
 from lpgen.network.network import Network
+from lpgen.network.planes import planes_as_in
 from lpgen.network.rounding import rounded_for
 from lpgen.runtime.steps import NetworkInterface
 from lpgen.supervise import Child, Gone, connect
@@ -63,6 +64,7 @@ def check_network(
     built = _versions(library, plan)[version]
     if network is not None:
         network = rounded_for(network, [Target.parse(name) for name in library.targets])
+        network = planes_as_in(network, [step.workload for step in built.steps])
         _check_same(built, network)
     given = str(path), str(seed), target or "", cpu.name if cpu else NATIVE, str(version)
     given += (plan,)

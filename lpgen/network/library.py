@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from lpgen import build as kernels
@@ -17,6 +18,7 @@ from lpgen.build.part import Builder
 from lpgen.errors import NetworkError
 from lpgen.network.network import Network
 from lpgen.network.ort import Nodes
+from lpgen.network.planes import Chooser, with_planes
 from lpgen.network.plans import Plans, check_alike
 from lpgen.network.program import Program, suffixes
 from lpgen.network.rounding import rounded_for
@@ -29,9 +31,6 @@ from lpgen.target import Target
 
 RESERVED = ("pool", "kernel", "network", "ffi", "lpgen")
 """What functions inside of a library begin with."""
-
-Chooser = Callable[[Operator], Choice]
-"""What finds the kernel of an operator."""
 
 
 def build(
@@ -73,11 +72,12 @@ def build(
             raise NetworkError(
                 f"{path.with_suffix(suffix)} is a folder, and weights are written there"
             )
-    networks = _rounded([network] if isinstance(network, Network) else network, targets)
     if exposed is not None and not weights_beside:
         raise NetworkError("check bytes are for weights beside the library: in it all are checked")
-    program = Program.of(networks, name, weights_beside, exposed)
     choosers = [chooser] if chooser else _choosers(targets, logs, threads)
+    given = [network] if isinstance(network, Network) else network
+    networks = _for_targets(given, targets, choosers)
+    program = Program.of(networks, name, weights_beside, exposed)
     if len(networks) > 1:
         choosers = [SharedWeights(networks, chosen) for chosen in choosers]
     return _build(networks, program, choosers, out, on_progress, objects)
@@ -100,14 +100,13 @@ def build_plans(
     or outputs differ.
     """
     targets = _targets(target)
-    versions = {
-        p: _rounded([n] if isinstance(n, Network) else n, targets) for p, n in plans.items()
-    }
+    choosers = _choosers(targets, logs, threads)
+    given = {p: [n] if isinstance(n, Network) else n for p, n in plans.items()}
+    versions = {p: _for_targets(of_plan, targets, choosers) for p, of_plan in given.items()}
     check_alike(versions)
     name, path = default_name(out, name), kernels.check_output(out)
     programs = {p: Program.of(n, default_name(out, f"{name}_{p}")) for p, n in versions.items()}
     networks = [network for of_plan in versions.values() for network in of_plan]
-    choosers = _choosers(targets, logs, threads)
     if len(networks) > len(plans):
         choosers = [SharedWeights(networks, chosen) for chosen in choosers]
     return _build(networks, Plans(programs), choosers, path, on_progress)
@@ -128,14 +127,19 @@ def build_nodes(
     the model with these nodes.
     """
     targets = _targets(target)
-    rounded = _rounded(networks.values(), targets)
+    choosers = _choosers(targets, logs, threads)
+    built = _for_targets(networks.values(), targets, choosers)
     names = [default_name(out, name) for name in networks]
-    programs = [Program.of([n], name) for n, name in zip(rounded, names, strict=True)]
-    return _build(rounded, Nodes(programs), _choosers(targets, logs, threads), out, on_progress)
+    programs = [Program.of([n], name) for n, name in zip(built, names, strict=True)]
+    return _build(built, Nodes(programs), choosers, out, on_progress)
 
 
-def _rounded(networks: Iterable[Network], targets: Sequence[Target]) -> list[Network]:
-    return [rounded_for(network, targets) for network in networks]
+def _for_targets(
+    networks: Iterable[Network], targets: Sequence[Target], choosers: Sequence[Chooser]
+) -> list[Network]:
+    """Networks in the form that suits the targets and the kernels that are chosen for them."""
+    rounded = (rounded_for(network, targets) for network in networks)
+    return [with_planes(network, choosers) for network in rounded]
 
 
 def _targets(target: Target | str | Sequence[Target]) -> Sequence[Target]:
@@ -150,6 +154,7 @@ def _choosers(
     logs = list(logs)
 
     def chooser(target: Target) -> Chooser:
+        @cache
         def chosen(op: Operator) -> Choice:
             return with_cold_weights(choose(op, target, logs, threads=threads), logs)
 
