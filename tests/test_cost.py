@@ -12,7 +12,7 @@ from kernels import rows_that_differ
 from strategies import convs, denses
 
 from lpgen import cost, templates
-from lpgen.cost.features import COUNTS, NAMES, features
+from lpgen.cost.features import COUNTS, LATER_COUNTS, NAMES, features
 from lpgen.cost.model import Model
 from lpgen.cost.trees import Forest
 from lpgen.ops import parse
@@ -52,7 +52,7 @@ def test_all_that_is_counted_has_a_name_and_a_price(target):
             template = candidate.template
             counts = template.work(op, target, candidate.knobs)
             # "counting" and "multiplied" are for the static model alone.
-            assert set(counts) <= {*COUNTS, "counting", "multiplied"}, template
+            assert set(counts) <= {*COUNTS, *LATER_COUNTS, "counting", "multiplied"}, template
             assert all(math.isfinite(count) and count >= 0 for count in counts.values())
             assert cost.shipped().prices_of(template, target), template
 
@@ -120,7 +120,7 @@ def test_prices_are_fitted_to_records():
     samples = samples_of(found[:24], lambda record: True)
     prices, factors = fit_prices(samples)
     assert set(prices) == {sample.prices for sample in samples} >= {"bitserial", "lut_sum"}
-    assert all(set(p) <= set(COUNTS) and min(p.values()) >= 0 for p in prices.values())
+    assert all(set(p) <= {*COUNTS, *LATER_COUNTS} and min(p.values()) >= 0 for p in prices.values())
     assert len(factors) == len({sample.group for sample in samples})
 
 

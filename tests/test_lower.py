@@ -89,7 +89,7 @@ def test_vectors_move_without_alignment_where_none_is_promised():
         (STACK_LIMIT // 4, {}, Scratch(0, 0)),
         (STACK_LIMIT // 4 + 1, {}, Scratch(STACK_LIMIT + 64, 0)),
         (STACK_LIMIT // 4 + 1, {"parallel": True}, Scratch(0, STACK_LIMIT + 64)),
-        (5000, {"serial": True, "parallel": True}, Scratch(9 * 20_000 + 32, 20_032)),
+        (9000, {"serial": True, "parallel": True}, Scratch(9 * 36_000 + 32, 36_032)),
     ],
 )
 def test_what_the_stack_does_not_take_is_workspace(k, options, expected, target):

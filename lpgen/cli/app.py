@@ -101,16 +101,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; the exit status. What a user did wrong is one line on stderr."""
+def run(
+    arguments: Sequence[str] | None = None, command: click.Command = cli, name: str = "lpgen"
+) -> int:
+    """Run a command line; the exit status. What a user did wrong is one line on stderr.
+
+    command, name: a tool beside `lpgen`, and what it is called.
+    """
     warnings.showwarning = _show_warning
     with Ending() as ending:
-        return _run(arguments, ending)
+        return _run(arguments, command, name, ending)
 
 
-def _run(arguments: Sequence[str] | None, ending: Ending) -> int:
+def _run(arguments: Sequence[str] | None, command: click.Command, name: str, ending: Ending) -> int:
     try:
-        status = cli.main(arguments, prog_name="lpgen", standalone_mode=False)
+        status = command.main(arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)

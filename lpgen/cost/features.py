@@ -38,7 +38,11 @@ LIKE = {"inside": "direct"}
 
 SIZES = ("m", "n", "k", "taps", "groups", "act bits", "weight bits", "few rows")
 LATER = ("winograd", "tile down", "tile across", "transformed", "inside", "stride")
+LATER += ("wraps", "uneven", "sums")
 """What the first trees were not shown: they end before it."""
+
+LATER_COUNTS = ("wraps", "again", "bursts")
+"""Counts that came after the first trees, which see no share of their price."""
 
 NAMES = (*ALGORITHMS, *COUNTS, "pairs", "words step", *NUMBERS, *WORDS, *SIZES, *LATER)
 ABSENT = -1.0
@@ -63,19 +67,24 @@ def features(
         *(_place(words, knobs.get(name)) for name, words in WORDS.items()),
         *(math.log2(size) for size in (m, n, k, taps, op.matrix.groups)),
         *(op.act.bits, op.weight.bits, float(m <= 4)),
-        *_later(op, algorithm, knobs),
+        *_later(op, algorithm, knobs, counts),
     ]
     return np.array(values, np.float32)
 
 
-def _later(op: Any, algorithm: str, knobs: Knobs) -> list[float]:
+def _later(op: Any, algorithm: str, knobs: Knobs, counts: Counts) -> list[float]:
     down, _, across = str(knobs.get("tile", "")).partition("x")
+    rows, block = knobs.get("rows", 1), knobs.get("m_block") or 1
+    uneven = op.matrix.m % rows and -(-op.matrix.m // rows) % block
     return [
         float(algorithm == "winograd"),
         *(float(side) if side.isdigit() else 0.0 for side in (down, across)),
         float(knobs.get("weights") == "transformed"),
         float(knobs.get("left") == "inside"),
         float(getattr(op, "stride", (1, 1))[0]),
+        float(counts.get("wraps", 0) > 0),
+        float(uneven > 0),
+        math.log2(rows * knobs.get("vectors", 1) * knobs.get("columns", 1)),
     ]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lpgen.cost.model import Model, shipped
+from lpgen.cost.model import Model, asked
 from lpgen.space import Counts, Knobs, Space
 
 AROUND = ("m_block", "n_block", "outer", "inner", "prefetch", "block", "order")
@@ -102,7 +102,7 @@ def candidates(
     and of the portable ones nothing where another one serves. Templates without `work` have their
     default alone, behind all others.
     """
-    model = model or shipped()
+    model = model or asked()
     found, begun = [], []
     templates = list(templates)
     # Portable loops are for what nothing else serves.
@@ -147,7 +147,7 @@ def evaluate(
     op: Any, target: Any, points: Iterable[tuple[Any, Knobs]], model: Model | None = None
 ) -> Candidate | None:
     """The cheapest of some templates with knobs; None where none counts its work."""
-    model = model or shipped()
+    model = model or asked()
     found = []
     for template, knobs in points:
         if template.counted:

@@ -6,11 +6,16 @@ branch that ended earlier goes left to the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+PARTS = (("feature", "u1"), ("threshold", "<f4"), ("value", "<f2"))
+"""The names of a forest's parts in a file, and of what numbers they are there."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +42,29 @@ class Forest:
         both = (np.concatenate(p) for p in zip(self._parts(), other._parts(), strict=True))
         return Forest(*both)
 
+    def first(self, count: int) -> Forest:
+        """So many of these trees, those that were trained first."""
+        return Forest(*(part[:count] for part in self._parts()))
+
     def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.feature, self.threshold, self.value
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; thresholds with all digits, values to four."""
-        return {
-            "feature": self.feature.tolist(),
-            "threshold": [[float(f"{v:.9g}") for v in tree] for tree in self.threshold.tolist()],
-            "value": [[float(f"{v:.4g}") for v in tree] for tree in self.value.tolist()],
-        }
+        """As JSON values: each part's shape and its bytes, packed, as text; values in 16 bits."""
+        parts = zip(PARTS, self._parts(), strict=True)
+        return {name: _to_text(part.astype(kind)) for (name, kind), part in parts}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Forest:
         """What `to_json` gave."""
-        return cls(
-            np.array(content["feature"], np.int16),
-            np.array(content["threshold"], np.float32),
-            np.array(content["value"], np.float32),
-        )
+        feature, threshold, value = (_of_text(content[name], kind) for name, kind in PARTS)
+        return cls(feature.astype(np.int16), threshold, value.astype(np.float32))
+
+
+def _to_text(part: np.ndarray) -> list[Any]:
+    return [*part.shape, base64.b64encode(zlib.compress(part.tobytes(), 9)).decode()]
+
+
+def _of_text(content: Sequence[Any], kind: str) -> np.ndarray:
+    *shape, text = content
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), kind).reshape(shape)

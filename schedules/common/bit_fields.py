@@ -195,6 +195,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs, panel: float) -> Counts:
         "copy": matrix.groups * t.row_tiles * t.rows * c.steps * t.kq * t.copied,
         "fold": matrix.m * matrix.k * t.folded,
         "tiles": tiles,
+        "wraps": tiles * c.r * c.s * blocks.wraps(op, t.rows, knobs["left"]),
         "stores": tiles * t.rows * t.vectors,
         **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * matrix.k, panel, isa.target),
     }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms.lhs.k_split import foldable
-from lpgen.algorithms.lhs.view import PARALLEL_BYTES
+from lpgen.algorithms.lhs.view import PARALLEL_BYTES, is_matrix, line
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common.cuts import refuses_block, rounded
 from lpgen.space import Counts, Knobs
@@ -110,6 +110,14 @@ def traffic(
     )
     found = by_distance(uses, target)
     return {name: groups * nbytes for name, nbytes in found.items()}
+
+
+def wraps(op: Dense | Conv2d, rows: int, left: str = "direct") -> int:
+    """Rows whose place in the source each run of a tile has to find one by one: those of a tile
+    that may go on in the next line of pixels, where no other one is a constant distance apart."""
+    if is_matrix(op) or left in ("copied", "inside"):
+        return 0
+    return rows if line(op) % rows and rows % line(op) else 0
 
 
 def distinct(op: Dense | Conv2d, knobs: Knobs, target: Target) -> float:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lpgen.cost.model import ELSE, Model
-from lpgen.tune.fit_cost.prices import PRIOR, fit_prices
+from lpgen.tune.fit_cost.prices import PRIOR, fit_prices, own_prices
 from lpgen.tune.fit_cost.samples import Sample, losers
-from lpgen.tune.fit_cost.trees import fit_trees, more_trees
+from lpgen.tune.fit_cost.trees import COUNT, OF_OWN, fit_trees, more_trees
 
 
 def fit(samples: Sequence[Sample]) -> Model:
@@ -28,6 +28,27 @@ def fit(samples: Sequence[Sample]) -> Model:
 def fit_on(samples: Sequence[Sample], model: Model) -> Model:
     """A model that goes on learning from measured candidates, of other CPUs or templates: its
     prices and trees stay, and trees are added for what it gets wrong."""
-    added = {"candidates": len(samples), "operators": len({s.op.name for s in samples})}
-    made = {**model.made, "added": [*model.made.get("added", ()), added]}
+    made = {**model.made, "added": [*model.made.get("added", ()), _counted(samples)]}
     return replace(model, forest=more_trees(samples, model), made=made)
+
+
+def fit_own(samples: Sequence[Sample], model: Model, target: str) -> Model:
+    """A model in which a target has prices and trees of its own, from its candidates, which are
+    those of one CPU; nothing changes for others.
+
+    The trees stand on those that the model was made with and learn from all samples: what other
+    targets' candidates took beside the shared prices, too.
+    """
+    its = [sample for sample in samples if sample.target.name == target]
+    prices = {
+        name: found for name, found in model.prices.items() if not name.startswith(f"{target}/")
+    }
+    first = model.forest and model.forest.first(COUNT)
+    begun = Model({**prices, **own_prices(its, model)}, first)
+    own = {**model.own, target: more_trees(samples, begun, OF_OWN)}
+    made = {**model.made, "own": {**model.made.get("own", {}), target: _counted(its)}}
+    return replace(model, prices=begun.prices, own=own, made=made)
+
+
+def _counted(samples: Sequence[Sample]) -> dict[str, int]:
+    return {"candidates": len(samples), "operators": len({s.op.name for s in samples})}

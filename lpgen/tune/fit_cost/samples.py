@@ -70,7 +70,9 @@ def _sample(record: Record) -> Sample | None:
     # from a race. Those of one CPU and width of vectors compare with each other.
     level = template.level(target)
     width = "512" if level.startswith("avx512") else level
-    group = f"{record.cpu} {width}" if record.best else f"{record.cpu} {record.workload}"
+    group = (
+        f"{record.cpu} {width}" if record.best else f"{record.cpu} {target.name} {record.workload}"
+    )
     counts = template.work(op, target, record.knobs)
     second = record.runner_up if record.best else None
     common = op, target, template, record.knobs, record.seconds, counts, group, record.best

@@ -19,8 +19,9 @@ from lpgen.tune.fit_cost.samples import Sample
 TREES = {"max_depth": 4, "eta": 0.06, "subsample": 0.7, "colsample_bytree": 0.5}
 TREES |= {"min_child_weight": 6, "lambda": 4.0, "nthread": 1, "verbosity": 0, "seed": 1}
 COUNT = 80
-MORE, LEAST = 160, 10
-"""Trees that are added to a model, and the least weight of the candidates in a leaf of these."""
+MORE, OF_OWN, LEAST = 160, 480, 10
+"""Trees that are added to a model, and for a target's own; and the least weight of the candidates
+in a leaf of these."""
 
 FARTHEST = 1.5
 """The largest log that trees are shown."""
@@ -44,10 +45,10 @@ def fit_trees(samples: Sequence[Sample], model: Model, factors: dict[str, float]
     return _trained(rows, labels, weights, COUNT)
 
 
-def more_trees(samples: Sequence[Sample], model: Model) -> Forest:
+def more_trees(samples: Sequence[Sample], model: Model, count: int = MORE) -> Forest:
     """The trees of a model and others behind them, for the logs of what measured candidates took
     beside its costs: what it was right about stays as it is."""
-    more = _trained(*_measured(samples, model), MORE, min_child_weight=LEAST)
+    more = _trained(*_measured(samples, model), count, min_child_weight=LEAST)
     return more if model.forest is None else model.forest.extended(more)
 
 
@@ -102,7 +103,7 @@ def _lesson(winner: Sample, model: Model, factor: float) -> tuple[list[np.ndarra
 
 def _features(sample: Sample, knobs: dict, counts: Counts, model: Model) -> np.ndarray:
     """The features of a point of the sample's operator and template."""
-    prices = model.prices_of(sample.template, sample.target)
+    prices = model.shared_prices(sample.template, sample.target)
     return features(sample.op, sample.template.algorithm, knobs, counts, prices)
 
 

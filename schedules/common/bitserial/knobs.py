@@ -187,6 +187,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         "copy": encoded * left,
         "code": max(0, p.products - 96) / 96 * tiles,
         "tiles": tiles,
+        "wraps": tiles * c.r * c.s * blocks.wraps(op, p.rows, knobs["left"]),
         "stores": tiles * sums * t.repeat,
         **blocks.traffic(
             op,

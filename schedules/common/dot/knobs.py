@@ -254,6 +254,9 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         "fold": matrix.m * matrix.k * t.folded,
         "tiles": tiles,
         "runs": tiles * c.r * c.s * lines * (-(-c.kg // chunk) if chunk else 1),
+        "wraps": tiles * c.r * c.s * blocks.wraps(op, t.rows, knobs["left"]),
         "stores": tiles * sums,
+        # More of them at once than stores wait for.
+        "bursts": tiles * max(0, sums - 8),
         **blocks.traffic(op, knobs, t.row_tiles, t.panels, row, panel, isa.target),
     }

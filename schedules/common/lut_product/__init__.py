@@ -105,6 +105,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         "copy": math.prod(op.x_shape) / tables.kq,
         "tiles": tiles,
         "runs": tiles * c.r * c.s,
+        "wraps": tiles * c.r * c.s * blocks.wraps(op, t.rows),
         "stores": tiles * sums * 4,
         **blocks.traffic(op, knobs, t.row_tiles, t.panels, t.rows * c.steps, panel, isa.target),
     }

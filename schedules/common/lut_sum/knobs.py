@@ -206,6 +206,7 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         "copy": made * size / 16,
         "tiles": tiles,
         "runs": tiles * c.r * c.s * planes,
+        "wraps": tiles * c.r * c.s * blocks.wraps(op, t.rows, t.left),
         "stores": tiles * t.rows * t.vectors * 4,
         **blocks.traffic(
             op,

@@ -222,6 +222,8 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
         "copy": copied * _additions(tile.high.input, tile.wide.input) / places * 8 / isa.bits,
         "finish": loops * sums * _additions(tile.high.back, tile.wide.back),
         "tiles": loops * tile.high.places * tile.wide.places,
+        # What a tile reads of the panel's weights after another one has.
+        "again": transformed * (register_tiles - op.n * geometry.tiles[0] / rows),
         "stores": loops * outputs,
         "expand": op.n * transformed / (isa.bits // 8) * t.codes,
         **caches,
