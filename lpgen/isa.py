@@ -49,6 +49,8 @@ class Isa:
     (`add_twos`, `add_each`), or 1 (`add_scaled`); kq_words: int16 likewise, 2 (`dot2`) or 1
     (`dot1`);
     has_dot4: whether `dot4` is one instruction, and so exact for all bytes;
+    crosses: whether two additions of bytes and a product of the sums take less time than two
+    products (`lpgen.algorithms.crossed`), as where additions start beside products;
     halves: how many multiplications `dot4` and `add_pairs` take for a vector;
     has_bit_logic: whether any function of three bits is one instruction;
     has_moved_bits: whether the bits of every byte are moved, or cleared, by one instruction;
@@ -68,6 +70,7 @@ class Isa:
     kq: ClassVar[int] = 4
     kq_words: ClassVar[int] = 2
     has_dot4: ClassVar[bool] = False
+    crosses: ClassVar[bool] = False
     halves: ClassVar[int] = 1
     has_bit_logic: ClassVar[bool] = False
     has_moved_bits: ClassVar[bool] = False

@@ -22,17 +22,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tvm import te
+from tvm import te, tirx
 
-from lpgen.algorithms import definition
-from lpgen.algorithms.definition import Definition, finish, matrix_sums, read_once, reduce_axes
+from lpgen.algorithms import crossed, definition
+from lpgen.algorithms.definition import (
+    Definition,
+    Sums,
+    finish,
+    matrix_sums,
+    read_once,
+    reduce_axes,
+)
 from lpgen.algorithms.lhs.inside import Inside
 from lpgen.algorithms.lhs.k_split import KSplit, cut
 from lpgen.algorithms.lhs.view import Lhs, lhs_of
 from lpgen.algorithms.ranged import first_row
 from lpgen.algorithms.sections import placeholders
+from lpgen.algorithms.weights.crossed import CrossedWeights
 from lpgen.algorithms.weights.panels import PanelWeights
 from lpgen.ops import Conv2d, Dense
+from lpgen.ops.reach import INT32_MAX
 
 if TYPE_CHECKING:
     from lpgen.algorithms.weights.panels import Lookup
@@ -93,6 +102,8 @@ class Tiling(definition.Tiling):
     together: rows that are read as one piece, a constant distance apart: past the last row of the
         matrix a whole piece is repeated, not its rows one by one;
     pack_steps: k steps of a row that stay neighbours when the left side is copied;
+    crossed: what adds products of bytes up where they are products of sums (`crossed`), whose runs
+        have an even number of steps (`multiple`);
     top: unpack signed weights into the top bits of their bytes (`weights`), where sums of as many
         8-bit products fit int32;
     across_groups: the columns are the groups of a depthwise convolution, so that the left side
@@ -109,6 +120,7 @@ class Tiling(definition.Tiling):
     multiple: int = 1
     together: int = 1
     pack_steps: int = 1
+    crossed: crossed.Dot | None = None
     top: bool = False
     across_groups: bool = False
     lookup: Lookup | None = None
@@ -123,17 +135,13 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     groups, columns = (1, matrix.groups) if t.across_groups else (matrix.groups, matrix.n)
     k_split = cut(op, t.kq, t.multiple, t.folded, taps=t.inside)
     vectors, panels = t.stored or (t.vectors, t.panels)
-    weights = PanelWeights(
-        shape=op.w_shape,
-        format=op.weight,
-        cut=k_split,
-        groups=groups,
-        columns=columns,
-        panels=panels,
-        vectors=vectors,
-        lanes=t.lanes,
-        top=t.top,
-    )
+    sizes = {"groups": groups, "columns": columns, "panels": panels}
+    sizes |= {"vectors": vectors, "lanes": t.lanes, "top": t.top}
+    form = {"shape": op.w_shape, "format": op.weight, "cut": k_split}
+    crossing = crossing_of(op, operands) if t.crossed else None
+    weights = PanelWeights(**form, **sizes)
+    if crossing:
+        weights = CrossedWeights(**form, **sizes, crossing=crossing)
     sections = placeholders(weights.sections)
     left = operands.left, operands.offset
     lhs = lhs_of(op, k_split, *left, padded=not t.inside, alone=read_once(op))
@@ -142,12 +150,15 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
         lhs_at = _lhs_across_groups(lhs, k_split, t)
     right_at = _right(weights, sections, operands, t)
     tile = _tile(lhs_at, right_at, k_split, t, groups)
+    sums = matrix_sums(op, tile)
+    if crossing:
+        sums = _uncrossed(sums, crossed.rows(lhs, k_split, crossing, t.crossed, t.lanes), sections[-1])
     return finish(
         op,
         lhs,
         weights,
         sections,
-        matrix_sums(op, tile),
+        sums,
         zero=operands.offset + op.zero_act,
         inside=Inside.of(op) if t.inside else None,
         value=lambda total: total >> weights.shift if weights.shift else total,
@@ -210,19 +221,59 @@ def _right(
         return g, vector // layout.vectors, kg, vector % layout.vectors, nl, kt
 
     if is_unpacked(layout, operands):
+        half = c.kg // 2
+
+        def unpacked(g, no, kg, *at):
+            index = stored(g, no, kg, *at)
+            if not t.crossed:
+                return layout.value(sections, operands.right, index, t.lookup)
+            first, second = (tirx.const(more % 256, "uint8") for more in layout.crossing.added)
+            value = layout.value(sections, "uint8", index, t.lookup)
+            return value + tirx.Select(kg % c.kg < half, second, first)
+
         kgs = sections[0].shape[2] * (8 // layout.planes[0] if layout.planes else 1)
         source = te.compute(
-            (layout.groups, t.panels, kgs, t.vectors, layout.lanes, c.kq),
-            lambda *index: layout.value(sections, operands.right, stored(*index), t.lookup),
-            name="unpack",
+            (layout.groups, t.panels, kgs, t.vectors, layout.lanes, c.kq), unpacked, name="unpack"
         )
         return lambda g, no, r, s, k4, *at: source[(g, no, (r * c.s + s) * c.kg + k4, *at)]
     source = sections[0]
     return lambda g, no, r, s, k4, *at: source[stored(g, no, (r * c.s + s) * c.kg + k4, *at)]
 
 
+def crossing_of(op: Dense | Conv2d, operands: Operands) -> crossed.Crossing | None:
+    """How the operands are crossed, None where their sums do not fit bytes, or int32."""
+    if (operands.left, operands.right) != ("uint8", "int8"):
+        return None
+    found = crossed.Crossing.of((0, operands.left_max), (op.weight.min, op.weight.max))
+    fits = found and 2 * op.matrix.k * found.largest <= INT32_MAX
+    return found if fits else None
+
+
+def _uncrossed(sums: Sums, rows: te.Tensor, columns: te.Tensor) -> Sums:
+    """The sums, and what makes them those of products: a number for each row and each column."""
+
+    def at(m, g, n):
+        # Stages stand in the order of this expression: the rows before the tile, in whose loops
+        # y will be.
+        return rows[g, m] + columns[g, n] + sums.at(m, g, n)
+
+    return sums._replace(at=at)
+
+
 def _tile(lhs_at, right_at, c: KSplit, t: Tiling, groups: int) -> te.Tensor:
     r, s = reduce_axes(r=c.r, s=c.s)
+    if t.crossed:
+        half = c.kg // 2
+        shape = (groups, t.row_tiles, t.panels, c.r, c.s, half, t.rows, t.vectors, t.lanes, c.kq)
+        sides = crossed.added(lhs_at, right_at, shape, half)
+        k4, kt = reduce_axes(k4=half, kt=c.kq)
+
+        def product_of_sums(g, mo, no, *lane):
+            first, second = (side[(g, mo, no, r, s, k4, *lane, kt)] for side in sides)
+            product = first.astype("int32") * second.astype("int32")
+            return te.sum(product, axis=[r, s, k4, kt])
+
+        return te.compute(t.shape(groups), product_of_sums, name="tile")
     if not t.chunk:
         k4, kt = reduce_axes(k4=c.kg, kt=c.kq)
 

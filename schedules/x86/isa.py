@@ -172,6 +172,11 @@ class Avx512vnni(Avx512bw):
     level, needs = "avx512vnni", "avx512vnni"
     has_dot4 = True
 
+    @property
+    def crosses(self) -> bool:
+        """AMD's Zen adds on twice as many units as it multiplies on; Intel's on the same two."""
+        return self.target.llvm_cpu in ("znver4", "znver5")
+
     def dot4(self, acc, a, b):
         name = "llvm.x86.avx512.vpdpbusd.512"
         return vec.intrinsic("int32x16", name, acc, *unsigned_first(a, b))

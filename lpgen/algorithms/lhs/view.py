@@ -198,6 +198,7 @@ def _folded(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int) -> Lhs:
                 # A vector may reach past its channels: the next one is written over that.
                 pixels = source_in[image, row, vector(w * op.ic)]
                 tb.buffer_store(source_out, pixels, [image, oh, vector(w * pixel + r * op.ic)])
+            _fill(source_out, [image, oh], width * pixel, pitch, 0, dtype)
 
     source = extern("fold", (op.n, op.oh, pitch), dtype, [rows.source], body)
     return Lhs(op, cut, rows.x, source, pixel, 0)

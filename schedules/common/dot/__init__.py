@@ -100,6 +100,9 @@ class _Tiles:
             _, _, chunk, *_ = order.reduction
             self.partial = sch.get_sblock("partial")
             sch.compute_at(self.partial, chunk, preserve_unit_loops=True)
+        if self.sizes.crossed:
+            for side in dot.crossed.SIDES:
+                sch.compute_at(sch.get_sblock(side), order.vector, preserve_unit_loops=True)
         if copied:
             blocks.place_copy(sch, order)
         if panels:
@@ -154,6 +157,10 @@ class _Tiles:
             self._unpack_in_registers(step)
         self._zero(sch.decompose_reduction(tile, first), 3)
         self._tensorize(tile, 2, self._intrinsic())
+        for side, dtype in dot.crossed.SIDES.items() if self.sizes.crossed else ():
+            lane = sch.get_loops(sch.get_sblock(side))[-2]
+            sch.tensorize(lane, intrinsics.add_bytes(self.isa, dtype))
+
 
     def _product_in_chunks(self, reduction) -> None:
         """int16 sums of a chunk in registers, int32 sums beside them in memory."""
@@ -180,6 +187,8 @@ class _Tiles:
     def _intrinsic(self) -> str:
         if self.knobs["step"] == "words":
             return intrinsics.dot_words(self.isa)
+        if self.sizes.crossed:
+            return intrinsics.dot_lanes(self.isa)
         signs = (self.operands.left, self.operands.right)
         return intrinsics.dot_bytes(self.isa, *signs, self.isa.kq)
 

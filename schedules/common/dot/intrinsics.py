@@ -33,6 +33,52 @@ def dot_bytes(isa: Isa, left: str, right: str, kq: int = 4, read_as: str = "") -
     return _matmul(name, isa.lanes, (kq, left), (kq, right), "int32", 1, step)
 
 
+def add_bytes(isa: Isa, dtype: str) -> str:
+    """C[lanes, 4] = A[4] + B[lanes, 4], uint8 modulo 256 read as `dtype`, uint8 or int8."""
+    lanes, shape = isa.lanes, (isa.lanes, 4)
+
+    def build(implementation: bool):
+        a, b, c = _argument("A", (4,), "uint8"), _argument("B", shape, "uint8"), None
+        c = _argument("C", shape, dtype)
+        with tb.sblock("root"):
+            tb.reads([a[0:4], b[0:lanes, 0:4]])
+            tb.writes([c[0:lanes, 0:4]])
+            if implementation:
+                word = tb.Bind(tirx.reinterpret("int32", _vector(a, [0], 4)))
+                total = _splat(word, "uint8", lanes) + _vector(b, [0, 0], 4 * lanes)
+                total = tirx.reinterpret(f"{dtype}x{4 * lanes}", total)
+                tb.buffer_store(c, total, [0, _ramp(4 * lanes)])
+                return
+            with tb.serial(0, lanes) as i, tb.serial(0, 4) as k, tb.sblock("update"):
+                vi, vk = tb.axis.remap("SS", [i, k])
+                tb.buffer_store(c, (a[vk] + b[vi, vk]).astype(dtype), [vi, vk])
+
+    return _register(f"lpgen_{isa.level}_add_{dtype}", build)
+
+
+def dot_lanes(isa: Isa) -> str:
+    """C32[lanes] += A[lanes, 4] * B[lanes, 4], uint8 times int8, by `Isa.dot4`."""
+    lanes, shape = isa.lanes, (isa.lanes, 4)
+
+    def build(implementation: bool):
+        a, b = _argument("A", shape, "uint8"), _argument("B", shape, "int8")
+        c = _argument("C", (lanes,), "int32")
+        with tb.sblock("root"):
+            tb.reads([c[0:lanes], a[0:lanes, 0:4], b[0:lanes, 0:4]])
+            tb.writes([c[0:lanes]])
+            if implementation:
+                operands = (_vector(side, [0, 0], 4 * lanes) for side in (a, b))
+                new = isa.dot4(_vector(c, [0], lanes), *operands)
+                tb.buffer_store(c, new, [_ramp(lanes)])
+                return
+            with tb.serial(0, lanes) as i, tb.serial(0, 4) as k, tb.sblock("update"):
+                vi, vk = tb.axis.remap("SR", [i, k])
+                product = a[vi, vk].astype("int32") * b[vi, vk].astype("int32")
+                tb.buffer_store(c, c[vi] + product, [vi])
+
+    return _register(f"lpgen_{isa.level}_dot_lanes", build)
+
+
 def dot_words(isa: Isa) -> str:
     """C32 += A[kq] * B[lanes, kq] for kq = `Isa.kq_words` int16, by `Isa.dot2` or `Isa.dot1`."""
     kq, add = isa.kq_words, isa.dot2 if isa.kq_words == 2 else isa.dot1

@@ -4,7 +4,7 @@
 |---------|----------------------------------------------------------------------------------------|
 | step    | the instruction: bytes (vpdpbusd, or vpmaddubsw + vpmaddwd; sdot, or smull + sadalp),  |
 |         | words (vpmaddwd, smlal on int16), pairsN (vpmaddubsw, smlal: int16 sums of N steps     |
-|         | before they are widened)                                                               |
+|         | before they are widened), crossed (bytes, half as many products, of sums of both sides)|
 | rows    | rows of the register tile                                                              |
 | vectors | vectors of output columns in the register tile                                         |
 | m_block | row tiles of a block; 0: all                                                           |
@@ -50,7 +50,12 @@ def _belongs(op: Dense | Conv2d, step: str, expand: str) -> bool:
 def multiple_of(op: Dense | Conv2d, knobs: Knobs) -> int:
     """What the number of k steps of a run has to be a multiple of."""
     count = fields(op) if knobs["expand"] == "register" else 1
-    return math.lcm(chunk_of(knobs["step"]) or 1, count, knobs["unroll"])
+    return math.lcm(chunk_of(knobs["step"]) or 1, count, knobs["unroll"], 1 + _crossed(knobs))
+
+
+def _crossed(knobs: Knobs) -> bool:
+    """Whether products are of sums of both sides (`lpgen.algorithms.crossed`)."""
+    return knobs["step"] == "crossed"
 
 
 def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
@@ -68,7 +73,8 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         together=rows if knobs["left"] == "inside" else 1,
         chunk=chunk_of(knobs["step"]),
         multiple=multiple_of(op, knobs),
-        top=_top(op, isa),
+        crossed=isa.dot4 if _crossed(knobs) else None,
+        top=_top(op, isa) and not _crossed(knobs),
         lookup=isa.lookup_in_loop(isa.lanes * _kq(isa, knobs)),
     )
 
@@ -150,6 +156,10 @@ def refuses(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> str | None:
         return refused
     if knobs["left"] == "inside" and (uneven := inside.refuses(op, rows)):
         return uneven
+    if _crossed(knobs) and (knobs["expand"] != "panel" or knobs["left"] == "inside"):
+        return "step=crossed: both halves of whole panels are added to"
+    if _crossed(knobs) and knobs["unroll"] > 1:
+        return f"step=crossed: {rows * vectors} products of sums are long enough without unroll"
     if knobs["prefetch"] and knobs["expand"] == "panel":
         return "panels are unpacked in one sweep, which the hardware prefetches"
     return _refuses_expand(op, isa, knobs) or _refuses_unroll(op, isa, knobs)
@@ -174,6 +184,8 @@ def fits_registers(isa: Isa, knobs: Knobs) -> bool:
     # One row takes its weights from memory or unpacks one vector after the other, more rows hold
     # all vectors; then the broadcast left value, and for steps of several instructions the
     # constant and a temporary.
+    if step == "crossed":  # weights and numbers of both halves, and two sums
+        return rows * vectors + 2 * vectors + 4 <= isa.registers
     weights = vectors if rows > 1 else 2 * (knobs["expand"] == "register")
     extra = {"bytes": 1 if isa.has_dot4 else 3, "words": 2}.get(step, 2)
     return rows * vectors + weights + extra <= isa.registers
@@ -242,15 +254,18 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     size = 2 if words and knobs["expand"] == "panel" else 1
     row = t.rows * matrix.k * (2 if words and t.copied else 1)
     panel = t.vectors * isa.lanes * c.steps * t.kq * bits / 8 * size
+    crossed = _crossed(knobs)
+    if crossed:  # three instructions of four bytes each for eight, which two start in a cycle
+        each = 3 / 4
     return {
         "products": steps * sums * each * pixels,
-        "multiplied": steps * sums * pixels,
+        "multiplied": steps * sums * pixels / (1 + crossed),
         "loads": steps * (t.rows * pixels + t.vectors),
         "unpack": steps * t.vectors * unpacking * (knobs["expand"] == "register"),
         "flush": tiles * -(-c.steps // chunk) * sums * lines * pixels if chunk else 0,
         "stall": steps * max(0, stall),
         "expand": places * sweeps * unpacking * (knobs["expand"] == "panel"),
-        "copy": matrix.groups * t.row_tiles * t.rows * c.steps * t.kq * t.copied,
+        "copy": matrix.groups * t.row_tiles * t.rows * c.steps * t.kq * (t.copied + crossed / 16),
         "fold": matrix.m * matrix.k * t.folded,
         "tiles": tiles,
         "runs": tiles * c.r * c.s * lines * (-(-c.kg // chunk) if chunk else 1),

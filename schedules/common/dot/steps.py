@@ -1,6 +1,6 @@
 """The instructions that the dot algorithm's products can take: exact ones alone."""
 
-from lpgen.algorithms.dot import Operands, byte_operands, word_operands
+from lpgen.algorithms.dot import Operands, byte_operands, crossing_of, word_operands
 from lpgen.algorithms.lhs.k_split import cut
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
@@ -19,9 +19,10 @@ def steps(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
     N steps summed in int16 need N times that. NEON (kq=2) and RISC-V (kq=1) add products one by
     one: any is exact.
     """
-    if isa.has_dot4:
-        return ("bytes",)
     operands = byte_operands(op, isa.signs)
+    if isa.has_dot4:
+        crosses = isa.crosses and unpacked(op, "bytes") and crossing_of(op, operands)
+        return ("bytes", "crossed") if crosses else ("bytes",)
     most = INT16_MAX // (max(1, isa.kq // 2) * operands.left_max * operands.right_max)
     if most == 0:
         return {4: ("words",), 2: ("bytes", "words"), 1: ("bytes",)}[isa.kq]
