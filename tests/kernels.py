@@ -19,14 +19,20 @@ TARGETS = {
     "avxvnni": "alderlake",
     "avxvnniint8": "arrowlake",
     "amx": "sapphirerapids",
+    "zen4": "zen4",
 }
-"""The target that stands for each level; icelake: what counts bits and permutes bytes."""
+"""The target that stands for each level; icelake: what counts bits and permutes bytes; zen4: what
+adds beside products."""
 
 _EMULATED = ("arm", "riscv")
 """Families of which an emulator runs all (test_emulated.py)."""
 
 _WITHOUT_PRODUCTS = ("bitserial", "lut_product", "lut_sum", "lut_weight")
 """Algorithms that gain nothing from products of bytes, but from what icelake has."""
+
+
+_CROSSED = ("dot", "winograd")
+"""Algorithms that have products of sums (`Isa.crosses`)."""
 
 
 def _levels() -> Iterator[tuple[str, str]]:
@@ -36,6 +42,7 @@ def _levels() -> Iterator[tuple[str, str]]:
         levels = [level for level in TARGETS if level not in ("generic", "amx")]
         products = ("avxvnni", "avxvnniint8", "avx512vnni")
         left_out = products if template.algorithm in _WITHOUT_PRODUCTS else ("icelake",)
+        left_out += ("zen4",) if template.algorithm not in _CROSSED else ()
         levels = [level for level in levels if level not in left_out]
         for level in levels if template.family == "x86" else [template.family]:
             yield f"{level}/{template.algorithm}", TARGETS[level]

@@ -152,7 +152,9 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
     tile = _tile(lhs_at, right_at, k_split, t, groups)
     sums = matrix_sums(op, tile)
     if crossing:
-        sums = _uncrossed(sums, crossed.rows(lhs, k_split, crossing, t.crossed, t.lanes), sections[-1])
+        sums = _uncrossed(
+            sums, crossed.rows(lhs, k_split, crossing, t.crossed, t.lanes), sections[-1]
+        )
     return finish(
         op,
         lhs,

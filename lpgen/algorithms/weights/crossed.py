@@ -1,7 +1,7 @@
 """Packed weights of crossed products: panels, and behind them what each column adds by itself.
 
-    column_terms[group][column]     int32: less the sum over k of (w1 + second)(w2 + first), but for
-                                    what `first` and `second` add alone (`lpgen.algorithms.crossed`)
+column_terms[group][column]     int32: less the sum over k of (w1 + second)(w2 + first), but for
+                                what `first` and `second` add alone (`lpgen.algorithms.crossed`)
 """
 
 from __future__ import annotations

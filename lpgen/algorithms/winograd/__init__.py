@@ -27,10 +27,12 @@ from __future__ import annotations
 
 from tvm import te, tirx
 
-from lpgen.algorithms.definition import Definition, Sums, finish, reduce_axes
+from lpgen.algorithms.definition import Definition, Sums, finish
 from lpgen.algorithms.sections import placeholders
+from lpgen.algorithms.winograd.crossed import Terms
 from lpgen.algorithms.winograd.geometry import Geometry, Tiling
-from lpgen.algorithms.winograd.sides import Matrix, Side
+from lpgen.algorithms.winograd.products import products
+from lpgen.algorithms.winograd.sides import Matrix
 from lpgen.algorithms.winograd.tile import Tile
 from lpgen.algorithms.winograd.weights import KernelCodes, TileWeights, TransformedWeights, pick
 from lpgen.ops import Conv2d
@@ -52,11 +54,13 @@ def define(op: Conv2d, tile: Tile, tiling: Tiling) -> Definition[Geometry, TileW
     """The tensor expressions of `op`: the stages above."""
     geometry = Geometry(tile, tiling)
     kind = KernelCodes if tiling.codes else TransformedWeights
-    weights = kind(tile, geometry.steps, tiling.vectors, tiling.lanes)
+    weights = kind(tile, geometry.steps, tiling.vectors, tiling.lanes, tiling.crossed)
     sections = placeholders(weights.sections)
     *stored, start = sections
     main = _weights(geometry, weights, stored) if tiling.codes else stored[0]
-    back = _back(geometry, _products(geometry, _patch(geometry, _pad(geometry)), main))
+    patch = _patch(geometry, _pad(geometry))
+    terms = Terms(geometry, patch).define() if tiling.crossed else None
+    back = _back(geometry, products(geometry, patch, main))
     high, wide, panel = tile.high, tile.wide, weights.panel
 
     def at(image, h, w, n):
@@ -67,6 +71,8 @@ def define(op: Conv2d, tile: Tile, tiling: Tiling) -> Definition[Geometry, TileW
 
         i, j = h % high.outputs, w % wide.outputs
         total = back[(image, *place, i, j, *inside, *lane)]
+        if terms is not None:  # first, as its stages have to be
+            total = terms[(image, *place[:2], i, j, *inside)] + total
         if tile.words:
             return _divided_modulo(total, tile.scale) + start[i, j, n]
         return _divided(total + start[i, j, n], tile.scale)
@@ -103,7 +109,14 @@ def _patch(geometry: Geometry, pad: te.Tensor) -> te.Tensor:
         return (tirx.reinterpret("int8", byte) if signed else byte).astype(dtype) - centre
 
     high, wide = tile.high, tile.wide
+
+    def at_place(p, q, values) -> tirx.Expr:
+        return pick(p, [pick(q, [tirx.const(v % 256, dtype) for v in row]) for row in values])
+
     offsets = tile.offsets.tolist()
+    if geometry.tiling.crossed:
+        crossings = (tile.crossings.first, tile.crossings.second)
+        firsts, seconds = ((tile.offsets + side).tolist() for side in crossings)
     outer, inner = (tile.op.n, *geometry.tiles), (*geometry.patches, geometry.steps * tile.kq)
     (down, across), (tall, broad) = geometry.steps_of_patches, geometry.steps_of_tiles
 
@@ -118,7 +131,10 @@ def _patch(geometry: Geometry, pad: te.Tensor) -> te.Tensor:
         total = transformed(wide.input, q, lambda j: down[(*lines, j, *place)], dtype)
         if tile.words:
             return total
-        offset = pick(p, [pick(q, [tirx.const(o, dtype) for o in row]) for row in offsets])
+        offset = at_place(p, q, offsets)
+        if geometry.tiling.crossed:
+            inside = place[-1] < geometry.steps // 2 * tile.kq
+            offset = tirx.Select(inside, at_place(p, q, firsts), at_place(p, q, seconds))
         return total + offset
 
     return te.compute((*outer, high.products, wide.products, *inner), value, name="patch")
@@ -144,60 +160,6 @@ def _weights(geometry: Geometry, codes: KernelCodes, stored: list[te.Tensor]) ->
         return total.astype("int8")
 
     return te.compute((*outer, t.wide.products, *inner), value, name="weights")
-
-
-def _products(geometry: Geometry, patch: te.Tensor, weights: te.Tensor) -> te.Tensor:
-    """tile[image, row tile, column tile, panel, p, q, row, column, vector, lane], int32 sums.
-
-    The axes r and s are taps. Where products share places they are all products of a side, and a
-    schedule has to bound their loops to those of the place (`Side.starts`, `Side.counts`).
-    """
-    tile, t = geometry.tile, geometry.tiling
-    outer = (tile.op.n, *geometry.tiles, int(weights.shape[0]), tile.high.places, tile.wide.places)
-    shape, (down, across) = (*outer, t.rows, t.columns, t.vectors, t.lanes), geometry.added
-    high, wide = geometry.advance
-
-    def product(dtype, index, r, s, k4, kt):
-        image, ro, co, panel, p, q, row, column, nv, nl = index
-        (p, r, down), (q, s, across) = _factor(tile.high, p, r), _factor(tile.wide, q, s)
-        pixel = (row * high + down, column * wide + across)
-        value = patch[(image, ro, co, p, q, *pixel, k4 * tile.kq + kt)].astype(dtype)
-        return value * weights[panel, p, q, r, s, k4, nv, nl, kt].astype(dtype)
-
-    if not t.chunk:
-        taps = reduce_axes(r=down, s=across, k4=geometry.steps, kt=tile.kq)
-
-        def element(*index):
-            return te.sum(product("int32", index, *taps), axis=taps)
-
-        return te.compute(shape, element, name="tile")
-
-    ki, kt = reduce_axes(ki=t.chunk, kt=2)
-    chunks = geometry.steps // t.chunk
-
-    def partial(image, ro, co, panel, p, q, r, s, ko, row, column, nv, nl, pair):
-        index = (image, ro, co, panel, p, q, row, column, nv, nl)
-        value = product("int16", index, r, s, ko * t.chunk + ki, pair * 2 + kt)
-        return te.sum(value, axis=[ki, kt])
-
-    inner = (t.rows, t.columns, t.vectors, t.lanes, 2)
-    partials = te.compute((*outer, down, across, chunks, *inner), partial, name="partial")
-    axes = reduce_axes(r=down, s=across, ko=chunks, pair=2)
-    r, s, ko, pair = axes
-
-    def widened(*index):
-        value = partials[(*index[:6], r, s, ko, *index[6:], pair)]
-        return te.sum(value.astype("int32"), axis=axes)
-
-    return te.compute(shape, widened, name="tile")
-
-
-def _factor(side: Side, place: tirx.Expr, number: tirx.Expr) -> tuple:
-    """(the product, the tap that is summed, the patch from that of the tile on) of sum `number` of
-    a place."""
-    if side.outputs == 1:
-        return place, number, number
-    return (place, number, 0) if side.places == side.products else (number, 0, 0)
 
 
 def _back(geometry: Geometry, products: te.Tensor) -> te.Tensor:

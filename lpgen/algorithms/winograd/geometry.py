@@ -24,6 +24,7 @@ class Tiling:
     """Sizes that shape the definition.
 
     rows, columns: transformed tiles of a register tile; vectors, lanes: of output channels;
+    crossed: whether products are of sums of both sides (`winograd.crossed`);
     chunk: steps summed in int16 before they are widened to int32, 0 for int32 throughout;
     codes: weights are stored as the kernel's codes and transformed panel by panel; lookup: how
     bytes of a code book are looked up (`PanelWeights.value`).
@@ -36,6 +37,7 @@ class Tiling:
     chunk: int = 0
     codes: bool = False
     lookup: Lookup | None = None
+    crossed: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Geometry:
 
     @property
     def steps(self) -> int:
-        """Steps of the input channels, filled up to whole chunks, and to four channels, so that
-        vectors of them can be transformed."""
-        chunk = self.tiling.chunk or FEWEST // self.tile.kq
+        """Steps of the input channels, filled up to whole chunks, to two halves, and to four
+        channels, so that vectors of them can be transformed."""
+        chunk = self.tiling.chunk or (2 if self.tiling.crossed else FEWEST // self.tile.kq)
         return -(-self.tile.op.ic // (self.tile.kq * chunk)) * chunk

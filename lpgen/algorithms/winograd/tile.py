@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from lpgen.algorithms.winograd.crossed import Crossings
 from lpgen.algorithms.winograd.sides import Side, limits, side
 from lpgen.ops import Conv2d
 from lpgen.ops.reach import INT16_MAX, INT32_MAX
@@ -102,10 +103,18 @@ class Tile:
         """What int32 sums may reach while they are transformed back, `start` included: TVM says of
         an int32 addition that it does not wrap."""
         top = self.inputs[1] + self.offsets + self.offsets
-        largest = np.maximum(-self.weights[0], self.weights[1])
-        reach = self.op.ic * math.prod(self.direct) * top * largest
+        return self.reach(top * np.maximum(-self.weights[0], self.weights[1]))
+
+    def reach(self, products: np.ndarray) -> int:
+        """What sums of products up to `products`, int64[p][q], reach when transformed back."""
+        reach = self.op.ic * math.prod(self.direct) * products
         high, wide = (np.abs(np.array(side.output)) for side in (self.high, self.wide))
         return int((high @ reach @ wide.T).max())
+
+    @cached_property
+    def crossings(self) -> Crossings | None:
+        """How its products become products of sums, None: they do not."""
+        return None if self.words else Crossings.of(self)
 
     def why_not(self) -> str | None:
         """Why the tile is not exact, with the value and the limit; None if it is."""

@@ -23,6 +23,7 @@ from tvm import IRModule, te, tirx
 from lpgen.algorithms.lhs.k_split import KSplit
 from lpgen.algorithms.sections import Section, Sectioned, pack_entry
 from lpgen.algorithms.weights.panels import PanelWeights
+from lpgen.algorithms.winograd import crossed
 from lpgen.algorithms.winograd.sides import Matrix
 from lpgen.algorithms.winograd.tile import Tile
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 class TileWeights(Sectioned, ABC):
     """The weights for tiles `tile` in panels of `vectors` x `lanes` channels, and `start`.
 
-    steps: k groups, the last ones perhaps empty.
+    steps: k groups, the last ones perhaps empty; crossed: what reads them makes products of sums.
 
     A layout derives from it and says how the kernel's taps are stored: `stored`, `contents` (NumPy)
     and `te_contents` (TIR), which must give the same bytes.
@@ -44,6 +45,7 @@ class TileWeights(Sectioned, ABC):
     steps: int
     vectors: int
     lanes: int
+    crossed: bool = False
 
     @property
     def panel(self) -> int:
@@ -54,6 +56,11 @@ class TileWeights(Sectioned, ABC):
     def panels(self) -> int:
         """Panels of all channels."""
         return -(-self.tile.op.oc // self.panel)
+
+    @property
+    def half(self) -> int:
+        """Input channels of a half."""
+        return self.steps // 2 * self.tile.kq
 
     @property
     @abstractmethod
@@ -84,6 +91,9 @@ class TileWeights(Sectioned, ABC):
         values = np.einsum("pa,qb,nrasbc->npqrsc", high.weight, wide.weight, taps)
         surplus = np.zeros((self.panels * self.panel, *t.offsets.shape), np.int64)
         surplus[: op.oc] = -t.offsets * values.sum((3, 4, 5))
+        if self.crossed:
+            empty = [(0, 0)] * 5 + [(0, self.steps * t.kq - op.ic)]
+            surplus[: op.oc] -= crossed.surplus(t, np.pad(values, empty), self.half)
         start = np.einsum("ip,jq,npq->ijn", high.output, wide.output, surplus)
         start[..., : op.oc] += t.centre * w.astype(np.int64).sum((1, 2, 3))
         return self.bytes_of([*self.contents(w, values), start])
@@ -109,6 +119,7 @@ class TileWeights(Sectioned, ABC):
             lambda n, p, q: te.sum(transformed(n, p, q, r, s, k), axis=[r, s, k]),
         )
 
+        products = self._te_crossed(transformed) if self.crossed else None
         r, s = te.reduce_axis((0, op.kernel[0]), name="r"), te.reduce_axis((0, op.kernel[1]), "s")
         k = te.reduce_axis((0, op.ic), name="k")
         plain = te.compute(
@@ -125,11 +136,36 @@ class TileWeights(Sectioned, ABC):
                     factor = _element(high.output, i, p) * _element(wide.output, j, q)
                     offset = tirx.const(-int(t.offsets[p, q]), "int32")
                     total = total + factor * offset * sums[n, p, q]
+                    if products is not None:
+                        total = total - factor * products[n, p, q]
             return te.if_then_else(n < op.oc, total, tirx.const(0, "int32"))
 
         last = te.compute(self.sections[-1].shape, start, name="start")
         outputs = [*self.te_contents(w, transformed), last]
         return pack_entry(w, outputs, self.sections, op.w_shape, op.weight.dtype)
+
+    def _te_crossed(self, transformed) -> te.Tensor:
+        """`crossed.surplus`."""
+        t, op = self.tile, self.tile.op
+        firsts, seconds = (
+            tuple(map(tuple, side.tolist())) for side in (t.crossings.first, t.crossings.second)
+        )
+        r, s = (te.reduce_axis((0, taps), name=n) for n, taps in zip("rs", t.direct, strict=True))
+        j = te.reduce_axis((0, self.half), name="j")
+
+        def product(n, p, q):
+            def weight(k):
+                value = transformed(n, p, q, r, s, te.min(k, op.ic - 1))
+                return te.if_then_else(k < op.ic, value, tirx.const(0, "int32"))
+
+            first, second = (
+                pick(p, [pick(q, [tirx.const(v, "int32") for v in row]) for row in side])
+                for side in (firsts, seconds)
+            )
+            product = (weight(j) + second) * (weight(j + self.half) + first)
+            return te.sum(product - first * second, axis=[r, s, j])
+
+        return te.compute((op.oc, t.high.products, t.wide.products), product)
 
 
 @dataclass(frozen=True)

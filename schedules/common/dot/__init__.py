@@ -161,7 +161,6 @@ class _Tiles:
             lane = sch.get_loops(sch.get_sblock(side))[-2]
             sch.tensorize(lane, intrinsics.add_bytes(self.isa, dtype))
 
-
     def _product_in_chunks(self, reduction) -> None:
         """int16 sums of a chunk in registers, int32 sums beside them in memory."""
         sch, tile, partial = self.sch, self.tile, self.partial

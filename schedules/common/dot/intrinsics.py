@@ -33,32 +33,40 @@ def dot_bytes(isa: Isa, left: str, right: str, kq: int = 4, read_as: str = "") -
     return _matmul(name, isa.lanes, (kq, left), (kq, right), "int32", 1, step)
 
 
-def add_bytes(isa: Isa, dtype: str) -> str:
-    """C[lanes, 4] = A[4] + B[lanes, 4], uint8 modulo 256 read as `dtype`, uint8 or int8."""
+def add_bytes(isa: Isa, dtype: str, right: str = "uint8") -> str:
+    """C[lanes, 4] = A[4] + B[lanes, 4], bytes modulo 256 read as `dtype`; right: dtype of B."""
     lanes, shape = isa.lanes, (isa.lanes, 4)
 
     def build(implementation: bool):
-        a, b, c = _argument("A", (4,), "uint8"), _argument("B", shape, "uint8"), None
+        a, b = _argument("A", (4,), "uint8"), _argument("B", shape, right)
         c = _argument("C", shape, dtype)
         with tb.sblock("root"):
             tb.reads([a[0:4], b[0:lanes, 0:4]])
             tb.writes([c[0:lanes, 0:4]])
             if implementation:
                 word = tb.Bind(tirx.reinterpret("int32", _vector(a, [0], 4)))
-                total = _splat(word, "uint8", lanes) + _vector(b, [0, 0], 4 * lanes)
+                weights = tirx.reinterpret(f"uint8x{4 * lanes}", _vector(b, [0, 0], 4 * lanes))
+                total = _splat(word, "uint8", lanes) + weights
                 total = tirx.reinterpret(f"{dtype}x{4 * lanes}", total)
                 tb.buffer_store(c, total, [0, _ramp(4 * lanes)])
                 return
             with tb.serial(0, lanes) as i, tb.serial(0, 4) as k, tb.sblock("update"):
                 vi, vk = tb.axis.remap("SS", [i, k])
-                tb.buffer_store(c, (a[vk] + b[vi, vk]).astype(dtype), [vi, vk])
+                total = a[vk] + b[vi, vk].astype("uint8")
+                tb.buffer_store(c, total.astype(dtype), [vi, vk])
 
-    return _register(f"lpgen_{isa.level}_add_{dtype}", build)
+    return _register(f"lpgen_{isa.level}_add_{right}_{dtype}", build)
 
 
-def dot_lanes(isa: Isa) -> str:
-    """C32[lanes] += A[lanes, 4] * B[lanes, 4], uint8 times int8, by `Isa.dot4`."""
-    lanes, shape = isa.lanes, (isa.lanes, 4)
+def dot_lanes(isa: Isa, lanes: int = 0) -> str:
+    """C32[lanes] += A[lanes, 4] * B[lanes, 4], uint8 times int8, by `Isa.dot4`; lanes: fewer than a
+    vector has, 0: as many."""
+    lanes = lanes or isa.lanes
+    shape, spare = (lanes, 4), isa.lanes - lanes
+
+    def filled(vector, dtype: str, count: int):
+        zeros = vec.splat(0, dtype, spare * count)
+        return vec.joined([tb.Bind(vector), zeros], range(isa.lanes * count))
 
     def build(implementation: bool):
         a, b = _argument("A", shape, "uint8"), _argument("B", shape, "int8")
@@ -67,16 +75,44 @@ def dot_lanes(isa: Isa) -> str:
             tb.reads([c[0:lanes], a[0:lanes, 0:4], b[0:lanes, 0:4]])
             tb.writes([c[0:lanes]])
             if implementation:
-                operands = (_vector(side, [0, 0], 4 * lanes) for side in (a, b))
-                new = isa.dot4(_vector(c, [0], lanes), *operands)
-                tb.buffer_store(c, new, [_ramp(lanes)])
+                operands = [_vector(side, [0, 0], 4 * lanes) for side in (a, b)]
+                acc = vec.load(c, [0], lanes)
+                if spare:
+                    acc = filled(acc, "int32", 1)
+                    operands = [
+                        filled(side, str(buffer.dtype), 4)
+                        for side, buffer in zip(operands, (a, b), strict=True)
+                    ]
+                new = isa.dot4(acc, *operands)
+                new = vec.shuffle(tb.Bind(new), range(lanes)) if spare else new
+                vec.store(c, [0], new, lanes)
                 return
             with tb.serial(0, lanes) as i, tb.serial(0, 4) as k, tb.sblock("update"):
                 vi, vk = tb.axis.remap("SR", [i, k])
                 product = a[vi, vk].astype("int32") * b[vi, vk].astype("int32")
                 tb.buffer_store(c, c[vi] + product, [vi])
 
-    return _register(f"lpgen_{isa.level}_dot_lanes", build)
+    return _register(f"lpgen_{isa.level}_dot_lanes{lanes}", build)
+
+
+def less_lanes(lanes: int) -> str:
+    """C32 -= the sum of A32[lanes]."""
+
+    def build(implementation: bool):
+        a, c = _argument("A", (lanes,), "int32"), _argument("C", (1,), "int32")
+        with tb.sblock("root"):
+            tb.reads([c[0:1], a[0:lanes]])
+            tb.writes([c[0:1]])
+            if implementation:
+                name = f"llvm.vector.reduce.add.v{lanes}i32"
+                total = tirx.call_llvm_intrin("int32", name, _vector(a, [0], lanes))
+                tb.buffer_store(c, c[0] - total, [0])
+                return
+            with tb.serial(0, lanes) as i, tb.sblock("update"):
+                vi = tb.axis.reduce(lanes, i)
+                tb.buffer_store(c, c[0] + (tirx.const(0, "int32") - a[vi]), [0])
+
+    return _register(f"lpgen_less{lanes}", build)
 
 
 def dot_words(isa: Isa) -> str:

@@ -17,6 +17,7 @@ import math
 from tvm.s_tir import Schedule
 
 from lpgen.algorithms import winograd
+from lpgen.algorithms.crossed import SIDES
 from lpgen.algorithms.definition import Definition
 from lpgen.algorithms.kernel import Kernel
 from lpgen.algorithms.lhs.view import PARALLEL_BYTES
@@ -80,6 +81,10 @@ def _schedule(sch: Schedule, isa: Isa, definition: Definition, block: int) -> No
     sch.compute_at(tile, co, preserve_unit_loops=True)
     p, q, r, c, nv, nl, *taps, k, kt = sch.get_loops(tile)[-10:]
     sch.reorder(p, q, *taps, k, r, c, nv, nl, kt)
+    if t.crossed:
+        for side in SIDES:
+            sch.compute_at(sch.get_sblock(side), nv, preserve_unit_loops=True)
+        _terms(sch, isa, outer if block else None, line)
     shared.mark(sch, geometry.sides, (p, q), taps)
     if t.chunk:
         sch.compute_at(sch.get_sblock("partial"), k, preserve_unit_loops=True)
@@ -87,6 +92,10 @@ def _schedule(sch: Schedule, isa: Isa, definition: Definition, block: int) -> No
     if t.codes:
         _transform_weights(sch, panel, definition.weights.codes.fields)
     _multiply(sch, isa, tile, bool(t.chunk), _instruction(isa, geometry))
+    if t.crossed:
+        for side, dtype in SIDES.items():
+            lane = sch.get_loops(sch.get_sblock(side))[-2]
+            sch.tensorize(lane, intrinsics.add_bytes(isa, dtype, "int8"))
 
 
 def _instruction(isa: Isa, geometry: Geometry) -> str:
@@ -94,6 +103,8 @@ def _instruction(isa: Isa, geometry: Geometry) -> str:
     tile, chunked = geometry.tile, geometry.tiling.chunk
     if tile.words:
         return intrinsics.dot_words(isa)
+    if geometry.tiling.crossed:
+        return intrinsics.dot_lanes(isa)
     small = int((tile.inputs[1] + tile.offsets).max()) <= INT8_MAX
     read_as = "" if isa.mixes_signs or not small else "int8"
     form = intrinsics.dot_pairs if chunked else intrinsics.dot_bytes
@@ -137,6 +148,43 @@ def _transform_back(sch: Schedule, back, column) -> None:
     *_, i, q, _, _, _, lane = sch.get_loops(up)
     _straight(sch, (i, q))
     sch.vectorize(lane)
+
+
+def _terms(sch: Schedule, isa: Isa, block, line: int) -> None:
+    """What is subtracted from products of sums: of each patch at all places, in the L1 cache."""
+    terms, back, up, crossed = (
+        sch.get_sblock(name) for name in ("terms", "terms_back", "terms_up", "crossed")
+    )
+    for stage in (terms, back):
+        if block is not None:
+            sch.compute_at(stage, block, preserve_unit_loops=True)
+            bound_stage(sch, sch.get_loops(stage)[-len(sch.get(stage).iter_vars) + 1], line)
+    *outer, i, j, r, c, lane = sch.get_loops(back)
+    sch.reorder(r, c, i, j, lane)
+    if block is None and _nbytes(sch, back) >= PARALLEL_BYTES:
+        sch.parallel(sch.fuse(*outer[:3]))
+    _straight(sch, (i, j))
+    sch.vectorize(lane)
+    sch.compute_at(up, c, preserve_unit_loops=True)
+    *_, i, q, _, _, lane = sch.get_loops(up)
+    _straight(sch, (i, q))
+    sch.vectorize(lane)
+    sch.compute_at(crossed, c, preserve_unit_loops=True)
+    *_, lane, step, kt = sch.get_loops(crossed)
+    sch.reorder(step, lane, kt)
+    lanes = int(sch.get(lane).extent)
+    for name in ("near", "far"):
+        side = sch.get_sblock(name)
+        sch.compute_at(side, step, preserve_unit_loops=True)
+        *_, place, byte = sch.get_loops(side)
+        sch.vectorize(sch.fuse(place, byte))
+    zero = sch.decompose_reduction(crossed, step)
+    tap = sch.get_loops(terms)[-3]
+    sch.decompose_reduction(terms, tap)
+    if lanes > 1:  # a single one is no vector
+        sch.vectorize(sch.get_loops(zero)[-1])
+        sch.tensorize(lane, intrinsics.dot_lanes(isa, lanes))
+        sch.tensorize(sch.get_loops(terms)[-1], intrinsics.less_lanes(lanes))
 
 
 def _straight(sch: Schedule, loops) -> None:

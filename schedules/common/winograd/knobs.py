@@ -3,7 +3,8 @@
 | knob    | meaning                                                                             |
 |---------|-------------------------------------------------------------------------------------|
 | step    | bytes: int32 sums of four products; pairsN: int16 sums of two, N steps long; words: |
-|         | int32 sums of two products of int16                                                 |
+|         | int32 sums of two products of int16; crossed: bytes, half as many products, of sums |
+|         | of both sides                                                                       |
 | tile    | outputs of a transformed tile, high x wide; 1: no transformation of that side       |
 | rows    | transformed tiles of the register tile, below each other                            |
 | columns | and side by side                                                                    |
@@ -99,7 +100,8 @@ def refuses_tile(op: Conv2d, isa: Isa, name: str, words: bool = False) -> str | 
 def steps(op: Conv2d, isa: Isa) -> tuple[str, ...]:
     """Steps that the instruction set has, and those of them that may pay."""
     pairs = () if isa.has_dot4 else tuple(f"pairs{count}" for count in CHUNKS)
-    of_bytes = ("bytes", *pairs) if fitting(op, isa) else ()
+    crosses = isa.crosses and any(tile_of(op, name).crossings for name in fitting(op, isa))
+    of_bytes = ("bytes", *pairs, *(("crossed",) if crosses else ())) if fitting(op, isa) else ()
     return (*of_bytes, *(("words",) if _in_words(op, isa) else ()))
 
 
@@ -135,11 +137,15 @@ def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     sums, chunk = rows * columns * vectors, chunk_of(knobs["step"])
     tile = exact_tile(op, knobs)
     pairs = tile.pairs
+    crossed = knobs["step"] == "crossed"
+    if crossed and tile.crossings is None:
+        return f"step=crossed: sums of both sides leave the bytes of tile={knobs['tile']}"
     if chunk > pairs:
         return f"step={knobs['step']}: an int16 holds the sums of {pairs} pairs"
     if chunk and chunk != max((c for c in CHUNKS if c <= min(pairs, -(-op.ic // 4))), default=0):
         return f"step={knobs['step']}: more steps fit, or there are fewer"
-    if sums + vectors + (1 if isa.has_dot4 else 3) > isa.registers:
+    beside = vectors + (1 if isa.has_dot4 else 3) + crossed * (vectors + 3)
+    if sums + beside > isa.registers:
         return f"a tile of {rows} x {columns} x {vectors} vectors exceeds {isa.registers} registers"
     needed = -(-op.oh // tile.high.outputs), -(-op.ow // tile.wide.outputs)
     if rows > needed[0] or columns > needed[1]:
@@ -181,7 +187,7 @@ def tiling(isa: Isa, knobs: Knobs) -> Tiling:
     codes = knobs["weights"] == "codes"
     lookup = isa.lookup_in_loop(isa.bits // 8)
     sizes = (knobs["rows"], knobs["columns"], knobs["vectors"])
-    return Tiling(*sizes, isa.lanes, chunk, codes, lookup)
+    return Tiling(*sizes, isa.lanes, chunk, codes, lookup, knobs["step"] == "crossed")
 
 
 def chunk_of(step: str) -> int:
@@ -199,6 +205,7 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     count = places * taps * geometry.steps
     sums = t.rows * t.columns * t.vectors
     each = 1 if isa.has_dot4 else 2 + 2 / t.chunk if t.chunk else 2 if tile.words else 3
+    each = 3 / 4 if t.crossed else each  # of bytes: three instructions for two, two in a cycle
     # A step of two words is as many bytes as one of four.
     copied = register_tiles * places * math.prod(geometry.patches) * geometry.steps * 4
     transformed = panels * places * taps * geometry.steps * 4 * t.vectors * t.lanes
@@ -216,7 +223,7 @@ def work(op: Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     caches = blocks.by_distance(uses, isa.target)
     return {
         "products": loops * count * sums * each,
-        "multiplied": loops * count * sums * isa.halves,
+        "multiplied": loops * count * sums * isa.halves / (1 + t.crossed),
         "loads": loops * count * (t.rows * t.columns + t.vectors),
         "stall": loops * count * max(0, 5 - sums / 2) if isa.has_dot4 else 0,
         "copy": copied * _additions(tile.high.input, tile.wide.input) / places * 8 / isa.bits,
