@@ -88,9 +88,12 @@ def test_dot_is_exact(left, text):
 @pytest.mark.parametrize(
     ("text", "tiles"),
     [
-        ("conv2d h=9 w=10 ic=13 oc=40 kernel=3 pad=1 act=u4 weight=s4", ("2x2", "1x4")),
+        ("conv2d h=9 w=10 ic=13 oc=40 kernel=3 pad=1 act=u4 weight=s4", ("2x2", "1x4", "4ix2")),
         (f"{STRIDED} act=u3 weight=t2 out=u4 scale=channel", ("3x2",)),
-        ("conv2d n=2 h=8 w=7 ic=128 oc=16 kernel=3 pad=1 act=s2 weight=s2 zero_act=1", ("4x2",)),
+        (
+            "conv2d n=2 h=8 w=7 ic=128 oc=16 kernel=3 pad=1 act=s2 weight=s2 zero_act=1",
+            ("4x2", "4x4i"),
+        ),
     ],
 )
 def test_tiles_are_exact(text, tiles):

@@ -52,6 +52,24 @@ def test_products_of_the_same_outputs_share_a_place(outputs, counts):
     np.testing.assert_array_equal(np.array(found.back) @ sums, expected)
 
 
+@pytest.mark.parametrize(("outputs", "taps"), [(4, 3), (3, 4), (2, 5), (5, 3), (4, 4), (4, 5)])
+def test_a_side_with_imaginary_points_is_a_multiple_of_the_filter(outputs, taps):
+    found, rng = side(outputs, taps, imaginary=True), np.random.default_rng(0)
+    d, g = rng.integers(-99, 99, outputs - 1 + taps), rng.integers(-99, 99, taps)
+    products = (np.array(found.weight) @ g) * (np.array(found.input) @ d)
+    filtered = np.correlate(d, g, "valid")
+    np.testing.assert_array_equal(np.array(found.output) @ products, found.scale * filtered)
+    assert found.products == outputs + taps
+
+
+def test_imaginary_points_keep_numbers_small():
+    found = side(4, 3, imaginary=True)
+    sums = [max(sum(map(abs, row)) for row in matrix) for matrix in (found.weight, found.input)]
+    assert (sums, found.scale) == ([3, 4], 4)
+    with pytest.raises(ValueError, match=r"F\(2, 3\) has 3 finite points, none of them large"):
+        side(2, 3, imaginary=True)
+
+
 def test_one_output_is_not_transformed_and_too_many_are_refused():
     assert side(1, 3) is DIRECT
     with pytest.raises(ValueError, match=r"F\(6, 5\) needs 9 finite points"):
@@ -75,6 +93,8 @@ def test_limits_are_reached():
         ("2x2", "act=u6 weight=s4", "act=u7 weight=s4", "act=u6 weight=s5", "256|int8"),
         ("3x2", "act=u4 weight=s3", "act=u5 weight=s3", "act=u4 weight=s4", "256|int8"),
         ("4x2", "act=u3 weight=s3", "act=u4 weight=s3", "act=u3 weight=s4", "256|int8"),
+        ("4ix4i", "act=u4 weight=s4", "act=u5 weight=s4", "act=u4 weight=s5", "256|int8"),
+        ("4ix2", "act=u5 weight=s4", "act=u6 weight=s4", "act=u5 weight=s5", "256|int8"),
         ("1x2", "act=u7 weight=s6", "act=u8 weight=s6", "act=u7 weight=s7", "256|int8"),
         (
             "2x2",
@@ -104,7 +124,9 @@ def test_sums_on_the_way_back_fit_int32_up_to_a_depth():
 
 @pytest.mark.matrix
 @TEMPLATES
-@pytest.mark.parametrize("tile", ["2x2", "3x2", "2x3", "4x2", "1x2", "4x1", "3x3"])
+@pytest.mark.parametrize(
+    "tile", ["2x2", "3x2", "2x3", "4x2", "1x2", "4x1", "3x3", "4ix4i", "2x4i", "4ix1"]
+)
 def test_every_tile_on_extremes(name, tile):
     """Random inputs and all four pairs of extreme values (`assert_exact`)."""
     chosen, target = template(name)

@@ -78,7 +78,7 @@ def _later(op: Any, algorithm: str, knobs: Knobs, counts: Counts) -> list[float]
     uneven = op.matrix.m % rows and -(-op.matrix.m // rows) % block
     return [
         float(algorithm == "winograd"),
-        *(float(side) if side.isdigit() else 0.0 for side in (down, across)),
+        *(float(side.rstrip("i") or 0) for side in (down, across)),
         float(knobs.get("weights") == "transformed"),
         float(knobs.get("left") == "inside"),
         float(getattr(op, "stride", (1, 1))[0]),

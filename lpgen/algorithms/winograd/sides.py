@@ -13,6 +13,15 @@ Everything times the least common multiple of the N[j] is an integer: `scale * y
 point goes into its row of G where that makes no weight larger than the others' are, else into its
 column of A^T, which works on int32 sums.
 
+The points i and -i, as one factor x^2 + 1, keep numbers small that 2 and -2 make large (Meng and
+Brothers, Efficient Winograd Convolution via Integer Arithmetic, arXiv 1901.01965). Modulo x^2 + 1
+the filter is a + b x, the outputs' polynomial c + d x and their product three products:
+
+    (a + b x) (c + d x) = (k1 - k3) + (k1 + k2) x    k1 = (a + b) c, k2 = a (d - c), k3 = b (c + d)
+
+With the product Q of all (x - p[j]) and Q = u + v x modulo x^2 + 1, the rows of B^T belonging to
+1 and x of that are Q (u - v x) and Q (v + u x), and their N is u^2 + v^2.
+
 With stride s, tap k of output i reads d[s i + k]. The taps k = f, f + s, f + 2 s, ... of a phase f
 read the values f, f + s, ... alone, and neighbouring outputs read neighbours of these: a filter of
 stride 1 for each phase, whose results are added up. Three taps of stride 2 are F(m, 2) beside a
@@ -23,6 +32,7 @@ factors, equal columns of A^T, are added up before they are transformed back: th
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import accumulate, groupby
@@ -32,6 +42,9 @@ import numpy as np
 Matrix = tuple[tuple[int, ...], ...]
 
 _POINTS = (0, 1, -1, 2, -2, 3)
+
+FEWEST_BESIDE = 3
+"""Finite points beside i and -i: with fewer, 2 and -2 would not be among the points either."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +101,16 @@ DIRECT = Side(((1,),), ((1,),), ((1,),), 1)
 
 
 @cache
-def side(outputs: int, taps: int, stride: int = 1) -> Side:
-    """F(outputs, taps) for outputs that are `stride` values apart; one output is `DIRECT`. Raises
-    ValueError where there are too few points whose powers are small."""
+def side(outputs: int, taps: int, stride: int = 1, imaginary: bool = False) -> Side:
+    """F(outputs, taps) for outputs that are `stride` values apart; one output is `DIRECT`.
+
+    imaginary: with i and -i among the points. Raises ValueError where there are too few points
+    whose powers are small, or so few that i and -i make no number smaller.
+    """
     if outputs == 1:
         return DIRECT
-    phases = [_neighbours(outputs, len(range(f, taps, stride))) for f in range(min(stride, taps))]
+    starts = range(min(stride, taps))
+    phases = [_neighbours(outputs, len(range(f, taps, stride)), imaginary) for f in starts]
     scale = math.lcm(*(phase.scale for phase in phases))
     largest = max(sum(map(abs, row)) for phase in phases for row in phase.weight)
     reach = (outputs - 1) * stride + taps
@@ -124,27 +141,39 @@ def _spread(row: tuple[int, ...], first: int, stride: int, length: int) -> tuple
     return tuple(spread)
 
 
-def _neighbours(outputs: int, taps: int) -> Side:
+def _neighbours(outputs: int, taps: int, imaginary: bool) -> Side:
     """F(outputs, taps) of neighbouring outputs."""
     if taps == 1:
         one = tuple(tuple(int(i == j) for j in range(outputs)) for i in range(outputs))
         return Side(((1,),) * outputs, one, one, 1)
-    products = outputs + taps - 1
-    if products - 1 > len(_POINTS):
-        raise ValueError(f"F({outputs}, {taps}) needs {products - 1} finite points")
-    points = _POINTS[: products - 1]
-    others = [[p - q for q in points if q != p] for p in points]
-    divisors = [math.prod(differences) for differences in others]
-    scale = math.lcm(*divisors)
-    rows = [[point**k for k in range(taps)] for point in points]
+    degree = outputs + taps - 2
+    count = degree - 2 * imaginary
+    if count > len(_POINTS):
+        raise ValueError(f"F({outputs}, {taps}) needs {count} finite points")
+    if imaginary and count < FEWEST_BESIDE:
+        raise ValueError(f"F({outputs}, {taps}) has {degree} finite points, none of them large")
+    points, length = _POINTS[:count], degree + 1
+    square = [1, 0, 1] if imaginary else [1]
+    rows, inputs, columns, divisors = [], [], [], []
+    for p in points:
+        rows.append([p**k for k in range(taps)])
+        columns.append([p**i for i in range(outputs)])
+        others = _product([-q, 1] for q in points if q != p)
+        inputs.append(_filled(_product([others, square]), length))
+        divisors.append(sum(c * p**k for k, c in enumerate(inputs[-1])))
+    if imaginary:
+        for row, values, column, divisor in _imaginary(points, taps, outputs):
+            rows.append(row)
+            inputs.append(_filled(values, length))
+            columns.append(column)
+            divisors.append(divisor)
     rows.append([0] * (taps - 1) + [1])
-    inputs = [_polynomial([q for q in points if q != p], products) for p in points]
-    inputs.append(_polynomial(points, products))
-    columns = [[point**i for i in range(outputs)] for point in points]
+    inputs.append(_filled(_product([*([-p, 1] for p in points), square]), length))
     columns.append([0] * (outputs - 1) + [1])
-    factors = [scale // divisor for divisor in divisors] + [scale]
+    divisors.append(1)
+    scale = math.lcm(*divisors)
     largest = max(sum(map(abs, row)) for row in rows)
-    for j, factor in enumerate(factors):
+    for j, factor in enumerate(scale // divisor for divisor in divisors):
         if factor < 0:
             inputs[j] = [-value for value in inputs[j]]
         magnitude = abs(factor)
@@ -158,14 +187,46 @@ def _neighbours(outputs: int, taps: int) -> Side:
     )
 
 
-def _polynomial(roots: list[int] | tuple[int, ...], length: int) -> list[int]:
-    """Coefficients of the product of (x - root), the constant first, filled up with 0."""
-    coefficients = [1]
-    for root in roots:
-        shifted = [0, *coefficients]
-        coefficients = [
-            high - root * low for high, low in zip(shifted, [*coefficients, 0], strict=True)
-        ]
+def _imaginary(points: tuple[int, ...], taps: int, outputs: int) -> Iterator[tuple]:
+    """(row of G, row of B^T, column of A^T, N) of the three products modulo x^2 + 1."""
+    others = _product([-p, 1] for p in points)
+    u, v = _parts(len(others), others)
+    norm = u * u + v * v
+    a, b = ([_parts(taps, _unit(taps, k))[part] for k in range(taps)] for part in (0, 1))
+    c, d = ([_parts(outputs, _unit(outputs, k))[part] for k in range(outputs)] for part in (0, 1))
+    rows = (_sum(a, b), a, b)
+    columns = (c, _sum(d, [-value for value in c]), _sum(c, d))
+    factors = ([u + v, u - v], [v, u], [-u, v])
+    for row, factor, column in zip(rows, factors, columns, strict=True):
+        values = _product([others, factor])
+        common = math.gcd(norm, *values)
+        yield row, [value // common for value in values], column, norm // common
+
+
+def _parts(length: int, coefficients: list[int]) -> tuple[int, int]:
+    """The polynomial modulo x^2 + 1: (its constant, its factor of x)."""
+    signs = [1 - 2 * (k // 2 % 2) for k in range(length)]
+    terms = [sign * c for sign, c in zip(signs, coefficients, strict=True)]
+    return sum(terms[::2]), sum(terms[1::2])
+
+
+def _unit(length: int, place: int) -> list[int]:
+    return [int(k == place) for k in range(length)]
+
+
+def _sum(a: list[int], b: list[int]) -> list[int]:
+    return [x + y for x, y in zip(a, b, strict=True)]
+
+
+def _product(factors: Iterable[Sequence[int]]) -> list[int]:
+    """Coefficients of the product of polynomials, the constant first."""
+    total = [1]
+    for factor in factors:
+        total = np.convolve(total, factor).tolist()
+    return total
+
+
+def _filled(coefficients: list[int], length: int) -> list[int]:
     return coefficients + [0] * (length - len(coefficients))
 
 

@@ -18,6 +18,12 @@ THIRDS = 2**21
 """Quotients by odd numbers are exact below it: they are rounded in float32."""
 
 
+def outputs_of(name: str) -> tuple[int, int]:
+    """Outputs of the tile called "2x2", "4ix2" or the like, high and wide."""
+    high, wide = (int(outputs.rstrip("i")) for outputs in name.split("x"))
+    return high, wide
+
+
 @dataclass(frozen=True)
 class Tile:
     """Tiles of `high.outputs` x `wide.outputs` results of `op`; words: transformed values are
@@ -31,9 +37,10 @@ class Tile:
     @classmethod
     def of(cls, op: Conv2d, name: str, words: bool = False) -> Tile:
         """The tile called "2x2" or the like: outputs, high x wide; 1 is a side without
-        transformation."""
-        outputs = map(int, name.split("x"))
-        high, wide = map(side, outputs, op.kernel, op.stride)
+        transformation, "4i" one with the points i and -i."""
+        names = name.split("x")
+        imaginary = (outputs.endswith("i") for outputs in names)
+        high, wide = map(side, outputs_of(name), op.kernel, op.stride, imaginary)
         return cls(op, high, wide, words)
 
     @property

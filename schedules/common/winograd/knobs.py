@@ -5,7 +5,8 @@
 | step    | bytes: int32 sums of four products; pairsN: int16 sums of two, N steps long; words: |
 |         | int32 sums of two products of int16; crossed: bytes, half as many products, of sums |
 |         | of both sides                                                                       |
-| tile    | outputs of a transformed tile, high x wide; 1: no transformation of that side       |
+| tile    | outputs of a transformed tile, high x wide; 1: no transformation of that side;      |
+|         | 4i: one with the points i and -i                                                    |
 | rows    | transformed tiles of the register tile, below each other                            |
 | columns | and side by side                                                                    |
 | vectors | vectors of output channels in the register tile                                     |
@@ -21,14 +22,17 @@ from lpgen.algorithms.weights.panels import PLANES
 from lpgen.algorithms.winograd import why_not as never
 from lpgen.algorithms.winograd.geometry import Geometry, Tiling
 from lpgen.algorithms.winograd.sides import Matrix
-from lpgen.algorithms.winograd.tile import Tile
+from lpgen.algorithms.winograd.tile import Tile, outputs_of
 from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks
 from lpgen.space import Counts, Knobs, Space
 
 BOTH = ("2x2", "3x2", "2x3", "3x3", "4x2", "2x4", "4x3", "3x4", "4x4")
-TILES = (*BOTH, "1x2", "2x1", "1x3", "3x1", "1x4", "4x1")
+IMAGINARY = ("4ix4i", "4ix2", "2x4i", "4ix3", "3x4i", "4ix4", "4x4i", "1x4i", "4ix1")
+"""Tiles of bytes whose numbers i keeps small (`sides`); words have room for the others."""
+
+TILES = (*BOTH, *IMAGINARY, "1x2", "2x1", "1x3", "3x1", "1x4", "4x1")
 ROWS, COLUMNS, VECTORS = (1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 4)
 BLOCKS = (0, 1, 2, 4)
 CHUNKS = (2, 3, 4, 8, 16)
@@ -53,8 +57,7 @@ def possible(op: Conv2d) -> tuple[str, ...]:
     """Tiles that transform some side, and only sides whose outputs share values."""
     found = []
     for name in TILES:
-        outputs = map(int, name.split("x"))
-        sides = zip(outputs, op.kernel, op.stride, (op.oh, op.ow), strict=True)
+        sides = zip(outputs_of(name), op.kernel, op.stride, (op.oh, op.ow), strict=True)
         if all(m == 1 or (taps > stride and size > 1) for m, taps, stride, size in sides):
             found.append(name)
     return tuple(found) or (TILES[0],)
@@ -85,6 +88,8 @@ def _in_words(op: Conv2d, isa: Isa) -> bool:
 @lru_cache(maxsize=1024)
 def refuses_tile(op: Conv2d, isa: Isa, name: str, words: bool = False) -> str | None:
     """Why a tile is not exact."""
+    if words and name in IMAGINARY:
+        return f"tile={name}: words are exact in tiles with fewer products"
     try:
         tile = tile_of(op, name, words)
     except ValueError as error:
