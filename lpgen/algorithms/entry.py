@@ -18,11 +18,12 @@ from tvm.s_tir import SBlockRealize
 from tvm_ffi import structural_map, structural_walk
 
 from lpgen.algorithms.lhs.narrow import Narrows
-from lpgen.algorithms.lhs.quantize import quantize_input
+from lpgen.algorithms.lhs.quantize import coded_steps, quantize_input
 from lpgen.algorithms.lhs.unpack import unpack_input
 from lpgen.algorithms.ranged import stored_where_computed
 from lpgen.algorithms.result.pack import packed_result
 from lpgen.algorithms.sections import Section, argument_buffer, joined_sections
+from lpgen.ops.lhs import CODED
 from lpgen.ops.signature import Role
 from lpgen.tir.rewrite import with_fields
 from lpgen.tir.views import view, wrapped
@@ -65,9 +66,10 @@ def kernel_entry(
     inner_x, *inner_sections = func.params[: -len(last)]
     steps = [inner_sections.pop()] if op.lhs.dynamic else []
     views, bodies = [], []
-    as_is = op.input == "act" or str(inner_x.dtype) == "uint32"  # words of planes
+    as_is = op.input in ("act", CODED) or str(inner_x.dtype) == "uint32"  # words of planes
     if as_is:
         views.append((inner_x, x, 0))
+        bodies = [part for step in steps for part in (tirx.AllocBuffer(step), coded_steps(x, step))]
     elif op.lhs.layout:
         pixels = (math.prod(op.x_shape[:-1]), op.x_shape[-1])
         codes = tirx.decl_buffer(pixels, "uint8", name="codes")

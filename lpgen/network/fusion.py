@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from lpgen.network import attention, gelu, softmax
+from lpgen.network.coded import coded
 from lpgen.network.network import Network, Step
 from lpgen.ops import Operator, Product
 from lpgen.ops.add import Add
@@ -48,7 +49,7 @@ def fused(network: Network) -> Network:
     short = replace(network, steps=tuple(steps.values()))
     for name in [step.name for step in short.steps]:
         short = _bounded(short, name)
-    return attention.laid_out(short)
+    return coded(attention.laid_out(short))
 
 
 def _bounded(network: Network, name: str) -> Network:

@@ -10,6 +10,7 @@ which the kernel quantizes to the format `act` before the product.
 | f32:tensor | float32, scale: the largest |x| of the call becomes the largest level |
 | f32:row    | the same for each row of a dense operator                             |
 | f32:group64| the same for each group of 64 neighbours in k of each row             |
+| act:row    | what f32:row makes of float32, in one tensor (`quantize_rows`)         |
 
 With a static scale, q = saturate(round(x * (1 / input_scale)) + zero_act). With a dynamic one the
 levels lie evenly around zero_act, `levels` on either side:
@@ -22,6 +23,8 @@ Groups j have sums S_j of their own, and what goes on is acc, which starts as 0.
     acc + float32(S_j) * step[m, j]        or        acc + float32(S_j) * scale[n, j] * step[m, j]
 
 if weights have scales of the same groups (`ops.scales`).
+As act:row such a q of all rows, one a byte, and behind them, from a multiple of 64 bytes on, the
+steps of all rows in float32 are one tensor of uint8, which several products may read.
 Every operation is one of float32, rounding is half to even. A largest |x| of less than 2^-100
 counts as 0: all q are zero_act then.
 
@@ -50,7 +53,8 @@ from lpgen.ops.scales import SMALLEST_GROUP
 from lpgen.ops.words import Word, one_of
 
 FLOATS = ("f32", "f32:tensor", "f32:row")
-INPUTS = ("act", *packed.LAYOUTS, *FLOATS)
+CODED = "act:row"
+INPUTS = ("act", *packed.LAYOUTS, *FLOATS, CODED)
 _GROUP = re.compile(r"f32:group([1-9][0-9]{0,8})")
 _read_plain = one_of(*INPUTS, "f32:groupN")
 
@@ -62,6 +66,16 @@ def _read(text: str) -> str:
 INPUT = Word(_read, str, quiet=True)
 SMALLEST = 2.0**-100
 """Below it the largest |x| counts as 0."""
+
+
+def steps_at(rows: int, k: int) -> int:
+    """Where the steps of rows are behind their codes, float32 each: on a boundary of 64 bytes."""
+    return -(-rows * k // 64) * 64
+
+
+def coded_bytes(rows: int, k: int) -> int:
+    """Bytes of the codes of so many rows, and of their steps."""
+    return steps_at(rows, k) + 4 * rows
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,12 @@ class Lhs:
     @property
     def dynamic(self) -> bool:
         """Whether the scale of x is found in every call."""
-        return self.input in ("f32:tensor", "f32:row") or self.group > 0
+        return self.input in ("f32:tensor", "f32:row", CODED) or self.group > 0
+
+    @property
+    def by_row(self) -> bool:
+        """Whether each row has a scale of its own."""
+        return self.input in ("f32:row", CODED)
 
     @property
     def real(self) -> bool:
@@ -109,6 +128,8 @@ class Lhs:
 
     def shape(self, extents: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of x as it is given, of values in that shape."""
+        if self.input == CODED:
+            return (coded_bytes(*extents),)
         return packed.packed_shape(extents, self.act, self.layout) if self.layout else extents
 
     @property
@@ -116,10 +137,12 @@ class Lhs:
         """The NumPy dtype of x: that of the format, uint8 if packed, or float32."""
         if self.real:
             return "float32"
-        return "uint8" if self.layout else self.act.dtype
+        return "uint8" if self.layout or self.input == CODED else self.act.dtype
 
     def __str__(self) -> str:
         """The format, with the layout if x is packed."""
+        if self.input == CODED:
+            return f"{self.act}:row"
         return f"{self.act}:{self.layout}" if self.layout else str(self.act)
 
     def check(self, of_rows: bool, scaled: bool) -> str | None:
@@ -138,7 +161,7 @@ class Lhs:
             return packed.check_layout(f"{word} act={act}", act, self.layout)
         if act.encoding not in "us":
             return f"{word}: activations are quantized to u1..u8 or s2..s8, not {act}"
-        if (self.input == "f32:row" or self.group) and not of_rows:
+        if (self.by_row or self.group) and not of_rows:
             return f"{word} is for dense: the rows of a convolution share their values"
         if self.dynamic and self.levels < 1:
             return f"{word}: zero_act={self.zero} leaves no level below or above ({act})"
@@ -175,22 +198,35 @@ class Lhs:
         """The largest of those that share a scale, in a shape of as many axes."""
         if self.group:
             return np.maximum.reduceat(sizes, range(0, sizes.shape[1], self.group), axis=1)
-        return sizes.max(axis=1 if self.input == "f32:row" else None, keepdims=True)
+        return sizes.max(axis=1 if self.by_row else None, keepdims=True)
+
+    def coded(self, x: np.ndarray) -> np.ndarray:
+        """uint8[coded_bytes]: float32 x [rows, k] as the input act:row has it."""
+        q, step = self.quantized(x, None)
+        codes = q.astype(self.act.dtype).view(np.uint8).ravel()
+        behind = np.zeros(steps_at(*x.shape) - x.size, np.uint8)
+        return np.concatenate([codes, behind, np.float32(step).view(np.uint8).ravel()])
+
+    def decoded(self, x: np.ndarray, rows: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(q as int16[rows, k], step as float32[rows, 1]) of such a tensor."""
+        q = x[: rows * k].view(self.act.dtype).reshape(rows, k)
+        return q.astype(np.int16), x[steps_at(rows, k) :].view(np.float32).reshape(rows, 1)
 
     def random(self, rng: np.random.Generator, extents: tuple[int, ...]) -> np.ndarray:
         """Values drawn uniformly, as they are or packed. Floats: normally distributed, half of them
         on a grid, so that ties are common; in the first row zeros."""
-        if not self.real:
+        if not self.real and self.input != CODED:
             return self.given(self.act.random(rng, extents))
         x = rng.normal(size=extents).astype(np.float32)
         x = np.where(rng.random(extents) < 0.5, x, np.rint(x * 16) / np.float32(16))
         x[0] = 0 if x.shape[0] > 1 else x[0]
-        return x.astype(np.float32)
+        return x.astype(np.float32) if self.real else self.coded(x.astype(np.float32))
 
     def extreme(self, end: str, extents: tuple[int, ...]) -> np.ndarray:
         """The "max" or the "min" value everywhere."""
-        if self.real:
-            return np.full(extents, {"max": 1e9, "min": -1e9}[end], np.float32)
+        if self.real or self.input == CODED:
+            x = np.full(extents, {"max": 1e9, "min": -1e9}[end], np.float32)
+            return x if self.real else self.coded(x)
         return self.given(np.full(extents, getattr(self.act, end), self.act.dtype))
 
     def given(self, values: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from lpgen.ops import epilogue, hadamard, layers, packed, scales, sparse
 from lpgen.ops.epilogue import Bias, Pack, Quantize, Residual, Scale, Threshold, check_zero
 from lpgen.ops.epilogue.words import words_of
 from lpgen.ops.layers import Layers
-from lpgen.ops.lhs import Lhs
+from lpgen.ops.lhs import CODED, Lhs
 from lpgen.ops.parameter import FLOAT_LIMIT, Parameter, values
 from lpgen.ops.product_oracle import ProductOracle
 from lpgen.ops.reach import Reach
@@ -252,6 +252,8 @@ class Product(ProductOracle):
             self._fail(reason)
         size, scaled = self.group_size, bool(epilogue.find(self.epilogue, Scale))
         reason = self.lhs.check(rows, scaled)
+        if self.input == CODED and self.range:
+            reason = reason or f"input={CODED} is for one number of rows, not {self.range}"
         served = rows or bool(self.layers)
         reason = reason or scales.check(size, self.lhs.group, zero, self.weight, served)
         if self.lhs.group and epilogue.find(self.epilogue, Bias) == Bias("s32"):

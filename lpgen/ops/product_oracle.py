@@ -12,6 +12,7 @@ from lpgen.formats import REAL
 from lpgen.ops import epilogue, packed, scales, sparse
 from lpgen.ops.epilogue import Given
 from lpgen.ops.layers import PARAMETERS, Layers
+from lpgen.ops.lhs import CODED
 from lpgen.ops.parameter import legal
 from lpgen.ops.product_examples import ProductExamples
 from lpgen.ops.reach import Reach
@@ -52,7 +53,8 @@ class ProductOracle(ProductExamples):
         given = self.legal_parameters(parameters)
         layout = self.lhs.layout
         form = REAL if self.lhs.real else self.act
-        x = self._checked("x", x, self.x_shape, None if layout else form)
+        as_bytes = layout or self.lhs.input == CODED
+        x = self._checked("x", x, self.x_shape, None if as_bytes else form)
         w = self._checked("w", w, self.w_shape, self.weight)
         if (residual is None) != (self.residual is None):
             self._fail(f"residual is {'missing' if residual is None else 'not asked for'}")
@@ -79,6 +81,8 @@ class ProductOracle(ProductExamples):
         step = None
         if self.lhs.real:
             x, step = self.lhs.quantized(x, given.pop("input_scale", None))
+        elif self.lhs.input == CODED:
+            x, step = self.lhs.decoded(x, *self.x_extents)
         zero = given.pop("zero_weight", self.zero_weight)
         if self.zero_act:
             x = x.astype(np.int16) - self.zero_act

@@ -26,7 +26,7 @@ from lpgen.tir.vectors import intrinsic, load, ramp, reinterpret, scratch, splat
 PARTS = 64
 """In how many parts threads may look for the largest value of a tensor."""
 
-_MAGNITUDE = 2**31 - 1
+MAGNITUDE = 2**31 - 1
 """The bits of a float32 without its sign: the larger, the larger the number."""
 
 
@@ -39,7 +39,7 @@ def step_tensor(op: Operator) -> te.Tensor | None:
     if op.lhs.group:
         shape = (rows, scales.count(op.matrix.k, op.lhs.group))
     else:
-        shape = (rows if op.input == "f32:row" else 1,)
+        shape = (rows if op.lhs.by_row else 1,)
     return te.placeholder(shape, "float32", name="input_step")
 
 
@@ -68,7 +68,7 @@ def quantize_input(
                     _quantize_groups(narrow, given, at, q, to, scale)
             elif op.input == "f32:row":
                 with _block("row"):
-                    largest = _zeroed("largest")
+                    largest = zeroed("largest")
                     with _given(op, x, to[:-1]) as (given, at):
                         _largest(given, at, count, largest)
                         inverse = _step(op, largest, scale, row)
@@ -76,6 +76,16 @@ def quantize_input(
             else:
                 with _given(op, x, to[:-1]) as (given, at):
                     narrow.all(given, at, q, to, count, same(inverse))
+    return builder.get()
+
+
+def coded_steps(x, steps) -> tirx.Stmt:
+    """Statements that fill the steps from those at the end of x (`ops.lhs`), whose bytes may be at
+    any address."""
+    rows, nbytes = int(steps.shape[0]), int(x.shape[0])
+    with IRBuilder() as builder, tb.serial(0, rows) as row:
+        number = load(x, [nbytes - 4 * rows + 4 * row], 4)
+        tb.buffer_store(steps, reinterpret("float32", number), [row])
     return builder.get()
 
 
@@ -109,13 +119,15 @@ def _quantize_groups(narrow: Narrow, x, at: list, q, to: list, steps) -> None:
         largest, inverses = scratch((groups,), "int32"), scratch((groups,), "float32")
         for j, many in _groups(count, size):
             with _block("group"):
-                values = _zeroed("values")
+                values = zeroed("values")
                 _largest(x, moved(at, j * size), many, values)
-                tb.buffer_store(largest, intrinsic("int32", _REDUCE, load(values, [0], LANES)), [j])
+                tb.buffer_store(largest, largest_lane(values), [j])
         # Divisions take long: those of several groups are done at once.
         for first, lanes in pieces(groups, LANES):
             tops = load(largest, [first], lanes)
-            step, inverse = _scales(op, tb.Bind(reinterpret(vector("float32", lanes), tops)), lanes)
+            step, inverse = steps_of(
+                op, tb.Bind(reinterpret(vector("float32", lanes), tops)), lanes
+            )
             store(steps, [*to[:-1], first], step, lanes)
             store(inverses, [first], inverse, lanes)
         if narrow.spans(size):
@@ -135,7 +147,10 @@ def _groups(count: int, size: int) -> Iterator[tuple[tirx.Expr, int]]:
         yield tirx.const(count // size, "int32"), count % size
 
 
-_REDUCE = f"llvm.vector.reduce.smax.v{LANES}i32"
+def largest_lane(values) -> tirx.Expr:
+    """The largest of the lanes of such a vector."""
+    name = f"llvm.vector.reduce.smax.v{LANES}i32"
+    return intrinsic("int32", name, load(values, [0], LANES))
 
 
 def _largest_of_all(op: Operator, x, rows: int, outer: list[int]):
@@ -145,7 +160,7 @@ def _largest_of_all(op: Operator, x, rows: int, outer: list[int]):
     number is given at each call are one part.
     """
     count = int(x.shape[-1])
-    largest = _zeroed("largest")
+    largest = zeroed("largest")
     if op.range:
         with rows_loop(op, rows, 0) as row, _given(op, x, places(row, outer)) as (given, at):
             _largest(given, at, count, largest)
@@ -164,7 +179,7 @@ def _largest_of_all(op: Operator, x, rows: int, outer: list[int]):
     return largest
 
 
-def _zeroed(name: str):
+def zeroed(name: str):
     """A vector of sixteen int32, all 0."""
     buffer = tb.sblock_alloc_buffer((LANES,), "int32")
     tb.buffer_store(buffer, splat(0, "int32", LANES), [ramp(0, LANES)])
@@ -175,7 +190,7 @@ def _largest(x, at: list, count: int, largest, place: Sequence = ()) -> None:
     """Emit: the bits of the largest |x| of `count` values, into the lanes of largest[place]."""
     for first, lanes in pieces(count, LANES):
         bits = reinterpret(vector("int32", lanes), load(x, moved(at, first), lanes))
-        bits = bits & splat(_MAGNITUDE, "int32", lanes)
+        bits = bits & splat(MAGNITUDE, "int32", lanes)
         known = load(largest, [*place, 0], lanes)
         store(largest, [*place, 0], tirx.Max(known, bits), lanes)
 
@@ -184,12 +199,12 @@ def _step(op: Operator, largest, steps, place) -> tirx.Expr:
     """Emit the step behind the largest values, steps[place]; returns what x is multiplied with."""
     with tb.serial(1, LANES) as lane:
         tb.buffer_store(largest, tirx.Max(largest[0], largest[lane]), [0])
-    step, inverse = _scales(op, tb.Bind(reinterpret("float32", largest[0])), 1)
+    step, inverse = steps_of(op, tb.Bind(reinterpret("float32", largest[0])), 1)
     tb.buffer_store(steps, step, [place])
     return tb.Bind(inverse)
 
 
-def _scales(op: Operator, largest: tirx.Expr, lanes: int) -> tuple[tirx.Expr, tirx.Expr]:
+def steps_of(op: Operator, largest: tirx.Expr, lanes: int) -> tuple[tirx.Expr, tirx.Expr]:
     """The step behind the largest values, and what x is multiplied with."""
     top, one, zero = (splat(float(v), "float32", lanes) for v in (op.lhs.levels, 1, 0))
     step = largest / top

@@ -179,7 +179,7 @@ class Epilogue:
                 case Scale(group_size=group):
                     v = v if group else product(v.astype("float32"), parameter("scale"))
                     if self.steps is not None and not self.op.lhs.group:
-                        v = product(v, self.steps[m if self.op.input == "f32:row" else 0])
+                        v = product(v, self.steps[m if self.op.lhs.by_row else 0])
                 case Middle(integers=(low, high)):
                     low, high = tirx.const(low, "float32"), tirx.const(high, "float32")
                     v = te.min(te.max(v, low), high)

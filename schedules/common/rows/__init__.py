@@ -12,6 +12,7 @@ from lpgen.ops.rounded import Rounded
 from lpgen.schedules.common.rows import (
     attention,
     cells,
+    codes,
     conv,
     matmul,
     movement,
@@ -34,6 +35,7 @@ DEFINITIONS: dict[str, Callable[[Operator, Isa, int], Rows]] = {
     "matmul": matmul.matmul,
     "pad": movement.pad,
     "pool": windows.pool,
+    "quantize_rows": codes.quantize_rows,
     "reduce": sums.reduce,
     "resize": windows.resize,
     "slice": movement.slice_,

@@ -39,12 +39,12 @@ def unary(op: Unary, isa: Isa, vectors: int) -> Rows:
             result = function(m.rounding(op.rounded), v, *op.parameters)
             vec.store(y, [start + place], result, width)
 
-        _each(count, _wide(isa), vectors, value)
+        _each(count, together(isa), vectors, value)
 
     return chunks(op.size, CHUNK, chunk)
 
 
-def _wide(isa: Isa) -> int:
+def together(isa: Isa) -> int:
     """Numbers in that many vectors, which compilers take apart instruction by instruction."""
     return max(1, 1 << (isa.registers // TOGETHER).bit_length() - 1) * isa.lanes
 
@@ -66,7 +66,7 @@ def soft_rows(
     """(one(row, *buffers), several(first row, *buffers)) of what emits a row, or as many as a
     vector has lanes; start(row): where it begins in x and y; number(row): which one of the operator
     it is."""
-    columns, lanes = op.columns, _wide(isa)
+    columns, lanes = op.columns, together(isa)
 
     def beside(row: Index) -> Index:
         """Where what is added to a row begins."""
@@ -148,7 +148,7 @@ def _joined(parts: Sequence[tirx.Expr]) -> tirx.Expr:
 
 def layer_norm(op: LayerNorm, isa: Isa, vectors: int) -> Rows:
     """Rows: the mean, then the variance, then the values."""
-    columns, lanes = op.columns, min(PARTS, _wide(isa))
+    columns, lanes = op.columns, min(PARTS, together(isa))
 
     def each(width: int) -> tirx.Expr:
         return real(columns, width)
