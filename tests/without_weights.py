@@ -20,6 +20,7 @@ from lpgen.ops.add import Add
 from lpgen.ops.attention import Attention, Heads
 from lpgen.ops.binary import Binary
 from lpgen.ops.cast import Cast
+from lpgen.ops.coded import KNOWN, QuantizeRows
 from lpgen.ops.conv2d_f32 import RealConv2d
 from lpgen.ops.lookup import Lookup
 from lpgen.ops.mul import Mul
@@ -236,6 +237,14 @@ OPERATORS = {
         rounded=rounded,
     ),
     "attention": attentions(),
+    "quantize_rows": st.builds(
+        QuantizeRows,
+        rows=few | size,
+        columns=size,
+        act=st.sampled_from(["s8", "s5", "s2"]),
+        function=st.sampled_from(KNOWN),
+        rounded=rounded,
+    ),
     "lstm_cell": st.builds(
         cell.LstmCell,
         rows=few,
@@ -319,6 +328,12 @@ TEXTS = {
         "matmul batch=2 m=17 n=66 k=40 order=kn",
         "matmul m=1 n=1 k=1 order=nk",
         "matmul m=3 n=129 k=7 order=kn",
+    ],
+    "quantize_rows": [
+        "quantize_rows rows=13 columns=70 act=s8",
+        "quantize_rows rows=3 columns=333 act=u8 zero=128 function=gelu rounded=sum",
+        "quantize_rows rows=40 columns=9 act=u4 zero=8 function=relu",
+        "quantize_rows columns=1 act=s3 function=swish",
     ],
     "attention": [
         "attention heads=3 m=20 n=37 k=12",
