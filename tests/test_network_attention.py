@@ -71,6 +71,27 @@ def test_attention_becomes_one_step_that_reads_heads_where_they_are(sizes):
     assert np.array_equal(short.reference(inputs)["y"], network.reference(inputs)["y"])
 
 
+@pytest.mark.parametrize(("number", "left"), [(5.6, 0), (-2.0, 0), (0.0, 1), (1e-39, 1)])
+def test_a_quotient_by_a_number_is_a_factor(number, left):
+    """Where its reciprocal is a number; not a number divided by scores."""
+    network = attention_block(2, 3, 7, 9, 5, 4, 0.25, True, False)
+    divided = Binary(function="div", inner=378, b_axes="none")
+    constants = {"b": np.float32([number])}
+
+    def with_quotient(step):
+        made = step.name == "scaled"
+        return replace(step, op=divided, constants=constants) if made else step
+
+    network = replace(network, steps=tuple(map(with_quotient, network.steps)))
+    short = fused(network)
+    assert [step.op.kind for step in short.steps].count("binary") == left
+    inputs = {
+        n: rng.normal(size=kind.shape).astype(np.float32) for n, kind in network.inputs.items()
+    }
+    ours, theirs = (n.reference(inputs)["y"] for n in (short, network))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_what_others_read_stays_beside_attention():
     network = attention_block(2, 3, 7, 9, 5, 4, 0.25, True, False)
     outputs = {name: network.tensors[name] for name in ("q apart", "made")}

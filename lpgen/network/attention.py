@@ -1,19 +1,26 @@
 """Attention: a product, a softmax and a product become one step, which reads heads where the
-products in front of it leave them. All of it is exact: the steps give the same bits.
+products in front of it leave them. The steps give the same bits, but where they divide by a number
+that is no power of two: attention multiplies, and differs in the last one.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
 
 from lpgen.network.network import Network, Step, alive
 from lpgen.ops.attention import Attention, Heads
 from lpgen.ops.binary import Binary
 from lpgen.ops.movement import Transpose
 from lpgen.ops.rowwise import MatMul, Softmax
+
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""Of numbers whose reciprocal is a float32, too."""
 
 
 def found(
@@ -71,13 +78,18 @@ def _only(tensor: str, before: Mapping[str, Step], readers: Counter[str]) -> Ste
 
 
 def _factor(step: Step | None) -> float | None:
-    """The number that a step multiplies a tensor with, None for any other step."""
-    if step is None or not isinstance(step.op, Binary) or step.op.function != "mul":
+    """The number that a step multiplies a tensor with, or the reciprocal of what it divides it by;
+    None for any other step."""
+    if step is None or not isinstance(step.op, Binary) or step.op.function not in ("mul", "div"):
         return None
     numbers = [*step.constants.values()]
     if len(step.inputs) != 1 or len(numbers) != 1 or numbers[0].size != 1:
         return None
-    return float(numbers[0].item())
+    number = float(numbers[0].item())
+    if step.op.function == "mul":
+        return number if math.isfinite(number) else None
+    fits = "b" in step.constants and abs(number) > SMALLEST
+    return float(np.float32(1 / number)) if fits else None
 
 
 class _Moved(NamedTuple):

@@ -2,9 +2,9 @@
 a number that real results are multiplied by goes into its scales; the arithmetic of a GELU is the
 function; a mask is added by the softmax behind it; what is around that is attention.
 
-Additions, ReLU, masks and attention are exact: the fused operator gives the same bits
-(`lpgen.ops.epilogue.Middle`, or a residual of float32). A GELU differs in the last bits from its
-parts (`lpgen.ops.functions`), and so do scales that are multiplied first.
+Additions, ReLU and masks are exact, and so is attention but for quotients by a number: the fused
+operator gives the same bits (`lpgen.ops.epilogue.Middle`, or a residual of float32). A GELU differs
+in the last bits from its parts (`lpgen.ops.functions`), and so do scales that are multiplied first.
 """
 
 from __future__ import annotations
