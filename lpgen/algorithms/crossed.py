@@ -21,7 +21,7 @@ from tvm import te, tirx
 from tvm.tirx.script import builder as tb
 
 from lpgen.algorithms.lhs.k_split import KSplit
-from lpgen.algorithms.lhs.view import Lhs, rows_loop
+from lpgen.algorithms.lhs.view import Lhs, is_matrix, rows_loop
 from lpgen.tir import vectors as vec
 from lpgen.tir.extern import extern
 
@@ -29,7 +29,7 @@ Dot = Callable[[tirx.Expr, tirx.Expr, tirx.Expr], tirx.Expr]
 """dot(acc, a, b): int32 lanes plus products of an unsigned and a signed byte, four to a lane."""
 
 SIDES = {"first": "uint8", "second": "int8"}
-"""Stages of sums, and their dtypes."""
+"""Stages of sums, and their dtypes; of words they are int16."""
 
 BYTES = 256
 INT8_MIN, INT8_MAX = -128, 127
@@ -125,8 +125,9 @@ def rows(lhs: Lhs, cut: KSplit, crossing: Crossing, dot: Dot, lanes: int) -> te.
             tb.buffer_store(sums, vec.const(0) - total, [g, m])
 
     def emit(source, sums) -> None:
-        with rows_loop(op, matrix.m, matrix.m * matrix.k) as m:
-            with tb.serial(0, matrix.groups) as g:
-                row(source, sums, g, m)
+        each = 1 if is_matrix(op) else op.ow  # neighbours, whose places are no divisions
+        with rows_loop(op, matrix.m // each, matrix.m * matrix.k) as line:
+            with tb.serial(0, each) as i, tb.serial(0, matrix.groups) as g:
+                row(source, sums, g, line * each + i)
 
     return extern("row_terms", (matrix.groups, matrix.m), "int32", [lhs.source], emit)

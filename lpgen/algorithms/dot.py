@@ -106,6 +106,7 @@ class Tiling(definition.Tiling):
         have an even number of steps (`multiple`);
     top: unpack signed weights into the top bits of their bytes (`weights`), where sums of as many
         8-bit products fit int32;
+    interleaves: whether 64 bytes out of two vectors are one instruction (folded);
     across_groups: the columns are the groups of a depthwise convolution, so that the left side
         differs from lane to lane;
     lookup: what looks up the codes of code-book weights (`weights`), if the CPU has an instruction;
@@ -115,6 +116,7 @@ class Tiling(definition.Tiling):
     kq: int
     copied: bool = False
     folded: bool = False
+    interleaves: bool = False
     inside: bool = False
     chunk: int = 0
     multiple: int = 1
@@ -144,7 +146,8 @@ def define(op: Dense | Conv2d, operands: Operands, tiling: Tiling) -> Definition
         weights = CrossedWeights(**form, **sizes, crossing=crossing)
     sections = placeholders(weights.sections)
     left = operands.left, operands.offset
-    lhs = lhs_of(op, k_split, *left, padded=not t.inside, alone=read_once(op))
+    how = {"padded": not t.inside, "alone": read_once(op), "interleaves": t.interleaves}
+    lhs = lhs_of(op, k_split, *left, **how)
     lhs_at = lhs_tiles(lhs, k_split, t, matrix.groups)
     if t.across_groups:
         lhs_at = _lhs_across_groups(lhs, k_split, t)

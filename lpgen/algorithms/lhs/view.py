@@ -17,7 +17,11 @@ from tvm.tirx.script import builder as tb
 from lpgen.algorithms.lhs.k_split import KSplit
 from lpgen.algorithms.ranged import marks
 from lpgen.ops import Conv2d, Dense, Operator
+from lpgen.tir import vectors as vec
 from lpgen.tir.extern import extern
+
+VECTOR, PART = 64, 16
+"""Bytes of a vector, and of a part of one, where rows of the kernel are interleaved by vectors."""
 
 PARALLEL_BYTES = 2**15
 """From this size on, several threads copy a padded source: it takes about two microseconds."""
@@ -78,11 +82,13 @@ def lhs_of(
     offset: int,
     padded: bool = True,
     alone: bool = False,
+    interleaves: bool = False,
 ) -> Lhs:
     """The left side in `dtype`, every value plus `offset` (so that a signed value fits uint8).
 
     padded: whether the padding is there; without it the caller reads what is inside (`inside`);
-    alone: nothing else reads x, so that floats may be quantized to values with the offset.
+    alone: nothing else reads x, so that floats may be quantized to values with the offset;
+    interleaves: a vector of 64 bytes out of two is one instruction.
 
     A uint8 input is read as int8, and an int8 one as uint8, without a copy where that changes no
     value: with offset 0 the caller vouches for it.
@@ -94,7 +100,7 @@ def lhs_of(
             return Lhs(op, cut, x, x, op.matrix.k, 0, added=offset)
         return _matrix(op, cut, view, dtype, offset)
     if cut.fold:
-        return _folded(op, cut, view, dtype, offset)
+        return _folded(op, cut, view, dtype, offset, interleaves)
     return _conv(op, cut, view, dtype, offset, padded)
 
 
@@ -178,26 +184,55 @@ def _conv(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int, padded: b
     return Lhs(op, cut, x, source, pixel, spread, padded)
 
 
-def _folded(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int) -> Lhs:
+def _folded(op: Conv2d, cut: KSplit, view: str, dtype: str, offset: int, interleaves: bool) -> Lhs:
     """A copy [n, oh, kernel column's pixels] in which the kernel's rows are neighbours."""
     kh, kw = op.kernel
-    lanes = 4 if op.ic <= 4 else 8
-    # Padded rows first, with so much behind them that whole vectors can be read.
-    room = KSplit(kh, 1, kw * op.ic, -(-(kw * op.ic + lanes) // cut.kq), cut.kq)
-    rows = _conv(op, room, view, dtype, offset)
     width, pixel = op.padded[1], kh * op.ic
-    pitch = width * pixel + max(lanes, cut.kg * cut.kq - cut.run)
+    # Columns of a piece of one vector, out of a part of a vector of each row.
+    columns = min(VECTOR // pixel, PART // op.ic) if interleaves and kh * PART <= 2 * VECTOR else 0
+    lanes = PART if columns > 1 else 4 if op.ic <= 4 else 8
+    columns = max(1, columns)
+    pieces = -(-width // columns)
+    # Padded rows first, with so much behind them that whole vectors can be read.
+    behind = (pieces * columns - width) * op.ic + lanes
+    room = KSplit(kh, 1, kw * op.ic, -(-(kw * op.ic + behind) // cut.kq), cut.kq)
+    rows = _conv(op, room, view, dtype, offset)
+    written = (pieces - 1) * columns * pixel + VECTOR if lanes == PART else width * pixel + lanes
+    pitch = max(written, width * pixel + cut.kg * cut.kq - cut.run)
 
     def vector(start):
         return tirx.Ramp(start, tirx.const(1, "int32"), lanes)
 
+    def one_by_one(source_in, source_out, image, oh) -> None:
+        with tb.serial(0, width) as w, tb.unroll(0, kh) as r:
+            row = oh * op.stride[0] + r * op.dilation[0]
+            # A vector may reach past its channels: the next one is written over that.
+            pixels = source_in[image, row, vector(w * op.ic)]
+            tb.buffer_store(source_out, pixels, [image, oh, vector(w * pixel + r * op.ic)])
+
+    def interleaved(source_in, source_out, image, oh) -> None:
+        with tb.serial(0, pieces) as piece:
+            parts = []
+            for r in range(kh):
+                row = oh * op.stride[0] + r * op.dilation[0]
+                part = source_in[image, row, vector(piece * (columns * op.ic))]
+                parts.append(vec.bind(part))
+            parts += [parts[-1]] * (-kh % (VECTOR // PART))
+            firsts = range(0, len(parts), VECTOR // PART)
+            whole = [
+                vec.bind(vec.joined(parts[i : i + VECTOR // PART], range(VECTOR))) for i in firsts
+            ]
+            places = [
+                i % pixel // op.ic * PART + i // pixel * op.ic + i % op.ic
+                for i in range(columns * pixel)
+            ]
+            places += [0] * (VECTOR - len(places))
+            to = (image, oh, piece * (columns * pixel))
+            vec.store(source_out, to, vec.joined(whole, places), VECTOR)
+
     def body(source_in, source_out):
         with tb.serial(0, op.n) as image, rows_loop(op, op.oh, op.n * op.oh * pitch) as oh:
-            with tb.serial(0, width) as w, tb.unroll(0, kh) as r:
-                row = oh * op.stride[0] + r * op.dilation[0]
-                # A vector may reach past its channels: the next one is written over that.
-                pixels = source_in[image, row, vector(w * op.ic)]
-                tb.buffer_store(source_out, pixels, [image, oh, vector(w * pixel + r * op.ic)])
+            (interleaved if lanes == PART else one_by_one)(source_in, source_out, image, oh)
             _fill(source_out, [image, oh], width * pixel, pitch, 0, dtype)
 
     source = extern("fold", (op.n, op.oh, pitch), dtype, [rows.source], body)

@@ -57,6 +57,7 @@ def define(op: Conv2d, tile: Tile, tiling: Tiling) -> Definition[Geometry, TileW
     weights = kind(tile, geometry.steps, tiling.vectors, tiling.lanes, tiling.crossed)
     sections = placeholders(weights.sections)
     *stored, start = sections
+    column_terms = stored.pop() if tile.words and tiling.crossed else None
     main = _weights(geometry, weights, stored) if tiling.codes else stored[0]
     patch = _patch(geometry, _pad(geometry))
     terms = Terms(geometry, patch).define() if tiling.crossed else None
@@ -74,6 +75,7 @@ def define(op: Conv2d, tile: Tile, tiling: Tiling) -> Definition[Geometry, TileW
         if terms is not None:  # first, as its stages have to be
             total = terms[(image, *place[:2], i, j, *inside)] + total
         if tile.words:
+            total = total if column_terms is None else total + column_terms[i, j, n]
             return _divided_modulo(total, tile.scale) + start[i, j, n]
         return _divided(total + start[i, j, n], tile.scale)
 

@@ -21,7 +21,7 @@ from tvm import te, tirx
 
 from lpgen.algorithms.crossed import SIDES, Crossing
 from lpgen.algorithms.definition import reduce_axes
-from lpgen.ops.reach import INT32_MAX
+from lpgen.ops.reach import INT16_MAX, INT32_MAX
 
 if TYPE_CHECKING:
     from lpgen.algorithms.winograd.geometry import Geometry
@@ -39,7 +39,12 @@ class Crossings:
 
     @classmethod
     def of(cls, tile: Tile) -> Crossings | None:
-        """Those of a tile of bytes, None where their sums do not fit bytes, or int32."""
+        """Those of a tile, None where their sums do not fit bytes, or words, or their products, of
+        bytes, int32."""
+        if tile.words:  # signed on both sides, and right modulo 2^32
+            reach = sum(np.maximum(-low, high) for low, high in (tile.inputs, tile.weights))
+            none = np.zeros(reach.shape, np.int64)
+            return cls(none, none, none) if reach.max() <= INT16_MAX else None
         most, (low, high) = tile.inputs[1] + tile.offsets, tile.weights
         found = [
             Crossing.of((0, int(most[place])), (int(low[place]), int(high[place])))
@@ -82,19 +87,21 @@ class Terms:
 
     def sides(self) -> tuple[te.Tensor, ...]:
         """Stages "near" and "far": [image, row tile, column tile, p, q, row, column, step, lane,
-        kt], activations of the first half, uint8, and of the second, int8."""
+        kt], activations of the first half, uint8, and of the second, int8; or words, int16."""
         *outer, _ = (int(extent) for extent in self.patch.shape)
-        shape = (*outer, self.half // self.lanes, self.lanes, 4)
+        tile = self.geometry.tile
+        dtypes = ("int16", "int16") if tile.words else SIDES.values()
+        shape = (*outer, self.half // self.lanes, self.lanes, tile.kq)
 
         def side(start: int, dtype: str):
             def value(*index):
                 *place, step, lane, kt = index
-                k = start + (step * self.lanes + lane) * 4 + kt
+                k = start + (step * self.lanes + lane) * tile.kq + kt
                 return self.patch[(*place, k)].astype(dtype)
 
             return value
 
-        starts = zip(("near", "far"), (0, 4 * self.half), SIDES.values(), strict=True)
+        starts = zip(("near", "far"), (0, self.half * tile.kq), dtypes, strict=True)
         return tuple(te.compute(shape, side(at, dtype), name=name) for name, at, dtype in starts)
 
     def define(self) -> te.Tensor:
@@ -113,7 +120,7 @@ class Terms:
             at = (*place, step, lane, kt)
             return te.sum(near[at].astype("int32") * far[at].astype("int32"), axis=[step, kt])
 
-        step, kt = reduce_axes(step=steps, kt=4)
+        step, kt = reduce_axes(step=steps, kt=geometry.tile.kq)
         sums = te.compute((*outer, *inner), crossed, name="crossed")
 
         def line(image, ro, co, i, q, *place):

@@ -42,6 +42,8 @@ def products(geometry: Geometry, patch: te.Tensor, weights: te.Tensor) -> te.Ten
                 *index, r, s, k4, row, column, nv, nl, kt = at
                 index = (*index, row, column, nv, nl)
                 left, right = operands(index, r, s, (k4 + near, k4 + far), kt)
+                if tile.words:
+                    return left + right
                 return (left + right.astype("uint8")).astype(SIDES[name])
 
             inner = (down, across, half, t.rows, t.columns, t.vectors, t.lanes, tile.kq)

@@ -121,7 +121,7 @@ class Tile:
     @cached_property
     def crossings(self) -> Crossings | None:
         """How its products become products of sums, None: they do not."""
-        return None if self.words else Crossings.of(self)
+        return Crossings.of(self)
 
     def why_not(self) -> str | None:
         """Why the tile is not exact, with the value and the limit; None if it is."""

@@ -7,7 +7,8 @@
 (p, q) are the places of a transformed tile, (r, s) the taps that are summed one by one, a panel is
 `vectors` x `lanes` output channels. `start` undoes the offsets of the activations at output (i, j)
 of a tile: -(A^T (offset * sum of the transformed weights) A); beside words it is what the `centre`
-of the activations takes away from every output, centre * sum of the weights.
+of the activations takes away from every output, centre * sum of the weights. What is taken off
+crossed products (`winograd.crossed`) is part of `start`, of words a section `terms` before it.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class TileWeights(Sectioned, ABC):
         """Parts of the packed bytes, in order: name, shape, dtype."""
         t = self.tile
         start = (t.high.outputs, t.wide.outputs, self.panels * self.panel)
-        return [*self.stored, Section("start", start, "int32")]
+        terms = [Section("terms", start, "int32")] if t.words and self.crossed else []
+        return [*self.stored, *terms, Section("start", start, "int32")]
 
     def pack(self, w: np.ndarray) -> np.ndarray:
         """The packed weights (uint8[nbytes]) of the weight values `w` [oc, kh, kw, ic]."""
@@ -95,7 +97,11 @@ class TileWeights(Sectioned, ABC):
             empty = [(0, 0)] * 5 + [(0, self.steps * t.kq - op.ic)]
             surplus[: op.oc] -= crossed.surplus(t, np.pad(values, empty), self.half)
         start = np.einsum("ip,jq,npq->ijn", high.output, wide.output, surplus)
-        start[..., : op.oc] += t.centre * w.astype(np.int64).sum((1, 2, 3))
+        if t.words:
+            terms = [(start % 2**32).astype(np.uint32)] if self.crossed else []
+            start = np.zeros_like(start)
+            start[..., : op.oc] = t.centre * w.astype(np.int64).sum((1, 2, 3))
+            return self.bytes_of([*self.contents(w, values), *terms, start])
         return self.bytes_of([*self.contents(w, values), start])
 
     def te_module(self) -> IRModule:
@@ -126,10 +132,11 @@ class TileWeights(Sectioned, ABC):
             (op.oc,), lambda n: te.sum(w[n, r, s, k].astype("int32"), axis=[r, s, k]), name="plain"
         )
 
+        def behind(i, j, n):
+            total = plain[n] * tirx.const(t.centre, "int32")
+            return te.if_then_else(n < op.oc, total, tirx.const(0, "int32"))
+
         def start(i, j, n):
-            if t.words:
-                total = plain[n] * tirx.const(t.centre, "int32")
-                return te.if_then_else(n < op.oc, total, tirx.const(0, "int32"))
             total = tirx.const(0, "int32")
             for p in range(high.products):
                 for q in range(wide.products):
@@ -140,8 +147,11 @@ class TileWeights(Sectioned, ABC):
                         total = total - factor * products[n, p, q]
             return te.if_then_else(n < op.oc, total, tirx.const(0, "int32"))
 
-        last = te.compute(self.sections[-1].shape, start, name="start")
-        outputs = [*self.te_contents(w, transformed), last]
+        shape = self.sections[-1].shape
+        last = [te.compute(shape, behind if t.words else start, name="start")]
+        if t.words and self.crossed:
+            last.insert(0, te.compute(shape, start, name="terms"))
+        outputs = [*self.te_contents(w, transformed), *last]
         return pack_entry(w, outputs, self.sections, op.w_shape, op.weight.dtype)
 
     def _te_crossed(self, transformed) -> te.Tensor:

@@ -159,7 +159,7 @@ class _Tiles:
         self._tensorize(tile, 2, self._intrinsic())
         for side, dtype in dot.crossed.SIDES.items() if self.sizes.crossed else ():
             lane = sch.get_loops(sch.get_sblock(side))[-2]
-            sch.tensorize(lane, intrinsics.add_bytes(self.isa, dtype))
+            sch.tensorize(lane, intrinsics.add_across(self.isa, dtype))
 
     def _product_in_chunks(self, reduction) -> None:
         """int16 sums of a chunk in registers, int32 sums beside them in memory."""

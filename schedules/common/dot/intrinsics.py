@@ -33,66 +33,68 @@ def dot_bytes(isa: Isa, left: str, right: str, kq: int = 4, read_as: str = "") -
     return _matmul(name, isa.lanes, (kq, left), (kq, right), "int32", 1, step)
 
 
-def add_bytes(isa: Isa, dtype: str, right: str = "uint8") -> str:
-    """C[lanes, 4] = A[4] + B[lanes, 4], bytes modulo 256 read as `dtype`; right: dtype of B."""
-    lanes, shape = isa.lanes, (isa.lanes, 4)
+def add_across(isa: Isa, dtype: str, right: str = "uint8") -> str:
+    """C[lanes, kq] = A[kq] + B[lanes, kq]: four bytes modulo 256, of which C is read as `dtype` and
+    B as `right`, or, of int16, two words."""
+    kq, left = (2, "int16") if dtype == "int16" else (4, "uint8")
+    lanes, count, shape = isa.lanes, isa.lanes * kq, (isa.lanes, kq)
 
     def build(implementation: bool):
-        a, b = _argument("A", (4,), "uint8"), _argument("B", shape, right)
+        a, b = _argument("A", (kq,), left), _argument("B", shape, right)
         c = _argument("C", shape, dtype)
         with tb.sblock("root"):
-            tb.reads([a[0:4], b[0:lanes, 0:4]])
-            tb.writes([c[0:lanes, 0:4]])
+            tb.reads([a[0:kq], b[0:lanes, 0:kq]])
+            tb.writes([c[0:lanes, 0:kq]])
             if implementation:
-                word = tb.Bind(tirx.reinterpret("int32", _vector(a, [0], 4)))
-                weights = tirx.reinterpret(f"uint8x{4 * lanes}", _vector(b, [0, 0], 4 * lanes))
-                total = _splat(word, "uint8", lanes) + weights
-                total = tirx.reinterpret(f"{dtype}x{4 * lanes}", total)
-                tb.buffer_store(c, total, [0, _ramp(4 * lanes)])
+                word = tb.Bind(tirx.reinterpret("int32", _vector(a, [0], kq)))
+                weights = tirx.reinterpret(f"{left}x{count}", _vector(b, [0, 0], count))
+                total = _splat(word, left, lanes, kq) + weights
+                total = tirx.reinterpret(f"{dtype}x{count}", total)
+                tb.buffer_store(c, total, [0, _ramp(count)])
                 return
-            with tb.serial(0, lanes) as i, tb.serial(0, 4) as k, tb.sblock("update"):
+            with tb.serial(0, lanes) as i, tb.serial(0, kq) as k, tb.sblock("update"):
                 vi, vk = tb.axis.remap("SS", [i, k])
-                total = a[vk] + b[vi, vk].astype("uint8")
+                total = a[vk] + b[vi, vk].astype(left)
                 tb.buffer_store(c, total.astype(dtype), [vi, vk])
 
     return _register(f"lpgen_{isa.level}_add_{right}_{dtype}", build)
 
 
-def dot_lanes(isa: Isa, lanes: int = 0) -> str:
-    """C32[lanes] += A[lanes, 4] * B[lanes, 4], uint8 times int8, by `Isa.dot4`; lanes: fewer than a
-    vector has, 0: as many."""
+def dot_lanes(isa: Isa, lanes: int = 0, words: bool = False) -> str:
+    """C32[lanes] += A[lanes, 4] * B[lanes, 4], uint8 times int8, by `Isa.dot4`; words: A[lanes, 2]
+    and B[lanes, 2], int16, by `Isa.dot2`; lanes: fewer than a vector has, 0: as many."""
     lanes = lanes or isa.lanes
-    shape, spare = (lanes, 4), isa.lanes - lanes
+    kq, signs = (2, ("int16", "int16")) if words else (4, ("uint8", "int8"))
+    add = isa.dot2 if words else isa.dot4
+    shape, spare = (lanes, kq), isa.lanes - lanes
 
     def filled(vector, dtype: str, count: int):
+        if not spare:
+            return vector
         zeros = vec.splat(0, dtype, spare * count)
         return vec.joined([tb.Bind(vector), zeros], range(isa.lanes * count))
 
     def build(implementation: bool):
-        a, b = _argument("A", shape, "uint8"), _argument("B", shape, "int8")
+        a, b = (_argument(name, shape, dtype) for name, dtype in zip("AB", signs, strict=True))
         c = _argument("C", (lanes,), "int32")
         with tb.sblock("root"):
-            tb.reads([c[0:lanes], a[0:lanes, 0:4], b[0:lanes, 0:4]])
+            tb.reads([c[0:lanes], a[0:lanes, 0:kq], b[0:lanes, 0:kq]])
             tb.writes([c[0:lanes]])
             if implementation:
-                operands = [_vector(side, [0, 0], 4 * lanes) for side in (a, b)]
-                acc = vec.load(c, [0], lanes)
-                if spare:
-                    acc = filled(acc, "int32", 1)
-                    operands = [
-                        filled(side, str(buffer.dtype), 4)
-                        for side, buffer in zip(operands, (a, b), strict=True)
-                    ]
-                new = isa.dot4(acc, *operands)
+                sides = zip((a, b), signs, strict=True)
+                operands = [
+                    filled(_vector(side, [0, 0], kq * lanes), dtype, kq) for side, dtype in sides
+                ]
+                new = add(filled(vec.load(c, [0], lanes), "int32", 1), *operands)
                 new = vec.shuffle(tb.Bind(new), range(lanes)) if spare else new
                 vec.store(c, [0], new, lanes)
                 return
-            with tb.serial(0, lanes) as i, tb.serial(0, 4) as k, tb.sblock("update"):
+            with tb.serial(0, lanes) as i, tb.serial(0, kq) as k, tb.sblock("update"):
                 vi, vk = tb.axis.remap("SR", [i, k])
                 product = a[vi, vk].astype("int32") * b[vi, vk].astype("int32")
                 tb.buffer_store(c, c[vi] + product, [vi])
 
-    return _register(f"lpgen_{isa.level}_dot_lanes{lanes}", build)
+    return _register(f"lpgen_{isa.level}_dot_lanes{lanes}_{kq}", build)
 
 
 def less_lanes(lanes: int) -> str:

@@ -69,6 +69,7 @@ def tiling(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Tiling:
         **blocks.counts(op, rows, vectors * isa.lanes, knobs),
         copied=knobs["left"] == "copied",
         folded=knobs["left"] == "folded",
+        interleaves=isa.has_lookup128,
         inside=knobs["left"] == "inside",
         together=rows if knobs["left"] == "inside" else 1,
         chunk=chunk_of(knobs["step"]),

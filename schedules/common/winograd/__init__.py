@@ -84,7 +84,7 @@ def _schedule(sch: Schedule, isa: Isa, definition: Definition, block: int) -> No
     if t.crossed:
         for side in SIDES:
             sch.compute_at(sch.get_sblock(side), nv, preserve_unit_loops=True)
-        _terms(sch, isa, outer if block else None, line)
+        _terms(sch, isa, geometry.tile.words, outer if block else None, line)
     shared.mark(sch, geometry.sides, (p, q), taps)
     if t.chunk:
         sch.compute_at(sch.get_sblock("partial"), k, preserve_unit_loops=True)
@@ -95,16 +95,17 @@ def _schedule(sch: Schedule, isa: Isa, definition: Definition, block: int) -> No
     if t.crossed:
         for side, dtype in SIDES.items():
             lane = sch.get_loops(sch.get_sblock(side))[-2]
-            sch.tensorize(lane, intrinsics.add_bytes(isa, dtype, "int8"))
+            dtypes = ("int16", "int16") if geometry.tile.words else (dtype, "int8")
+            sch.tensorize(lane, intrinsics.add_across(isa, *dtypes))
 
 
 def _instruction(isa: Isa, geometry: Geometry) -> str:
     """The tensor intrinsic of a step."""
     tile, chunked = geometry.tile, geometry.tiling.chunk
+    if geometry.tiling.crossed:
+        return intrinsics.dot_lanes(isa, words=tile.words)
     if tile.words:
         return intrinsics.dot_words(isa)
-    if geometry.tiling.crossed:
-        return intrinsics.dot_lanes(isa)
     small = int((tile.inputs[1] + tile.offsets).max()) <= INT8_MAX
     read_as = "" if isa.mixes_signs or not small else "int8"
     form = intrinsics.dot_pairs if chunked else intrinsics.dot_bytes
@@ -150,7 +151,7 @@ def _transform_back(sch: Schedule, back, column) -> None:
     sch.vectorize(lane)
 
 
-def _terms(sch: Schedule, isa: Isa, block, line: int) -> None:
+def _terms(sch: Schedule, isa: Isa, words: bool, block, line: int) -> None:
     """What is subtracted from products of sums: of each patch at all places, in the L1 cache."""
     terms, back, up, crossed = (
         sch.get_sblock(name) for name in ("terms", "terms_back", "terms_up", "crossed")
@@ -183,7 +184,7 @@ def _terms(sch: Schedule, isa: Isa, block, line: int) -> None:
     sch.decompose_reduction(terms, tap)
     if lanes > 1:  # a single one is no vector
         sch.vectorize(sch.get_loops(zero)[-1])
-        sch.tensorize(lane, intrinsics.dot_lanes(isa, lanes))
+        sch.tensorize(lane, intrinsics.dot_lanes(isa, lanes, words))
         sch.tensorize(sch.get_loops(terms)[-1], intrinsics.less_lanes(lanes))
 
 

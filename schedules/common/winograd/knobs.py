@@ -4,7 +4,7 @@
 |---------|-------------------------------------------------------------------------------------|
 | step    | bytes: int32 sums of four products; pairsN: int16 sums of two, N steps long; words: |
 |         | int32 sums of two products of int16; crossed: bytes, half as many products, of sums |
-|         | of both sides                                                                       |
+|         | of both sides; crossed_words: the same of words                                     |
 | tile    | outputs of a transformed tile, high x wide; 1: no transformation of that side;      |
 |         | 4i: one with the points i and -i                                                    |
 | rows    | transformed tiles of the register tile, below each other                            |
@@ -107,12 +107,25 @@ def steps(op: Conv2d, isa: Isa) -> tuple[str, ...]:
     pairs = () if isa.has_dot4 else tuple(f"pairs{count}" for count in CHUNKS)
     crosses = isa.crosses and any(tile_of(op, name).crossings for name in fitting(op, isa))
     of_bytes = ("bytes", *pairs, *(("crossed",) if crosses else ())) if fitting(op, isa) else ()
-    return (*of_bytes, *(("words",) if _in_words(op, isa) else ()))
+    if not _in_words(op, isa):
+        return of_bytes
+    wide = isa.crosses and any(tile_of(op, name, True).crossings for name in fitting(op, isa, True))
+    return (*of_bytes, "words", *(("crossed_words",) if wide else ()))
 
 
 def exact_tile(op: Conv2d, knobs: Knobs) -> Tile:
     """The tile that the knobs mean."""
-    return tile_of(op, knobs["tile"], knobs["step"] == "words")
+    return tile_of(op, knobs["tile"], of_words(knobs))
+
+
+def of_words(knobs: Knobs) -> bool:
+    """Whether products are of int16."""
+    return knobs["step"] in ("words", "crossed_words")
+
+
+def _crossed(knobs: Knobs) -> bool:
+    """Whether products are of sums of both sides (`lpgen.algorithms.crossed`)."""
+    return knobs["step"] in ("crossed", "crossed_words")
 
 
 def space(op: Conv2d, isa: Isa) -> Space:
@@ -133,18 +146,18 @@ def space(op: Conv2d, isa: Isa) -> Space:
 
 def refuses(op: Conv2d, isa: Isa, knobs: Knobs) -> str | None:
     """Why the combination is not in the space."""
-    words = knobs["step"] == "words"
+    words, step = of_words(knobs), knobs["step"]
     if reason := refuses_tile(op, isa, knobs["tile"], words):
         return reason
     if words and not _in_words(op, isa):
-        return "step=words: bytes hold tiles that save as much for less"
+        return f"step={step}: bytes hold tiles that save as much for less"
     rows, columns, vectors = knobs["rows"], knobs["columns"], knobs["vectors"]
     sums, chunk = rows * columns * vectors, chunk_of(knobs["step"])
     tile = exact_tile(op, knobs)
     pairs = tile.pairs
-    crossed = knobs["step"] == "crossed"
+    crossed = _crossed(knobs)
     if crossed and tile.crossings is None:
-        return f"step=crossed: sums of both sides leave the bytes of tile={knobs['tile']}"
+        return f"step={step}: sums of both sides leave the range of tile={knobs['tile']}"
     if chunk > pairs:
         return f"step={knobs['step']}: an int16 holds the sums of {pairs} pairs"
     if chunk and chunk != max((c for c in CHUNKS if c <= min(pairs, -(-op.ic // 4))), default=0):
@@ -192,7 +205,7 @@ def tiling(isa: Isa, knobs: Knobs) -> Tiling:
     codes = knobs["weights"] == "codes"
     lookup = isa.lookup_in_loop(isa.bits // 8)
     sizes = (knobs["rows"], knobs["columns"], knobs["vectors"])
-    return Tiling(*sizes, isa.lanes, chunk, codes, lookup, knobs["step"] == "crossed")
+    return Tiling(*sizes, isa.lanes, chunk, codes, lookup, _crossed(knobs))
 
 
 def chunk_of(step: str) -> int:
