@@ -105,6 +105,26 @@ def test_tiles_are_exact(text, tiles):
             assert_exact("zen4/winograd", op, knobs)
 
 
+@pytest.mark.parametrize(
+    ("formats", "channels", "tile"),
+    [
+        ("act=u8 weight=s8", 160, "4x4"),
+        ("act=s8 weight=s7 zero_act=-5", 6, "3x2"),
+        ("act=u7 weight=s8 out=u8 scale=channel", 40, "2x4"),
+    ],
+)
+def test_tiles_of_words_are_exact(formats, channels, tile):
+    """Their sums wrap around."""
+    chosen, target = template("zen4/winograd")
+    op = parse(f"conv2d h=6 w=9 ic={channels} oc=24 kernel=3 pad=1 {formats}")
+    space = chosen.space(op, target).narrowed({"step": "crossed_words", "tile": tile})
+    knobs = next(space.enumerate())
+    assert_exact("zen4/winograd", op, knobs)
+    if not op.epilogue:
+        w = op.example(np.random.default_rng(0), "random").weights
+        assert_packers_agree(chosen.kernel(op, target, knobs).layout, w)
+
+
 @pytest.mark.parametrize("threads", [2, 5])
 @pytest.mark.parametrize("algorithm", ["dot", "winograd"])
 def test_exact_on_threads(algorithm, threads):

@@ -26,6 +26,20 @@ def test_code_books_are_looked_up_by_a_shuffle(name, bits):
         assert "pcmpeqb" not in asm
 
 
+@pytest.mark.parametrize("name", ["zen4/dot", "avx2/dot"])
+@pytest.mark.parametrize("kernel", ["7x7", "3x5", "8x2", "9x3"])
+@pytest.mark.parametrize("channels", [1, 3, 4, 8])
+def test_folded_rows_of_the_kernel_are_interleaved(name, kernel, channels):
+    """By vectors, where an instruction chooses 64 bytes out of two and the rows fit these."""
+    chosen, target = template(name)
+    shape = f"conv2d n=2 h=11 w=13 ic={channels} oc=16 kernel={kernel} stride=2 pad=1x2x0x3"
+    op = parse(f"{shape} act=u4 weight=s4 zero_act=3")
+    space = chosen.space(op, target).narrowed({"left": "folded"})
+    every = {knobs["step"]: knobs for knobs in space.enumerate()}
+    for knobs in list(every.values())[-1:]:
+        assert_exact(name, op, knobs)
+
+
 @pytest.mark.parametrize("channels", [1, 5, 16, 33])
 def test_depthwise_has_a_kernel(channels):
     text = f"conv2d h=7 w=6 ic={channels} oc={channels} kernel=3 pad=1 groups={channels}"
