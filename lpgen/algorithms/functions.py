@@ -48,14 +48,6 @@ class Vectors:
         return tirx.call_llvm_pure_intrin(str(value.ty.dtype), _of_type("sqrt", value), value)
 
     @staticmethod
-    def to_int(value: tirx.Expr) -> tirx.Expr:
-        lanes = int(value.ty.dtype.lanes)
-        bits = vec.reinterpret(
-            vec.vector("int32", lanes), value + spread(tirx.const(vec.ROUNDING, "float32"), lanes)
-        )
-        return bits - vec.splat(vec.ROUNDING_BITS, "int32", lanes)
-
-    @staticmethod
     def to_float(value: tirx.Expr) -> tirx.Expr:
         return cast("float32", value)
 

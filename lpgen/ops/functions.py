@@ -54,6 +54,9 @@ degrees in the sense of Chebyshev, with fewer products than there are in erf."""
 
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 LOG2_E = 1.44269504088896341
+ROUNDING, ROUNDING_BITS = 1.5 * 2**23, 0x4B400000
+"""A number whose last bit is 1, and its bits."""
+
 LOWEST = -88.0
 """Below it exp is as there: 0, since 2^-126 is less than half of what it is computed with."""
 
@@ -100,11 +103,6 @@ class Numbers:
     def sqrt(value: Value) -> Value:
         """The square root, rounded."""
         return np.sqrt(value)
-
-    @staticmethod
-    def to_int(value: Value) -> Value:
-        """int32 of a value below 2^22, rounded half to even; anything of others."""
-        return np.rint(np.clip(np.nan_to_num(value), -(2.0**22), 2.0**22)).astype(np.int32)
 
     @staticmethod
     def to_float(value: Value) -> Value:
@@ -154,13 +152,16 @@ def exp_below(m: Any, x: Value) -> Value:
     """The same up to 89; above it may be anything."""
     low = m.const(LOWEST, x)
     bounded = m.name(m.where(low > x, low, x))
-    n = m.name(m.to_int(m.mul(bounded, m.const(LOG2_E, x))))
-    real = m.to_float(n)
+    # The sum with ROUNDING is rounded to an integer, which its lowest bits are.
+    sum_ = m.name(m.plus(m.const(ROUNDING, x), bounded, m.const(LOG2_E, x)))
+    real = m.name(sum_ - m.const(ROUNDING, x))
     r = bounded - real * m.const(LN2_HIGH, x)  # a product of few bits, which is exact
     r = m.name(m.plus(r, real, m.const(-LN2_LOW, x)))
-    y = m.plus(r, polynomial(m, r, EXP), m.mul(r, r)) + m.const(1, x)
-    # 2^128 is no float32, 2^127 is. Bits of n = -126 and below are those of 0.
-    return m.name(m.mul(y + y, m.of_bits(m.not_negative(n + 126) << 23)))
+    less, two = m.plus(r, polynomial(m, r, EXP), m.mul(r, r)), m.const(2, x)
+    twice = m.plus(two, less, two)  # 2^128 is no float32, 2^127 is
+    # Bits of n = -126 and below are those of 0.
+    n = m.bits(sum_) - (ROUNDING_BITS - 126)
+    return m.name(m.mul(twice, m.of_bits(m.not_negative(n) << 23)))
 
 
 def log(m: Any, x: Value) -> Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tvm import tirx
@@ -73,10 +74,16 @@ def attention(op: Attention, isa: Isa, vectors: int) -> Rows:
             first = vec.bind(tirx.min((part * each + i) * rows, m - rows))
             some = _queries(op, isa, left.moved(first), rows)
 
-            def scored(start: Index, widths: Sequence[int], some: Lines = some) -> None:
-                to = Lines(scores, start, n)
-                given = turned_keys(start, widths)
-                product_of(some, given, to, rows, op.k, widths, height, op.rounded, scaled)
+            number = vec.bind(pair * m + first)
+
+            def scored(
+                start: Index, widths: Sequence[int], some: Lines = some, number: Index = number
+            ) -> None:
+                def end(value: tirx.Expr, row: Index, place: Index) -> tirx.Expr:
+                    return _weighed(op, value, added, number + row, start + place)
+
+                given, to = turned_keys(start, widths), Lines(scores, start, n)
+                product_of(some, given, to, rows, op.k, widths, height, op.rounded, end)
 
             def summed(start: Index, widths: Sequence[int], first: Index = first) -> None:
                 given, to = Lines(scores, 0, n), result.moved(first, start)
@@ -84,12 +91,8 @@ def attention(op: Attention, isa: Isa, vectors: int) -> Rows:
                 product_of(given, right, to, rows, n, widths, height, op.rounded)
 
             panels(n, scored)
-            _softened(op, isa, vectors, vec.bind(pair * m + first), rows, scores, added)
+            _softened(op, isa, vectors, rows, scores)
             panels(depth, summed)
-
-    def scaled(value: tirx.Expr) -> tirx.Expr:
-        lanes = int(value.ty.dtype.lanes)
-        return value if op.factor == 1 else product(value, real(op.factor, lanes))
 
     return Rows(pairs * parts, head)
 
@@ -166,17 +169,27 @@ def _queries(op: Attention, isa: Isa, lines: Lines, rows: int) -> Lines:
     return Lines(copy, 0, op.k)
 
 
-def _softened(
-    op: Attention, isa: Isa, vectors: int, first: Index, rows: int, scores, added
-) -> None:
-    """Emit the softmax of so many rows of scores, of which the first is number `first` of all."""
-    one, several = soft_rows(
-        *(op.softmax, isa, vectors, lambda row: row * op.n, lambda row: first + row)
-    )
+def _weighed(
+    op: Attention, value: tirx.Expr, added: Sequence[tirx.Var], number: Index, column: Index
+) -> tirx.Expr:
+    """Sums of row `number` of all scores, times the factor, and what is added to them."""
+    lanes = int(value.ty.dtype.lanes)
+    if op.factor != 1:
+        value = product(value, real(op.factor, lanes))
+    if not added:
+        return value
+    own = number // (op.added * op.times) * op.added + number % op.added
+    return value + vec.load(*added, [own * op.n + column], lanes)
+
+
+def _softened(op: Attention, isa: Isa, vectors: int, rows: int, scores: tirx.Var) -> None:
+    """Emit the softmax of so many rows of scores, to which all is added."""
+    soft = replace(op.softmax, added=0, times=1)
+    one, several = soft_rows(soft, isa, vectors, lambda row: row * op.n)
     whole = rows // isa.lanes * isa.lanes if isa.lanes > 1 else 0
     if whole:
         with tb.serial(0, whole // isa.lanes) as i:
-            several(i * isa.lanes, scores, *added, scores)
+            several(i * isa.lanes, scores, scores)
     if whole < rows:
         with tb.serial(0, rows - whole) as i:
-            one(whole + i, scores, *added, scores)
+            one(whole + i, scores, scores)

@@ -87,10 +87,11 @@ def product_of(
     widths: Sequence[int],
     height: int,
     rounded: str,
-    end: Callable[[tirx.Expr], tirx.Expr] = lambda value: value,
+    end: Callable[[tirx.Expr, Index, Index], tirx.Expr] = lambda value, row, place: value,
 ) -> None:
     """Emit vectors of these widths, side by side, of y[rows] = a[rows, depth] * b[depth], in tiles
-    of `height` rows; rounded: what is; end: what is made of each vector of sums."""
+    of `height` rows; rounded: what is; end(sums, row, place): what is made of a vector
+    of sums, the place from where the first one is."""
 
     def tile(row: Index, tall: int) -> None:
         acc = [Accumulators("float32", widths, 0) for _ in range(tall)]
@@ -104,9 +105,9 @@ def product_of(
                 for v, value in enumerate(line):
                     acc[j][v] = with_product(acc[j][v], spread(number, widths[v]), value, rounded)
         for j in range(tall):
-            places = side_by_side(y.at + (row + j) * y.pitch, widths)
-            for v, (place, width) in enumerate(places):
-                vec.store(y.buffer, [place], end(acc[j][v]), width)
+            for v, (place, width) in enumerate(side_by_side(0, widths)):
+                to = y.at + (row + j) * y.pitch + place
+                vec.store(y.buffer, [to], end(acc[j][v], row + j, place), width)
 
     whole, rest = divmod(rows, height)
     if whole:

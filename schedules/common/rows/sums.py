@@ -51,7 +51,7 @@ def together(isa: Isa) -> int:
 
 def softmax(op: Softmax, isa: Isa, vectors: int) -> Rows:
     """Rows: the largest, then the powers and their sum, then the products."""
-    one, several = soft_rows(op, isa, vectors, lambda row: row * op.columns, lambda row: row)
+    one, several = soft_rows(op, isa, vectors, lambda row: row * op.columns)
     size = totals.block(isa, op.rows, 4 * op.columns * (3 if op.added else 2))
     return totals.in_blocks(op.rows, size, several, one)
 
@@ -61,16 +61,13 @@ def soft_rows(
     isa: Isa,
     vectors: int,
     start: Callable[[Index], Index],
-    number: Callable[[Index], Index],
 ) -> tuple[Callable[..., None], Callable[..., None]]:
     """(one(row, *buffers), several(first row, *buffers)) of what emits a row, or as many as a
-    vector has lanes; start(row): where it begins in x and y; number(row): which one of the operator
-    it is."""
+    vector has lanes; start(row): where it begins in x and y."""
     columns, lanes = op.columns, together(isa)
 
     def beside(row: Index) -> Index:
         """Where what is added to a row begins."""
-        row = number(row)
         return vec.bind((row // (op.added * op.times) * op.added + row % op.added) * columns)
 
     def given(rows: Sequence[Index], x, more) -> totals.Value:
