@@ -1,4 +1,4 @@
-from lpgen.build.assembly import functions, hot_loops, innermost_loops
+from lpgen.build.assembly import functions, hot_loops, innermost_loops, packing_loops
 
 ASSEMBLY = """\
 	.text
@@ -88,6 +88,22 @@ def test_without_a_loop_the_body_is_shown():
     (loop,) = hot_loops(copy + straight)
     assert loop == ("other", functions(ASSEMBLY)["other"], 1)
     assert hot_loops("") == []
+
+
+def test_packing_loops_write_vectors_and_multiply_nothing():
+    copies = """\
+.LBB0_0:
+	vmovdqu64	(%rsi), %zmm1
+	prefetcht0	4096(%rsi)
+	vmovdqu64	%zmm1, (%rsp,%rax)
+	vmovdqu64	%zmm1, (%rdi)
+	jne	.LBB0_0
+"""
+    assembly = ASSEMBLY.replace(".LBB0_1:  ", f"{copies}.LBB0_1:  ", 1)
+    (loop,) = packing_loops(assembly)
+    assert (loop.written, loop.stores, loop.asks_ahead) == (2, 1, True)
+    assert not hot_loops(assembly)[0].asks_ahead
+    assert packing_loops(ASSEMBLY) == []
 
 
 def test_loops_of_risc_v():

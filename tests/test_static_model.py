@@ -93,6 +93,10 @@ def test_what_the_table_of_zen_4_has_wrong():
     assert mca_tables.units("znver4", loop) == 3.0  # stores; loads 0.5 + 1 + 0.5 + 1
     assert mca_tables.units("znver4", loop[:7]) == 3.0
     assert mca_tables.units("znver4", loop[:4]) == 2.0
+    # Arithmetic counts beside vpternlog: that 1, as much as two of others.
+    adders = ["\tvpternlogd\t$150, %zmm1, %zmm2, %zmm3"] * 4 + ["\tvpandd\t%zmm1, %zmm2, %zmm3"] * 2
+    assert mca_tables.units("znver4", adders) == 5.0
+    assert mca_tables.units("znver4", adders[4:]) == 0.0
     assert mca_tables.rewritten("znver3", loop) == loop
     assert mca_tables.units("znver3", loop) == 0.0
 
@@ -110,6 +114,42 @@ def test_the_table_of_zen_4_put_right(has_mca):
     shuffles = "\tvbroadcasti32x4\t(%rax), %zmm{0}\n\tvpshufb\t%zmm1, %zmm2, %zmm{0}"
     assert cycles(shuffles) == pytest.approx(2, abs=0.1)
     assert cycles("\tvmovdqu64\t%zmm{}, (%rax)") == pytest.approx(2, abs=0.05)
+
+
+def test_lines_that_are_packed_take_what_their_loop_takes(has_mca):
+    """Of a depthwise convolution in which each line is packed for each line of the result."""
+    zen4 = Target.parse("zen4")
+    op = parse("conv2d h=56 w=56 ic=64 oc=64 kernel=3 pad=1 groups=64 act=u8 weight=s8")
+    found = templates.get("x86/depthwise")
+    knobs = {"step": "bytes", "rows": 1, "columns": 4, "block": 0, "order": "mc"}
+    counts = found.work(op, zen4, knobs)
+    functions = {"kernel": found.kernel(op, zen4, knobs).function}
+    assembly = lower(functions, zen4).compile().inspect_source("asm")
+    packing = offline._packing(found, zen4, counts, assembly)
+    # Two cycles for each vector of 64 bytes that is stored, at least.
+    assert packing["packing"] == pytest.approx(2 * counts["copy"], rel=0.3)
+    assert packing["copy"] == 0.0
+    dot = templates.get("x86/dot")
+    assert offline._packing(dot, zen4, {"copy": 100.0}, assembly) == {}
+    whole = offline.beside(found, zen4, counts | packing, 1000.0)
+    assert whole - offline.beside(found, zen4, counts | {"copy": 0.0}, 1000.0) == pytest.approx(
+        packing["packing"]
+    )
+
+
+def test_asking_in_advance_for_what_comes_from_memory_takes_time():
+    """A line of 64 bytes: a cycle, and a tenth of the shorter of memory and loop."""
+    zen4, dot = Target.parse("zen4"), templates.get("x86/dot")
+    counts = {"dram": 640_000.0}
+    without, hints = (offline.beside(dot, zen4, counts | {"hints": n}, 0.0) for n in (0, 640_000.0))
+    assert hints - without == pytest.approx(10_000)
+
+
+def test_weights_of_the_size_of_the_l2_cache_come_from_memory():
+    zen4, found = Target.parse("zen4"), templates.get("x86/telescoped")
+    op = parse("dense m=1 n=2048 k=2048 act=u8 weight=s2")
+    knobs = found.default(op, zen4) | {"vectors": 8, "n_block": 0}
+    assert found.work(op, zen4, knobs)["dram"] == pytest.approx(zen4.l2, rel=0.01)
 
 
 ARM_MULTIPLIES = re.compile(r"\s+(\w*?)(dot|mul|mla)l?2?\s+v\d+\.(\d+)")

@@ -98,7 +98,8 @@ def traffic(
     else:
         far = left + right, all_left + right
     whole = all_left + all_right
-    cold = target.last_cache * 2 if op.matrix.m <= COLD_ROWS and all_right > target.l2 else whole
+    # Weights as large as the L2 cache are no longer in it: sums of columns and the like lie beside.
+    cold = target.last_cache * 2 if op.matrix.m <= COLD_ROWS and all_right >= target.l2 else whole
     blocks_down, blocks_across = tiles / down, panels / across
     uses = (
         (all_right, cold),
