@@ -1,4 +1,4 @@
-from lpgen.build.assembly import functions, hot_loops, innermost_loops, packing_loops
+from lpgen.build.assembly import Loop, functions, hot_loops, innermost_loops
 
 ASSEMBLY = """\
 	.text
@@ -90,20 +90,11 @@ def test_without_a_loop_the_body_is_shown():
     assert hot_loops("") == []
 
 
-def test_packing_loops_write_vectors_and_multiply_nothing():
-    copies = """\
-.LBB0_0:
-	vmovdqu64	(%rsi), %zmm1
-	prefetcht0	4096(%rsi)
-	vmovdqu64	%zmm1, (%rsp,%rax)
-	vmovdqu64	%zmm1, (%rdi)
-	jne	.LBB0_0
-"""
-    assembly = ASSEMBLY.replace(".LBB0_1:  ", f"{copies}.LBB0_1:  ", 1)
-    (loop,) = packing_loops(assembly)
-    assert (loop.written, loop.stores, loop.asks_ahead) == (2, 1, True)
-    assert not hot_loops(assembly)[0].asks_ahead
-    assert packing_loops(ASSEMBLY) == []
+def test_a_loop_that_asks_for_memory_in_advance():
+    loop = ["\tprefetcht0\t4096(%rsi)", "\tvmovdqu64\t(%rsi), %zmm1", "\tjne\t.LBB0_0"]
+    assert Loop("kernel", loop, 0).asks_ahead
+    assert not Loop("kernel", loop[1:], 0).asks_ahead
+    assert Loop("kernel", ["\tprfm\tpldl1keep, [x0, #4096]"], 0).asks_ahead
 
 
 def test_loops_of_risc_v():

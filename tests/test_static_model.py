@@ -116,27 +116,6 @@ def test_the_table_of_zen_4_put_right(has_mca):
     assert cycles("\tvmovdqu64\t%zmm{}, (%rax)") == pytest.approx(2, abs=0.05)
 
 
-def test_lines_that_are_packed_take_what_their_loop_takes(has_mca):
-    """Of a depthwise convolution in which each line is packed for each line of the result."""
-    zen4 = Target.parse("zen4")
-    op = parse("conv2d h=56 w=56 ic=64 oc=64 kernel=3 pad=1 groups=64 act=u8 weight=s8")
-    found = templates.get("x86/depthwise")
-    knobs = {"step": "bytes", "rows": 1, "columns": 4, "block": 0, "order": "mc"}
-    counts = found.work(op, zen4, knobs)
-    functions = {"kernel": found.kernel(op, zen4, knobs).function}
-    assembly = lower(functions, zen4).compile().inspect_source("asm")
-    packing = offline._packing(found, zen4, counts, assembly)
-    # Two cycles for each vector of 64 bytes that is stored, at least.
-    assert packing["packing"] == pytest.approx(2 * counts["copy"], rel=0.3)
-    assert packing["copy"] == 0.0
-    dot = templates.get("x86/dot")
-    assert offline._packing(dot, zen4, {"copy": 100.0}, assembly) == {}
-    whole = offline.beside(found, zen4, counts | packing, 1000.0)
-    assert whole - offline.beside(found, zen4, counts | {"copy": 0.0}, 1000.0) == pytest.approx(
-        packing["packing"]
-    )
-
-
 def test_asking_in_advance_for_what_comes_from_memory_takes_time():
     """A line of 64 bytes: a cycle, and a tenth of the shorter of memory and loop."""
     zen4, dot = Target.parse("zen4"), templates.get("x86/dot")

@@ -58,11 +58,6 @@ class Loop(NamedTuple):
         return sum(_STORE.match(line) is not None for line in self.lines)
 
     @property
-    def written(self) -> int:
-        """Vectors that it writes anywhere; small buffers lie on the stack."""
-        return self.stores + self.spilled
-
-    @property
     def asks_ahead(self) -> bool:
         """Whether it asks for memory in advance."""
         return any(_HINT.match(line) is not None for line in self.lines)
@@ -121,13 +116,6 @@ def hot_loops(assembly: str) -> list[Loop]:
         for found in (loops, straight):
             hot = hot or [loop for loop in found if loop.key_instructions]
     return sorted(hot, key=lambda loop: -loop.key_instructions / len(loop.lines))
-
-
-def packing_loops(assembly: str) -> list[Loop]:
-    """The innermost loops that write vectors and multiply nothing: copies in another order."""
-    bodies = [(n, lines) for n, lines in functions(assembly).items() if not n.startswith("__tvm_")]
-    loops = [loop for name, lines in bodies for loop in innermost_loops(name, lines, MULTIPLYING)]
-    return [loop for loop in loops if loop.written and not loop.key_instructions]
 
 
 def product_loop(loops: list[Loop], key: re.Pattern[str] = KEY) -> Loop:

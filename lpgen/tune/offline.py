@@ -21,7 +21,6 @@ from lpgen.build.assembly import (
     PAIRING,
     Loop,
     hot_loops,
-    packing_loops,
     product_loop,
 )
 from lpgen.build.compiler import compile_apart
@@ -78,9 +77,6 @@ SPILL = 1.0
 """Cycles that a vector is waited for that was written because it had no register: llvm-mca takes
 what is read again for something else."""
 
-PACKS_VECTORS = ("depthwise",)
-"""Algorithms that count vectors, and not bytes, of the left side that they pack ("copy")."""
-
 LINE = 64
 HINT = 1.0
 """Cycles that it takes to ask in advance for a line which comes from memory: the hardware asks for
@@ -126,21 +122,9 @@ def cycles(op: Any, target: Any, candidate: Candidate) -> Modelled:
         raise UserError(f"{what}: its hot loop has no products")
     hot = mca.loop(loop.lines, target)
     each = hot.cycles + SPILL * loop.spilled
-    counts |= _packing(template, target, counts, compiled.assembly)
     counts |= {"hints": counts.get("dram", 0.0) * loop.asks_ahead}
     total = beside(template, target, counts, each * often, bool(loop.stores))
     return Modelled(candidate, total, bound=min(1.0, hot.bound / each))
-
-
-def _packing(template: Template, target: Any, counts: Counts, assembly: str) -> Counts:
-    """Cycles of the loop that packs the left side, where the template counts the vectors that it
-    writes."""
-    loops = packing_loops(assembly)
-    if template.algorithm not in PACKS_VECTORS or not counts.get("copy") or not loops:
-        return {}
-    loop = max(loops, key=lambda loop: loop.written)
-    each = mca.loop(loop.lines, target).cycles / loop.written
-    return {"copy": 0.0, "packing": each * counts["copy"]}
 
 
 def _repeated(template: Template, counts: Counts, loops: list[Loop]) -> tuple[Loop, float]:
@@ -173,7 +157,6 @@ def beside(
     elif template.algorithm in LOOKUPS:
         inside = inside - {"spilled"}
     outside = {name: count for name, count in counts.items() if name not in inside}
-    hot += outside.pop("packing", 0.0)
     hints = outside.pop("hints", 0.0) / LINE
     if target.llvm_cpu in IN_ORDER:
         outside["l2"] = outside.get("l2", 0.0) * (1 - HIDDEN)
