@@ -58,6 +58,18 @@ def test_formats_fit_up_to_a_width(formats, fits):
     assert ("crossed" in chosen.space(op, target).knobs["step"]) == fits
 
 
+@pytest.mark.parametrize("algorithm", ["dot", "depthwise", "grouped_conv"])
+def test_others_have_the_steps_of_bytes_alone(algorithm):
+    texts = {
+        "dot": "dense m=1..70 n=33 k=129",
+        "depthwise": "conv2d h=9 w=9 ic=32 oc=32 kernel=3 groups=32",
+        "grouped_conv": "conv2d h=9 w=9 ic=32 oc=32 kernel=3 groups=8",
+    }
+    op = parse(f"{texts[algorithm]} act=u4 weight=s4")
+    space = Template("x86", algorithm).space(op, Target.parse("zen4"))
+    assert space.knobs["step"] == ("bytes",)
+
+
 def test_it_is_for_cpus_that_add_beside_products():
     op = parse(f"{STRIDED} act=u4 weight=s4")
     for algorithm in ("dot", "winograd"):

@@ -33,7 +33,7 @@ from lpgen.isa import Isa
 from lpgen.ops import Conv2d, Dense
 from lpgen.schedules.common import blocks, inside
 from lpgen.schedules.common.cuts import cuts, fits
-from lpgen.schedules.common.dot.steps import chunk_of, steps, unpacked
+from lpgen.schedules.common.dot.steps import chunk_of, crossed, steps, unpacked
 from lpgen.space import Counts, Knobs, Space
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28)
@@ -95,7 +95,7 @@ def _top(op: Dense | Conv2d, isa: Isa) -> bool:
 def space(op: Dense | Conv2d, isa: Isa) -> Space:
     """All knobs with their choices for `op`."""
     matrix = op.matrix
-    names = steps(op, isa)
+    names = (*steps(op, isa), *crossed(op, isa))
     places = tuple(place for place in PLACES if any(_belongs(op, step, place) for step in names))
     return Space(
         {
@@ -255,18 +255,23 @@ def work(op: Dense | Conv2d, isa: Isa, knobs: Knobs) -> Counts:
     size = 2 if words and knobs["expand"] == "panel" else 1
     row = t.rows * matrix.k * (2 if words and t.copied else 1)
     panel = t.vectors * isa.lanes * c.steps * t.kq * bits / 8 * size
-    crossed = _crossed(knobs)
-    if crossed:  # three instructions of four bytes each for eight, which two start in a cycle
+    sums_of_sides = _crossed(knobs)
+    if sums_of_sides:  # three instructions of four bytes each for eight, which two start in a cycle
         each = 3 / 4
     return {
         "products": steps * sums * each * pixels,
-        "multiplied": steps * sums * pixels / (1 + crossed),
+        "multiplied": steps * sums * pixels / (1 + sums_of_sides),
         "loads": steps * (t.rows * pixels + t.vectors),
         "unpack": steps * t.vectors * unpacking * (knobs["expand"] == "register"),
         "flush": tiles * -(-c.steps // chunk) * sums * lines * pixels if chunk else 0,
         "stall": steps * max(0, stall),
         "expand": places * sweeps * unpacking * (knobs["expand"] == "panel"),
-        "copy": matrix.groups * t.row_tiles * t.rows * c.steps * t.kq * (t.copied + crossed / 16),
+        "copy": matrix.groups
+        * t.row_tiles
+        * t.rows
+        * c.steps
+        * t.kq
+        * (t.copied + sums_of_sides / 16),
         "fold": matrix.m * matrix.k * t.folded,
         "tiles": tiles,
         "runs": tiles * c.r * c.s * lines * (-(-c.kg // chunk) if chunk else 1),

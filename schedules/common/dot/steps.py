@@ -19,10 +19,9 @@ def steps(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
     N steps summed in int16 need N times that. NEON (kq=2) and RISC-V (kq=1) add products one by
     one: any is exact.
     """
-    operands = byte_operands(op, isa.signs)
     if isa.has_dot4:
-        crosses = isa.crosses and unpacked(op, "bytes") and crossing_of(op, operands)
-        return ("bytes", "crossed") if crosses else ("bytes",)
+        return ("bytes",)
+    operands = byte_operands(op, isa.signs)
     most = INT16_MAX // (max(1, isa.kq // 2) * operands.left_max * operands.right_max)
     if most == 0:
         return {4: ("words",), 2: ("bytes", "words"), 1: ("bytes",)}[isa.kq]
@@ -33,6 +32,13 @@ def steps(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
     # Where int16 holds one product alone, multiplying int16 takes no more instructions.
     words = ("words",) if most == 1 and isa.kq == 2 else ()
     return ("bytes", *words, *(f"pairs{chunk}" for chunk in sorted(chunks)[-2:]))
+
+
+def crossed(op: Dense | Conv2d, isa: Isa) -> tuple[str, ...]:
+    """The step of products of sums, where it is exact and may pay: of panels that become bytes."""
+    if not (isa.crosses and unpacked(op, "bytes")):
+        return ()
+    return ("crossed",) if crossing_of(op, byte_operands(op, isa.signs)) else ()
 
 
 def chunk_of(step: str) -> int:
