@@ -64,11 +64,11 @@ def test_edges_are_top_left_bottom_right():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "^workload is empty; it starts with one of add, binary, cast, "),
+        ("", "^workload is empty; it starts with one of add, attention, binary, cast, "),
         ("   ", "^workload is empty"),
         (
             "dens m=1",
-            "^workload kind 'dens' is unknown; did you mean dense. known: add, binary, cast, ",
+            "^workload kind 'dens' is unknown; did you mean dense. known: add, attention, binary, cast, ",
         ),
         ("Conv2D h=1", "kind 'Conv2D' is unknown"),
         ("m=1 n=1 k=1", "kind 'm=1' is unknown"),
