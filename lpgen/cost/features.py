@@ -76,6 +76,8 @@ def _later(op: Any, algorithm: str, knobs: Knobs, counts: Counts) -> list[float]
     down, _, across = str(knobs.get("tile", "")).partition("x")
     rows, block = knobs.get("rows", 1), knobs.get("m_block") or 1
     uneven = op.matrix.m % rows and -(-op.matrix.m // rows) % block
+    if algorithm == "depthwise":
+        uneven = op.ow % knobs.get("columns", 1)
     return [
         float(algorithm == "winograd"),
         *(float(side.rstrip("i") or 0) for side in (down, across)),
