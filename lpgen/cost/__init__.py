@@ -5,7 +5,7 @@ from each cache. Each costs so many nanoseconds, fitted to measurements; trees l
 Its answers are compared with each other, on one target and operator: they are no forecasts of time.
 """
 
-from lpgen.cost.model import Model, shipped
+from lpgen.cost.model import Model, asked, shipped
 from lpgen.cost.shortlist import (
     Candidate,
     best_points,
@@ -19,6 +19,7 @@ from lpgen.cost.shortlist import (
 __all__ = [
     "Candidate",
     "Model",
+    "asked",
     "best_points",
     "by_tile",
     "candidates",

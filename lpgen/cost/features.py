@@ -38,7 +38,7 @@ LIKE = {"inside": "direct"}
 
 SIZES = ("m", "n", "k", "taps", "groups", "act bits", "weight bits", "few rows")
 LATER = ("winograd", "tile down", "tile across", "transformed", "inside", "stride")
-LATER += ("wraps", "uneven", "sums")
+LATER += ("wraps", "uneven", "sums", "crossed", "imaginary")
 """What the first trees were not shown: they end before it."""
 
 LATER_COUNTS = ("wraps", "again", "bursts")
@@ -87,6 +87,8 @@ def _later(op: Any, algorithm: str, knobs: Knobs, counts: Counts) -> list[float]
         float(counts.get("wraps", 0) > 0),
         float(uneven > 0),
         math.log2(rows * knobs.get("vectors", 1) * knobs.get("columns", 1)),
+        float(knobs.get("step") == "crossed"),
+        float("i" in str(knobs.get("tile", ""))),
     ]
 
 
