@@ -73,7 +73,8 @@ def features(
 
 
 def _later(op: Any, algorithm: str, knobs: Knobs, counts: Counts) -> list[float]:
-    down, _, across = str(knobs.get("tile", "")).partition("x")
+    step, tile = str(knobs.get("step", "")), str(knobs.get("tile", ""))
+    down, _, across = tile.partition("x")
     rows, block = knobs.get("rows", 1), knobs.get("m_block") or 1
     uneven = op.matrix.m % rows and -(-op.matrix.m // rows) % block
     if algorithm == "depthwise":
@@ -87,8 +88,8 @@ def _later(op: Any, algorithm: str, knobs: Knobs, counts: Counts) -> list[float]
         float(counts.get("wraps", 0) > 0),
         float(uneven > 0),
         math.log2(rows * knobs.get("vectors", 1) * knobs.get("columns", 1)),
-        float(knobs.get("step") == "crossed"),
-        float("i" in str(knobs.get("tile", ""))),
+        float(step.startswith("crossed")),
+        float("i" in tile),
     ]
 
 
