@@ -15,7 +15,6 @@ from lpgen.records.choose import choose
 from lpgen.schedules.common import blocks
 from lpgen.target import Target
 from lpgen.templates import Template
-from lpgen.tune.fit_cost.__main__ import main
 
 OP = parse("conv2d h=28 w=28 ic=128 oc=128 kernel=3 pad=1 act=u8 weight=s8")
 DOT = Template("x86", "dot")
@@ -27,7 +26,7 @@ def tool(capfd):
 
     def run(*arguments, status=0):
         capfd.readouterr()
-        assert app.run([*map(str, arguments)], main, "fit_cost") == status
+        assert app.run(["fit-cost", *map(str, arguments)]) == status
         out, err = capfd.readouterr()
         return out + err
 

@@ -38,6 +38,7 @@ _COMMANDS = {
     "devices": "devices",
     "rpc-tracker": "rpc_tracker",
     "rpc-server": "rpc_server",
+    "fit-cost": "fit_cost",
     "quickstart": "quickstart",
 }
 
@@ -101,21 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
-def run(
-    arguments: Sequence[str] | None = None, command: click.Command = cli, name: str = "lpgen"
-) -> int:
-    """Run a command line; the exit status. What a user did wrong is one line on stderr.
-
-    command, name: a tool beside `lpgen`, and what it is called.
-    """
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status. What a user did wrong is one line on stderr."""
     warnings.showwarning = _show_warning
     with Ending() as ending:
-        return _run(arguments, command, name, ending)
+        return _run(arguments, ending)
 
 
-def _run(arguments: Sequence[str] | None, command: click.Command, name: str, ending: Ending) -> int:
+def _run(arguments: Sequence[str] | None, ending: Ending) -> int:
     try:
-        status = command.main(arguments, prog_name=name, standalone_mode=False)
+        status = cli.main(arguments, prog_name="lpgen", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)

@@ -99,7 +99,7 @@ class Model:
         except OSError as error:
             raise UserError(f"cost model {path}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"cost model {path}: is not what lpgen.tune.fit_cost writes") from None
+            raise UserError(f"cost model {path}: is not what `lpgen fit-cost` writes") from None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Model:

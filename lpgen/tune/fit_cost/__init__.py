@@ -1,4 +1,4 @@
-"""Fits the cost model (`lpgen.cost`) to tuning logs; `python -m lpgen.tune.fit_cost` writes its
+"""Fits the cost model (`lpgen.cost`) to tuning logs; `lpgen fit-cost` writes its
 data. docs/choice.md says what is fitted and how."""
 
 from collections.abc import Sequence

@@ -1,34 +1,24 @@
-"""Fits the cost model to tuning logs and writes its data.
+"""lpgen fit-cost: the cost model, fitted to tuning logs."""
 
-    python -m lpgen.tune.fit_cost LOG... [--on | --own TARGET] [--without TEXT] [-o FILE]
-
-LOGs hold all candidates of tuning runs (`lpgen tune --log LOG`); the records that come with lpgen,
-winners of many CPUs, are added to them. With --on the model that comes with lpgen stays as it is
-and goes on learning from LOGs alone; with --own the TARGET gets prices and trees of its own from
-its candidates, which are those of one CPU, and nothing changes for others.
-
-LPGEN_COST_MODEL=FILE lets any command of lpgen choose by another model: one that has not seen the
-operators of a file, say (`--without @FILE`).
-"""
+from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
 
-from lpgen import cost, records
-from lpgen.cost.model import DATA
 from lpgen.errors import UserError
-from lpgen.ops import read_workloads
-from lpgen.target import Target
-from lpgen.tune.fit_cost import fit, fit_on, fit_own
-from lpgen.tune.fit_cost.samples import samples_of
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("fit-cost", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="LOG...")
-@click.option("-o", "out", type=click.Path(path_type=Path), help="The data [those of lpgen].")
+@click.option(
+    "-o",
+    "out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The data of the model [those of lpgen].",
+)
 @click.option(
     "--without",
     multiple=True,
@@ -37,10 +27,25 @@ from lpgen.tune.fit_cost.samples import samples_of
 )
 @click.option("--on", is_flag=True, help="Add trees to lpgen's model; nothing is fitted anew.")
 @click.option("--own", metavar="TARGET", help="Prices and trees of its own for a target.")
-def main(
+def command(
     logs: tuple[Path, ...], out: Path | None, without: tuple[str, ...], on: bool, own: str | None
 ) -> None:
-    """Fit the cost model to LOGs and to the records that come with lpgen."""
+    """Fit the cost model, which chooses kernels where nobody has tuned.
+
+    LOGs hold all candidates of tuning runs (`lpgen tune --log LOG`); the records that come with
+    lpgen, winners of many CPUs, are added to them. With --on the model that comes with lpgen stays
+    as it is and goes on learning from LOGs alone; with --own the TARGET gets prices and trees of
+    its own from its candidates, which are those of one CPU, and nothing changes for others.
+
+    LPGEN_COST_MODEL=FILE lets any command of lpgen choose by another model: one that has not seen
+    the operators of a file, say (--without @FILE).
+    """
+    from lpgen import cost, records
+    from lpgen.cost.model import DATA
+    from lpgen.target import Target
+    from lpgen.tune.fit_cost import fit, fit_on, fit_own
+    from lpgen.tune.fit_cost.samples import samples_of
+
     if on and own:
         raise UserError("--on adds to what all targets share, --own to a target: one of them")
     target = own and Target.parse(own).name
@@ -78,12 +83,8 @@ def main(
 
 def _left_out(without: tuple[str, ...]) -> tuple[set[str], list[str]]:
     """The workloads that files name, and texts that others hold."""
+    from lpgen.ops import read_workloads
+
     files = [text for text in without if text.startswith("@")]
     named = {op.name for op in read_workloads(files)}
     return named, [text for text in without if text not in files]
-
-
-if __name__ == "__main__":
-    from lpgen.cli import app
-
-    sys.exit(app.run(command=main, name="python -m lpgen.tune.fit_cost"))
