@@ -152,7 +152,10 @@ def test_scales_of_activations_multiply_each_group(scale):
     ("words", "reason"),
     [
         ("input=f32:group3", "input=f32:group3: a group has 4 neighbours in k or more"),
-        ("input=f32:group", "input=f32:group is unknown; known: act, .*, f32:row, f32:groupN$"),
+        (
+            "input=f32:group",
+            "input=f32:group is unknown; known: act, .*, act:row, f32:groupN$",
+        ),
         ("input=f32:group64 scale=group32", "has other groups of k than scale=group32$"),
         ("input=f32:group32 bias=s32", "bias=s32 is for sums over all of k, not with input=f32:"),
         ("input=f32:group32 zero_weight=channel", "with input=f32:group32 it is a number$"),

@@ -6,8 +6,9 @@ import pytest
 
 from lpgen.ops import parse
 from lpgen.records import Log, Record
-from lpgen.records.choose import choose, ranking
+from lpgen.records.choose import choice_of, choose, ranking
 from lpgen.records.cold import MORE, with_cold_weights
+from lpgen.target import Target
 
 SHAPE = "conv2d h=7 w=7 ic=512 oc=512 kernel=3 pad=1"
 
@@ -50,10 +51,12 @@ def test_what_was_measured_says_more_than_what_is_expected(tmp_path):
 
 def test_winograd_reads_all_weights_once():
     """Blocks of rows read them again and again: from the cache that costs nothing."""
-    warm = choose(
-        "conv2d h=14 w=14 ic=256 oc=256 kernel=3 pad=1 act=u4 weight=s4 out=u4 scale=channel",
-        "zen4",
+    op = parse(
+        "conv2d h=14 w=14 ic=256 oc=256 kernel=3 pad=1 act=u4 weight=s4 out=u4 scale=channel"
     )
-    assert (warm.template, warm.knobs["block"]) == ("x86/winograd", 1)
+    target = Target.parse("zen4")
+    again = next(c for c in ranking(op, target) if c.knobs.get("block") == 1)
+    assert again.template.name == "x86/winograd"
+    warm = choice_of(op, target, again.template, again.knobs)
     cold = with_cold_weights(warm)
     assert cold.knobs == {**warm.knobs, "block": 0}

@@ -21,7 +21,7 @@ from lpgen.target import ARCHITECTURES, Target
 
 EXAMPLES = Path(__file__).parent / "c_example"
 SMALL = Dense(2, 3, 4, "u8", "s8")
-LARGE = Dense(20, 30, 6000, "s4", "b1")  # its copies do not fit the stack
+LARGE = Dense(20, 30, 9600, "s4", "b1")  # its copies do not fit the stack
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_the_manifest_says_what_was_chosen(folder):
     }
     assert large["weights"]["min"] == -1
     assert large["weights"]["step"] == 2
-    assert large["variants"][0]["workspace_bytes"]["per_thread"] == 6000 * 4 // 64 * 64
+    assert large["variants"][0]["workspace_bytes"]["per_thread"] == 9600 * 4 // 64 * 64
 
 
 def test_every_feature_of_every_target_is_known_to_the_check():

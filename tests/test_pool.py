@@ -18,7 +18,7 @@ from lpgen.ops import Dense
 from lpgen.target import Target
 
 SOURCE = Path(__file__).parent / "c_example" / "pool.c"
-OP = Dense(20, 30, 6000, "s4", "b1")
+OP = Dense(20, 30, 9600, "s4", "b1")
 
 
 def compiled(program: Path, *flags: str) -> Path:
@@ -80,7 +80,7 @@ import sys, numpy as np, lpgen.runtime as runtime
 kernel = runtime.load(sys.argv[1])[sys.argv[2]]
 packed = kernel.pack_weights(np.ones(kernel.weights.shape, np.int8))
 x = np.ones(kernel.arguments["x"].shape, np.int8)
-print((kernel(x, packed, threads=1) == 6000).all())
+print((kernel(x, packed, threads=1) == 9600).all())
 kernel(x, packed, threads=2)
 """
 

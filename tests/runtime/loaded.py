@@ -6,7 +6,7 @@ from lpgen.ops import Dense
 
 BYTES = Dense(5, 7, 33, "u8", "s8")
 BIPOLAR = Dense(5, 7, 33, "s4", "b2")
-LARGE = Dense(20, 30, 6000, "u2", "t2")
+LARGE = Dense(20, 30, 9600, "u2", "t2")
 
 
 class Tensor:
