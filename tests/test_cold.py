@@ -7,7 +7,7 @@ import pytest
 from lpgen.ops import parse
 from lpgen.records import Log, Record
 from lpgen.records.choose import choice_of, choose, ranking
-from lpgen.records.cold import MORE, with_cold_weights
+from lpgen.records.cold import MORE, asking_ahead, with_cold_weights
 from lpgen.target import Target
 
 SHAPE = "conv2d h=7 w=7 ic=512 oc=512 kernel=3 pad=1"
@@ -58,5 +58,5 @@ def test_winograd_reads_all_weights_once():
     again = next(c for c in ranking(op, target) if c.knobs.get("block") == 1)
     assert again.template.name == "x86/winograd"
     warm = choice_of(op, target, again.template, again.knobs)
-    cold = with_cold_weights(warm)
+    cold = asking_ahead(warm)
     assert cold.knobs == {**warm.knobs, "block": 0}

@@ -8,6 +8,7 @@ A product of more rows reads a panel of weights once for each tile of rows: the 
 for what lies beyond the L2 cache. While it works on a panel it asks for the next one, a little at
 each step, so that all of the time is there for it (one thread of Zen 4, 2026-11-28, 3x3 256@14,
 words in 3.8 MB: 357 us from L2, 424 from DRAM, 384 so; nothing is lost where weights are in L2).
+Products of sums read two parts of a panel in turns: it is taken as a whole.
 """
 
 import math
@@ -26,7 +27,7 @@ LINE = 64
 WORTH = 2**15
 """Bytes of weights from which on they are asked for panel by panel: more than an L1 cache."""
 
-TILES = range(3, 65)
+TILES = range(2, 65)
 """Tiles of rows with which the next panel is asked for. Of more the first takes hardly any of the
 time; two are done before as many bytes come out of memory, and so many requests are in the way of
 others (3x3 512@7, u4 x s4: 347 us from memory, 388 so)."""
@@ -80,7 +81,7 @@ def prefetch_next(func: tirx.PrimFunc, sections: set[str]) -> tirx.PrimFunc:
     tiles = loops[outer:first]
     if _count(tiles) not in TILES:
         return func
-    hints = [hint(place) for place in _next(panel, tiles, places)]
+    hints = [hint(place) for place in _next(panel, tiles, loops[:outer], places)]
 
     def visit(loop: tirx.For) -> tirx.For:
         innermost = loop.loop_var.same_as(loops[-1].loop_var)
@@ -89,29 +90,42 @@ def prefetch_next(func: tirx.PrimFunc, sections: set[str]) -> tirx.PrimFunc:
     return func.with_body(structural_map(func.body, (tirx.For, visit)))
 
 
-def _next(panel: Sequence[tirx.For], tiles: Sequence[tirx.For], places: Sequence) -> list:
+def _next(
+    panel: Sequence[tirx.For],
+    tiles: Sequence[tirx.For],
+    outside: Sequence[tirx.For],
+    places: Sequence,
+) -> list:
     """What the steps of the loops `panel`, in each of those over `tiles`, ask for: elements behind
-    the panel, one after the other. places: what a step reads."""
-    number, analyzer = tirx.const(0, "int32"), Analyzer()
+    the panel, one after the other, as many lines at a time as it takes. places: what a step reads;
+    outside: the loops around, of which the last one that counts goes from panel to panel."""
+    number = tirx.const(0, "int32")
     for loop in (*tiles, *panel):
         number = number * loop.extent + loop.loop_var
     found = []
     firsts = {place.source.name: place for place in reversed(places)}
     for place in firsts.values():
         buffer = place.source
-        size = math.prod(map(int, buffer.shape))
-        if size * np.dtype(str(buffer.dtype)).itemsize < WORTH:
+        size, itemsize = math.prod(map(int, buffer.shape)), np.dtype(str(buffer.dtype)).itemsize
+        if size * itemsize < WORTH:
             continue
         starts = {loop.loop_var: 0 for loop in panel}
         start = [substitute(index, starts) for index in place.indices]
-        second = [substitute(index, {**starts, panel[-1].loop_var: 1}) for index in place.indices]
-        step = analyzer.simplify(_flat(second, buffer.shape) - _flat(start, buffer.shape))
-        if not isinstance(step, tirx.IntImm):
+        behind = next(filter(None, (_step(start, buffer, loop) for loop in reversed(outside))), 0)
+        if not behind:
             continue
-        each = -(-int(step) // _count(tiles))
-        start[-1] = start[-1] + int(step) * _count(panel) + number * each
-        found.append(buffer[tuple(start)])
+        each = -(-behind // (_count(tiles) * _count(panel)))
+        for line in range(0, each * itemsize, LINE):
+            at = [*start[:-1], start[-1] + behind + number * each + line // itemsize]
+            found.append(buffer[tuple(at)])
     return found
+
+
+def _step(indices: Sequence[tirx.Expr], buffer, loop: tirx.For) -> int:
+    """Elements by which a loop moves a place, 0 where it does not, or not by a number."""
+    second = [substitute(index, {loop.loop_var: loop.loop_var + 1}) for index in indices]
+    step = Analyzer().simplify(_flat(second, buffer.shape) - _flat(indices, buffer.shape))
+    return int(step) if isinstance(step, tirx.IntImm) else 0
 
 
 def _flat(indices: Sequence[tirx.Expr], shape: Sequence) -> tirx.Expr:
