@@ -27,10 +27,12 @@ LINE = 64
 WORTH = 2**15
 """Bytes of weights from which on they are asked for panel by panel: more than an L1 cache."""
 
-TILES = range(2, 65)
+TILES = range(3, 65)
 """Tiles of rows with which the next panel is asked for. Of more the first takes hardly any of the
 time; two are done before as many bytes come out of memory, and so many requests are in the way of
-others (3x3 512@7, u4 x s4: 347 us from memory, 388 so)."""
+others (3x3 512@7, u4 x s4: 347 us from memory, 388 so). Of panels that are read in parts, as
+products of sums do, which take longer over a byte, two are enough (3x3 256@14, u8 x s8: 559 us from
+memory, 441 so)."""
 
 AHEAD = 4096
 """Bytes in front of a loop over k that are asked for where nothing else was measured."""
@@ -79,13 +81,13 @@ def prefetch_next(func: tirx.PrimFunc, sections: set[str]) -> tirx.PrimFunc:
     while outer and shared[outer - 1] and loops[outer - 1].kind == tirx.ForKind.SERIAL:
         outer -= 1
     tiles = loops[outer:first]
-    if _count(tiles) not in TILES:
-        return func
     hints = [hint(place) for place in _next(panel, tiles, loops[:outer], places)]
+    if not hints:
+        return func
 
     def visit(loop: tirx.For) -> tirx.For:
         innermost = loop.loop_var.same_as(loops[-1].loop_var)
-        return like(loop, tirx.SeqStmt([*hints, loop.body])) if hints and innermost else loop
+        return like(loop, tirx.SeqStmt([*hints, loop.body])) if innermost else loop
 
     return func.with_body(structural_map(func.body, (tirx.For, visit)))
 
@@ -112,7 +114,11 @@ def _next(
         starts = {loop.loop_var: 0 for loop in panel}
         start = [substitute(index, starts) for index in place.indices]
         behind = next(filter(None, (_step(start, buffer, loop) for loop in reversed(outside))), 0)
-        if not behind:
+        step = _step(place.indices, buffer, panel[-1]) if panel else 0
+        if not step or not behind:
+            continue
+        parts = behind // (step * _count(panel))
+        if _count(tiles) not in TILES and not (parts > 1 and _count(tiles) == TILES.start - 1):
             continue
         each = -(-behind // (_count(tiles) * _count(panel)))
         for line in range(0, each * itemsize, LINE):
